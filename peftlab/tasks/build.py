@@ -1,0 +1,195 @@
+"""From tables to a task: columns, references, missing splits, limits, notes on what was done."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from peftlab.errors import InputError
+from peftlab.tasks import columns as column_room
+from peftlab.tasks.columns import Columns
+from peftlab.tasks.example import Example
+from peftlab.tasks.files import Table
+from peftlab.tasks.markup import escape
+from peftlab.tasks.options import Options
+from peftlab.tasks.task import Decoding, Provenance, Task, fingerprint, limit_pairs
+from peftlab.tasks.template import Template
+
+Splits = dict[str, list[Example]]
+
+USUAL_METRICS = ("rouge1", "rouge2", "rougeL")
+LABEL_METRICS = ("accuracy", "macro_f1")
+_HELD_OUT_SHARE, _HELD_OUT_MOST = 0.1, 1000
+_CUES = {"summary": "Summary:", "highlights": "Summary:", "answer": "Answer:", "label": "Label:"}
+_USUAL_CUE = "Output:"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a task is, apart from its rows; options of the user go before it."""
+
+    name: str
+    template: str
+    kind: str
+    location: str
+    instruction: str = ""
+    metrics: tuple[str, ...] = USUAL_METRICS
+    max_new_tokens: int | None = None
+    source_tokens: int | None = None
+    decoding: Decoding = field(default_factory=Decoding)
+    labels: tuple[str, ...] | None = None
+    config: str | None = None
+    revision: str | None = None
+
+
+def usual_template(target_column: str, cue: str | None) -> str:
+    """Return the template for own data: the source, a cue on a line of its own, the target."""
+    words = cue if cue is not None else _CUES.get(target_column.lower(), _USUAL_CUE)
+    return f"{{instruction}}{{source}}\n{escape(words)} {{target}}"
+
+
+def from_tables(
+    name: str,
+    tables: Mapping[str, Table],
+    options: Options,
+    kind: str,
+    location: str,
+    classes: Sequence[str] | None = None,
+    config: str | None = None,
+    revision: str | None = None,
+) -> Task:
+    """Return the task of own data or of any hub data set, with columns given or guessed."""
+    first = tables.get("train") or next(iter(tables.values()))
+    chosen = column_room.choose(first, options.columns or {})
+    text = options.template or usual_template(chosen.target, options.cue)
+    labels = options.labels or (tuple(classes) if classes else None)
+    settings = Settings(
+        name=name,
+        template=text,
+        kind=kind,
+        location=location,
+        metrics=LABEL_METRICS if labels else USUAL_METRICS,
+        labels=labels,
+        config=config,
+        revision=revision,
+    )
+    extra = Template(text).markup.columns
+    notes = [f"Columns: {chosen} ({'guessed' if chosen.guessed else 'given'})."]
+    splits: Splits = {}
+    for split, table in tables.items():
+        rows = column_room.examples(table, chosen, extra, classes, options.drop_blank)
+        if len(rows) < len(table.rows):
+            notes.append(f"{len(table.rows) - len(rows)} blank rows of {split} are left out.")
+        splits[split] = column_room.group(rows)
+        if len(splits[split]) < len(rows):
+            notes.append(
+                f"{len(rows)} rows of {split} are {len(splits[split])} examples: rows of the same "
+                "source are joined, with all their targets."
+            )
+    return finish(settings, splits, options, notes)
+
+
+def finish(
+    settings: Settings,
+    splits: Splits,
+    options: Options,
+    notes: Sequence[str],
+    subsets: Mapping[str, tuple[int, ...]] | None = None,
+) -> Task:
+    """Cut missing splits, count duplicates, apply limits and return the task."""
+    said = list(notes)
+    _cut_missing(splits, options.seed, said)
+    labels = _checked_labels(options.labels or settings.labels, splits)
+    seen = {row.source for row in splits["train"]}
+    duplicates = sum(row.source in seen for row in splits["test"])
+    said.append(f"{duplicates} of {len(splits['test'])} test sources also stand in train.")
+    new_tokens = options.max_new_tokens or settings.max_new_tokens
+    if new_tokens is None:
+        new_tokens = _enough_tokens(splits["train"])
+        said.append(f"Outputs end after {new_tokens} tokens (guessed from the targets of train).")
+    train = limit_pairs(splits["train"], options.limit, options.seed)
+    validation = splits["validation"][: options.limit]
+    test = splits["test"][: options.test_limit or options.limit]
+    return Task(
+        name=settings.name,
+        template=_template(settings, options),
+        train=train,
+        validation=validation,
+        test=test,
+        metrics=options.metrics or settings.metrics,
+        max_new_tokens=new_tokens,
+        source=Provenance(
+            settings.kind,
+            settings.location,
+            fingerprint(train, validation, test),
+            settings.config,
+            settings.revision,
+        ),
+        instruction=settings.instruction if options.instruction is None else options.instruction,
+        decoding=settings.decoding,
+        labels=labels,
+        subsets=_within(subsets or {}, len(test)),
+        duplicates=duplicates,
+        notes=tuple(said),
+    )
+
+
+def _template(settings: Settings, options: Options) -> Template:
+    return Template(
+        options.template or settings.template,
+        truncate=options.truncate or "end",
+        source_tokens=options.source_tokens or settings.source_tokens,
+        chat=options.chat,
+    )
+
+
+def _within(subsets: Mapping[str, tuple[int, ...]], length: int) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(i for i in part if i < length) for name, part in subsets.items()}
+
+
+def _cut_missing(splits: Splits, seed: int, notes: list[str]) -> None:
+    """Cut the validation and the test split from train, by seed, where there is none."""
+    if "train" not in splits:
+        raise InputError(
+            f"There are rows for {', '.join(splits) or 'no split'} only; a train split is needed "
+            "too (a file named train.jsonl, for example)."
+        )
+    for split in ("test", "validation"):
+        if split in splits:
+            continue
+        rows = splits["train"]
+        count = min(_HELD_OUT_MOST, max(1, int(len(rows) * _HELD_OUT_SHARE)))
+        if count >= len(rows):
+            raise InputError(
+                f"There is no {split} split, and {len(rows)} training example(s) are too few to "
+                "cut one from. Give more rows, or a file for it."
+            )
+        chosen = set(random.Random(f"{seed}/{split}").sample(range(len(rows)), count))
+        splits[split] = [rows[i] for i in sorted(chosen)]
+        splits["train"] = [row for i, row in enumerate(rows) if i not in chosen]
+        notes.append(f"There was no {split} split: {count} examples are cut from train by seed.")
+
+
+def _enough_tokens(rows: Sequence[Example]) -> int:
+    """Return twice the words of a long target (95th percentile), a multiple of 8, 16 to 256."""
+    words = sorted(len(target.split()) for row in rows for target in row.targets)
+    long = words[int(0.95 * (len(words) - 1))]
+    return min(256, max(16, -(-2 * long // 8) * 8))
+
+
+def _checked_labels(labels: tuple[str, ...] | None, splits: Splits) -> tuple[str, ...] | None:
+    if labels is None:
+        return None
+    for split, rows in splits.items():
+        for row in rows:
+            for target in row.targets:
+                if target not in labels:
+                    raise InputError(
+                        f'The {split} example "{row.excerpt()}" has the target {target!r}, which '
+                        f"is not one of the labels {', '.join(labels)}."
+                    )
+    return labels
+
+
+__all__ = ["Columns", "Settings", "finish", "from_tables", "usual_template"]

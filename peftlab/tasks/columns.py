@@ -1,0 +1,171 @@
+"""From the columns of a table to examples: guessing names, checking values, grouping references."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from peftlab.errors import InputError, nearest
+from peftlab.tasks.example import Example
+from peftlab.tasks.files import Table
+
+SOURCE_NAMES = (
+    *("source", "src", "input", "article", "document", "dialogue", "dialog", "conversation"),
+    *("meaning_representation", "prompt", "question", "context", "passage", "instruction"),
+    *("text", "sentence", "content"),
+)
+TARGET_NAMES = (
+    *("targets", "target", "tgt", "references", "reference", "highlights", "summary", "summaries"),
+    *("human_reference", "output", "outputs", "response", "completion", "answer", "answers"),
+    *("label", "labels", "headline", "title"),
+)
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns are the source (several are joined by line breaks) and the target."""
+
+    source: tuple[str, ...]
+    target: str
+    guessed: bool = False
+
+    def __str__(self) -> str:
+        return f"source={'+'.join(self.source)}, target={self.target}"
+
+
+def choose(table: Table, given: Mapping[str, str]) -> Columns:
+    """Return the columns that are given, and the most usual names for those that are not.
+
+    given: may hold "source" (several joined by "+") and "target".
+    Raises `InputError` for a column that the table lacks, and where no usual name is found.
+    """
+    for key in given:
+        if key not in ("source", "target"):
+            raise InputError(
+                f'columns names "{key}"; "source" and "target" were expected. Other columns are '
+                "named in the template, as {column}."
+            )
+    known = table.columns
+    source = tuple(given["source"].split("+")) if "source" in given else _guess_source(table)
+    target = given["target"] if "target" in given else _guess(table, TARGET_NAMES, "target", source)
+    for name in (*source, target):
+        if name not in known:
+            raise InputError(
+                f"{table.name} has no column {name!r}; it has {', '.join(known)}."
+                f"{nearest(name, known)}"
+            )
+    return Columns(source, target, guessed=set(given) != {"source", "target"})
+
+
+def _guess_source(table: Table) -> tuple[str, ...]:
+    # Alpaca's layout: what to do, and what to do it to.
+    if {"instruction", "input", "output"} <= {name.lower() for name in table.columns}:
+        return _named(table, "instruction"), _named(table, "input")
+    return (_guess(table, SOURCE_NAMES, "source", ()),)
+
+
+def _named(table: Table, lower: str) -> str:
+    return next(name for name in table.columns if name.lower() == lower)
+
+
+def _guess(table: Table, usual: Sequence[str], role: str, taken: tuple[str, ...]) -> str:
+    by_lower = {name.lower(): name for name in table.columns if name not in taken}
+    for name in usual:
+        if name in by_lower:
+            return by_lower[name]
+    raise InputError(
+        f"{table.name} has the columns {', '.join(table.columns)}; none of them is a usual name of "
+        f"a {role} ({', '.join(usual[:6])}, …). Name it: columns={{'{role}': '<column>'}}, or "
+        f"--columns {role}=<column> on the command line."
+    )
+
+
+def examples(
+    table: Table,
+    columns: Columns,
+    extra: Sequence[str] = (),
+    classes: Sequence[str] | None = None,
+    drop_blank: bool = False,
+) -> list[Example]:
+    """Return one example a row.
+
+    extra: further columns that the template names. classes: names of integer class labels.
+    drop_blank: leave out rows whose source or target is empty, which are an error otherwise.
+    """
+    found: list[Example] = []
+    for index, row in enumerate(table.rows):
+        place = table.place(index)
+        source = "\n".join(filter(None, (_text(row, name, place) for name in columns.source)))
+        targets = _targets(row, columns.target, place, classes)
+        if not source.strip() or not all(target.strip() for target in targets):
+            if drop_blank:
+                continue
+            empty = columns.target if source.strip() else "+".join(columns.source)
+            raise InputError(
+                f"{place}: the column {empty!r} is empty. Fill it, take the row out, or load with "
+                "drop_blank=True to leave such rows out."
+            )
+        found.append(Example(source, targets, {name: _text(row, name, place) for name in extra}))
+    if not found:
+        raise InputError(f"{table.name} has no row with both a source and a target.")
+    return found
+
+
+def _value(row: Mapping[str, Any], name: str, place: str) -> Any:
+    if name not in row:
+        raise InputError(
+            f"{place} has no column {name!r}; it has {', '.join(row)}.{nearest(name, row)}"
+        )
+    value = row[name]
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        raise InputError(
+            f"{place}: the column {name!r} holds {'null' if value is None else 'NaN'}; text was "
+            "expected. Fill it or take the row out."
+        )
+    return value
+
+
+def _text(row: Mapping[str, Any], name: str, place: str) -> str:
+    return _checked(_value(row, name, place), name, place)
+
+
+def _checked(value: Any, name: str, place: str) -> str:
+    if isinstance(value, str):
+        return value
+    kind = "number" if isinstance(value, int | float) else type(value).__name__
+    raise InputError(
+        f"{place}: the column {name!r} holds the {kind} {str(value)[:40]}; text was expected. "
+        "Write it as text (in quotes), or name another column."
+    )
+
+
+def _targets(
+    row: Mapping[str, Any], name: str, place: str, classes: Sequence[str] | None
+) -> tuple[str, ...]:
+    value = _value(row, name, place)
+    if classes is not None and isinstance(value, int):
+        return (classes[value],)
+    if not isinstance(value, list | tuple):
+        return (_checked(value, name, place),)
+    if not value:
+        raise InputError(f"{place}: the column {name!r} is an empty list; a target was expected.")
+    return tuple(_checked(target, name, place) for target in value)
+
+
+def group(rows: Sequence[Example]) -> list[Example]:
+    """Join rows of the same source (and the same other fields) into one with all their targets."""
+    grouped: dict[tuple[str, tuple[tuple[str, str], ...]], list[Example]] = {}
+    for row in rows:
+        grouped.setdefault((row.source, tuple(sorted(row.fields.items()))), []).append(row)
+    return [
+        same[0]
+        if len(same) == 1
+        else Example(
+            same[0].source,
+            tuple(dict.fromkeys(target for row in same for target in row.targets)),
+            same[0].fields,
+        )
+        for same in grouped.values()
+    ]

@@ -1,0 +1,226 @@
+"""The steps of encoding: slots to text, text to ids, and which of the source's tokens give way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal as OneOf
+from typing import NamedTuple
+
+from peftlab.errors import InputError, nearest
+from peftlab.tasks.chat import Frame
+from peftlab.tasks.example import Example
+from peftlab.tasks.markup import OWN_SLOTS, Literal, Markup, Pseudo, Slot
+from peftlab.tasks.tokens import Tokenizer, continuation, end_of_sequence, traits, with_offsets
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A stretch of text. kind: who wrote it, which decides what is special and what may be cut."""
+
+    text: str
+    kind: OneOf["template", "data", "source"]
+
+
+Part = Chunk | Pseudo
+
+
+class SourceToken(NamedTuple):
+    """A token that stands for nothing but source: where it is in the row, and its characters."""
+
+    position: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Filler:
+    """Fills a template's slots for one example."""
+
+    tokenizer: Tokenizer
+    instruction: str
+    markup: Markup
+    exemplars: Sequence[Example]
+    separator: str
+
+    def fill(self, example: Example) -> list[Part]:
+        """Return the parts of the row before the target, empty ones left out."""
+        parts: list[Part] = []
+        context = self.markup.context
+        for index, segment in enumerate(context):
+            match segment:
+                case Pseudo():
+                    parts.append(segment)
+                case Literal(text):
+                    parts.append(Chunk(text, "template"))
+                case Slot("instruction"):
+                    parts.append(Chunk(self._instruction(context[index + 1 :]), "template"))
+                case Slot("exemplars"):
+                    parts += self._exemplars(index, example)
+                case Slot(name):
+                    parts.append(self._value(name, example))
+        return [part for part in parts if isinstance(part, Pseudo) or part.text]
+
+    def _instruction(self, following: Sequence[Literal | Slot | Pseudo]) -> str:
+        text = self.instruction
+        spaced = text[-1:].isspace() or (
+            bool(following) and isinstance(following[0], Literal) and following[0].text[0].isspace()
+        )
+        return text if not text or spaced else text + "\n"
+
+    def _exemplars(self, slot: int, example: Example) -> list[Part]:
+        shape = [s for s in self.markup.context[slot + 1 :] if not isinstance(s, Pseudo)]
+        chunks: list[Part] = []
+        for exemplar in self.exemplars:
+            for segment in shape:
+                if isinstance(segment, Literal):
+                    chunks.append(Chunk(segment.text, "template"))
+                elif segment.name != "instruction":
+                    chunks.append(Chunk(self._value(segment.name, exemplar).text, "data"))
+            chunks.append(Chunk(self.markup.lead, "template"))
+            chunks.append(Chunk(exemplar.targets[0].strip(), "data"))
+            chunks.append(Chunk(self.separator, "template"))
+        return chunks
+
+    def _value(self, name: str, example: Example) -> Chunk:
+        if name == "source":
+            return Chunk(example.source, "source")
+        if name in ("bos", "eos"):
+            return Chunk(self._special(name), "template")
+        if name not in example.fields:
+            known = sorted({*example.fields, *OWN_SLOTS})
+            raise InputError(
+                f'The template names the column {{{name}}}, which the example "{example.excerpt()}"'
+                f" lacks; it has {', '.join(known)}.{nearest(name, known)}"
+            )
+        return Chunk(example.fields[name], "data")
+
+    def _special(self, name: str) -> str:
+        if name == "eos":
+            end_of_sequence(self.tokenizer)
+            return str(self.tokenizer.eos_token)
+        if self.tokenizer.bos_token is None:
+            raise InputError(
+                "The template names {bos}, and the tokenizer "
+                f"{type(self.tokenizer).__name__} has no beginning-of-sequence token. Use {{eos}}."
+            )
+        return str(self.tokenizer.bos_token)
+
+
+def framed(parts: list[Part], frame: Frame) -> list[Part]:
+    """Put `parts` into a chat frame; pseudo tokens that lead stay before everything."""
+    lead = next((i for i, part in enumerate(parts) if not isinstance(part, Pseudo)), len(parts))
+    head, bridge = Chunk(frame.head, "template"), Chunk(frame.bridge, "template")
+    return [*parts[:lead], head, *parts[lead:], bridge]
+
+
+def context_ids(
+    tokenizer: Tokenizer, parts: Sequence[Part], chat: bool, example: Example
+) -> tuple[list[int], list[SourceToken]]:
+    """Return the ids of everything before the target, and which of them are the source's.
+
+    The tokenizer's own beginning-of-sequence token goes right before the first text, after
+    leading pseudo tokens; a chat template writes its own.
+    """
+    bos = [] if chat else list(traits(tokenizer).bos)
+    ids: list[int] = []
+    sources: list[SourceToken] = []
+    begun = False
+    index = 0
+    while index < len(parts):
+        part = parts[index]
+        if isinstance(part, Pseudo):
+            ids += [-(part.first + j + 1) for j in range(part.count)]
+            index += 1
+            continue
+        stop = index
+        while stop < len(parts) and isinstance(parts[stop], Chunk):
+            stop += 1
+        if not begun:
+            ids += bos
+        run = [chunk for chunk in parts[index:stop] if isinstance(chunk, Chunk)]
+        _append_run(tokenizer, run, begun, example, ids, sources)
+        begun, index = True, stop
+    return (ids if begun else ids + bos), sources
+
+
+def _append_run(
+    tokenizer: Tokenizer,
+    run: Sequence[Chunk],
+    begun: bool,
+    example: Example,
+    ids: list[int],
+    sources: list[SourceToken],
+) -> None:
+    """Tokenise contiguous chunks as one string and append their ids and source tokens."""
+    sentinel = traits(tokenizer).sentinel if begun else ""
+    text = sentinel + "".join(chunk.text for chunk in run)
+    row, offsets = with_offsets(tokenizer, text, _plain(tokenizer, run, example))
+    begin, end = _source_span(run, len(sentinel))
+    reached = 0  # tokenizers leave out the space before a word: it belongs to the next token
+    for token, (left, right) in zip(row, offsets, strict=True):
+        left, reached = min(left, reached), max(right, reached)
+        if right <= len(sentinel):
+            continue
+        if begin <= left and right <= end:
+            sources.append(SourceToken(len(ids), left, right))
+        ids.append(token)
+
+
+def _source_span(run: Sequence[Chunk], start: int) -> tuple[int, int]:
+    for chunk in run:
+        if chunk.kind == "source":
+            return start, start + len(chunk.text)
+        start += len(chunk.text)
+    return start, start
+
+
+def _plain(tokenizer: Tokenizer, run: Sequence[Chunk], example: Example) -> bool:
+    """Say whether special tokens are to be read as mere text: data must not smuggle them in."""
+    special = traits(tokenizer).special
+    found = next((m for c in run if c.kind != "template" for m in special.findall(c.text)), None)
+    if found is None:
+        return False
+    if any(special.search(chunk.text) for chunk in run if chunk.kind == "template"):
+        raise InputError(
+            f'The example "{example.excerpt()}" holds the text {found!r}, which is a special token '
+            "of this tokenizer, beside special tokens of the template; the model could not tell "
+            "them apart. Take it out of the data."
+        )
+    return True
+
+
+def target_ids(tokenizer: Tokenizer, text: str, follows: bool) -> list[int]:
+    """Return the ids of a target's text, in which no special token is recognised."""
+    plain = traits(tokenizer).special.search(text) is not None
+    return (
+        continuation(tokenizer, text, plain) if follows else with_offsets(tokenizer, text, plain)[0]
+    )
+
+
+def cut(
+    sources: Sequence[SourceToken],
+    over: int,
+    end: OneOf["start", "end"],
+    example: Example,
+    room: int,
+) -> set[int]:
+    """Return the positions of source tokens that give way: `over` of them, or a few more.
+
+    A character of several tokens (an emoji in a byte-level BPE) is never cut in two.
+    """
+    if over >= len(sources):
+        raise InputError(
+            f'The example "{example.excerpt()}" does not fit: without its source the row takes '
+            f"{room + over - len(sources)} tokens, which leaves none of the {room} for the source. "
+            "Shorten the template, the exemplars, the prompt or the target, or take a model with a "
+            "longer context."
+        )
+    ordered = list(sources) if end == "start" else list(sources)[::-1]
+    while over < len(ordered) and _overlap(ordered[over - 1], ordered[over]):
+        over += 1
+    return {token.position for token in ordered[:over]}
+
+
+def _overlap(one: SourceToken, other: SourceToken) -> bool:
+    return max(one.start, other.start) < min(one.end, other.end)

@@ -1,0 +1,154 @@
+"""A task: what is to be learnt, from which rows, how it is decoded and which scores count."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from peftlab.errors import InputError, nearest
+from peftlab.tasks.example import Example
+from peftlab.tasks.template import Template
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How a task's outputs are generated. beams=1 without sampling is greedy search.
+
+    length_penalty: a beam's log-probability is divided by its length to this power.
+    no_repeat_ngram: no n-gram of this size occurs twice in an output; 0 allows all.
+    """
+
+    beams: int = 1
+    length_penalty: float = 1.0
+    no_repeat_ngram: int = 0
+    min_new_tokens: int = 0
+    sample: bool = False
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a task's rows come from.
+
+    kind: "demo", "files" or "hub". location: its path or hub id. config, revision: of a hub data
+    set. fingerprint: SHA-256 of all rows as loaded (after limits), in hexadecimal.
+    """
+
+    kind: str
+    location: str
+    fingerprint: str
+    config: str | None = None
+    revision: str | None = None
+
+
+@dataclass(frozen=True)
+class Task:
+    """Text to text: a template, three splits, and how outputs are made and scored.
+
+    instruction: the request in words. The template does not hold it: hard prompts put it in
+    (`Template.with_instruction`), and the other methods have to find out what is asked.
+    labels: the class labels, where the targets are such. subsets: named parts of the test split,
+    as indices into it (WebNLG's seen and unseen categories). duplicates: test examples whose
+    source also stands in the training split, before any limit. notes: what loading has decided,
+    one sentence each, to be shown to the user.
+    """
+
+    name: str
+    template: Template
+    train: Sequence[Example]
+    validation: Sequence[Example]
+    test: Sequence[Example]
+    metrics: tuple[str, ...]
+    max_new_tokens: int
+    source: Provenance
+    instruction: str = ""
+    decoding: Decoding = field(default_factory=Decoding)
+    labels: tuple[str, ...] | None = None
+    subsets: Mapping[str, tuple[int, ...]] = field(default_factory=dict, hash=False)
+    duplicates: int = 0
+    notes: tuple[str, ...] = ()
+
+    def split(self, name: str) -> Sequence[Example]:
+        """Return the examples of "train", "validation" or "test"."""
+        if name not in SPLITS:
+            raise InputError(
+                f'There is no split "{name}"; {", ".join(SPLITS)} were expected.'
+                f"{nearest(name, SPLITS)}"
+            )
+        rows: Sequence[Example] = getattr(self, name)
+        return rows
+
+    def pairs(self, split: str) -> list[tuple[Example, str]]:
+        """Return every (example, target) of a split: a row with several targets gives several."""
+        return [(row, target) for row in self.split(split) for target in row.targets]
+
+    def subset(self, name: str) -> Task:
+        """Return this task with its test split narrowed to a named subset."""
+        if name not in self.subsets:
+            raise InputError(
+                f'The task {self.name} has no subset "{name}"; it has '
+                f"{', '.join(self.subsets) or 'none'}.{nearest(name, self.subsets)}"
+            )
+        test = [self.test[index] for index in self.subsets[name]]
+        return replace(self, name=f"{self.name}:{name}", test=test, subsets={})
+
+    @staticmethod
+    def load(name_or_path: str | Path, **options: Any) -> Task:
+        """Load a bundled or recipe task by name, own data by path, or a data set of the hub by id.
+
+        A path is a folder with train, validation and test files (jsonl, json, csv, tsv, parquet),
+        a folder saved by `datasets`, a single file, or a recipe (.yaml). `webnlg_2017:unseen`
+        narrows the test split to a subset.
+
+        options: the fields of `peftlab.tasks.options.Options`, `limit` and `seed` above all.
+        Raises `InputError` for whatever cannot be used, with the nearest name where one is near.
+        """
+        from peftlab.tasks.load import load
+        from peftlab.tasks.options import Options
+
+        return load(name_or_path, Options.of(options))
+
+    @staticmethod
+    def from_files(
+        train: str | Path,
+        test: str | Path | None = None,
+        validation: str | Path | None = None,
+        **options: Any,
+    ) -> Task:
+        """Load a task from one file a split; splits that are not given are cut from `train`."""
+        from peftlab.tasks.load import from_files
+        from peftlab.tasks.options import Options
+
+        given = {"train": train, "validation": validation, "test": test}
+        paths = {split: Path(path) for split, path in given.items() if path is not None}
+        return from_files(paths, Options.of(options))
+
+
+def fingerprint(*splits: Sequence[Example]) -> str:
+    """Return the SHA-256 of all rows of all splits, in hexadecimal."""
+    digest = hashlib.sha256()
+    for rows in splits:
+        digest.update(b"\x1c")
+        for row in rows:
+            texts = (row.source, *row.targets, *(f"{k}={v}" for k, v in sorted(row.fields.items())))
+            digest.update("\x1e".join(texts).encode("utf-8", "surrogatepass") + b"\x1d")
+    return digest.hexdigest()
+
+
+def limit_pairs(rows: Sequence[Example], limit: int | None, seed: int) -> Sequence[Example]:
+    """Return rows with `limit` (example, target) pairs in all, drawn by seed, order kept."""
+    places = [(i, j) for i, row in enumerate(rows) for j in range(len(row.targets))]
+    if limit is None or len(places) <= limit:
+        return rows
+    kept: dict[int, list[str]] = {}
+    for i, j in sorted(random.Random(seed).sample(places, limit)):
+        kept.setdefault(i, []).append(rows[i].targets[j])
+    return [replace(rows[i], targets=tuple(targets)) for i, targets in kept.items()]

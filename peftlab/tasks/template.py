@@ -1,0 +1,176 @@
+"""Templates: how an example becomes a row of token ids.
+
+Contiguous text is tokenised as one string. Text is split only at pseudo tokens and before the
+target, so that the prompt's ids never depend on the target. White space right before `{target}`
+belongs to the target: " word" is then one token of a byte-level BPE.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from functools import cached_property
+from typing import Any, Literal
+
+from peftlab.errors import InputError, nearest
+from peftlab.tasks import encode, markup
+from peftlab.tasks.chat import frame
+from peftlab.tasks.encode import SourceToken
+from peftlab.tasks.example import Encoded, Example
+from peftlab.tasks.markup import Markup
+from peftlab.tasks.similar import TfIdf
+from peftlab.tasks.tokens import Tokenizer, end_of_sequence
+
+
+@dataclass(frozen=True)
+class Template:
+    """A text with slots, and what fills those slots that do not come from the example.
+
+    text: for example `"{instruction}{exemplars}{source}\\nSummary: {target}"`. `{p:5}` stands for
+        five pseudo tokens, numbered left to right over the template; `{bos}` and `{eos}` for the
+        tokenizer's own; other names for an example's `fields`. It ends with `{target}`.
+    instruction: followed by a line break where neither it nor the text after it brings white space.
+    exemplars: the pool of few-shot examples; each is shown as the part of `text` from
+        `{exemplars}` to `{target}`, then `separator`. An example is never shown to itself.
+    shots: show only so many, those most similar to the source (tf-idf), the most similar last;
+        None shows the whole pool in its order.
+    truncate: which end of an over-long source is cut; nothing but the source ever is.
+    source_tokens: keep at most this many tokens of a source, even where there is room for more.
+    chat: put the text before the target, as the user's message, into the tokenizer's chat template.
+    """
+
+    text: str
+    instruction: str = ""
+    exemplars: tuple[Example, ...] = ()
+    shots: int | None = None
+    truncate: Literal["start", "end"] = "end"
+    source_tokens: int | None = None
+    chat: bool = False
+    separator: str = "\n\n"
+
+    def __post_init__(self) -> None:
+        if self.truncate not in ("start", "end"):
+            raise InputError(f'truncate is {self.truncate!r}; "start" or "end" was expected.')
+        for name in ("shots", "source_tokens"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"{name} is {value}; a whole number from 1 on was expected.")
+        for name in ("instruction", "exemplars"):
+            if getattr(self, name) and not self.markup.has(name):
+                raise InputError(
+                    f"The template {self.text!r} has no {{{name}}}, so its {name} would never be "
+                    f"shown. Put {{{name}}} into the text."
+                )
+
+    @property
+    def markup(self) -> Markup:
+        """The parsed text."""
+        return markup.parse(self.text)
+
+    @property
+    def pseudo_tokens(self) -> int:
+        """How many pseudo tokens a row has."""
+        return self.markup.pseudo_tokens
+
+    @cached_property
+    def _index(self) -> TfIdf:
+        return TfIdf([example.source for example in self.exemplars])
+
+    def with_leading_prompt(self, length: int) -> Template:
+        """Return this template with `length` pseudo tokens before everything else."""
+        return replace(self, text=f"{{p:{length}}}{self.text}") if length else self
+
+    def with_instruction(self, instruction: str) -> Template:
+        """Return this template with another instruction, in a slot at the front if it has none."""
+        return replace(self, text=self._text_with("instruction"), instruction=instruction)
+
+    def with_exemplars(self, exemplars: Sequence[Example], shots: int | None = None) -> Template:
+        """Return this template with a pool of few-shot examples, after the instruction."""
+        text = self._text_with("exemplars")
+        return replace(self, text=text, exemplars=tuple(exemplars), shots=shots)
+
+    def _text_with(self, name: str) -> str:
+        if self.markup.has(name):
+            return self.text
+        front, after = "", self.text
+        if name == "exemplars" and self.markup.has("instruction"):
+            before, _, after = self.text.partition("{instruction}")
+            front = before + "{instruction}"
+        return f"{front}{{{name}}}{after}"
+
+    def encode(
+        self, tokenizer: Tokenizer, example: Example, target: str | None, room: int
+    ) -> Encoded:
+        """Return the row of `example` with `target`, or its prompt alone where target is None.
+
+        room: tokens that the whole row may take, pseudo tokens, target and its end included. The
+        source gives way until the row fits; a prompt for generation therefore equals the prompt
+        part of a training row wherever both had the same room left for it.
+
+        Raises `InputError` for a column that the example lacks, a row that does not fit even
+        without its source, and tokenizers without offsets or without an end-of-sequence token.
+        """
+        ids, sources = self._context_ids(tokenizer, example)
+        tail = [] if target is None else self._target_ids(tokenizer, target, bool(ids))
+        if not ids:
+            raise InputError(
+                f"The template {self.text!r} leaves nothing before the target of the example "
+                f'"{example.excerpt()}"; a model needs at least one token to predict from.'
+            )
+        over = len(ids) + len(tail) - room
+        if self.source_tokens is not None:
+            over = max(over, len(sources) - self.source_tokens)
+        if over > 0:
+            cut = encode.cut(sources, over, self.truncate, example, room)
+            ids = [token for position, token in enumerate(ids) if position not in cut]
+            return Encoded((*ids, *tail), len(ids), len(cut))
+        return Encoded((*ids, *tail), len(ids), 0)
+
+    def end_id(self, tokenizer: Tokenizer) -> int:
+        """Return the id that ends every target, and at which generation has to stop."""
+        return frame(tokenizer).end if self.chat else end_of_sequence(tokenizer)
+
+    def _target_ids(self, tokenizer: Tokenizer, target: str, follows: bool) -> list[int]:
+        text = target.strip() if self.chat else self.markup.lead + target.strip()
+        return [*encode.target_ids(tokenizer, text, follows), self.end_id(tokenizer)]
+
+    def _context_ids(
+        self, tokenizer: Tokenizer, example: Example
+    ) -> tuple[list[int], list[SourceToken]]:
+        filler = encode.Filler(
+            tokenizer, self.instruction, self.markup, self._shown(example), self.separator
+        )
+        parts = filler.fill(example)
+        if self.chat:
+            parts = encode.framed(parts, frame(tokenizer))
+        return encode.context_ids(tokenizer, parts, self.chat, example)
+
+    def _shown(self, example: Example) -> tuple[Example, ...]:
+        others = [i for i, other in enumerate(self.exemplars) if other.source != example.source]
+        if self.shots is not None and self.shots < len(others):
+            near = self._index.similarities(example.source)
+            others.sort(key=lambda i: near.get(i, 0.0), reverse=True)
+            others = others[: self.shots][::-1]
+        return tuple(self.exemplars[i] for i in others)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values from which `from_dict` makes this template again."""
+        values = asdict(self)
+        values["exemplars"] = [
+            {"source": e.source, "targets": list(e.targets), "fields": dict(e.fields)}
+            for e in self.exemplars
+        ]
+        return values
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Template:
+        """Return the template that `to_dict` wrote. Raises `InputError` for an unknown setting."""
+        known = {field.name for field in fields(cls)}
+        for name in values:
+            if name not in known:
+                raise InputError(f'A template has no "{name}".{nearest(name, known)}')
+        exemplars = tuple(
+            Example(e["source"], tuple(e["targets"]), dict(e.get("fields", {})))
+            for e in values.get("exemplars", ())
+        )
+        return cls(**{**values, "exemplars": exemplars})
