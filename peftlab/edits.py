@@ -1,0 +1,195 @@
+"""Edits: what an adaptation brings to each site of the frozen model.
+
+Every method of the literature changes a decoder at one of six places (compare He et al. 2022,
+arXiv:2110.04366, table 1). `Edits` has one field a site, and nothing else enumerates methods.
+
+Shapes: P prompt length, D hidden size, H heads, Hkv key/value heads, hd head size, r rank,
+m bottleneck size, L layers.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Literal
+
+import torch
+
+from peftlab.errors import InputError
+
+if TYPE_CHECKING:
+    from peftlab.shapes import ModelShape
+    from peftlab.tasks.template import Template
+
+Sublayer = Literal["attention", "mlp"]
+
+
+@dataclass(frozen=True)
+class KeysValues:
+    """Attention site: keys and values [Hkv, P, hd] that every query of the row sees.
+
+    With `gate` None they join the row's own softmax and take the positions 0…P−1 (prefix tuning).
+    With a `gate` [H] or [1] they have a softmax of their own whose result is multiplied by the gate
+    and added (LLaMA-Adapter); they then have no position.
+    """
+
+    keys: torch.Tensor
+    values: torch.Tensor
+    gate: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Dropout:
+    """Dropout whose mask depends on (seed, site) alone, so that a recomputed forward repeats it."""
+
+    probability: float
+    seed: int
+
+    def __call__(self, x: torch.Tensor, site: str) -> torch.Tensor:
+        """Drop and rescale; the same (seed, site, shape) always drops the same places."""
+        # hash() of a str is salted per process; crc32 is not, and a resumed run must repeat itself.
+        generator = torch.Generator(x.device).manual_seed((self.seed << 32) ^ zlib.crc32(site.encode()))
+        keep = torch.rand(x.shape, generator=generator, device=x.device) >= self.probability
+        return x * keep.to(x.dtype) / (1 - self.probability)
+
+
+@dataclass(frozen=True)
+class LinearEdit:
+    """Linear site: y = out_scale ⊙ (W(in_scale ⊙ x) + up·down·dropout(x)) + b + bias.
+
+    down [r, in], up [out, r] (any scaling folded in), in_scale [in], out_scale [out], bias [out].
+    A change of some output rows only (q and v of a fused projection) has zeros in the other rows.
+    """
+
+    down: torch.Tensor | None = None
+    up: torch.Tensor | None = None
+    in_scale: torch.Tensor | None = None
+    out_scale: torch.Tensor | None = None
+    bias: torch.Tensor | None = None
+    dropout: Dropout | None = None
+
+
+@dataclass(frozen=True)
+class Bottleneck:
+    """Sublayer site: h ← h + scale · up·act(down·x + down_bias) + up_bias.
+
+    down [m, D], up [D, m]. x is the sublayer's output h, or its input where `parallel`.
+    `norm` is (weight [D], bias [D]) of a layer norm that x passes first.
+    """
+
+    down: torch.Tensor
+    up: torch.Tensor
+    down_bias: torch.Tensor | None = None
+    up_bias: torch.Tensor | None = None
+    norm: tuple[torch.Tensor, torch.Tensor] | None = None
+    activation: Literal["relu", "gelu", "silu", "tanh"] = "relu"
+    scale: float = 1.0
+    parallel: bool = False
+
+    def change(self, x: torch.Tensor) -> torch.Tensor:
+        """What is added to the sublayer's output; x [..., D]."""
+        functional = torch.nn.functional
+        if self.norm is not None:
+            weight, bias = (part.to(x.dtype) for part in self.norm)
+            x = functional.layer_norm(x, (x.shape[-1],), weight, bias)
+        inner = getattr(functional, self.activation, torch.tanh)(
+            functional.linear(x, self.down.to(x.dtype), _cast(self.down_bias, x))
+        )
+        return self.scale * functional.linear(inner, self.up.to(x.dtype), _cast(self.up_bias, x))
+
+
+@dataclass(frozen=True)
+class Edits:
+    """All that one adaptation changes, one field a site; the default changes nothing.
+
+    Attributes:
+        template: the row's text, instead of the task's; pseudo token j has the id −(j+1).
+        embeddings: vectors [P, D] of the pseudo tokens.
+        attention: by block; several where methods are composed.
+        linear: by module path.
+        sublayer: by (block, "attention" or "mlp").
+        weights: replacement tensors by parameter name.
+    """
+
+    template: Template | None = None
+    embeddings: torch.Tensor | None = None
+    attention: Mapping[int, tuple[KeysValues, ...]] = field(default_factory=dict)
+    linear: Mapping[str, LinearEdit] = field(default_factory=dict)
+    sublayer: Mapping[tuple[int, Sublayer], Bottleneck] = field(default_factory=dict)
+    weights: Mapping[str, torch.Tensor] = field(default_factory=dict)
+
+    @property
+    def prefix_length(self) -> int:
+        """How many positions the keys and values without a gate take: the text starts there."""
+        return max((_plain_length(edits) for edits in self.attention.values()), default=0)
+
+    def lowest_block(self, shape: ModelShape) -> int:
+        """Below this block the model is the frozen one; `shape.layers` where only the head changes."""
+        if self.embeddings is not None:
+            return 0
+        names = [*self.linear, *self.weights]
+        blocks = [shape.block_of(name) for name in names]
+        below = any(b is None and not is_top(n) for n, b in zip(names, blocks, strict=True))
+        if below:
+            return 0
+        inside = [*self.attention, *(block for block, _ in self.sublayer), *(b for b in blocks if b is not None)]
+        # Keys without a gate shift the positions of the text, and with them every block.
+        return 0 if self.prefix_length else min(inside, default=shape.layers)
+
+    def compose(self, other: Edits) -> Edits:
+        """Both adaptations at once.
+
+        Raises:
+            InputError: both change the same linear, sublayer, weight, text or embeddings.
+        """
+        merged = {f.name: _merge(f.name, getattr(self, f.name), getattr(other, f.name)) for f in fields(self)}
+        return Edits(**merged)
+
+    def detach(self) -> Edits:
+        """The same edits outside any graph."""
+        return map_tensors(self, lambda tensor: tensor.detach())
+
+
+def is_top(name: str) -> bool:
+    """Whether a parameter outside the blocks comes after them: the final norm and the head."""
+    return name.startswith(("lm_head.", "embed_out.")) or any(
+        part in name for part in ("ln_f.", "model.norm.", "final_layer", "final_norm", "project_out")
+    )
+
+
+def _merge(site: str, first: object, second: object) -> object:
+    if first is None or first == {}:
+        return second
+    if second is None or second == {}:
+        return first
+    if site == "attention" and isinstance(first, Mapping) and isinstance(second, Mapping):
+        return {block: (*first.get(block, ()), *second.get(block, ())) for block in {**first, **second}}
+    if isinstance(first, Mapping) and isinstance(second, Mapping) and not set(first) & set(second):
+        return {**first, **second}
+    raise InputError(f"two composed methods both change the {site} site at the same place")
+
+
+def map_tensors(edits: Edits, change: Callable[[torch.Tensor], torch.Tensor]) -> Edits:
+    """Apply `change` to every tensor of the edits, at whatever depth."""
+
+    def walk(value: object) -> object:
+        if isinstance(value, torch.Tensor):
+            return change(value)
+        if isinstance(value, Mapping):
+            return {key: walk(inner) for key, inner in value.items()}
+        if isinstance(value, tuple):
+            return tuple(walk(inner) for inner in value)
+        if isinstance(value, KeysValues | LinearEdit | Bottleneck):
+            return replace(value, **{f.name: walk(getattr(value, f.name)) for f in fields(value)})
+        return value
+
+    return replace(edits, **{f.name: walk(getattr(edits, f.name)) for f in fields(edits)})
+
+
+def _plain_length(edits: tuple[KeysValues, ...]) -> int:
+    return sum(edit.keys.shape[-2] for edit in edits if edit.gate is None)
+
+
+def _cast(tensor: torch.Tensor | None, like: torch.Tensor) -> torch.Tensor | None:
+    return None if tensor is None else tensor.to(like.dtype)

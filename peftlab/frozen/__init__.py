@@ -1,0 +1,1 @@
+"""The frozen model: the one room that knows transformers' internals."""

@@ -1,0 +1,220 @@
+"""The attention site: rows attend to their owner's prefix, their shared segment, their past, themselves.
+
+Registered with transformers as an attention function of its own, so masks, windows and caches are
+ours. Legend: H heads, Hkv key/value heads, hd head size, N packed tokens, T tokens of one row,
+S keys that the row sees.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface, AttentionMaskInterface
+
+from peftlab.edits import KeysValues
+from peftlab.frozen.batch import Batch, Segment, current_batch
+
+NAME = "peftlab"
+
+
+class Captured(Exception):  # noqa: N818 - control flow, not an error
+    """Leaves a model's forward with the keys and values [Hkv, N, hd] that reached attention."""
+
+    def __init__(self, keys: torch.Tensor, values: torch.Tensor) -> None:
+        super().__init__()
+        self.keys, self.values = keys, values
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """How one layer scores: scale, sliding window, soft-cap and attention sinks [H]."""
+
+    scale: float
+    window: int | None = None
+    softcap: float | None = None
+    sinks: torch.Tensor | None = None
+
+
+def attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    s_aux: torch.Tensor | None = None,
+    **_: Any,
+) -> tuple[torch.Tensor, None]:
+    """Attention over packed rows: query [1, H, N, hd], key and value [1, Hkv, N, hd] -> [1, N, H, hd].
+
+    `dropout` is zero always, since the base runs in eval mode.
+    """
+    batch = current_batch()
+    if batch is None:
+        raise RuntimeError("the frozen model was called directly; call FrozenLM with a Batch")
+    if batch.stop_at_attention:
+        raise Captured(key[0], value[0])
+    block: int = module.layer_idx  # type: ignore[assignment]
+    if batch.collected is not None:
+        batch.collected[block] = (key[0], value[0])
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    rule = _Rule(scale, sliding_window, softcap, s_aux)
+    attend = _attend_packed if batch.cache is None else _attend_cached
+    out = attend(batch, block, query[0], key[0], value[0], rule)
+    return _add_gated(batch, block, query[0], out, scale).transpose(0, 1).unsqueeze(0), None
+
+
+def no_mask(*_: Any, **__: Any) -> None:
+    """transformers' mask function: the attention function knows its rows and needs no mask."""
+
+
+def register() -> None:
+    """Tell transformers of our attention under the name `peftlab`."""
+    AttentionInterface.register(NAME, attention)
+    AttentionMaskInterface.register(NAME, no_mask)
+
+
+def _attend_packed(
+    batch: Batch, block: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, rule: _Rule
+) -> torch.Tensor:
+    # split has one backward node for all rows; slicing each row would zero-fill N tokens a row.
+    pieces = zip(
+        batch.segments,
+        q.split(batch.lengths, -2),
+        k.split(batch.lengths, -2),
+        v.split(batch.lengths, -2),
+        strict=True,
+    )
+    out, common_k, common_v = [], k[:, :0], v[:, :0]
+    for segment, own_q, own_k, own_v in pieces:
+        prefix = _plain(batch.owners[segment.owner].attention.get(block, ()))
+        before = [(edit.keys.to(k), edit.values.to(v)) for edit in prefix]
+        if segment.shared is not None:
+            before.append((common_k, common_v))
+        else:
+            common_k, common_v = own_k, own_v
+        keys = torch.cat([*(pair[0] for pair in before), own_k], -2) if before else own_k
+        values = torch.cat([*(pair[1] for pair in before), own_v], -2) if before else own_v
+        out.append(_row(batch, own_q, keys, values, rule))
+    return torch.cat(out, -2) if len(out) > 1 else out[0]
+
+
+def _attend_cached(
+    batch: Batch, block: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, rule: _Rule
+) -> torch.Tensor:
+    cache, segments = batch.cache, batch.segments
+    assert cache is not None
+    if len(segments) > 1 and all(segment.length == 1 for segment in segments):
+        return _step(batch, block, q, k, v, rule)
+    out = []
+    for segment in segments:
+        own = slice(segment.start, segment.start + segment.length)
+        cache.write(block, segment.slot, segment.past, k[:, own], v[:, own])
+        keys, values = cache.read(block, [segment.slot], segment.past + segment.length)
+        out.append(_row(batch, q[:, own], keys[0], values[0], rule))
+    return torch.cat(out, -2)
+
+
+def _step(
+    batch: Batch, block: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, rule: _Rule
+) -> torch.Tensor:
+    """One new token for each of R rows in one call: q [H, R, hd], k and v [Hkv, R, hd]."""
+    cache, segments = batch.cache, batch.segments
+    assert cache is not None
+    slots, past = [s.slot for s in segments], batch.positions
+    cache.write_step(block, torch.tensor(slots, device=q.device), past, k, v)
+    longest = max(segment.past for segment in segments) + 1
+    keys, values = cache.read(block, slots, longest)
+    key = (0, longest, rule.window)
+    if key not in batch.masks:
+        place = torch.arange(longest, device=q.device)
+        seen = place <= past[:, None]
+        if rule.window is not None:
+            seen &= place > past[:, None] - rule.window
+        batch.masks[key] = seen[:, None, None]
+    out = _scores(q.transpose(0, 1).unsqueeze(2), keys, values, batch.masks[key], False, rule)
+    return out.squeeze(2).transpose(0, 1)
+
+
+def _row(
+    batch: Batch, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, rule: _Rule
+) -> torch.Tensor:
+    """One row's T queries at the end of its S keys: q [H, T, hd], k and v [Hkv, S, hd]."""
+    queries, seen = q.shape[-2], k.shape[-2]
+    window = rule.window if rule.window is not None and rule.window < seen else None
+    if queries == 1 and window is not None:
+        k, v, seen, window = k[:, -window:], v[:, -window:], window, None
+    causal = queries == seen and window is None
+    mask = None if causal or queries == 1 else _visible(batch, queries, seen, window, q.device)
+    return _scores(q[None], k[None], v[None], mask, causal, rule)[0]
+
+
+def _visible(
+    batch: Batch, queries: int, seen: int, window: int | None, device: torch.device
+) -> torch.Tensor:
+    """[T, S] bool: query i stands at key S−T+i, sees what is not after it, `window` keys back."""
+    key = (queries, seen, window)
+    if key not in batch.masks:
+        mask = torch.ones(queries, seen, dtype=torch.bool, device=device).tril(seen - queries)
+        if window is not None:
+            mask = mask.triu(seen - queries - window + 1)
+        batch.masks[key] = mask
+    return batch.masks[key]
+
+
+def _scores(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    mask: torch.Tensor | None,
+    causal: bool,
+    rule: _Rule,
+) -> torch.Tensor:
+    """q [B, H, T, hd], k and v [B, Hkv, S, hd] -> [B, H, T, hd]."""
+    if rule.softcap is None and rule.sinks is None:
+        return scaled_dot_product_attention(
+            q, k, v, mask, is_causal=causal and q.shape[-2] > 1, scale=rule.scale,
+            enable_gqa=q.shape[1] != k.shape[1],
+        )  # fmt: skip
+    groups = q.shape[1] // k.shape[1]
+    k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)
+    scores = (q @ k.transpose(-1, -2)) * rule.scale
+    if rule.softcap is not None:
+        scores = rule.softcap * torch.tanh(scores / rule.softcap)
+    if causal:
+        mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).tril()
+    if mask is not None:
+        scores = scores.masked_fill(~mask, float("-inf"))
+    if rule.sinks is not None:
+        sinks = rule.sinks.to(scores).view(1, -1, 1, 1).expand(*scores.shape[:-1], 1)
+        scores = torch.cat([scores, sinks], -1)
+    weights = scores.softmax(-1, dtype=torch.float32).to(q.dtype)
+    return weights[..., : k.shape[-2]] @ v
+
+
+def _plain(edits: tuple[KeysValues, ...]) -> list[KeysValues]:
+    return [edit for edit in edits if edit.gate is None]
+
+
+def _add_gated(
+    batch: Batch, block: int, q: torch.Tensor, out: torch.Tensor, scale: float
+) -> torch.Tensor:
+    """Add gate · softmax(q kᵀ) v of the owners' gated keys and values; q and out [H, N, hd]."""
+    pieces, changed = [], False
+    for owner, (start, stop) in batch.spans.items():
+        piece = out[:, start:stop]
+        for edit in batch.owners[owner].attention.get(block, ()):
+            if edit.gate is not None:
+                rule = _Rule(scale)
+                own = q[None, :, start:stop]
+                extra = _scores(own, edit.keys.to(q)[None], edit.values.to(q)[None], None, False, rule)
+                piece = piece + edit.gate.to(q).view(-1, 1, 1) * extra[0]
+                changed = True
+        pieces.append(piece)
+    return torch.cat(pieces, -2) if changed else out

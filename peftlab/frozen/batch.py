@@ -1,0 +1,246 @@
+"""A batch: rows packed end to end, sorted by owner, each with its owner's edits.
+
+Every owner's rows are one contiguous slice [start, stop) of the N packed tokens, so an edit is a
+slice and no padding enters a matmul. What the rows of an owner have in common at their start (a
+soft prompt, an instruction) is packed once as a shared segment that those rows attend to: it does
+not depend on what follows it, so this is exact.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+import torch
+
+from peftlab.edits import Bottleneck, Edits, LinearEdit, Sublayer
+from peftlab.errors import InputError
+
+if TYPE_CHECKING:
+    from peftlab.frozen.cache import KeyValueCache
+
+# A shared segment costs its rows a masked attention; below this many saved tokens it does not pay.
+_WORTH_SHARING = 8
+
+_current: ContextVar[Batch | None] = ContextVar("peftlab_batch", default=None)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row: token ids (pseudo token j is −(j+1)), whose edits it wants, which logits it wants.
+
+    Logits are returned for the tokens from index `keep_from` on (negative counts from the end).
+    With a cache, `slot` is the row's place in it and `past` how many positions lie there already.
+    """
+
+    ids: Sequence[int]
+    owner: int = 0
+    keep_from: int = -1
+    slot: int = 0
+    past: int = 0
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A run of packed tokens that attends to itself, to its owner's prefix and to `shared`."""
+
+    start: int
+    length: int
+    owner: int
+    position: int
+    shared: tuple[int, int] | None = None
+    slot: int = 0
+    past: int = 0
+
+
+@dataclass
+class Batch:
+    """Packed rows with their owners' edits: what `FrozenLM` takes and what the sites read.
+
+    Attributes:
+        ids: [N], negative for pseudo tokens. positions: [N].
+        keep: [K], the packed tokens whose logits are asked for, in packed order.
+        order: `order[i]` is the index, among the rows given to `pack`, of the i-th packed row.
+        kept: how many logits each packed row keeps.
+        spans, kept_spans: each owner's slice of the N tokens and of the K kept ones.
+        cache: keys and values of earlier tokens, written and read by the attention site.
+        checkpoint: recompute every block in backward instead of keeping its activations.
+        resume: (block k, its input [1, N, D]); the blocks below k are skipped.
+        keep_input_of: the block whose input is wanted; it is put into `kept_input`.
+        collected: where not None, every block's own keys and values [H_kv, N, hd] are put here.
+        stop_at_attention: the first attention call leaves the forward with its keys and values.
+        attention_input: (block, [1, N, D]) that the block's attention module gets for its input.
+        masks: masks of rows that do not see themselves causally alone, shared by all blocks.
+    """
+
+    ids: torch.Tensor
+    positions: torch.Tensor
+    segments: list[Segment]
+    keep: torch.Tensor
+    order: list[int]
+    kept: list[int]
+    owners: Sequence[Edits]
+    spans: dict[int, tuple[int, int]]
+    kept_spans: dict[int, tuple[int, int]]
+    cache: KeyValueCache | None = None
+    checkpoint: bool = False
+    resume: tuple[int, torch.Tensor] | None = None
+    keep_input_of: int | None = None
+    kept_input: torch.Tensor | None = None
+    collected: dict[int, tuple[torch.Tensor, torch.Tensor]] | None = None
+    stop_at_attention: bool = False
+    attention_input: tuple[int, torch.Tensor] | None = None
+    masks: dict[tuple[int, int, int | None], torch.Tensor] = field(default_factory=dict)
+    linear: dict[str, list[tuple[int, LinearEdit]]] = field(init=False)
+    sublayer: dict[tuple[int, Sublayer], list[tuple[int, Bottleneck]]] = field(init=False)
+    weights: dict[str, list[tuple[int, torch.Tensor]]] = field(init=False)
+
+    @property
+    def lengths(self) -> list[int]:
+        """How many packed tokens each segment has."""
+        return [segment.length for segment in self.segments]
+
+    def __post_init__(self) -> None:
+        self.linear, self.sublayer, self.weights = defaultdict(list), defaultdict(list), defaultdict(list)
+        for owner in self.spans:
+            edits = self.owners[owner]
+            for path, linear in edits.linear.items():
+                self.linear[path].append((owner, linear))
+            for place, bottleneck in edits.sublayer.items():
+                self.sublayer[place].append((owner, bottleneck))
+            for name, tensor in edits.weights.items():
+                self.weights[name].append((owner, tensor))
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """Make this the batch that the sites read. Nests, and is restored on the way out."""
+        token = _current.set(self)
+        try:
+            yield
+        finally:
+            _current.reset(token)
+
+    def split_kept(self, values: torch.Tensor) -> list[torch.Tensor]:
+        """Cut [K, …] into one tensor a row, in the order in which the rows were given to `pack`."""
+        pieces = values.split(self.kept)
+        given: list[torch.Tensor] = list(pieces)
+        for packed, piece in zip(self.order, pieces, strict=True):
+            given[packed] = piece
+        return given
+
+
+def current_batch() -> Batch | None:
+    """The batch of the forward that is running in this thread, if any."""
+    return _current.get()
+
+
+def pack(
+    rows: Sequence[Row],
+    owners: Sequence[Edits],
+    *,
+    device: torch.device | str = "cpu",
+    share: bool = True,
+    cache: KeyValueCache | None = None,
+    checkpoint: bool = False,
+) -> Batch:
+    """Sort rows by owner and lay them end to end.
+
+    Args:
+        rows: at least one; none empty.
+        owners: the edits that `Row.owner` indexes.
+        share: pack what an owner's rows have in common at their start once.
+        cache: with one, rows continue at `Row.past` in their slot and nothing is shared (prefixes
+            and common starts are already in the slots).
+        checkpoint: recompute blocks in backward.
+
+    Raises:
+        InputError: no rows, an empty row, or a pseudo token that its owner has no vector for.
+    """
+    packer = _Packer(owners, share and cache is None, cache is not None)
+    order = sorted(range(len(rows)), key=lambda i: rows[i].owner)
+    for owner, group in groupby(order, key=lambda i: rows[i].owner):
+        packer.add(owner, [rows[i] for i in group])
+    if not rows:
+        raise InputError("a batch needs at least one row; got none")
+    return Batch(
+        ids=torch.tensor(packer.ids, device=device),
+        positions=torch.tensor(packer.positions, device=device),
+        segments=packer.segments,
+        keep=torch.tensor(packer.keep, device=device),
+        order=order,
+        kept=packer.kept,
+        owners=owners,
+        spans=packer.spans,
+        kept_spans=packer.kept_spans,
+        cache=cache,
+        checkpoint=checkpoint,
+    )
+
+
+class _Packer:
+    """Lays rows end to end, owner by owner."""
+
+    def __init__(self, owners: Sequence[Edits], share: bool, cached: bool) -> None:
+        self.owners, self.share, self.cached = owners, share, cached
+        self.ids: list[int] = []
+        self.positions: list[int] = []
+        self.keep: list[int] = []
+        self.kept: list[int] = []
+        self.segments: list[Segment] = []
+        self.spans: dict[int, tuple[int, int]] = {}
+        self.kept_spans: dict[int, tuple[int, int]] = {}
+
+    def add(self, owner: int, rows: list[Row]) -> None:
+        """All rows of one owner, after those of the owners before it."""
+        start, kept_start = len(self.ids), len(self.keep)
+        prefix = 0 if self.cached else self.owners[owner].prefix_length
+        lead = _common_lead(rows) if self.share else 0
+        shared = None
+        if lead:
+            shared = (start, start + lead)
+            self._segment(rows[0].ids[:lead], Segment(start, lead, owner, prefix))
+        for row in rows:
+            self._check(row)
+            first = _first_kept(row)
+            self.kept.append(len(row.ids) - first)
+            offset = len(self.ids) - lead
+            self.keep += range(offset + first, offset + len(row.ids))
+            position = row.past if self.cached else prefix + lead
+            self._segment(
+                row.ids[lead:],
+                Segment(len(self.ids), len(row.ids) - lead, owner, position, shared, row.slot, row.past),
+            )
+        self.spans[owner] = (start, len(self.ids))
+        self.kept_spans[owner] = (kept_start, len(self.keep))
+
+    def _segment(self, ids: Sequence[int], segment: Segment) -> None:
+        self.segments.append(segment)
+        self.ids += ids
+        self.positions += range(segment.position, segment.position + segment.length)
+
+    def _check(self, row: Row) -> None:
+        if not row.ids:
+            raise InputError("a row of the batch is empty: every row needs at least one token")
+        vectors = self.owners[row.owner].embeddings
+        have, lowest = 0 if vectors is None else len(vectors), min(row.ids)
+        if -lowest > have:
+            raise InputError(
+                f"the row's text has pseudo token {-lowest}, but its adaptation brings {have} vectors"
+            )
+
+
+def _first_kept(row: Row) -> int:
+    return row.keep_from if row.keep_from >= 0 else len(row.ids) + row.keep_from
+
+
+def _common_lead(rows: list[Row]) -> int:
+    """How many tokens all rows share at their start, if packing them once saves enough."""
+    limit = min(min(len(row.ids) - 1, _first_kept(row)) for row in rows)
+    first = rows[0].ids
+    lead = next((i for i in range(limit) if any(row.ids[i] != first[i] for row in rows)), limit)
+    return lead if lead * (len(rows) - 1) >= _WORTH_SHARING else 0

@@ -1,0 +1,231 @@
+"""The frozen language model: loaded once, never changed, edited row by row.
+
+Legend: N packed tokens, K kept tokens, D hidden size, V vocabulary, P prompt length, H_kv
+key/value heads, hd head size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from peftlab.edits import Edits, KeysValues
+from peftlab.errors import InputError
+from peftlab.frozen import attention, conformance, sites
+from peftlab.frozen.batch import Batch, Row, pack
+from peftlab.measure import fingerprint
+from peftlab.shapes import ModelShape
+
+_LENGTH_DEPENDENT_ROPE = ("longrope", "dynamic")
+
+
+class FrozenLM(torch.nn.Module):
+    """A decoder of transformers whose rows each bring their own edits.
+
+    Attributes:
+        model: the plain transformers model, in eval mode, without gradients, weights untouched. In
+            eval mode no frozen block drops anything out; methods have a dropout of their own.
+        tokenizer: its tokenizer, or None for a model without one.
+        shape: sizes, parameter names and linear roles.
+        conformance: which sites work on this family, and why one does not.
+
+    Raises:
+        UnsupportedModel: the family gives wrong logits for packed rows, or bypasses our attention.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        name: str = "model",
+    ) -> None:
+        super().__init__()
+        self.model = model.eval().requires_grad_(False)
+        self.tokenizer, self.name = tokenizer, name
+        self.shape = ModelShape.read(
+            model.config.to_dict(), {n: tuple(p.shape) for n, p in model.named_parameters()}
+        )
+        expected = conformance.reference(model)
+        attention.register()
+        model.set_attn_implementation(attention.NAME)
+        self.sublayer_gaps = _open_sites(model, self.shape)
+        self.conformance = conformance.check(self, expected)
+
+    @classmethod
+    def load(
+        cls, name: str | Path, *, dtype: str = "float32", device: torch.device | str = "cpu"
+    ) -> FrozenLM:
+        """Load a decoder from the hub or a local folder and check which sites work on it.
+
+        Raises:
+            InputError: no such model, or a folder without configuration, weights or tokenizer.
+            UnsupportedModel: the family cannot be edited exactly; says why.
+        """
+        path = str(name)
+        try:
+            config = AutoConfig.from_pretrained(path)
+            tokenizer = AutoTokenizer.from_pretrained(path)
+            model = AutoModelForCausalLM.from_pretrained(path, config=config, dtype=getattr(torch, dtype))
+        except (OSError, ValueError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise InputError(
+                f"cannot load a model from {path!r}: {reason} Expected a hub id or a folder with "
+                "config.json, model.safetensors and tokenizer.json."
+            ) from error
+        return cls(model.to(device), tokenizer, path)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the base lies."""
+        return self.model.device
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of the base's weights; nothing that peftlab does changes it."""
+        return fingerprint(self.model.named_parameters())
+
+    def gather(self, name: str) -> torch.Tensor:
+        """A frozen parameter by its name, whole even where the base is sharded."""
+        return self.model.get_parameter(name).detach()
+
+    def embed(self, ids: torch.Tensor) -> torch.Tensor:
+        """The frozen input embeddings of token ids [...] -> [..., D], in float32."""
+        return self.model.get_input_embeddings()(ids.to(self.device)).detach().float()
+
+    def forward(self, batch: Batch) -> torch.Tensor:
+        """The logits [K, V] of the batch's kept tokens, in packed order."""
+        self._check_positions(batch)
+        with batch.active():
+            out = self.model(
+                inputs_embeds=self._inputs(batch),
+                position_ids=batch.positions.unsqueeze(0),
+                use_cache=False,
+                logits_to_keep=batch.keep,
+            )
+        logits: torch.Tensor = out.logits[0]
+        return logits
+
+    def keys_values(self, edits: Edits, ids: Sequence[int]) -> dict[int, KeysValues]:
+        """Every block's keys and values [H_kv, P', hd] after a prefix and these tokens.
+
+        P' counts the edits' own prefix and the tokens. Differentiable.
+        """
+        batch = pack([Row(ids)], [edits], device=self.device)
+        batch.collected = {}
+        self(batch)
+        found = {}
+        for block, (keys, values) in batch.collected.items():
+            before = [e for e in edits.attention.get(block, ()) if e.gate is None]
+            found[block] = KeysValues(
+                torch.cat([*(e.keys.to(keys) for e in before), keys], -2),
+                torch.cat([*(e.values.to(values) for e in before), values], -2),
+            )
+        return found
+
+    def with_lead(self, edits: Edits, lead: Sequence[int]) -> Edits:
+        """Edits under which a row without its first tokens `lead` gives what the whole row gave."""
+        if not lead:
+            return edits
+        gated = {b: tuple(e for e in es if e.gate is not None) for b, es in edits.attention.items()}
+        plain = self.keys_values(edits, lead)
+        return replace(edits, attention={b: (*gated.get(b, ()), kv) for b, kv in plain.items()})
+
+    def project_keys_values(
+        self, block: int, hidden: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The block's frozen key and value projections of vectors [P, D], at no position.
+
+        Differentiable in `hidden`; returns keys and values [H_kv, P, hd], normed where the family
+        norms its keys.
+        """
+        batch = pack([Row([0] * len(hidden))], [Edits()], device=self.device)
+        batch.positions = torch.zeros_like(batch.positions)  # rotary embedding at 0 is the identity
+        states = hidden.to(self.model.dtype).unsqueeze(0)
+        batch.resume, batch.attention_input = (block, states), (block, states)
+        batch.stop_at_attention = True
+        try:
+            self(batch)
+        except attention.Captured as captured:
+            return captured.keys, captured.values
+        raise AssertionError(f"block {block} never called attention")
+
+    def _inputs(self, batch: Batch) -> torch.Tensor:
+        """[1, N, D]: embeddings of the tokens, with the owners' vectors at the pseudo tokens."""
+        inputs: torch.Tensor = self.model.get_input_embeddings()(batch.ids.clamp(min=0).unsqueeze(0))
+        pieces = []
+        for owner, (start, stop) in batch.spans.items():
+            own, vectors = inputs[0, start:stop], batch.owners[owner].embeddings
+            if vectors is not None:
+                ids = batch.ids[start:stop]
+                pseudo = ids < 0
+                chosen = vectors.to(own)[(-ids - 1).clamp(min=0)]
+                own = torch.where(pseudo.unsqueeze(-1), chosen, own)
+            pieces.append(own)
+        return torch.cat(pieces).unsqueeze(0) if len(pieces) > 1 else pieces[0].unsqueeze(0)
+
+    def _check_positions(self, batch: Batch) -> None:
+        longest = max(s.position + s.length for s in batch.segments)
+        if longest > self.shape.context:
+            raise InputError(
+                f"a row reaches position {longest}, but {self.name} has a context of "
+                f"{self.shape.context} tokens: shorten the prompt or the source"
+            )
+        rope = getattr(self.model.config, "rope_parameters", None) or {}
+        original = rope.get("original_max_position_embeddings")
+        if rope.get("rope_type") in _LENGTH_DEPENDENT_ROPE and original and longest > original:
+            # These take the longest position of the whole pack, so a long row would move its neighbours.
+            raise InputError(
+                f"{rope['rope_type']} rotary scaling makes rows beyond {original} tokens change "
+                f"their neighbours; got a row of {longest}"
+            )
+
+
+def _open_sites(model: PreTrainedModel, shape: ModelShape) -> dict[str, str]:
+    """Override the forwards of blocks, sublayers and leaves; returns the sublayers that are missing."""
+    name_of = {id(parameter): name for name, parameter in model.named_parameters()}
+    linears = {linear.path for linear in shape.linears}
+    head = model.get_output_embeddings()
+    gaps: dict[str, str] = {}
+    for path, module in list(model.named_modules()):
+        own = {key: name_of[id(p)] for key, p in module.named_parameters(recurse=False)}
+        if own:
+            sites.edit_leaf(module, path, own, path in linears or module is head, module is head)
+    for index in range(shape.layers):
+        block = model.get_submodule(f"{shape.block_prefix}{index}")
+        gaps |= _open_sublayers(block, index)
+        sites.edit_block(block, index)
+    return gaps
+
+
+def _open_sublayers(block: torch.nn.Module, index: int) -> dict[str, str]:
+    children = dict(block.named_children())
+    attending = [child for child in children.values() if hasattr(child, "layer_idx")]
+    if len(attending) != 1:
+        return {"attention": f"a block has {len(attending)} attention modules, expected one"}
+    sites.edit_sublayer(attending[0], attending[0], index, "attention")
+    feed_forward = next((children[n] for n in ("mlp", "feed_forward", "block_sparse_moe") if n in children), None)
+    if feed_forward is not None:
+        sites.edit_sublayer(feed_forward, feed_forward, index, "mlp")
+        return {}
+    if {"fc1", "fc2"} <= children.keys():
+        sites.edit_sublayer(children["fc2"], children["fc1"], index, "mlp")
+        return {"parallel": "its feed-forward is not one module, so nothing can run beside it"}
+    return {"mlp": f"no feed-forward module among {sorted(children)}"}
+
+
+def config_of(name: str | Path) -> dict[str, Any]:
+    """The configuration of a model on the hub or in a folder, as a dict."""
+    found: dict[str, Any] = AutoConfig.from_pretrained(str(name)).to_dict()
+    return found

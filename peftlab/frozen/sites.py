@@ -1,0 +1,230 @@
+"""The linear, sublayer, weights and block sites: `forward` of a module's instance, overridden.
+
+Modules stay where they are, so names, `state_dict`, `save_pretrained` and tied weights are those of
+the plain model. Each override asks the current batch what its owners want here; where nobody wants
+anything, the plain forward runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch.utils.checkpoint import checkpoint
+
+from peftlab.edits import LinearEdit, Sublayer
+from peftlab.frozen.batch import Batch, current_batch
+
+Forward = Callable[..., Any]
+Piece = tuple[int, int, torch.Tensor]  # start, stop, the rows' new values
+
+
+def edit_leaf(
+    module: torch.nn.Module, path: str, names: dict[str, str], linear: bool, head: bool
+) -> None:
+    """Open the weights site of a module that owns parameters, and the linear site where it is one.
+
+    Args:
+        names: the module's own parameter attribute -> the model's name of that parameter (tied
+            weights have one name in two modules).
+        head: the module sees the kept tokens only.
+    """
+    plain: Forward = module.forward
+    axis = _TokenAxis()
+
+    def with_weights(batch: Batch, *args: Any, **kwargs: Any) -> torch.Tensor:
+        wanted: dict[int, dict[str, torch.Tensor]] = {}
+        for attribute, name in names.items():
+            for owner, tensor in batch.weights.get(name, ()):
+                wanted.setdefault(owner, {})[attribute] = tensor
+        if not wanted:
+            return plain(*args, **kwargs)  # type: ignore[no-any-return]
+        spans = batch.kept_spans if head else batch.spans
+        if len(spans) == 1:
+            return _with_parameters(module, *wanted.values())(*args, **kwargs)  # type: ignore[no-any-return]
+        size, pieces = max(stop for _, stop in spans.values()), []
+        for owner, (start, stop) in spans.items():
+            own = [axis.rows(x, size, start, stop) for x in args]
+            named = {key: axis.rows(x, size, start, stop) for key, x in kwargs.items()}
+            forward = _with_parameters(module, wanted[owner]) if owner in wanted else plain
+            pieces.append(forward(*own, **named))
+        return torch.cat(pieces, axis.of(args[0], size))
+
+    def forward(*args: Any, **kwargs: Any) -> torch.Tensor:
+        batch = current_batch()
+        if batch is None:
+            return plain(*args, **kwargs)  # type: ignore[no-any-return]
+        if args and not head:
+            axis.of(args[0], len(batch.ids))
+        edits = batch.linear.get(path) if linear else None
+        if not edits:
+            return with_weights(batch, *args, **kwargs)
+        spans = batch.kept_spans if head else batch.spans
+        placed = [(*spans[owner], edit) for owner, edit in edits]
+        return _edited_linear(args[0], placed, lambda x: with_weights(batch, x), module, path)
+
+    module.forward = forward  # type: ignore[method-assign]
+
+
+def edit_sublayer(
+    module: torch.nn.Module, entry: torch.nn.Module, block: int, which: Sublayer
+) -> None:
+    """Open the sublayer site on a module's output.
+
+    Args:
+        entry: the module whose input is the sublayer's input (OPT's feed-forward is two modules).
+    """
+    plain: Forward = module.forward
+    split = entry is not module
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        batch = current_batch()
+        if batch is not None and which == "attention" and batch.attention_input is not None:
+            args, kwargs = _with_input(batch.attention_input[1], args, kwargs)
+        edits = batch.sublayer.get((block, which)) if batch is not None else None
+        out = plain(*args, **kwargs)
+        if batch is None or not edits:
+            return out
+        hidden = out[0] if isinstance(out, tuple) else out
+        given = args[0] if args else kwargs["hidden_states"]
+        dim, pieces = _row_dim(hidden), []
+        for owner, edit in edits:
+            start, stop = batch.spans[owner]
+            own = hidden.narrow(dim, start, stop - start)
+            if edit.parallel and split:
+                raise RuntimeError("a parallel bottleneck needs a feed-forward that is one module")
+            source = given.narrow(dim, start, stop - start) if edit.parallel else own
+            pieces.append((start, stop, own + edit.change(source)))
+        hidden = _replace_rows(hidden, pieces, dim)
+        return (hidden, *out[1:]) if isinstance(out, tuple) else hidden
+
+    module.forward = forward  # type: ignore[method-assign]
+
+
+def _with_input(
+    states: torch.Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    if args:
+        return (states, *args[1:]), kwargs
+    return args, {**kwargs, "hidden_states": states}
+
+
+def edit_block(module: torch.nn.Module, index: int) -> None:
+    """Let a block be skipped, resumed at, have its input kept, or be recomputed in backward."""
+    plain: Forward = module.forward
+
+    def forward(hidden: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        batch = current_batch()
+        if batch is None:
+            return plain(hidden, *args, **kwargs)
+        if batch.resume is not None:
+            first, states = batch.resume
+            if index < first:
+                return hidden
+            hidden = states if index == first else hidden
+        if batch.keep_input_of == index:
+            batch.kept_input = hidden
+        if batch.checkpoint and torch.is_grad_enabled():
+
+            def run(states: torch.Tensor) -> Any:
+                # On CUDA backward runs in a thread of its own, where no batch is current.
+                with batch.active():
+                    return plain(states, *args, **kwargs)
+
+            return checkpoint(run, hidden, use_reentrant=False, preserve_rng_state=False)
+        return plain(hidden, *args, **kwargs)
+
+    module.forward = forward  # type: ignore[method-assign]
+
+
+def _edited_linear(
+    x: torch.Tensor,
+    placed: Iterable[tuple[int, int, LinearEdit]],
+    plain: Forward,
+    module: torch.nn.Module,
+    path: str,
+) -> torch.Tensor:
+    """y = out_scale ⊙ (W(in_scale ⊙ x) + up·down·dropout(x)) + b + bias on each owner's rows."""
+    dim, placed = _row_dim(x), list(placed)
+    scaled = [
+        (start, stop, x.narrow(dim, start, stop - start) * edit.in_scale.to(x.dtype))
+        for start, stop, edit in placed
+        if edit.in_scale is not None
+    ]
+    y: torch.Tensor = plain(_replace_rows(x, scaled, dim))
+    bias = getattr(module, "bias", None)
+    pieces = []
+    for start, stop, edit in placed:
+        own = y.narrow(dim, start, stop - start)
+        if edit.out_scale is not None and bias is not None:
+            own = own - bias
+        if edit.down is not None and edit.up is not None:
+            source = x.narrow(dim, start, stop - start)
+            if edit.dropout is not None:
+                source = edit.dropout(source, path)
+            functional = torch.nn.functional
+            inner = functional.linear(source, edit.down.to(x.dtype))
+            own = own + functional.linear(inner, edit.up.to(x.dtype))
+        if edit.out_scale is not None:
+            own = own * edit.out_scale.to(own.dtype)
+            own = own if bias is None else own + bias
+        pieces.append((start, stop, own if edit.bias is None else own + edit.bias.to(own.dtype)))
+    return _replace_rows(y, pieces, dim)
+
+
+def _replace_rows(x: torch.Tensor, pieces: list[Piece], dim: int) -> torch.Tensor:
+    """x with the given rows replaced, by one concatenation."""
+    if not pieces:
+        return x
+    size = x.shape[dim]
+    if len(pieces) == 1 and pieces[0][:2] == (0, size):
+        return pieces[0][2]
+    out, at = [], 0
+    for start, stop, values in sorted(pieces, key=lambda piece: piece[0]):
+        out += [x.narrow(dim, at, start - at), values] if start > at else [values]
+        at = stop
+    if at < size:
+        out.append(x.narrow(dim, at, size - at))
+    return torch.cat(out, dim)
+
+
+def _row_dim(x: torch.Tensor) -> int:
+    """Where the packed tokens lie: [1, N, …], or [N, D] in families that flatten (OPT)."""
+    return 0 if x.dim() == 2 and x.is_floating_point() else 1
+
+
+class _TokenAxis:
+    """Which axis of a leaf's input holds the packed tokens: [1, N, D], [N, D], [1, N, H, hd] or [1, H, N, hd].
+
+    Norms of heads see either of the last two. Where N happens to equal H the sizes do not tell, so
+    the answer is remembered from the calls where they do (the conformance check makes the first).
+    """
+
+    def __init__(self) -> None:
+        self._remembered = 1
+
+    def of(self, x: torch.Tensor, size: int) -> int:
+        """The axis of `size` packed tokens."""
+        fitting = [axis for axis, length in enumerate(x.shape) if length == size]
+        if x.dim() == 4 and {1, 2} <= set(fitting):
+            return self._remembered
+        if x.dim() == 4 and fitting:
+            self._remembered = fitting[0]
+        return fitting[0] if fitting else 1
+
+    def rows(self, x: Any, size: int, start: int, stop: int) -> Any:
+        """The slice [start, stop) of the tokens; what is no tensor stays."""
+        return x.narrow(self.of(x, size), start, stop - start) if isinstance(x, torch.Tensor) else x
+
+
+def _with_parameters(module: torch.nn.Module, tensors: dict[str, torch.Tensor]) -> Forward:
+    """The module's class's forward on a stand-in that has other parameters; the module is untouched."""
+    twin = object.__new__(type(module))
+    twin.__dict__.update(module.__dict__)
+    twin.__dict__.pop("forward", None)
+    own = module.__dict__["_parameters"]
+    changed = {name: tensor.to(own[name].dtype) for name, tensor in tensors.items()}
+    twin.__dict__["_parameters"] = {**own, **changed}
+    forward: Forward = twin.forward
+    return forward
