@@ -1,0 +1,43 @@
+"""Metrics that reproduce the published numbers; see docs/metrics.md.
+
+`score(names, predictions, references)` gives corpus numbers, per-example numbers and the rows that
+a bootstrap resamples. Importing this loads no scorer and no torch.
+"""
+
+from peftlab.metrics.errors import (
+    MetricError,
+    MetricInputError,
+    MetricOptionError,
+    MetricUnavailableError,
+    UnknownMetricError,
+)
+from peftlab.metrics.registry import (
+    Metric,
+    MetricSpec,
+    Rows,
+    build_metric,
+    metric_spec,
+    metric_specs,
+    register,
+    split_names,
+)
+from peftlab.metrics.scoring import Scores, aggregate, score
+
+__all__ = [
+    "Metric",
+    "MetricError",
+    "MetricInputError",
+    "MetricOptionError",
+    "MetricSpec",
+    "MetricUnavailableError",
+    "Rows",
+    "Scores",
+    "UnknownMetricError",
+    "aggregate",
+    "build_metric",
+    "metric_spec",
+    "metric_specs",
+    "register",
+    "score",
+    "split_names",
+]

@@ -1,0 +1,103 @@
+"""The table of our own metrics. Importing it registers them; it imports no scorer."""
+
+from __future__ import annotations
+
+from peftlab.metrics.registry import MetricSpec, register
+
+_ROUGE_UNITS = {
+    "rouge1": "unigrams",
+    "rouge2": "bigrams",
+    "rougeL": "longest common subsequence",
+    "rougeLsum": "longest common subsequence, sentence by sentence (split at newlines)",
+}
+
+
+def _rouge() -> None:
+    for variant, units in _ROUGE_UNITS.items():
+        for suffix, text, settings in (
+            ("", "Google rouge-score, unstemmed, best reference", ()),
+            ("-stem", "Google rouge-score, Porter-stemmed, best reference", (("stem", True),)),
+        ):
+            register(
+                MetricSpec(
+                    name=variant + suffix,
+                    description=f"F1 of {units}; {text}",
+                    factory="peftlab.metrics.rouge:Rouge",
+                    settings=(("variant", variant), *settings),
+                )
+            )
+    for variant in ("rouge1", "rouge2", "rougeL"):
+        register(
+            MetricSpec(
+                name=f"{variant}-dialogsum",
+                description=f"F1 of {_ROUGE_UNITS[variant]}; as DialogSum's baseline prints it:"
+                " stemmed, first reference only, median of bootstrap means",
+                factory="peftlab.metrics.rouge:DialogSumRouge",
+                settings=(("variant", variant),),
+            )
+        )
+
+
+def _sacrebleu() -> None:
+    multi_bleu = (("tokenize", "none"), ("pad_references", True), ("smoothing", "none"))
+    for name, text, settings in (
+        ("bleu", "sacrebleu's default (cased, 13a)", ()),
+        ("bleu-e2e", "E2E challenge (mteval-v13a: lower-cased, 13a)", (("lowercase", True),)),
+        ("bleu-webnlg", "WebNLG 2017 (multi-bleu.perl on tokenized text)", multi_bleu),
+        ("bleu-dart", "DART (multi-bleu.perl on tokenized text)", multi_bleu),
+    ):
+        register(
+            MetricSpec(
+                name=name,
+                description=f"corpus BLEU, {text}",
+                factory="peftlab.metrics.sacre:Bleu",
+                scale="0–100",
+                settings=settings,
+            )
+        )
+    for name, text, order in (("chrf", "chrF2", 0), ("chrf++", "chrF++", 2)):
+        register(
+            MetricSpec(
+                name=name,
+                description=f"{text}: F2 of character n-grams"
+                + (" and word n-grams" * bool(order)),
+                factory="peftlab.metrics.sacre:ChrF",
+                scale="0–100",
+                settings=(("word_order", order),),
+            )
+        )
+    register(
+        MetricSpec(
+            name="ter",
+            description="translation edit rate (tercom by way of sacrebleu)",
+            factory="peftlab.metrics.ter:Ter",
+            scale="0–100, may exceed it",
+            higher_is_better=False,
+        )
+    )
+
+
+def _labels() -> None:
+    exact = "peftlab.metrics.labels:ExactMatch"
+    for name, text, settings in (
+        ("exact_match", "share of predictions equal to a reference", ()),
+        (
+            "exact_match-folded",
+            "share of predictions equal to a reference up to case and white space",
+            (("fold", True),),
+        ),
+        ("accuracy", "share of predicted labels that are right", ()),
+    ):
+        register(MetricSpec(name=name, description=text, factory=exact, settings=settings))
+    register(
+        MetricSpec(
+            name="macro_f1",
+            description="mean over labels of the F1 of each label",
+            factory="peftlab.metrics.labels:MacroF1",
+        )
+    )
+
+
+_rouge()
+_sacrebleu()
+_labels()

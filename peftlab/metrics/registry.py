@@ -1,0 +1,151 @@
+"""The registry of metrics: what exists, which way is better, in which unit, and how to build it.
+
+A metric turns a corpus into one row of numbers per example (its *sufficient statistics*) and rows
+into the corpus number. Both the reported score and a bootstrap over examples go through the same
+`aggregate`, so they cannot disagree.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Protocol, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from peftlab.errors import nearest
+from peftlab.metrics.errors import MetricOptionError, UnknownMetricError
+
+Rows = npt.NDArray[np.float64]
+"""Sufficient statistics, [examples, width of the metric]."""
+
+PLUGIN_GROUP = "peftlab.metrics"
+
+
+class Metric(Protocol):
+    """Something that scores predictions against references."""
+
+    def statistics(self, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> Rows:
+        """Rows of sufficient statistics, one per example, in order.
+
+        What depends on the whole corpus (NIST's information weights, CIDEr's document
+        frequencies) is taken from the corpus given here and stays fixed when rows are resampled.
+        """
+
+    def aggregate(self, rows: Rows) -> float:
+        """The corpus number of these rows; of one row, that example's own score."""
+
+
+@dataclass(frozen=True)
+class MetricSpec:
+    """One entry of the registry.
+
+    `factory` is a callable or "module:attribute", imported at first use, so that listing metrics
+    loads no scorer; it is called with `settings` and the options that the user gives.
+    """
+
+    name: str
+    description: str
+    factory: str | Callable[..., Metric]
+    scale: str = "0–1"
+    higher_is_better: bool = True
+    settings: tuple[tuple[str, object], ...] = ()
+    extra: str | None = None
+
+    def build(self, **options: object) -> Metric:
+        """Make the metric.
+
+        Raises:
+            MetricOptionError: an option that this metric does not have.
+        """
+        make = self.factory
+        if isinstance(make, str):
+            module, _, attribute = make.partition(":")
+            make = cast(Callable[..., Metric], getattr(import_module(module), attribute))
+        try:
+            return make(**dict(self.settings), **options)
+        except TypeError as error:
+            if not options:
+                raise
+            raise MetricOptionError(
+                f"metric {self.name!r} does not take the options {sorted(options)}: {error}"
+            ) from error
+
+
+_REGISTRY: dict[str, MetricSpec] = {}
+
+
+def register(spec: MetricSpec) -> MetricSpec:
+    """Add a metric; a name that is already taken is an error."""
+    if spec.name in _REGISTRY:
+        raise ValueError(f"a metric named {spec.name!r} is already registered")
+    _REGISTRY[spec.name] = spec
+    return spec
+
+
+@cache
+def _load_all() -> None:
+    """Fill the registry: our own table first, then plug-ins by entry point."""
+    import_module("peftlab.metrics.catalogue")
+    for entry in entry_points(group=PLUGIN_GROUP):
+        register(cast(MetricSpec, entry.load()))
+
+
+def metric_specs() -> tuple[MetricSpec, ...]:
+    """All known metrics, in the order in which they were registered."""
+    _load_all()
+    return tuple(_REGISTRY.values())
+
+
+def metric_spec(name: str) -> MetricSpec:
+    """The entry of that name (options after a colon are ignored).
+
+    Raises:
+        UnknownMetricError: no metric has that name; says the nearest one.
+    """
+    _load_all()
+    bare = name.partition(":")[0]
+    if bare not in _REGISTRY:
+        raise UnknownMetricError(
+            f"Unknown metric {bare!r}.{nearest(bare, _REGISTRY)} Known: {', '.join(_REGISTRY)}."
+        )
+    return _REGISTRY[bare]
+
+
+def build_metric(name: str) -> Metric:
+    """The metric of a name such as "bleu" or "bertscore:model=roberta-large:layer=17"."""
+    return metric_spec(name).build(**_options(name))
+
+
+def split_names(text: str) -> list[str]:
+    """Cut "bleu,nist,bertscore:model=a" into names; blanks around them are dropped."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _options(name: str) -> dict[str, object]:
+    """Options of "name:key=value:key=value"; a value may hold colons (a URL, a drive letter)."""
+    parts: Iterable[str] = re.split(r":(?=\w+=)", name)[1:]
+    pairs = (part.partition("=") for part in parts)
+    found: dict[str, object] = {key: _literal(value) for key, _, value in pairs}
+    if not found and ":" in name:
+        raise MetricOptionError(
+            f"cannot read the options of {name!r}: expected name:key=value[:key=value …]"
+        )
+    return found
+
+
+def _literal(text: str) -> object:
+    """An integer, a float, a truth value, or the text itself."""
+    if text.lower() in {"true", "false"}:
+        return text.lower() == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text

@@ -1,0 +1,78 @@
+"""Our numbers beside the official scorers' on outputs of published systems, to the digits printed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from peftlab.metrics import score
+
+from .conftest import Case
+
+E2E = ["e2e_dev_ukp_model_d_seed1", "e2e_example10", "e2e_test_slug", "e2e_test_tgen"]
+WEBNLG = [f"webnlg17_PKUWriter_{part}-cat" for part in ("all", "new", "old")]
+Load = Callable[[str], Case]
+
+
+@pytest.mark.parametrize("name", E2E)
+def test_bleu_of_the_e2e_challenge(case: Load, name: str) -> None:
+    found = case(name)
+    ours = score("bleu-e2e", found.predictions, found.references).corpus["bleu-e2e"]
+    assert f"{ours / 100:.4f}" == f"{found.expected['official_run_perl']['BLEU']:.4f}"
+
+
+@pytest.mark.parametrize("name", WEBNLG)
+def test_bleu_of_webnlg(case: Load, name: str) -> None:
+    found = case(name)
+    ours = score("bleu-webnlg", found.predictions, found.references).corpus["bleu-webnlg"]
+    assert f"{ours:.2f}" == f"{found.expected['published']['BLEU']:.2f}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", WEBNLG)
+def test_ter_is_within_the_tolerance_of_tercom(case: Load, name: str) -> None:
+    found = case(name)
+    ours = score("ter", found.predictions, found.references).corpus["ter"]
+    assert ours / 100 == pytest.approx(found.expected["published"]["TER"], abs=0.0015)
+
+
+def test_rouge_of_dialogsum(case: Load) -> None:
+    found = case("dialogsum_test_bart_large")
+    expected = found.expected["rouge_score_mean_stemmed"]
+    for variant in ("rouge1", "rouge2", "rougeL"):
+        name = f"{variant}-stem"
+        for index in range(3):
+            alone = [[targets[index]] for targets in found.references]
+            ours = score(name, found.predictions, alone).corpus[name]
+            assert f"{100 * ours:.4f}" == f"{expected[f'vs_summary{index + 1}'][variant]:.4f}"
+        ours = score(name, found.predictions, found.references).corpus[name]
+        assert f"{100 * ours:.4f}" == f"{expected['score_multi_max_of_3'][variant]:.4f}"
+
+
+def test_unstemmed_rouge_of_dialogsum(case: Load) -> None:
+    found = case("dialogsum_test_bart_large")
+    first = [targets[:1] for targets in found.references]
+    for variant, wanted in found.expected["rouge_score_mean_unstemmed_vs_summary1"].items():
+        ours = score(variant, found.predictions, first).corpus[variant]
+        assert f"{100 * ours:.4f}" == f"{wanted:.4f}"
+
+
+def test_dialogsum_convention_is_near_the_published_draw(case: Load) -> None:
+    """The published figure is the median of one unseeded bootstrap: equal up to its noise."""
+    found = case("dialogsum_test_bart_large")
+    for variant in ("rouge1", "rouge2", "rougeL"):
+        name = f"{variant}-dialogsum"
+        ours = score(name, found.predictions, found.references).corpus[name]
+        published = found.expected["published"][f"{variant}_vs_summary1"]
+        assert 100 * ours == pytest.approx(published, abs=0.1)
+
+
+@pytest.mark.parametrize("suffix", ["", "-stem"])
+def test_rouge_against_many_references(case: Load, suffix: str) -> None:
+    found = case("e2e_test_tgen")
+    key = "rouge_score_score_multi_" + ("stemmed" if suffix else "unstemmed")
+    for variant, wanted in found.expected[key].items():
+        name = variant + suffix
+        ours = score(name, found.predictions, found.references).corpus[name]
+        assert f"{ours:.4f}" == f"{wanted:.4f}"

@@ -1,0 +1,115 @@
+"""`score`, the registry and what happens to bad input."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+
+from peftlab.metrics import (
+    MetricInputError,
+    MetricOptionError,
+    UnknownMetricError,
+    aggregate,
+    build_metric,
+    metric_spec,
+    metric_specs,
+    score,
+)
+
+PREDICTIONS = ["the cat sat on the mat .", "a dog barked", "it rained all day in the old town"]
+REFERENCES = [
+    ["the cat sat on a mat .", "there is a cat on the mat ."],
+    ["the dog barked loudly"],
+    ["it rained all day in the old town", "rain fell", "all day long it rained"],
+]
+OFFLINE = [spec.name for spec in metric_specs() if spec.extra is None]
+
+
+def test_importing_the_room_loads_no_scorer() -> None:
+    code = (
+        "import sys, peftlab.metrics as m; m.metric_specs();"
+        "print({'torch._C', 'sacrebleu', 'nltk', 'rouge_score'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize("name", OFFLINE)
+def test_corpus_number_is_the_aggregate_of_the_rows(name: str) -> None:
+    scores = score(name, PREDICTIONS, REFERENCES)
+    assert len(scores.per_example[name]) == len(PREDICTIONS)
+    assert scores.rows[name].shape[0] == len(PREDICTIONS)
+    assert aggregate(name, scores.rows[name]) == scores.corpus[name]
+    assert math.isfinite(scores.corpus[name])
+    for value, row in zip(scores.per_example[name], scores.rows[name], strict=True):
+        assert value == aggregate(name, row[None])
+
+
+@pytest.mark.parametrize("name", OFFLINE)
+def test_order_of_examples_does_not_matter(name: str) -> None:
+    forward = score(name, PREDICTIONS, REFERENCES)
+    backward = score(name, PREDICTIONS[::-1], REFERENCES[::-1])
+    assert backward.per_example[name][::-1] == pytest.approx(forward.per_example[name])
+    if not name.endswith("-dialogsum"):  # a bootstrap draws positions
+        assert backward.corpus[name] == pytest.approx(forward.corpus[name])
+
+
+@pytest.mark.parametrize("name", OFFLINE)
+def test_empty_texts_are_scored_not_refused(name: str) -> None:
+    scores = score(name, ["", "a dog", ""], [["a cat sat here"], [""], [""]])
+    assert math.isfinite(scores.corpus[name])
+    assert np.isfinite(scores.per_example[name]).all()
+
+
+@pytest.mark.parametrize("name", OFFLINE)
+def test_a_perfect_prediction_is_not_beaten(name: str) -> None:
+    perfect = [targets[0] for targets in REFERENCES]
+    ours = score(name, PREDICTIONS, REFERENCES).corpus[name]
+    best = score(name, perfect, REFERENCES).corpus[name]
+    assert best >= ours if metric_spec(name).higher_is_better else best <= ours
+
+
+def test_several_metrics_at_once() -> None:
+    scores = score("rouge1, bleu,ter", PREDICTIONS, REFERENCES)
+    assert list(scores.corpus) == ["rouge1", "bleu", "ter"]
+
+
+def test_unknown_name_says_the_nearest() -> None:
+    with pytest.raises(UnknownMetricError, match='Did you mean "rougeL"'):
+        score("rougel", PREDICTIONS, REFERENCES)
+
+
+def test_options_are_read_from_the_name() -> None:
+    assert build_metric("chrf").statistics(["ab"], [["ab"]]).shape == (1, 18)
+    metric = build_metric("bleu:lowercase=true")
+    assert metric.aggregate(metric.statistics(["A B C D"], [["a b c d"]])) == pytest.approx(100)
+    with pytest.raises(MetricOptionError, match="colour"):
+        build_metric("bleu:colour=1")
+    with pytest.raises(MetricOptionError, match="key=value"):
+        build_metric("bleu:lowercase")
+
+
+BAD: list[tuple[Any, Any, str]] = [
+    ([], [], "nothing to score"),
+    (["a"], [], "1 predictions but 0"),
+    (["a", "b"], [["a"]], "2 predictions but 1"),
+    (["a"], ["a"], "one string, expected a list"),
+    ("a", [["a"]], "got one string"),
+    (["a"], [[]], "has no reference"),
+    ([math.nan], [["a"]], "prediction 0 is NaN"),
+    ([None], [["a"]], "prediction 0 is None"),
+    (["a"], [[3.5]], "reference 0 of example 0 is 3.5 of type float"),
+    (["a", "b"], [["a"], ["b", math.nan]], "reference 1 of example 1 is NaN"),
+    (["a"], [7], "expected a list of strings"),
+]
+
+
+@pytest.mark.parametrize(("predictions", "references", "message"), BAD)
+def test_bad_input_is_one_clear_error(predictions: Any, references: Any, message: str) -> None:
+    with pytest.raises(MetricInputError, match=message):
+        score("rouge1", predictions, references)
