@@ -1,4 +1,4 @@
-"""Configurations of well-known models, for use where neither their weights nor a network are at hand.
+"""Configurations of well-known models, for use where neither weights nor a network are at hand.
 
 `known_models.json` holds, group by group, what the models' own config.json files say of shape and
 arithmetic: what a group shares, then one line a model. The tests hold every entry to the model's

@@ -94,7 +94,7 @@ def test_short_names_are_not_ambiguous() -> None:
 
 
 def test_an_unknown_name_is_answered_with_the_nearest() -> None:
-    with pytest.raises(InputError, match='Did you mean "llama-3.2-1b"'):
+    with pytest.raises(InputError, match=r'Did you mean "llama-3\.2-1b"'):
         known_models.config("llama3.2-1b")
 
 

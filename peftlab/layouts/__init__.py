@@ -1,4 +1,4 @@
-"""Names and shapes of a model's parameters, from its `config.json` alone: no torch, no transformers.
+"""Names and shapes of a model's parameters, from its config.json alone, without torch.
 
 `parameter_shapes(config)` equals `{n: tuple(p.shape) for n, p in model.named_parameters()}` of the
 `AutoModelForCausalLM` that transformers makes of the same configuration, in the same order, tied
@@ -23,7 +23,7 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Dimensions:
-    """The sizes of a decoder under one name each, whatever its family's configuration calls them."""
+    """The sizes of a decoder under one name each, whatever its family calls them."""
 
     vocab: int
     d: int  # width of the residual stream
@@ -170,7 +170,7 @@ def _parameters(
 
 
 def _repeated(name: str, sizes: Dimensions) -> list[str]:
-    """`norms.[heads]` stands for `norms.0`, `norms.1`, …"""
+    """Spell out `norms.[heads]` as `norms.0`, `norms.1`, …."""
     found = re.search(r"\[(\w+)\]", name)
     if found is None:
         return [name]

@@ -1,0 +1,19 @@
+"""What a run costs and where it ran: time and peak memory by phase, precision, environment."""
+
+from __future__ import annotations
+
+from peftlab.measure.allocator import tune_allocator
+from peftlab.measure.environment import environment
+from peftlab.measure.fingerprint import fingerprint
+from peftlab.measure.phases import Phase, phase
+from peftlab.measure.precision import Precision, choose_precision
+
+__all__ = [
+    "Phase",
+    "Precision",
+    "choose_precision",
+    "environment",
+    "fingerprint",
+    "phase",
+    "tune_allocator",
+]
