@@ -5,10 +5,10 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from peftlab.errors import InputError
 from peftlab.tasks import columns as column_room
-from peftlab.tasks.columns import Columns
 from peftlab.tasks.example import Example
 from peftlab.tasks.files import Table
 from peftlab.tasks.markup import escape
@@ -37,6 +37,7 @@ class Settings:
     metrics: tuple[str, ...] = USUAL_METRICS
     max_new_tokens: int | None = None
     source_tokens: int | None = None
+    truncate: Literal["start", "end"] = "end"
     decoding: Decoding = field(default_factory=Decoding)
     labels: tuple[str, ...] | None = None
     config: str | None = None
@@ -55,7 +56,6 @@ def from_tables(
     options: Options,
     kind: str,
     location: str,
-    classes: Sequence[str] | None = None,
     config: str | None = None,
     revision: str | None = None,
 ) -> Task:
@@ -63,6 +63,7 @@ def from_tables(
     first = tables.get("train") or next(iter(tables.values()))
     chosen = column_room.choose(first, options.columns or {})
     text = options.template or usual_template(chosen.target, options.cue)
+    classes = first.classes.get(chosen.target)
     labels = options.labels or (tuple(classes) if classes else None)
     settings = Settings(
         name=name,
@@ -138,7 +139,7 @@ def finish(
 def _template(settings: Settings, options: Options) -> Template:
     return Template(
         options.template or settings.template,
-        truncate=options.truncate or "end",
+        truncate=options.truncate or settings.truncate,
         source_tokens=options.source_tokens or settings.source_tokens,
         chat=options.chat,
     )
@@ -190,6 +191,3 @@ def _checked_labels(labels: tuple[str, ...] | None, splits: Splits) -> tuple[str
                         f"is not one of the labels {', '.join(labels)}."
                     )
     return labels
-
-
-__all__ = ["Columns", "Settings", "finish", "from_tables", "usual_template"]

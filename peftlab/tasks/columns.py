@@ -97,7 +97,7 @@ def examples(
     found: list[Example] = []
     for index, row in enumerate(table.rows):
         place = table.place(index)
-        source = "\n".join(filter(None, (_text(row, name, place) for name in columns.source)))
+        source = "\n".join(filter(None, (text(row, name, place) for name in columns.source)))
         targets = _targets(row, columns.target, place, classes)
         if not source.strip() or not all(target.strip() for target in targets):
             if drop_blank:
@@ -107,7 +107,7 @@ def examples(
                 f"{place}: the column {empty!r} is empty. Fill it, take the row out, or load with "
                 "drop_blank=True to leave such rows out."
             )
-        found.append(Example(source, targets, {name: _text(row, name, place) for name in extra}))
+        found.append(Example(source, targets, {name: text(row, name, place) for name in extra}))
     if not found:
         raise InputError(f"{table.name} has no row with both a source and a target.")
     return found
@@ -127,11 +127,13 @@ def _value(row: Mapping[str, Any], name: str, place: str) -> Any:
     return value
 
 
-def _text(row: Mapping[str, Any], name: str, place: str) -> str:
-    return _checked(_value(row, name, place), name, place)
+def text(row: Mapping[str, Any], name: str, place: str) -> str:
+    """Return the text in a column of a row. Raises `InputError` where it is missing or none."""
+    return checked(_value(row, name, place), name, place)
 
 
-def _checked(value: Any, name: str, place: str) -> str:
+def checked(value: Any, name: str, place: str) -> str:
+    """Return `value` if it is text. Raises `InputError` that names its place if it is not."""
     if isinstance(value, str):
         return value
     kind = "number" if isinstance(value, int | float) else type(value).__name__
@@ -148,10 +150,10 @@ def _targets(
     if classes is not None and isinstance(value, int):
         return (classes[value],)
     if not isinstance(value, list | tuple):
-        return (_checked(value, name, place),)
+        return (checked(value, name, place),)
     if not value:
         raise InputError(f"{place}: the column {name!r} is an empty list; a target was expected.")
-    return tuple(_checked(target, name, place) for target in value)
+    return tuple(checked(target, name, place) for target in value)
 
 
 def group(rows: Sequence[Example]) -> list[Example]:

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +23,20 @@ SPLIT_NAMES = {
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of one split. `place(i)` names row i in a message."""
+    """Rows of one split.
+
+    lines: the line of each row in a text file. names: the columns, where the source declares them.
+    classes: by column, the names that its integers stand for (`ClassLabel` of `datasets`).
+    """
 
     name: str
     rows: Sequence[Mapping[str, Any]]
     lines: Sequence[int] | None = None
+    names: Sequence[str] | None = None
+    classes: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def place(self, index: int) -> str:
-        """Return for example `train.jsonl, line 7`."""
+        """Name row `index` in a message: `train.jsonl, line 7`."""
         if self.lines is None:
             return f"{self.name}, row {index + 1}"
         return f"{self.name}, line {self.lines[index]}"
@@ -38,6 +44,8 @@ class Table:
     @property
     def columns(self) -> list[str]:
         """The names of all columns, in the order in which they first occur."""
+        if self.names is not None:
+            return list(self.names)
         return list(dict.fromkeys(name for row in self.rows for name in row))
 
 

@@ -2,31 +2,78 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from peftlab.errors import InputError, nearest
-from peftlab.tasks import files
+from peftlab.tasks import files, recipe, sources
 from peftlab.tasks.build import Settings, finish, from_tables
 from peftlab.tasks.example import Example
 from peftlab.tasks.options import Options
+from peftlab.tasks.recipe_task import recipe_task
 from peftlab.tasks.task import SPLITS, Task
+
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A task that has a name of its own. kind: "demo" or "recipe"."""
+
+    name: str
+    kind: str
+    title: str
+
+
+def catalogue() -> list[Entry]:
+    """Return the tasks that `Task.load` knows by name: the demo's, then the recipes."""
+    from peftlab.demo.world import demo_tasks
+
+    demo = [Entry(name, "demo", task.instruction.strip()) for name, task in demo_tasks().items()]
+    read = ((name, recipe.read(path)) for name, path in recipe.bundled().items())
+    return demo + [Entry(name, "recipe", found.title) for name, found in read]
 
 
 def load(name_or_path: str | Path, options: Options) -> Task:
     """Return the task of that name or path; see `Task.load`."""
     name = str(name_or_path)
+    path = Path(name_or_path).expanduser()
     from peftlab.demo.world import demo_tasks
 
-    demo = demo_tasks()
-    if name in demo:
-        return _demo(name, options)
-    path = Path(name_or_path).expanduser()
+    base, _, part = name.partition(":")
+    named = {**dict.fromkeys(demo_tasks(), "demo"), **dict.fromkeys(recipe.bundled(), "recipe")}
+    if base in named:
+        _no_data_unless(options, named[base] == "recipe", base)
+        task = _demo(base, options) if named[base] == "demo" else _bundled(base, options)
+        return task.subset(part) if part else task
+    if path.is_file() and path.suffix.lower() in (".yaml", ".yml"):
+        return recipe_task(recipe.read(path), options, path.parent)
+    _no_data_unless(options, False, name)
     if path.is_dir():
-        return _folder(path, options)
+        tables = sources.from_folder(path, options.config)
+        return from_tables(path.resolve().name, tables, options, "files", str(path))
     if path.is_file():
         return from_files({"train": path}, options)
-    raise InputError(f'There is no task, file or folder "{name}".{nearest(name, demo)}')
+    if _HUB_ID.fullmatch(name) and path.suffix.lower() not in files.EXTENSIONS:
+        return _hub(name, options)
+    raise InputError(
+        f'There is no task, file or folder "{name}".{nearest(name, named)} Tasks by name are '
+        f"{', '.join(named)}; a data set of the hub is named owner/name."
+    )
+
+
+def _no_data_unless(options: Options, recipe_given: bool, name: str) -> None:
+    if options.data is not None and not recipe_given:
+        raise InputError(
+            f'data={options.data} goes with a recipe, and "{name}" is none. Load the folder itself '
+            "instead."
+        )
+
+
+def _bundled(name: str, options: Options) -> Task:
+    return recipe_task(recipe.read(recipe.bundled()[name]), options)
 
 
 def _demo(name: str, options: Options) -> Task:
@@ -55,12 +102,8 @@ def from_files(paths: Mapping[str, Path], options: Options) -> Task:
     return from_tables(first.stem, tables, options, "files", str(first))
 
 
-def _folder(path: Path, options: Options) -> Task:
-    found = files.find_splits(path)
-    if not found:
-        raise InputError(
-            f"The folder {path} holds no file named after a split, such as train.jsonl, "
-            f"validation.csv or test.parquet ({', '.join(files.EXTENSIONS)})."
-        )
-    tables = {split: files.read(file) for split, file in found.items()}
-    return from_tables(path.resolve().name, tables, options, "files", str(path))
+def _hub(name: str, options: Options) -> Task:
+    tables = sources.from_hub(name, options.config, options.revision)
+    return from_tables(
+        name, tables, options, "hub", name, config=options.config, revision=options.revision
+    )

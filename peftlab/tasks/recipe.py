@@ -1,0 +1,135 @@
+"""Recipes: a task of the literature in one YAML file, checked against the models below."""
+
+from __future__ import annotations
+
+from importlib.resources import files as package_files
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from peftlab.errors import InputError
+from peftlab.tasks.task import Decoding
+
+Split = Literal["train", "validation", "test"]
+Form = Literal["text", "sentences", "e2e", "webnlg", "dart"]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Hub(_Strict):
+    """A data set of the hub. `splits` gives its names of our splits where they differ.
+
+    parquet_copy: the repository is a loading script, which `datasets` no longer runs; read the
+    parquet copy that the hub keeps beside it.
+    """
+
+    id: str
+    config: str | None = None
+    revision: str | None = None
+    parquet_copy: bool = False
+    splits: dict[Split, str] = Field(default_factory=dict)
+
+    def parquet_splits(self) -> dict[str, str] | None:
+        """The split names of the parquet copy, or None where it is not used."""
+        if not self.parquet_copy:
+            return None
+        ours: tuple[Split, ...] = ("train", "validation", "test")
+        return {split: self.splits.get(split, split) for split in ours}
+
+
+class Source(_Strict):
+    """The column that the source is made of, and how it becomes text."""
+
+    column: str
+    form: Form = "text"
+
+
+class Where(_Strict):
+    """A condition on a column: its value is one of `values`, in the named splits."""
+
+    column: str
+    values: tuple[str, ...]
+    splits: tuple[Split, ...] = ("train", "validation", "test")
+
+
+class Target(_Strict):
+    """The column of the targets, dots leading into it: one text, or a list of references.
+
+    where: take only the references for which a parallel column has one of these values.
+    """
+
+    column: str
+    where: Where | None = None
+
+
+class Subsets(_Strict):
+    """Named parts of the test split, by the value of a column."""
+
+    column: str
+    parts: dict[str, tuple[str, ...]]
+
+
+class Recipe(_Strict):
+    """A task: where its rows are, how they become text, how outputs are made and scored.
+
+    data: a folder beside the recipe, for own data; `hub` otherwise. group: rows of the same
+    source are one example with several references. keep: rows to keep. sizes: rows per split, as
+    published, after `keep`.
+    """
+
+    name: str
+    title: str
+    hub: Hub | None = None
+    data: str | None = None
+    source: Source
+    target: Target
+    keep: tuple[Where, ...] = ()
+    group: bool = False
+    drop_blank: bool = False
+    template: str
+    instruction: str = ""
+    source_tokens: int | None = Field(default=None, ge=1)
+    truncate: Literal["start", "end"] = "end"
+    metrics: tuple[str, ...] = Field(min_length=1)
+    max_new_tokens: int = Field(ge=1)
+    decoding: Decoding = Decoding()
+    subsets: Subsets | None = None
+    sizes: dict[Split, int] = Field(default_factory=dict)
+    labels: tuple[str, ...] | None = None
+
+    @model_validator(mode="after")
+    def _has_rows(self) -> Recipe:
+        if (self.hub is None) == (self.data is None):
+            raise ValueError("exactly one of hub and data must be given")
+        return self
+
+
+def read(path: Path) -> Recipe:
+    """Return the recipe of a YAML file.
+
+    Raises `InputError` that lists everything that is wrong with it.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 (byte {error.start}). Save it as UTF-8.") from error
+    except yaml.YAMLError as error:
+        raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, problem['loc'])) or 'recipe'}: {problem['msg']}"
+            for problem in error.errors()
+        )
+        raise InputError(f"The recipe {path} cannot be used: {problems}.") from error
+
+
+def bundled() -> dict[str, Path]:
+    """Return the files of the recipes that come with peftlab, by name."""
+    folder = Path(str(package_files("peftlab.tasks") / "recipes"))
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}

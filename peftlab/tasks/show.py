@@ -1,0 +1,186 @@
+"""A task shown to its user: rendered rows with what is trained on marked, lengths, truncation."""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+
+from peftlab.errors import InputError
+from peftlab.tasks.example import Encoded, Example
+from peftlab.tasks.task import SPLITS, Decoding, Task
+from peftlab.tasks.tokens import Tokenizer
+
+SHOWN = 3
+"""How many rendered examples `describe` prints."""
+
+MEASURED = 2000
+"""Rows of a split that are tokenised for its lengths; more are drawn from by seed."""
+
+_BARS = " ▏▎▍▌▋▊▉█"
+_BINS, _WIDTH = 8, 24
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Token lengths of some rows of a split.
+
+    split, rows: the split and its rows: (example, target) pairs of train, examples of the others.
+        The lists below are of those that were measured.
+    prompt, target: tokens before the target and of it, its end included. cut: how many rows lose
+    source tokens in this context, and dropped: how many tokens these lose in all. misfits: rows
+    that do not fit even without their source.
+    """
+
+    split: str
+    rows: int
+    prompt: tuple[int, ...]
+    target: tuple[int, ...]
+    cut: int
+    dropped: int
+    misfits: int
+
+
+def describe(task: Task, tokenizer: Tokenizer, context: int) -> str:
+    """Return what `peftlab tasks show` prints: facts, three rows, lengths, truncation.
+
+    context: tokens that the model can take. What is trained on stands between ⟦ and ⟧.
+    """
+    parts = [_facts(task)]
+    for number, example in enumerate(task.train[:SHOWN], start=1):
+        row = task.template.encode(tokenizer, example, example.targets[0], context)
+        parts.append(
+            f"Example {number} of train ({len(row.ids)} tokens):\n{marked(tokenizer, row)}"
+        )
+    for split in SPLITS:
+        parts.append(_lengths_text(measure(task, tokenizer, context, split), context))
+    return "\n\n".join(parts) + "\n"
+
+
+def _facts(task: Task) -> str:
+    sizes = ", ".join(
+        f"{split} {len(task.split(split)):,} ({len(task.pairs(split)):,} targets)"
+        for split in SPLITS
+    )
+    default = asdict(Decoding())
+    decoding = {k: v for k, v in asdict(task.decoding).items() if v != default[k]}
+    settings = ", ".join(f"{name} {value}" for name, value in decoding.items()) or "greedy"
+    lines = [
+        f"Task {task.name} ({task.source.kind}: {task.source.location})",
+        f"Examples: {sizes}",
+        f"Template: {task.template.text!r}",
+        *([f"Instruction (for hard prompts): {task.instruction!r}"] if task.instruction else []),
+        f"Scored by: {', '.join(task.metrics)}",
+        f"Generated: up to {task.max_new_tokens} tokens, {settings}",
+        *([f"Labels: {', '.join(task.labels)}"] if task.labels else []),
+        *([f"Subsets of test: {_subsets(task)}"] if task.subsets else []),
+        *task.notes,
+    ]
+    return "\n".join(lines)
+
+
+def _subsets(task: Task) -> str:
+    return ", ".join(f"{name} {len(rows):,}" for name, rows in task.subsets.items())
+
+
+def marked(tokenizer: Tokenizer, row: Encoded) -> str:
+    """Return a row as text: pseudo tokens as `<p1>`, what is trained on between ⟦ and ⟧."""
+    before = row.ids[: row.target_start]
+    return f"{_text(tokenizer, before)}⟦{_text(tokenizer, row.ids[row.target_start :])}⟧"
+
+
+def _text(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
+    pieces: list[str] = []
+    run: list[int] = []
+    for token in (*ids, None):
+        if token is not None and token >= 0:
+            run.append(token)
+            continue
+        if run:
+            pieces.append(str(tokenizer.decode(run)))
+            run = []
+        if token is not None:
+            pieces.append(f"<p{-token}>")
+    return "".join(pieces)
+
+
+def measure(task: Task, tokenizer: Tokenizer, context: int, split: str) -> Lengths:
+    """Return the token lengths of a split: of training rows, or of prompts with room to generate.
+
+    Rows beyond `MEASURED` are sampled.
+    """
+    pairs = _measured_pairs(task, split)
+    rows = len(pairs)
+    if rows > MEASURED:
+        pairs = random.Random(0).sample(pairs, MEASURED)
+    prompts, targets, cut, dropped, misfits = [], [], 0, 0, 0
+    for example, target in pairs:
+        whole = task.template.encode(tokenizer, example, target, sys.maxsize)
+        prompts.append(whole.target_start + whole.dropped)
+        targets.append(len(whole.ids) - whole.target_start)
+        try:
+            if split == "train":
+                row = task.template.encode(tokenizer, example, target, context)
+            else:
+                room = context - task.max_new_tokens
+                row = task.template.encode(tokenizer, example, None, room)
+        except InputError:
+            misfits += 1
+            continue
+        cut += row.dropped > 0
+        dropped += row.dropped
+    return Lengths(split, rows, tuple(prompts), tuple(targets), cut, dropped, misfits)
+
+
+def _measured_pairs(task: Task, split: str) -> list[tuple[Example, str]]:
+    """Return the rows of training, or one prompt an example where outputs are generated."""
+    if split == "train":
+        return task.pairs(split)
+    return [(example, example.targets[0]) for example in task.split(split)]
+
+
+def _lengths_text(lengths: Lengths, context: int) -> str:
+    of = "rows" if lengths.split == "train" else "prompts, with room to generate,"
+    measured = len(lengths.prompt)
+    sample = f" ({measured:,} of {lengths.rows:,} drawn)" if measured < lengths.rows else ""
+    total = [p + t for p, t in zip(lengths.prompt, lengths.target, strict=True)]
+    cut = f"{lengths.cut:,} of {measured:,} {of} lose source tokens in a context of {context}"
+    if lengths.cut:
+        cut += f" ({lengths.dropped / lengths.cut:.0f} each on average)"
+    lines = [
+        f"Tokens of {lengths.split}{sample}: prompt {_spread(lengths.prompt)}, target "
+        f"{_spread(lengths.target)}",
+        *histogram(total),
+        f"{cut}.",
+    ]
+    if lengths.misfits:
+        lines.append(f"{lengths.misfits:,} do not fit even without their source.")
+    return "\n".join(lines)
+
+
+def _spread(values: Sequence[int]) -> str:
+    ordered = sorted(values)
+    middle, most = ordered[len(ordered) // 2], ordered[-1]
+    return f"{middle} (median; up to {most})"
+
+
+def histogram(values: Iterable[int]) -> list[str]:
+    """Return lines such as `  32-47  ███▌  120`, in at most eight steps of equal width."""
+    ordered = sorted(values)
+    low, high = ordered[0], ordered[-1]
+    step = max(1, -(-(high - low + 1) // _BINS))
+    counts = [0] * (-(-(high - low + 1) // step))
+    for value in ordered:
+        counts[(value - low) // step] += 1
+    most, digits = max(counts), len(str(low + step * len(counts)))
+    return [
+        f"  {low + i * step:>{digits}}-{low + (i + 1) * step - 1:<{digits}}  "
+        f"{_bar(count / most):<{_WIDTH}}  {count:,}"
+        for i, count in enumerate(counts)
+    ]
+
+
+def _bar(share: float) -> str:
+    eighths = round(share * _WIDTH * 8)
+    return _BARS[8] * (eighths // 8) + _BARS[eighths % 8].strip()
