@@ -49,10 +49,22 @@ class Linear:
 
 @dataclass(frozen=True)
 class Target:
-    """A linear, or one role's output rows of it. `rows` is None for all of them."""
+    """A linear, or one role's output rows of it. `rows` and `role` are None for all of them."""
 
     linear: Linear
     rows: Rows | None = None
+    role: str | None = None
+
+    @property
+    def name(self) -> str:
+        """A name for its tensors: the module's path, with the role where it is a part."""
+        return self.linear.path if self.role is None else f"{self.linear.path}.{self.role}"
+
+    @property
+    def row_indices(self) -> list[int]:
+        """The targeted output rows, in order."""
+        ranges = self.rows or ((0, self.linear.out_features),)
+        return [row for start, stop in ranges for row in range(start, stop)]
 
     @property
     def out_features(self) -> int:
@@ -209,5 +221,6 @@ def _match(linear: Linear, name: str) -> Target | None:
     if name in ("all-linear", linear.leaf, linear.path):
         return Target(linear)
     if name in linear.parts:
-        return Target(linear, None if len(linear.parts) == 1 else linear.parts[name])
+        whole = len(linear.parts) == 1
+        return Target(linear) if whole else Target(linear, linear.parts[name], name)
     return None

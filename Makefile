@@ -1,0 +1,44 @@
+# A fresh clone needs only Python ≥ 3.11: every target makes the virtual environment it needs.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: help setup demo test test-all check format demo-model clean
+
+help:
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+setup: $(INSTALLED) ## make the virtual environment
+
+demo: $(INSTALLED) ## compare five methods on the bundled demo, offline, in under 4 minutes
+	$(BIN)/peftlab compare
+
+test: $(INSTALLED) ## laws and units, under 6 minutes on 2 cores
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow"
+
+test-all: $(INSTALLED) ## the slow tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m slow
+
+check: $(INSTALLED) ## format, lint, types, doors
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(INSTALLED) ## put the code into shape
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+demo-model: $(INSTALLED) ## make the bundled model again from the generated corpus
+	$(BIN)/python -m peftlab.demo.pretrain --out peftlab/demo/model
+
+clean: ## remove what can be made again
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache runs

@@ -1,0 +1,21 @@
+"""The ways of adapting a frozen model: one small file each, entered into one registry."""
+
+from peftlab.methods import (  # noqa: F401 - importing a method registers it
+    bitfit,
+    bottleneck,
+    full,
+    hard_prompt,
+    ia3,
+    last_k,
+    layers,
+    llama_adapter,
+    lora,
+    p_tuning,
+    prefix_tuning,
+    prompt_tuning,
+)
+from peftlab.methods.base import REGISTRY, Count, Method, State, register
+from peftlab.methods.composed import Composed
+from peftlab.methods.parse import build, parse, parse_one
+
+__all__ = ["REGISTRY", "Composed", "Count", "Method", "State", "build", "parse", "parse_one", "register"]

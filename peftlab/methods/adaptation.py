@@ -1,0 +1,123 @@
+"""An adaptation: a method's result, ready for use, saved and loaded as a folder.
+
+The folder holds `adaptation.json` (method, settings, template, the base's fingerprint, plain values)
+and `adaptation.safetensors`. Nothing is pickled.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from peftlab.edits import Edits
+from peftlab.errors import InputError
+from peftlab.methods.base import Method, State
+from peftlab.methods.parse import build
+from peftlab.tasks import Template
+
+if TYPE_CHECKING:
+    from peftlab.frozen.model import FrozenLM
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Adaptation:
+    """A baked state with all that is needed to use it on its base.
+
+    Attributes:
+        template: the task's template, before the method changes it.
+        base: name and fingerprint of the model that it was made for.
+    """
+
+    method: Method
+    state: State
+    template: Template
+    base: Mapping[str, str]
+
+    def edits(self, model: FrozenLM) -> Edits:
+        """The edits, text included, detached.
+
+        Raises:
+            InputError: the model is another base; lists all that does not fit.
+            UnsupportedModel: the model lacks a site that the method needs.
+        """
+        self.check(model)
+        with torch.no_grad():
+            state = State({n: t.to(model.device) for n, t in self.state.tensors.items()}, self.state.text)
+            edits = self.method.edits(state, model).detach()
+        return replace(edits, template=self.method.template(self.template, self.state))
+
+    def check(self, model: FrozenLM) -> None:
+        """Refuse a base that this adaptation was not made for, see `edits`."""
+        for site in self.method.sites:
+            model.conformance.require(site, self.method.name)
+        self.method.check(model.shape)
+        problems = []
+        if self.base["fingerprint"] != model.fingerprint:
+            problems.append(
+                f"made for {self.base['name']} ({self.base['fingerprint'][:12]}), "
+                f"loaded on {model.name} ({model.fingerprint[:12]})"
+            )
+        stored = self.method.count(model.shape).stored
+        have = sum(tensor.numel() for tensor in self.state.tensors.values())
+        if stored != have:
+            problems.append(f"holds {have:,} numbers where {self.method.name} has {stored:,} on this model")
+        if problems:
+            raise InputError(f"this adaptation is for another base: {'; '.join(problems)}")
+
+    def save(self, folder: Path) -> None:
+        """Write the folder; each file appears whole or not at all."""
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {n: t.detach().cpu().contiguous() for n, t in self.state.tensors.items()}
+        described = {
+            "format": _FORMAT,
+            "method": self.method.name,
+            "settings": self.method.settings(),
+            "template": self.template.to_dict(),
+            "base": dict(self.base),
+            "text": dict(self.state.text),
+        }
+        _replace(folder / "adaptation.safetensors", lambda path: save_file(tensors, path))
+        text = json.dumps(described, indent=2, ensure_ascii=False)
+        _replace(folder / "adaptation.json", lambda path: path.write_text(text, encoding="utf-8"))
+
+    @classmethod
+    def load(cls, folder: Path) -> Adaptation:
+        """Read a folder that `save` wrote.
+
+        Raises:
+            InputError: not such a folder, a damaged or pickled file, or another format.
+        """
+        try:
+            described = json.loads((folder / "adaptation.json").read_text(encoding="utf-8"))
+            tensors = load_file(folder / "adaptation.safetensors")
+        except FileNotFoundError as error:
+            raise InputError(f"{folder} holds no adaptation: {error.filename} is missing") from error
+        except (SafetensorError, json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise InputError(
+                f"{folder} is damaged ({error}); a folder with adaptation.json and a safetensors file "
+                "was expected (pickled files are never loaded)"
+            ) from error
+        if described.get("format") != _FORMAT:
+            raise InputError(f"{folder} has format {described.get('format')}; this version reads {_FORMAT}")
+        return cls(
+            build(described["method"], described["settings"]),
+            State(tensors, described["text"]),
+            Template.from_dict(described["template"]),
+            described["base"],
+        )
+
+
+def _replace(path: Path, write: Any) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    write(temporary)
+    os.replace(temporary, path)

@@ -1,0 +1,147 @@
+"""What a method is: settings, trainable tensors, and a pure function from tensors to edits."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+import torch
+
+from peftlab.edits import Edits
+from peftlab.errors import InputError
+
+if TYPE_CHECKING:
+    from peftlab.frozen.model import FrozenLM
+    from peftlab.shapes import ModelShape
+    from peftlab.tasks import Task, Template
+
+Params = dict[str, "torch.Tensor"]
+
+
+@dataclass(frozen=True)
+class Count:
+    """How many numbers are trained, and how many are stored to use the result."""
+
+    trainable: int
+    stored: int
+
+
+@dataclass(frozen=True)
+class State:
+    """What an adaptation consists of: tensors, and plain JSON values (an instruction, exemplars)."""
+
+    tensors: Params = field(default_factory=dict)
+    text: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method(ABC):
+    """One way of adapting a frozen model. A subclass's fields are its settings, everywhere.
+
+    Class attributes:
+        name: set by `register`.
+        sites: the sites it needs (see `frozen.conformance`).
+        trains: whether there are tensors for gradient descent.
+        starts_as_base: whether the untrained adaptation leaves the model's output unchanged.
+        size: the setting that scales its number of parameters, if one does.
+    """
+
+    name: ClassVar[str]
+    sites: ClassVar[tuple[str, ...]] = ()
+    trains: ClassVar[bool] = True
+    starts_as_base: ClassVar[bool] = False
+    size: ClassVar[str | None] = None
+
+    @property
+    def learning_rate(self) -> float:
+        """A peak rate for AdamW that learns; the comparison's search looks round it."""
+        return 1e-3
+
+    @abstractmethod
+    def init(self, model: FrozenLM, task: Task, rng: torch.Generator) -> State:
+        """The state before training; text, labels or real activations may be its source."""
+
+    def bake(self, state: State, model: FrozenLM) -> State:
+        """The state as it is stored for use: a reparametrisation is replaced by its output.
+
+        Differentiable; the training loop differentiates `edits(bake(state))`.
+        """
+        return state
+
+    @abstractmethod
+    def edits(self, state: State, model: FrozenLM, seed: int | None = None) -> Edits:
+        """The edits of a baked state. `seed` turns the method's own dropout on."""
+
+    def template(self, template: Template, state: State) -> Template:
+        """The text that this adaptation's rows have, made from the task's."""
+        return template
+
+    @abstractmethod
+    def count(self, shape: ModelShape) -> Count:
+        """Closed formula for the numbers of parameters."""
+
+    def groups(self, state: State, rate: float) -> list[dict[str, Any]]:
+        """Parameter groups for the optimiser: a dict with `params` (names) and `lr` each."""
+        return [{"params": list(state.tensors), "lr": rate}]
+
+    def check(self, shape: ModelShape) -> None:
+        """Refuse settings that do not fit the model.
+
+        Raises:
+            InputError: says what was got and what the model has.
+        """
+
+    def settings(self) -> dict[str, Any]:
+        """The resolved settings as JSON values."""
+        return asdict(self)
+
+    def with_share(self, shape: ModelShape, share: float) -> Method:
+        """The same method sized so that it stores at most this share of the base's parameters.
+
+        Raises:
+            InputError: the method has no size, or even its smallest size stores more.
+        """
+        if self.size is None:
+            raise InputError(f"{self.name} has no size that could be set by a share of the base")
+        limit, low, high = share * shape.size, 0, 1 << 20
+        while low < high:
+            middle = (low + high + 1) // 2
+            fits = replace(self, **{self.size: middle}).count(shape).stored <= limit
+            low, high = (middle, high) if fits else (low, middle - 1)
+        if low == 0:
+            least = replace(self, **{self.size: 1}).count(shape).stored / shape.size
+            raise InputError(
+                f"share={share}: {self.name} with {self.size}=1 already stores {least:.4%} of the base"
+            )
+        return replace(self, **{self.size: low})
+
+
+REGISTRY: dict[str, type[Method]] = {}
+M = TypeVar("M", bound=type[Method])
+
+
+def register(name: str) -> Callable[[M], M]:
+    """Enter a method into the registry, under the name that the command line and records use."""
+
+    def enter(cls: M) -> M:
+        if name in REGISTRY:
+            raise ValueError(f"two methods are registered as {name!r}")
+        cls.name = name
+        REGISTRY[name] = cls
+        return cls
+
+    return enter
+
+
+def positive(method: Method, *names: str) -> None:
+    """Refuse settings below 1.
+
+    Raises:
+        InputError: names the first one.
+    """
+    for item in fields(method):
+        value = getattr(method, item.name)
+        if item.name in names and value < 1:
+            raise InputError(f"{method.name}: {item.name} is {value}; at least 1 was expected")

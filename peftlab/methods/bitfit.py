@@ -1,0 +1,53 @@
+"""BitFit: only biases are trained.  Ben Zaken et al. 2022, arXiv:2106.10199, section 3.
+
+A linear of a block that has no bias gets a zero one, which is counted: on Llama-like models that is
+every one of them. Norms train the bias they have; a norm without one stays as it is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+
+from peftlab.edits import Edits, LinearEdit
+from peftlab.methods.base import Count, Method, State, register
+from peftlab.shapes import ModelShape
+
+if TYPE_CHECKING:
+    from peftlab.frozen.model import FrozenLM
+    from peftlab.tasks import Task
+
+
+@register("bitfit")
+@dataclass(frozen=True, kw_only=True)
+class BitFit(Method):
+    """The change of every linear's bias, and the norms' biases."""
+
+    sites: ClassVar = ("linear", "weights")
+    starts_as_base: ClassVar = True
+
+    @property
+    def learning_rate(self) -> float:
+        return 3e-3
+
+    def _norms(self, shape: ModelShape) -> list[str]:
+        linear = {f"{x.path}.bias" for x in shape.linears}
+        return [n for n in shape.parameters if n.endswith(".bias") and n not in linear]
+
+    def count(self, shape: ModelShape) -> Count:
+        total = sum(x.out_features for x in shape.linears) + shape.numel(self._norms(shape))
+        return Count(total, total)
+
+    def init(self, model: FrozenLM, task: Task, rng: torch.Generator) -> State:
+        changes = {f"{x.path}.change": torch.zeros(x.out_features) for x in model.shape.linears}
+        norms = {n: model.gather(n).float().clone() for n in self._norms(model.shape)}
+        return State(changes | norms)
+
+    def edits(self, state: State, model: FrozenLM, seed: int | None = None) -> Edits:
+        t = state.tensors
+        return Edits(
+            linear={x.path: LinearEdit(bias=t[f"{x.path}.change"]) for x in model.shape.linears},
+            weights={n: t[n] for n in self._norms(model.shape)},
+        )

@@ -1,0 +1,51 @@
+"""What last-k, chosen layers and full fine-tuning have in common: they replace named parameters."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+
+from peftlab.edits import Edits
+from peftlab.methods.base import Count, Method, State
+from peftlab.shapes import ModelShape
+
+if TYPE_CHECKING:
+    from peftlab.frozen.model import FrozenLM
+    from peftlab.tasks import Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChosenWeights(Method):
+    """Trains copies of some of the base's parameters, starting from their values."""
+
+    sites: ClassVar = ("weights",)
+    starts_as_base: ClassVar = True
+
+    @abstractmethod
+    def names(self, shape: ModelShape) -> list[str]:
+        """The parameters that are trained."""
+
+    def count(self, shape: ModelShape) -> Count:
+        total = shape.numel(self.names(shape))
+        return Count(total, total)
+
+    def init(self, model: FrozenLM, task: Task, rng: torch.Generator) -> State:
+        return State({name: model.gather(name).float().clone() for name in self.names(model.shape)})
+
+    def edits(self, state: State, model: FrozenLM, seed: int | None = None) -> Edits:
+        return Edits(weights=state.tensors)
+
+
+def final_norm(shape: ModelShape) -> list[str]:
+    """The parameters of the norm after the last block."""
+    outside = [name for name in shape.parameters if shape.block_of(name) is None]
+    return [name for name in outside if "norm" in name or ".ln_f." in name]
+
+
+def head(shape: ModelShape) -> list[str]:
+    """The head's parameters; where it is tied, these are the embeddings."""
+    own = [name for name in shape.parameters if name.startswith(("lm_head.", "embed_out."))]
+    return own or [next(name for name, size in shape.parameters.items() if size[0] == shape.vocab)]

@@ -1,0 +1,95 @@
+"""Two or more methods in one adaptation: a prefix with a parallel adapter, LoRA with a prompt.
+
+He et al. 2022, arXiv:2110.04366, section 4.6 (the Mix-And-Match adapter). Sites are filled side by
+side; two methods that change the same place are refused.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import reduce
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from peftlab.edits import Edits
+from peftlab.methods.base import Count, Method, State
+from peftlab.shapes import ModelShape
+
+if TYPE_CHECKING:
+    from peftlab.frozen.model import FrozenLM
+    from peftlab.tasks import Task, Template
+
+
+@dataclass(frozen=True, kw_only=True)
+class Composed(Method):
+    """Methods that are trained and used together; not in the registry, made by `a+b`."""
+
+    parts: tuple[Method, ...]
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        return "+".join(part.name for part in self.parts)
+
+    @property
+    def sites(self) -> tuple[str, ...]:  # type: ignore[override]
+        return tuple(dict.fromkeys(site for part in self.parts for site in part.sites))
+
+    @property
+    def trains(self) -> bool:  # type: ignore[override]
+        return any(part.trains for part in self.parts)
+
+    @property
+    def starts_as_base(self) -> bool:  # type: ignore[override]
+        return all(part.starts_as_base for part in self.parts)
+
+    @property
+    def learning_rate(self) -> float:
+        return min(part.learning_rate for part in self.parts if part.trains)
+
+    def settings(self) -> dict[str, Any]:
+        return {"parts": [{"method": part.name, **part.settings()} for part in self.parts]}
+
+    def check(self, shape: ModelShape) -> None:
+        for part in self.parts:
+            part.check(shape)
+
+    def count(self, shape: ModelShape) -> Count:
+        counts = [part.count(shape) for part in self.parts]
+        return Count(sum(c.trainable for c in counts), sum(c.stored for c in counts))
+
+    def init(self, model: FrozenLM, task: Task, rng: torch.Generator) -> State:
+        return _joined([part.init(model, task, rng) for part in self.parts])
+
+    def bake(self, state: State, model: FrozenLM) -> State:
+        return _joined([part.bake(own, model) for part, own in self._split(state)])
+
+    def template(self, template: Template, state: State) -> Template:
+        for part, own in self._split(state):
+            template = part.template(template, own)
+        return template
+
+    def edits(self, state: State, model: FrozenLM, seed: int | None = None) -> Edits:
+        return reduce(Edits.compose, (part.edits(own, model, seed) for part, own in self._split(state)))
+
+    def groups(self, state: State, rate: float) -> list[dict[str, Any]]:
+        """Every part keeps its own share of the rate: they differ by orders of magnitude."""
+        groups = []
+        for i, (part, own) in enumerate(self._split(state)):
+            scale = part.learning_rate / self.learning_rate
+            for group in part.groups(own, rate * scale):
+                groups.append({**group, "params": [f"{i}.{name}" for name in group["params"]]})
+        return groups
+
+    def _split(self, state: State) -> list[tuple[Method, State]]:
+        found = []
+        for i, part in enumerate(self.parts):
+            key = f"{i}."
+            own = {n.removeprefix(key): t for n, t in state.tensors.items() if n.startswith(key)}
+            found.append((part, State(own, state.text.get(str(i), {}))))
+        return found
+
+
+def _joined(states: list[State]) -> State:
+    tensors = {f"{i}.{name}": t for i, state in enumerate(states) for name, t in state.tensors.items()}
+    return State(tensors, {str(i): dict(state.text) for i, state in enumerate(states)})

@@ -1,0 +1,71 @@
+"""Hard prompt: a template round the input, written by hand. No parameters.
+
+Zero-shot (the bare template and its cue), an instruction in words, and few-shot exemplars (Brown et
+al. 2020, arXiv:2005.14165, section 2), chosen by seed or by similarity to the source (Liu et al.
+2022, arXiv:2101.06804).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import torch
+
+from peftlab.edits import Edits
+from peftlab.errors import InputError
+from peftlab.methods.base import Count, Method, State, register
+from peftlab.shapes import ModelShape
+
+if TYPE_CHECKING:
+    from peftlab.frozen.model import FrozenLM
+    from peftlab.tasks import Task, Template
+
+
+@register("hard_prompt")
+@dataclass(frozen=True, kw_only=True)
+class HardPrompt(Method):
+    """The frozen model, asked in words.
+
+    Settings:
+        instruction: none (bare template and cue), task (the task's own), or any text.
+        shots: how many training examples are shown. select: the same ones for every source, drawn by
+            seed, or the most similar of `pool` training examples.
+    """
+
+    trains: ClassVar = False
+
+    instruction: str = "none"
+    shots: int = 0
+    select: Literal["random", "similar"] = "random"
+    pool: int = 200
+
+    def check(self, shape: ModelShape) -> None:
+        if self.shots < 0 or self.pool < max(1, self.shots):
+            raise InputError(f"hard_prompt: shots={self.shots} of a pool={self.pool} cannot be shown")
+
+    def count(self, shape: ModelShape) -> Count:
+        return Count(0, 0)
+
+    def init(self, model: FrozenLM, task: Task, rng: torch.Generator) -> State:
+        words = {"none": "", "task": task.instruction}.get(self.instruction, self.instruction)
+        if self.instruction == "task" and not words:
+            raise InputError(f"hard_prompt: the task {task.name} brings no instruction; give one in words")
+        wanted = self.pool if self.select == "similar" else self.shots
+        order = torch.randperm(len(task.train), generator=rng).tolist()
+        examples = [task.train[i] for i in order[: wanted if self.shots else 0]]
+        exemplars = [{"source": e.source, "targets": list(e.targets), "fields": dict(e.fields)} for e in examples]
+        return State(text={"instruction": words, "exemplars": exemplars})
+
+    def template(self, template: Template, state: State) -> Template:
+        from peftlab.tasks import Example
+
+        if state.text["instruction"]:
+            template = template.with_instruction(state.text["instruction"])
+        if state.text["exemplars"]:
+            shown = [Example(e["source"], tuple(e["targets"]), e["fields"]) for e in state.text["exemplars"]]
+            template = template.with_exemplars(shown, self.shots if self.select == "similar" else None)
+        return template
+
+    def edits(self, state: State, model: FrozenLM, seed: int | None = None) -> Edits:
+        return Edits()

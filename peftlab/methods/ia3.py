@@ -1,0 +1,82 @@
+"""IA3: keys, values and the feed-forward's inner activations rescaled by trained vectors.
+
+Liu et al. 2022, arXiv:2205.05638, section 3.3. As in PEFT a projection's whole output is scaled, its
+bias included.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+
+from peftlab.edits import Edits, LinearEdit
+from peftlab.methods.base import Count, Method, State, register
+from peftlab.shapes import ModelShape, Target
+
+if TYPE_CHECKING:
+    from peftlab.frozen.model import FrozenLM
+    from peftlab.tasks import Task
+
+
+@register("ia3")
+@dataclass(frozen=True, kw_only=True)
+class IA3(Method):
+    """Three vectors a block.
+
+    Settings:
+        targets: projections whose output is scaled. feedforward: projections whose input is.
+    """
+
+    sites: ClassVar = ("linear",)
+    starts_as_base: ClassVar = True
+
+    targets: tuple[str, ...] = ("k", "v")
+    feedforward: tuple[str, ...] = ("down",)
+
+    @property
+    def learning_rate(self) -> float:
+        return 1e-2
+
+    def _outputs(self, shape: ModelShape) -> list[Target]:
+        return shape.targets(self.targets) if self.targets else []
+
+    def _inputs(self, shape: ModelShape) -> list[Target]:
+        return shape.targets(self.feedforward) if self.feedforward else []
+
+    def check(self, shape: ModelShape) -> None:
+        self._outputs(shape), self._inputs(shape)
+
+    def count(self, shape: ModelShape) -> Count:
+        scaled = sum(t.out_features for t in self._outputs(shape))
+        total = scaled + sum(t.linear.in_features for t in self._inputs(shape))
+        return Count(total, total)
+
+    def init(self, model: FrozenLM, task: Task, rng: torch.Generator) -> State:
+        outputs = {f"{t.name}.out": torch.ones(t.out_features) for t in self._outputs(model.shape)}
+        inputs = {f"{t.name}.in": torch.ones(t.linear.in_features) for t in self._inputs(model.shape)}
+        return State(outputs | inputs)
+
+    def edits(self, state: State, model: FrozenLM, seed: int | None = None) -> Edits:
+        by_linear: dict[str, list[Target]] = defaultdict(list)
+        for target in self._outputs(model.shape):
+            by_linear[target.linear.path].append(target)
+        edits = {path: _scaled(parts, state, model) for path, parts in by_linear.items()}
+        for target in self._inputs(model.shape):
+            edits[target.linear.path] = LinearEdit(in_scale=state.tensors[f"{target.name}.in"])
+        return Edits(linear=edits)
+
+
+def _scaled(parts: list[Target], state: State, model: FrozenLM) -> LinearEdit:
+    linear = parts[0].linear
+    first = state.tensors[f"{parts[0].name}.out"]
+    scale = torch.ones(linear.out_features, device=first.device)
+    for part in parts:
+        rows = torch.tensor(part.row_indices, device=first.device)
+        scale = scale.index_copy(0, rows, state.tensors[f"{part.name}.out"])
+    if not linear.bias:
+        return LinearEdit(out_scale=scale)
+    bias = model.gather(f"{linear.path}.bias").float()
+    return LinearEdit(out_scale=scale, bias=(scale - 1) * bias)

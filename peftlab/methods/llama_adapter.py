@@ -1,0 +1,71 @@
+"""LLaMA-Adapter: gated prompts inside the attention of the top blocks.
+
+Zhang et al. 2023, arXiv:2303.16199, section 3: each block's prompt is projected by its frozen W_k and
+W_v, attended with a softmax of its own, multiplied by a gate that starts at zero, and added before
+the output projection. The gate is one number a head through tanh, as in the official training code;
+PEFT's is one number a block without tanh (`gate=layer`, `tanh=false`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import torch
+
+from peftlab.edits import Edits, KeysValues
+from peftlab.errors import InputError
+from peftlab.methods.base import Count, Method, State, positive, register
+from peftlab.shapes import ModelShape
+
+if TYPE_CHECKING:
+    from peftlab.frozen.model import FrozenLM
+    from peftlab.tasks import Task
+
+
+@register("llama_adapter")
+@dataclass(frozen=True, kw_only=True)
+class LlamaAdapter(Method):
+    """`length` prompt vectors in each of the top `layers` blocks (0: all but the first two)."""
+
+    sites: ClassVar = ("attention",)
+    starts_as_base: ClassVar = True
+    size: ClassVar = "length"
+
+    length: int = 10
+    layers: int = 0
+    gate: Literal["head", "layer"] = "head"
+    tanh: bool = True
+
+    @property
+    def learning_rate(self) -> float:
+        return 1e-2
+
+    def blocks(self, shape: ModelShape) -> range:
+        """The adapted blocks."""
+        return range(shape.layers - (self.layers or max(1, shape.layers - 2)), shape.layers)
+
+    def check(self, shape: ModelShape) -> None:
+        positive(self, "length")
+        if not 0 <= self.layers <= shape.layers:
+            raise InputError(f"llama_adapter: layers={self.layers}, but this model has {shape.layers} blocks")
+
+    def count(self, shape: ModelShape) -> Count:
+        gates = shape.heads if self.gate == "head" else 1
+        total = len(self.blocks(shape)) * (self.length * shape.hidden + gates)
+        return Count(total, total)
+
+    def init(self, model: FrozenLM, task: Task, rng: torch.Generator) -> State:
+        shape, tensors = model.shape, {}
+        for block in self.blocks(shape):
+            tensors[f"{block}.prompt"] = torch.randn(self.length, shape.hidden, generator=rng)
+            tensors[f"{block}.gate"] = torch.zeros(shape.heads if self.gate == "head" else 1)
+        return State(tensors)
+
+    def edits(self, state: State, model: FrozenLM, seed: int | None = None) -> Edits:
+        attention = {}
+        for block in self.blocks(model.shape):
+            keys, values = model.project_keys_values(block, state.tensors[f"{block}.prompt"])
+            gate = state.tensors[f"{block}.gate"]
+            attention[block] = (KeysValues(keys, values, torch.tanh(gate) if self.tanh else gate),)
+        return Edits(attention=attention)

@@ -1,0 +1,140 @@
+"""P-tuning: pseudo tokens anywhere in the template, their vectors made by a prompt encoder.
+
+Liu et al. 2021, arXiv:2103.10385, section 3.2 and `prompt_encoder.py` of its code: embedding →
+two-layer bidirectional LSTM (half the width each way) → Linear, ReLU, Linear. The encoder is needed
+for training only: for use its output is stored, for resuming all of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import torch
+
+from peftlab.edits import Edits
+from peftlab.errors import InputError
+from peftlab.methods.base import Count, Method, Params, State, positive, register
+from peftlab.methods.prompt_tuning import fits_context
+from peftlab.methods.soft_prompt import Start, start_vectors
+from peftlab.shapes import ModelShape
+
+if TYPE_CHECKING:
+    from peftlab.frozen.model import FrozenLM
+    from peftlab.tasks import Task, Template
+
+
+@register("p_tuning")
+@dataclass(frozen=True, kw_only=True)
+class PTuning(Method):
+    """`length` pseudo tokens whose vectors an encoder makes.
+
+    Settings:
+        placement: around puts half of them before everything and half before the target, first puts
+            all before everything (PEFT's only choice).
+        template: a text with its own pseudo tokens as `{p:3}` and anchor words between them, for
+            example `{p:3} {source} {p:3} capital of {p:3}{target}`; it replaces placement.
+        encoder: lstm, mlp, or none (the vectors themselves, which is prompt tuning anywhere).
+        initialisation: what the encoder's input embedding starts from.
+    """
+
+    sites: ClassVar = ("embeddings",)
+    size: ClassVar = "length"
+
+    length: int = 20
+    placement: Literal["around", "first"] = "around"
+    pattern: str = ""
+    encoder: Literal["lstm", "mlp", "none"] = "lstm"
+    initialisation: Start = "text"
+    text: str = ""
+
+    @property
+    def learning_rate(self) -> float:
+        return 3e-2 if self.encoder == "none" else 3e-3
+
+    def check(self, shape: ModelShape) -> None:
+        positive(self, "length")
+        fits_context(self.name, self.length, shape)
+        if self.encoder == "lstm" and shape.hidden % 2:
+            raise InputError(f"p_tuning: an LSTM each way needs an even width, and this model's is {shape.hidden}")
+        if self.pattern:
+            from peftlab.tasks import Template
+
+            found = Template(self.pattern).pseudo_tokens
+            if found != self.length:
+                raise InputError(f"p_tuning: the pattern has {found} pseudo tokens, but length={self.length}")
+
+    def count(self, shape: ModelShape) -> Count:
+        d = shape.hidden
+        stored = self.length * d
+        linear = d * d + d
+        lstm = 2 * 2 * (4 * (d // 2) * (d + d // 2) + 2 * 4 * (d // 2))  # layers × directions × gates
+        encoder = {"none": 0, "mlp": 3 * linear, "lstm": lstm + 2 * linear}[self.encoder]
+        return Count(stored + encoder, stored)
+
+    def init(self, model: FrozenLM, task: Task, rng: torch.Generator) -> State:
+        d = model.shape.hidden
+        vectors = start_vectors(self.initialisation, self.length, self.text, model, task, rng)
+        if self.encoder == "none":
+            return State({"prompt": vectors})
+        tensors = {"embedding": vectors}
+        if self.encoder == "lstm":
+            tensors |= {n: _uniform(s, d // 2, rng) for n, s in _lstm_sizes(d).items()}
+        for i in range(2 if self.encoder == "lstm" else 3):
+            tensors[f"mlp.{i}.weight"] = _uniform((d, d), d, rng)
+            tensors[f"mlp.{i}.bias"] = _uniform((d,), d, rng)
+        return State(tensors)
+
+    def bake(self, state: State, model: FrozenLM) -> State:
+        if "prompt" in state.tensors:
+            return state
+        t = state.tensors
+        x = _lstm(t["embedding"], t) if self.encoder == "lstm" else t["embedding"]
+        depth = sum(name.startswith("mlp.") for name in t) // 2
+        for i in range(depth):
+            x = torch.nn.functional.linear(x, t[f"mlp.{i}.weight"], t[f"mlp.{i}.bias"])
+            x = torch.relu(x) if i + 1 < depth else x
+        return State({"prompt": x})
+
+    def template(self, template: Template, state: State) -> Template:
+        from dataclasses import replace
+
+        if self.pattern:
+            return replace(template, text=self.pattern)
+        if self.placement == "first":
+            return template.with_leading_prompt(self.length)
+        before = template.text.removesuffix("{target}")
+        stripped = before.rstrip()
+        second = self.length // 2
+        middle = f"{{p:{second}}}" if second else ""
+        text = f"{stripped}{middle}{before[len(stripped) :]}{{target}}"
+        return replace(template, text=text).with_leading_prompt(self.length - second)
+
+    def edits(self, state: State, model: FrozenLM, seed: int | None = None) -> Edits:
+        return Edits(embeddings=state.tensors["prompt"])
+
+
+def _lstm_sizes(d: int) -> dict[str, tuple[int, ...]]:
+    """The tensors of a two-layer bidirectional LSTM in torch's order; both layers take [D]."""
+    half = d // 2
+    return {
+        f"lstm.{part}_l{layer}{way}": (4 * half, *size)
+        for layer in range(2)
+        for way in ("", "_reverse")
+        for part, size in (("weight_ih", (d,)), ("weight_hh", (half,)), ("bias_ih", ()), ("bias_hh", ()))
+    }
+
+
+def _lstm(x: torch.Tensor, tensors: Params) -> torch.Tensor:
+    """[P, D] -> [P, D]."""
+    d = x.shape[1]
+    zero = x.new_zeros(4, 1, d // 2)
+    weights = [tensors[name] for name in _lstm_sizes(d)]
+    out: torch.Tensor = torch.lstm(
+        x.unsqueeze(1), [zero, zero], weights, True, 2, 0.0, False, True, False
+    )[0]
+    return out.squeeze(1)
+
+
+def _uniform(size: tuple[int, ...], fan: int, rng: torch.Generator) -> torch.Tensor:
+    return (torch.rand(size, generator=rng) * 2 - 1) * fan**-0.5

@@ -1,0 +1,92 @@
+"""Methods from words: `lora:rank=4,prompt_tuning:length=5`, and from stored settings.
+
+A method is its registered name and settings; `a+b` composes two methods. Values of a tuple are joined
+by `+`: `lora:targets=q+k+v`. Types and choices are those of the method's dataclass fields.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any, get_type_hints
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from peftlab.errors import InputError, nearest
+from peftlab.methods.base import REGISTRY, Method
+from peftlab.methods.composed import Composed
+
+
+def parse(text: str) -> list[Method]:
+    """Every method of a comma-separated list.
+
+    Raises:
+        InputError: an unknown method (with the nearest name), setting or value.
+    """
+    specs: list[str] = []
+    for token in filter(None, (part.strip() for part in text.split(","))):
+        if specs and "=" in token and not _starts_method(token):
+            specs[-1] += f",{token}"
+        else:
+            specs.append(token)
+    if not specs:
+        raise InputError(f"no methods in {text!r}; there are {', '.join(sorted(REGISTRY))}")
+    return [parse_one(spec) for spec in specs]
+
+
+def parse_one(spec: str) -> Method:
+    """One method, or a composition of several."""
+    names = "|".join(sorted(REGISTRY))
+    parts = re.split(rf"\+(?=(?:{names})(?=$|[:+]))", spec)
+    made = [_single(part) for part in parts]
+    return made[0] if len(made) == 1 else Composed(parts=tuple(made))
+
+
+def build(name: str, settings: Mapping[str, Any]) -> Method:
+    """The method of a stored record.
+
+    Raises:
+        InputError: unknown method, setting or value.
+    """
+    if "parts" in settings:
+        parts = [build(p["method"], {k: v for k, v in p.items() if k != "method"}) for p in settings["parts"]]
+        return Composed(parts=tuple(parts))
+    if name not in REGISTRY:
+        raise InputError(f"unknown method {name!r}; there are {', '.join(sorted(REGISTRY))}.{nearest(name, REGISTRY)}")
+    cls = REGISTRY[name]
+    hints, known = get_type_hints(cls), {f.name for f in fields(cls)}
+    values = {}
+    for key, value in settings.items():
+        if key not in known:
+            raise InputError(
+                f"{name} has no setting {key!r}; it has {', '.join(sorted(known)) or 'none'}.{nearest(key, known)}"
+            )
+        values[key] = _value(name, key, hints[key], value)
+    return cls(**values)
+
+
+def _single(spec: str) -> Method:
+    name, _, rest = spec.partition(":")
+    settings = {}
+    for item in filter(None, rest.split(",")):
+        key, equals, value = item.partition("=")
+        if not equals:
+            raise InputError(f"{spec!r}: {item!r} is no setting; key=value was expected")
+        settings[key.strip()] = value.strip()
+    return build(name.strip(), settings)
+
+
+def _starts_method(token: str) -> bool:
+    name = re.split(r"[:+]", token, maxsplit=1)[0]
+    return ":" in token and "=" not in name
+
+
+def _value(name: str, key: str, hint: Any, value: Any) -> Any:
+    if isinstance(value, str) and "tuple" in str(hint):
+        value = tuple(filter(None, value.split("+")))
+    try:
+        return TypeAdapter(hint, config=ConfigDict(strict=False)).validate_python(value)
+    except ValidationError as error:
+        problem = error.errors()[0]["msg"]
+        raise InputError(f"{name}: {key}={value!r} cannot be used: {problem}") from error

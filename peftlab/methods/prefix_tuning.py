@@ -1,0 +1,107 @@
+"""Prefix tuning: trained keys and values in every block.  Li & Liang 2021, arXiv:2101.00190, section 4.
+
+As in PEFT the prefix takes the positions 0…P−1 and the text starts at P. Keys and values are sized by
+the key/value heads, so grouped-query attention needs no special case.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import torch
+
+from peftlab.edits import Edits, KeysValues
+from peftlab.methods.base import Count, Method, Params, State, positive, register
+from peftlab.methods.prompt_tuning import fits_context
+from peftlab.methods.soft_prompt import Start, start_ids
+from peftlab.shapes import ModelShape
+
+if TYPE_CHECKING:
+    from peftlab.frozen.model import FrozenLM
+    from peftlab.tasks import Task
+
+
+@register("prefix_tuning")
+@dataclass(frozen=True, kw_only=True)
+class PrefixTuning(Method):
+    """`length` keys and values a block.
+
+    Settings:
+        reparametrisation: none trains the keys and values themselves; mlp is the paper's Embedding →
+            Linear → Tanh → Linear with `hidden` units between, dropped after training (section 4.3).
+        initialisation: without the MLP, the keys and values that real tokens leave in the frozen
+            model (section 7.4): of a text, sampled vocabulary or labels; or random. The MLP always
+            starts from random embeddings, as in the paper's code.
+    """
+
+    sites: ClassVar = ("attention",)
+    size: ClassVar = "length"
+
+    length: int = 20
+    reparametrisation: Literal["none", "mlp"] = "none"
+    hidden: int = 512
+    initialisation: Start = "text"
+    text: str = ""
+
+    @property
+    def learning_rate(self) -> float:
+        return 1e-3 if self.reparametrisation == "mlp" else 1e-2
+
+    def check(self, shape: ModelShape) -> None:
+        positive(self, "length", "hidden")
+        fits_context(self.name, self.length, shape)
+
+    def count(self, shape: ModelShape) -> Count:
+        width = _width(shape)
+        stored = self.length * width
+        if self.reparametrisation == "none":
+            return Count(stored, stored)
+        d, m = shape.hidden, self.hidden
+        return Count(self.length * d + d * m + m + m * width + width, stored)
+
+    def init(self, model: FrozenLM, task: Task, rng: torch.Generator) -> State:
+        shape = model.shape
+        if self.reparametrisation == "mlp":
+            return State(_mlp(self.length, shape.hidden, self.hidden, _width(shape), rng))
+        if self.initialisation == "random":
+            size = (shape.layers, 2, shape.kv_heads, self.length, shape.head_dim)
+            return State({"prefix": torch.randn(size, generator=rng)})
+        ids = start_ids(self.initialisation, self.length, self.text, model, task, rng)
+        with torch.no_grad():
+            found = model.keys_values(Edits(), ids)
+        pairs = [torch.stack([found[b].keys, found[b].values]) for b in range(shape.layers)]
+        return State({"prefix": torch.stack(pairs).float().cpu()})
+
+    def bake(self, state: State, model: FrozenLM) -> State:
+        if "prefix" in state.tensors:
+            return state
+        shape, t = model.shape, state.tensors
+        linear = torch.nn.functional.linear
+        inner = torch.tanh(linear(t["embedding"], t["down.weight"], t["down.bias"]))
+        flat = linear(inner, t["up.weight"], t["up.bias"])  # [P, 2·L·Hkv·hd]
+        split = flat.view(-1, shape.layers, 2, shape.kv_heads, shape.head_dim)
+        return State({"prefix": split.permute(1, 2, 3, 0, 4)})
+
+    def edits(self, state: State, model: FrozenLM, seed: int | None = None) -> Edits:
+        blocks = state.tensors["prefix"]  # [L, 2, Hkv, P, hd]
+        return Edits(attention={b: (KeysValues(kv[0], kv[1]),) for b, kv in enumerate(blocks)})
+
+
+def _width(shape: ModelShape) -> int:
+    return 2 * shape.layers * shape.kv_heads * shape.head_dim
+
+
+def _mlp(length: int, d: int, m: int, width: int, rng: torch.Generator) -> Params:
+    """torch's own initialisation of Embedding and Linear, drawn from our generator."""
+
+    def uniform(*size: int, fan_in: int) -> torch.Tensor:
+        return (torch.rand(size, generator=rng) * 2 - 1) * fan_in**-0.5
+
+    return {
+        "embedding": torch.randn(length, d, generator=rng),
+        "down.weight": uniform(m, d, fan_in=d),
+        "down.bias": uniform(m, fan_in=d),
+        "up.weight": uniform(width, m, fan_in=m),
+        "up.bias": uniform(width, fan_in=m),
+    }

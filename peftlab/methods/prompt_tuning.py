@@ -1,0 +1,73 @@
+"""Prompt tuning: trained vectors before the input.  Lester et al. 2021, arXiv:2104.08691, section 2.
+
+As in PEFT they come before the beginning-of-sequence token. They do not depend on the input, so
+the frozen model runs them once a batch and every row attends to what they left.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+
+from peftlab.edits import Edits
+from peftlab.errors import InputError
+from peftlab.methods.base import Count, Method, State, positive, register
+from peftlab.methods.soft_prompt import Start, start_vectors
+from peftlab.shapes import ModelShape
+
+if TYPE_CHECKING:
+    from peftlab.frozen.model import FrozenLM
+    from peftlab.tasks import Task, Template
+
+
+@register("prompt_tuning")
+@dataclass(frozen=True, kw_only=True)
+class PromptTuning(Method):
+    """`length` vectors of the embedding space.
+
+    Settings:
+        initialisation: text (the task's instruction, or `text`), vocabulary (sampled tokens),
+            labels (class labels), random (normal, at the embedding table's own scale).
+    """
+
+    sites: ClassVar = ("embeddings",)
+    size: ClassVar = "length"
+
+    length: int = 20
+    initialisation: Start = "text"
+    text: str = ""
+
+    @property
+    def learning_rate(self) -> float:
+        return 3e-2
+
+    def check(self, shape: ModelShape) -> None:
+        positive(self, "length")
+        fits_context(self.name, self.length, shape)
+
+    def count(self, shape: ModelShape) -> Count:
+        return Count(self.length * shape.hidden, self.length * shape.hidden)
+
+    def init(self, model: FrozenLM, task: Task, rng: torch.Generator) -> State:
+        vectors = start_vectors(self.initialisation, self.length, self.text, model, task, rng)
+        return State({"prompt": vectors})
+
+    def template(self, template: Template, state: State) -> Template:
+        return template.with_leading_prompt(self.length)
+
+    def edits(self, state: State, model: FrozenLM, seed: int | None = None) -> Edits:
+        return Edits(embeddings=state.tensors["prompt"])
+
+
+def fits_context(name: str, length: int, shape: ModelShape) -> None:
+    """Refuse a prompt that leaves no room for text.
+
+    Raises:
+        InputError: with the context's length.
+    """
+    if length >= shape.context:
+        raise InputError(
+            f"{name}: length={length} leaves no room for text in this model's context of {shape.context}"
+        )

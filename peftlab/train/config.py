@@ -1,0 +1,72 @@
+"""How one adaptation is trained. The same settings serve every method; only rates differ."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from math import ceil
+from typing import Literal
+
+from peftlab.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Settings of the training loop.
+
+    Attributes:
+        steps: optimiser steps; `epochs`, where given, replaces it.
+        batch_size: rows of a micro-batch; a step accumulates `accumulation` of them.
+        learning_rate: peak rate; None takes the method's own.
+        warmup: share of the steps over which the rate rises.
+        clip: largest norm of all gradients together; 0 turns clipping off.
+        label_smoothing: in training only.
+        precision: auto takes bf16 autocast only where it pays on this device.
+        max_length: tokens of a row, prompt included; None takes the model's context.
+        evaluate_every: steps between validation losses; 0 evaluates at the end alone.
+        patience: evaluations without improvement before training stops early; 0 never stops.
+        validation_limit: rows of the validation split that steer training; None takes all.
+        checkpoint_seconds: time between checkpoints of the run's folder.
+        recompute: keep no activations inside blocks, compute them again in backward.
+        share: pack what rows have in common at their start once.
+    """
+
+    steps: int = 300
+    epochs: float | None = None
+    batch_size: int = 16
+    accumulation: int = 1
+    learning_rate: float | None = None
+    optimizer: Literal["adamw", "adafactor"] = "adamw"
+    weight_decay: float = 0.0
+    schedule: Literal["linear", "cosine", "constant_with_warmup"] = "linear"
+    warmup: float = 0.06
+    clip: float = 1.0
+    label_smoothing: float = 0.0
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "fp32"
+    max_length: int | None = None
+    evaluate_every: int = 50
+    patience: int = 0
+    validation_limit: int | None = None
+    checkpoint_seconds: float = 30.0
+    recompute: bool = False
+    share: bool = True
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "accumulation", "steps"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}; at least 1 was expected")
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if isinstance(value, int | float) and value < 0 and item.name != "seed":
+                raise InputError(f"{item.name} is {value}; it cannot be negative")
+
+    @property
+    def rows_a_step(self) -> int:
+        """Rows of the whole accumulated batch."""
+        return self.batch_size * self.accumulation
+
+    def total_steps(self, rows: int) -> int:
+        """Optimiser steps over a training split of so many rows."""
+        if self.epochs is None:
+            return self.steps
+        return max(1, ceil(self.epochs * rows / self.rows_a_step))

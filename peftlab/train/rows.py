@@ -1,0 +1,63 @@
+"""Rows of a split as token ids, encoded when first needed, in an order that a seed decides."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from peftlab.errors import InputError
+from peftlab.tasks import Encoded, Example, Template
+from peftlab.tasks.tokens import Tokenizer
+
+
+class Rows(Sequence[Encoded]):
+    """Every (example, target) pair as token ids; counts what truncation has cut."""
+
+    def __init__(
+        self,
+        pairs: Sequence[tuple[Example, str]],
+        template: Template,
+        tokenizer: Tokenizer,
+        room: int,
+    ) -> None:
+        self._pairs, self._template, self._tokenizer, self._room = pairs, template, tokenizer, room
+        self._encoded: dict[int, Encoded] = {}
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def __getitem__(self, index: int) -> Encoded:  # type: ignore[override]
+        if not 0 <= index < len(self._pairs):
+            raise IndexError(index)
+        if index not in self._encoded:
+            example, target = self._pairs[index]
+            self._encoded[index] = self._template.encode(self._tokenizer, example, target, self._room)
+        return self._encoded[index]
+
+    @property
+    def truncated(self) -> int:
+        """How many of the rows used so far lost source tokens."""
+        return sum(row.dropped > 0 for row in self._encoded.values())
+
+
+class Order:
+    """Which rows each step takes: epochs of permutations, a pure function of seed and step."""
+
+    def __init__(self, rows: int, rows_a_step: int, seed: int) -> None:
+        if rows == 0:
+            raise InputError("the training split is empty")
+        self._rows, self._step, self._seed = rows, rows_a_step, seed
+        self._epoch: tuple[int, list[int]] = (-1, [])
+
+    def step(self, step: int) -> list[int]:
+        """The rows of step 0, 1, …"""
+        start = step * self._step
+        return [self._at(i) for i in range(start, start + self._step)]
+
+    def _at(self, position: int) -> int:
+        epoch, index = divmod(position, self._rows)
+        if self._epoch[0] != epoch:
+            rng = torch.Generator().manual_seed(self._seed * 1_000_003 + epoch)
+            self._epoch = (epoch, torch.randperm(self._rows, generator=rng).tolist())
+        return self._epoch[1][index]
