@@ -49,7 +49,9 @@ class Dropout:
     def __call__(self, x: torch.Tensor, site: str) -> torch.Tensor:
         """Drop and rescale; the same (seed, site, shape) always drops the same places."""
         # hash() of a str is salted per process; crc32 is not, and a resumed run must repeat itself.
-        generator = torch.Generator(x.device).manual_seed((self.seed << 32) ^ zlib.crc32(site.encode()))
+        generator = torch.Generator(x.device).manual_seed(
+            (self.seed << 32) ^ zlib.crc32(site.encode())
+        )
         keep = torch.rand(x.shape, generator=generator, device=x.device) >= self.probability
         return x * keep.to(x.dtype) / (1 - self.probability)
 
@@ -133,7 +135,11 @@ class Edits:
         below = any(b is None and not is_top(n) for n, b in zip(names, blocks, strict=True))
         if below:
             return 0
-        inside = [*self.attention, *(block for block, _ in self.sublayer), *(b for b in blocks if b is not None)]
+        inside = [
+            *self.attention,
+            *(block for block, _ in self.sublayer),
+            *(b for b in blocks if b is not None),
+        ]
         # Keys without a gate shift the positions of the text, and with them every block.
         return 0 if self.prefix_length else min(inside, default=shape.layers)
 
@@ -143,7 +149,10 @@ class Edits:
         Raises:
             InputError: both change the same linear, sublayer, weight, text or embeddings.
         """
-        merged = {f.name: _merge(f.name, getattr(self, f.name), getattr(other, f.name)) for f in fields(self)}
+        merged = {
+            f.name: _merge(f.name, getattr(self, f.name), getattr(other, f.name))
+            for f in fields(self)
+        }
         return Edits(**merged)
 
     def detach(self) -> Edits:
@@ -154,7 +163,8 @@ class Edits:
 def is_top(name: str) -> bool:
     """Whether a parameter outside the blocks comes after them: the final norm and the head."""
     return name.startswith(("lm_head.", "embed_out.")) or any(
-        part in name for part in ("ln_f.", "model.norm.", "final_layer", "final_norm", "project_out")
+        part in name
+        for part in ("ln_f.", "model.norm.", "final_layer", "final_norm", "project_out")
     )
 
 
@@ -164,7 +174,9 @@ def _merge(site: str, first: object, second: object) -> object:
     if second is None or second == {}:
         return first
     if site == "attention" and isinstance(first, Mapping) and isinstance(second, Mapping):
-        return {block: (*first.get(block, ()), *second.get(block, ())) for block in {**first, **second}}
+        return {
+            block: (*first.get(block, ()), *second.get(block, ())) for block in {**first, **second}
+        }
     if isinstance(first, Mapping) and isinstance(second, Mapping) and not set(first) & set(second):
         return {**first, **second}
     raise InputError(f"two composed methods both change the {site} site at the same place")

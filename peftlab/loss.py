@@ -50,7 +50,9 @@ def row_losses(
     for chunk in _chunks(encoded):
         rows = [encoded[i] for i in chunk]
         batch = pack([training_row(row) for row in rows], [edits], device=model.device)
-        for i, losses in zip(chunk, batch.split_kept(token_losses(model, batch, rows)), strict=True):
+        for i, losses in zip(
+            chunk, batch.split_kept(token_losses(model, batch, rows)), strict=True
+        ):
             sums[i] = float(losses.double().sum())
     return sums, counts
 

@@ -90,7 +90,9 @@ class ModelShape:
     parameters: Mapping[str, tuple[int, ...]] = field(repr=False)
 
     @classmethod
-    def read(cls, config: Mapping[str, Any], parameters: Mapping[str, tuple[int, ...]]) -> ModelShape:
+    def read(
+        cls, config: Mapping[str, Any], parameters: Mapping[str, tuple[int, ...]]
+    ) -> ModelShape:
         """From a transformers configuration (as a dict) and every parameter's shape, tied ones once."""
 
         def first(*names: str) -> Any:
@@ -148,7 +150,11 @@ class ModelShape:
         )
 
     def _linear(self, path: str) -> Linear | None:
-        shape, block, leaf = self.parameters[f"{path}.weight"], self.block_of(path), path.rsplit(".", 1)[-1]
+        shape, block, leaf = (
+            self.parameters[f"{path}.weight"],
+            self.block_of(path),
+            path.rsplit(".", 1)[-1],
+        )
         roles = _ROLE_BY_NAME.get(leaf)
         if leaf == "c_proj":
             roles = ("down",) if ".mlp." in path else ("o",)
@@ -156,7 +162,12 @@ class ModelShape:
             return None
         inner, outer = shape if self.transposed else (shape[1], shape[0])
         return Linear(
-            path, block, inner, outer, f"{path}.bias" in self.parameters, self._parts(leaf, roles, outer)
+            path,
+            block,
+            inner,
+            outer,
+            f"{path}.bias" in self.parameters,
+            self._parts(leaf, roles, outer),
         )
 
     @property
@@ -193,7 +204,10 @@ class ModelShape:
         for name in names:
             hits = [t for linear in inside if (t := _match(linear, name))]
             if not hits:
-                known = sorted({role for x in self.linears for role in x.parts} | {x.leaf for x in self.linears})
+                known = sorted(
+                    {role for x in self.linears for role in x.parts}
+                    | {x.leaf for x in self.linears}
+                )
                 raise InputError(
                     f"target {name!r} matches no linear of this {self.family} model; there are: "
                     f"{', '.join(known)}, all-linear.{nearest(name, known)}"
@@ -213,7 +227,9 @@ class ModelShape:
         """
         bad = [b for b in wanted if not -self.layers <= b < self.layers]
         if bad:
-            raise InputError(f"{what}={bad}: this model has {self.layers} blocks, 0 to {self.layers - 1}")
+            raise InputError(
+                f"{what}={bad}: this model has {self.layers} blocks, 0 to {self.layers - 1}"
+            )
         return tuple(sorted({b % self.layers for b in wanted}))
 
 

@@ -23,7 +23,10 @@ _BASE: dict[str, Any] = {
     "eos_token_id": 2,
 }
 _NO_GROUPS = ("gpt2", "gptj", "gpt_neo", "bloom", "falcon", "opt", "gpt_neox")
-_SLIDING = {"layer_types": ["sliding_attention", "full_attention", "sliding_attention"], "sliding_window": 16}
+_SLIDING = {
+    "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+    "sliding_window": 16,
+}
 _EXTRA: dict[str, dict[str, Any]] = {
     "gpt2": {"activation_function": "gelu_new"},
     "qwen3": {"head_dim": 8},
@@ -41,7 +44,9 @@ REQUIRED = (
 
 def tiny(family: str, seed: int = 0, **changes: Any) -> PreTrainedModel:
     """A random model of a family, its weights large enough that everything matters."""
-    settings = {k: v for k, v in _BASE.items() if k != "num_key_value_heads" or family not in _NO_GROUPS}
+    settings = {
+        k: v for k, v in _BASE.items() if k != "num_key_value_heads" or family not in _NO_GROUPS
+    }
     config = AutoConfig.for_model(family, **{**settings, **_EXTRA.get(family, {}), **changes})
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(config)

@@ -15,7 +15,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
 
 from peftlab.edits import KeysValues
-from peftlab.frozen.batch import Batch, Segment, current_batch
+from peftlab.frozen.batch import Batch, current_batch
 
 NAME = "peftlab"
 
@@ -213,7 +213,9 @@ def _add_gated(
             if edit.gate is not None:
                 rule = _Rule(scale)
                 own = q[None, :, start:stop]
-                extra = _scores(own, edit.keys.to(q)[None], edit.values.to(q)[None], None, False, rule)
+                extra = _scores(
+                    own, edit.keys.to(q)[None], edit.values.to(q)[None], None, False, rule
+                )
                 piece = piece + edit.gate.to(q).view(-1, 1, 1) * extra[0]
                 changed = True
         pieces.append(piece)

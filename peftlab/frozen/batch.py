@@ -106,7 +106,11 @@ class Batch:
         return [segment.length for segment in self.segments]
 
     def __post_init__(self) -> None:
-        self.linear, self.sublayer, self.weights = defaultdict(list), defaultdict(list), defaultdict(list)
+        self.linear, self.sublayer, self.weights = (
+            defaultdict(list),
+            defaultdict(list),
+            defaultdict(list),
+        )
         for owner in self.spans:
             edits = self.owners[owner]
             for path, linear in edits.linear.items():
@@ -213,7 +217,9 @@ class _Packer:
             position = row.past if self.cached else prefix + lead
             self._segment(
                 row.ids[lead:],
-                Segment(len(self.ids), len(row.ids) - lead, owner, position, shared, row.slot, row.past),
+                Segment(
+                    len(self.ids), len(row.ids) - lead, owner, position, shared, row.slot, row.past
+                ),
             )
         self.spans[owner] = (start, len(self.ids))
         self.kept_spans[owner] = (kept_start, len(self.keep))

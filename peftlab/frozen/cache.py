@@ -25,7 +25,9 @@ class KeyValueCache:
         self.keys: dict[int, torch.Tensor] = {}
         self.values: dict[int, torch.Tensor] = {}
 
-    def write(self, block: int, slot: int, past: int, keys: torch.Tensor, values: torch.Tensor) -> None:
+    def write(
+        self, block: int, slot: int, past: int, keys: torch.Tensor, values: torch.Tensor
+    ) -> None:
         """Put keys and values [H_kv, T, hd] into positions past…past+T−1 of a slot.
 
         Raises:
@@ -33,13 +35,20 @@ class KeyValueCache:
         """
         stop = past + keys.shape[-2]
         if stop > self.capacity:
-            raise InputError(f"a row needs {stop} positions of the cache, which has {self.capacity}")
+            raise InputError(
+                f"a row needs {stop} positions of the cache, which has {self.capacity}"
+            )
         self._reserve(block, keys, values)
         self.keys[block][slot, :, past:stop] = keys
         self.values[block][slot, :, past:stop] = values
 
     def write_step(
-        self, block: int, slots: torch.Tensor, past: torch.Tensor, keys: torch.Tensor, values: torch.Tensor
+        self,
+        block: int,
+        slots: torch.Tensor,
+        past: torch.Tensor,
+        keys: torch.Tensor,
+        values: torch.Tensor,
     ) -> None:
         """One new position for each of R rows: slots [R], past [R], keys and values [H_kv, R, hd]."""
         self._reserve(block, keys, values)
@@ -58,7 +67,9 @@ class KeyValueCache:
             chosen = slice(slots[0], slots[0] + len(slots))
             return keys[chosen, :, :length], values[chosen, :, :length]
         index = torch.tensor(slots, device=keys.device)
-        return keys[:, :, :length].index_select(0, index), values[:, :, :length].index_select(0, index)
+        return keys[:, :, :length].index_select(0, index), values[:, :, :length].index_select(
+            0, index
+        )
 
     def move(self, sources: Sequence[int], length: int) -> None:
         """Make slot i hold what slot `sources[i]` held, for i below len(sources)."""

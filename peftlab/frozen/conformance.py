@@ -54,7 +54,9 @@ class Conformance:
         """
         reason = self.sites.get(site)
         if reason is not None:
-            raise UnsupportedModel(f"{method} needs the {site} site, which this model lacks: {reason}")
+            raise UnsupportedModel(
+                f"{method} needs the {site} site, which this model lacks: {reason}"
+            )
 
 
 @torch.no_grad()
@@ -66,7 +68,8 @@ def reference(model: PreTrainedModel) -> Reference:
     model.set_attn_implementation("eager")
     with _short_windows(model) as windows:
         logits = [
-            model(torch.tensor([row], device=model.device), use_cache=False).logits[0] for row in rows
+            model(torch.tensor([row], device=model.device), use_cache=False).logits[0]
+            for row in rows
         ]
     return Reference(rows, logits, windows)
 
@@ -126,7 +129,9 @@ class _Probe:
     def attention(self) -> str | None:
         """A row's own first keys and values, as a prefix, give the rest of the row its logits."""
         row = self.expected.rows[1]
-        prefix = Edits(attention={b: (kv,) for b, kv in self.lm.keys_values(Edits(), row[:_SPLIT]).items()})
+        prefix = Edits(
+            attention={b: (kv,) for b, kv in self.lm.keys_values(Edits(), row[:_SPLIT]).items()}
+        )
         rows = [self.expected.rows[0], row[_SPLIT:], self.expected.rows[2]]
         logits = [*self.expected.logits]
         logits[1] = logits[1][_SPLIT:]
@@ -191,7 +196,11 @@ class _Probe:
     def _same(self, batch: Batch, expected: list[torch.Tensor] | None = None) -> str | None:
         got = batch.split_kept(self.lm(batch))
         gap = _difference(got, expected or self.expected.logits)
-        return None if gap <= _tolerance(self.lm) else f"logits differ by {gap:.1e} from the plain model's"
+        return (
+            None
+            if gap <= _tolerance(self.lm)
+            else f"logits differ by {gap:.1e} from the plain model's"
+        )
 
     def _alike(self, first: Edits, second: Edits | None) -> str | None:
         """Both edits change row 1 alike (or the first alone as when alone) and leave the others."""
@@ -202,7 +211,11 @@ class _Probe:
         if _difference([got[1]], [self.expected.logits[1]]) <= _tolerance(self.lm) / 100:
             return "an edit does not change the output"
         gap = _difference(got, expected)
-        return None if gap <= _tolerance(self.lm) else f"logits differ by {gap:.1e} from what they should be"
+        return (
+            None
+            if gap <= _tolerance(self.lm)
+            else f"logits differ by {gap:.1e} from what they should be"
+        )
 
 
 def _packed(expected: Reference, owners: list[Edits], by: list[int] | None = None) -> Batch:
@@ -215,7 +228,10 @@ def _packed(expected: Reference, owners: list[Edits], by: list[int] | None = Non
 def _difference(got: list[torch.Tensor], expected: list[torch.Tensor]) -> float:
     """The largest difference, as a share of the largest logit."""
     pairs = zip(got, expected, strict=True)
-    gaps = [float((g.float() - e.float()).abs().max() / e.float().abs().max().clamp(min=1e-6)) for g, e in pairs]
+    gaps = [
+        float((g.float() - e.float()).abs().max() / e.float().abs().max().clamp(min=1e-6))
+        for g, e in pairs
+    ]
     return max(gaps) if all(gap == gap for gap in gaps) else float("nan")
 
 
@@ -228,7 +244,9 @@ def _short_windows(model: PreTrainedModel) -> Iterator[bool]:
     """Shrink every sliding window, in the configuration and in the modules that copied it."""
     config = model.config.get_text_config()
     owners = [config, *model.modules()]
-    saved = [(o, o.sliding_window) for o in owners if isinstance(getattr(o, "sliding_window", None), int)]
+    saved = [
+        (o, o.sliding_window) for o in owners if isinstance(getattr(o, "sliding_window", None), int)
+    ]
     for owner, _ in saved:
         owner.sliding_window = _WINDOW
     try:

@@ -77,7 +77,9 @@ class FrozenLM(torch.nn.Module):
         try:
             config = AutoConfig.from_pretrained(path)
             tokenizer = AutoTokenizer.from_pretrained(path)
-            model = AutoModelForCausalLM.from_pretrained(path, config=config, dtype=getattr(torch, dtype))
+            model = AutoModelForCausalLM.from_pretrained(
+                path, config=config, dtype=getattr(torch, dtype)
+            )
         except (OSError, ValueError) as error:
             reason = str(error).strip().splitlines()[0]
             raise InputError(
@@ -163,7 +165,9 @@ class FrozenLM(torch.nn.Module):
 
     def _inputs(self, batch: Batch) -> torch.Tensor:
         """[1, N, D]: embeddings of the tokens, with the owners' vectors at the pseudo tokens."""
-        inputs: torch.Tensor = self.model.get_input_embeddings()(batch.ids.clamp(min=0).unsqueeze(0))
+        inputs: torch.Tensor = self.model.get_input_embeddings()(
+            batch.ids.clamp(min=0).unsqueeze(0)
+        )
         pieces = []
         for owner, (start, stop) in batch.spans.items():
             own, vectors = inputs[0, start:stop], batch.owners[owner].embeddings
@@ -215,7 +219,9 @@ def _open_sublayers(block: torch.nn.Module, index: int) -> dict[str, str]:
     if len(attending) != 1:
         return {"attention": f"a block has {len(attending)} attention modules, expected one"}
     sites.edit_sublayer(attending[0], attending[0], index, "attention")
-    feed_forward = next((children[n] for n in ("mlp", "feed_forward", "block_sparse_moe") if n in children), None)
+    feed_forward = next(
+        (children[n] for n in ("mlp", "feed_forward", "block_sparse_moe") if n in children), None
+    )
     if feed_forward is not None:
         sites.edit_sublayer(feed_forward, feed_forward, index, "mlp")
         return {}

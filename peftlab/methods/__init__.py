@@ -18,4 +18,14 @@ from peftlab.methods.base import REGISTRY, Count, Method, State, register
 from peftlab.methods.composed import Composed
 from peftlab.methods.parse import build, parse, parse_one
 
-__all__ = ["REGISTRY", "Composed", "Count", "Method", "State", "build", "parse", "parse_one", "register"]
+__all__ = [
+    "REGISTRY",
+    "Composed",
+    "Count",
+    "Method",
+    "State",
+    "build",
+    "parse",
+    "parse_one",
+    "register",
+]

@@ -52,7 +52,9 @@ class Adaptation:
         """
         self.check(model)
         with torch.no_grad():
-            state = State({n: t.to(model.device) for n, t in self.state.tensors.items()}, self.state.text)
+            state = State(
+                {n: t.to(model.device) for n, t in self.state.tensors.items()}, self.state.text
+            )
             edits = self.method.edits(state, model).detach()
         return replace(edits, template=self.method.template(self.template, self.state))
 
@@ -70,7 +72,9 @@ class Adaptation:
         stored = self.method.count(model.shape).stored
         have = sum(tensor.numel() for tensor in self.state.tensors.values())
         if stored != have:
-            problems.append(f"holds {have:,} numbers where {self.method.name} has {stored:,} on this model")
+            problems.append(
+                f"holds {have:,} numbers where {self.method.name} has {stored:,} on this model"
+            )
         if problems:
             raise InputError(f"this adaptation is for another base: {'; '.join(problems)}")
 
@@ -101,14 +105,18 @@ class Adaptation:
             described = json.loads((folder / "adaptation.json").read_text(encoding="utf-8"))
             tensors = load_file(folder / "adaptation.safetensors")
         except FileNotFoundError as error:
-            raise InputError(f"{folder} holds no adaptation: {error.filename} is missing") from error
+            raise InputError(
+                f"{folder} holds no adaptation: {error.filename} is missing"
+            ) from error
         except (SafetensorError, json.JSONDecodeError, UnicodeDecodeError) as error:
             raise InputError(
                 f"{folder} is damaged ({error}); a folder with adaptation.json and a safetensors file "
                 "was expected (pickled files are never loaded)"
             ) from error
         if described.get("format") != _FORMAT:
-            raise InputError(f"{folder} has format {described.get('format')}; this version reads {_FORMAT}")
+            raise InputError(
+                f"{folder} has format {described.get('format')}; this version reads {_FORMAT}"
+            )
         return cls(
             build(described["method"], described["settings"]),
             State(tensors, described["text"]),

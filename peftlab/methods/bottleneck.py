@@ -80,7 +80,10 @@ class BottleneckAdapter(Method):
             tensors[f"{key}.up.weight"] = torch.zeros(d, m)
             tensors[f"{key}.up.bias"] = torch.zeros(d)
             if self.kind == "lin":
-                tensors[f"{key}.norm.weight"], tensors[f"{key}.norm.bias"] = torch.ones(d), torch.zeros(d)
+                tensors[f"{key}.norm.weight"], tensors[f"{key}.norm.bias"] = (
+                    torch.ones(d),
+                    torch.zeros(d),
+                )
         norms = {name: model.gather(name).float().clone() for name in self._norms(model.shape)}
         return State(tensors | norms)
 

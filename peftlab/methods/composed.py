@@ -70,7 +70,9 @@ class Composed(Method):
         return template
 
     def edits(self, state: State, model: FrozenLM, seed: int | None = None) -> Edits:
-        return reduce(Edits.compose, (part.edits(own, model, seed) for part, own in self._split(state)))
+        return reduce(
+            Edits.compose, (part.edits(own, model, seed) for part, own in self._split(state))
+        )
 
     def groups(self, state: State, rate: float) -> list[dict[str, Any]]:
         """Every part keeps its own share of the rate: they differ by orders of magnitude."""
@@ -91,5 +93,7 @@ class Composed(Method):
 
 
 def _joined(states: list[State]) -> State:
-    tensors = {f"{i}.{name}": t for i, state in enumerate(states) for name, t in state.tensors.items()}
+    tensors = {
+        f"{i}.{name}": t for i, state in enumerate(states) for name, t in state.tensors.items()
+    }
     return State(tensors, {str(i): dict(state.text) for i, state in enumerate(states)})

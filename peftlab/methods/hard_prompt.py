@@ -42,7 +42,9 @@ class HardPrompt(Method):
 
     def check(self, shape: ModelShape) -> None:
         if self.shots < 0 or self.pool < max(1, self.shots):
-            raise InputError(f"hard_prompt: shots={self.shots} of a pool={self.pool} cannot be shown")
+            raise InputError(
+                f"hard_prompt: shots={self.shots} of a pool={self.pool} cannot be shown"
+            )
 
     def count(self, shape: ModelShape) -> Count:
         return Count(0, 0)
@@ -50,11 +52,16 @@ class HardPrompt(Method):
     def init(self, model: FrozenLM, task: Task, rng: torch.Generator) -> State:
         words = {"none": "", "task": task.instruction}.get(self.instruction, self.instruction)
         if self.instruction == "task" and not words:
-            raise InputError(f"hard_prompt: the task {task.name} brings no instruction; give one in words")
+            raise InputError(
+                f"hard_prompt: the task {task.name} brings no instruction; give one in words"
+            )
         wanted = self.pool if self.select == "similar" else self.shots
         order = torch.randperm(len(task.train), generator=rng).tolist()
         examples = [task.train[i] for i in order[: wanted if self.shots else 0]]
-        exemplars = [{"source": e.source, "targets": list(e.targets), "fields": dict(e.fields)} for e in examples]
+        exemplars = [
+            {"source": e.source, "targets": list(e.targets), "fields": dict(e.fields)}
+            for e in examples
+        ]
         return State(text={"instruction": words, "exemplars": exemplars})
 
     def template(self, template: Template, state: State) -> Template:
@@ -63,8 +70,13 @@ class HardPrompt(Method):
         if state.text["instruction"]:
             template = template.with_instruction(state.text["instruction"])
         if state.text["exemplars"]:
-            shown = [Example(e["source"], tuple(e["targets"]), e["fields"]) for e in state.text["exemplars"]]
-            template = template.with_exemplars(shown, self.shots if self.select == "similar" else None)
+            shown = [
+                Example(e["source"], tuple(e["targets"]), e["fields"])
+                for e in state.text["exemplars"]
+            ]
+            template = template.with_exemplars(
+                shown, self.shots if self.select == "similar" else None
+            )
         return template
 
     def edits(self, state: State, model: FrozenLM, seed: int | None = None) -> Edits:

@@ -56,7 +56,9 @@ class IA3(Method):
 
     def init(self, model: FrozenLM, task: Task, rng: torch.Generator) -> State:
         outputs = {f"{t.name}.out": torch.ones(t.out_features) for t in self._outputs(model.shape)}
-        inputs = {f"{t.name}.in": torch.ones(t.linear.in_features) for t in self._inputs(model.shape)}
+        inputs = {
+            f"{t.name}.in": torch.ones(t.linear.in_features) for t in self._inputs(model.shape)
+        }
         return State(outputs | inputs)
 
     def edits(self, state: State, model: FrozenLM, seed: int | None = None) -> Edits:

@@ -61,5 +61,7 @@ class Layers(ChosenWeights):
                 start = int(text[0] + first)
                 numbers += range(start, int(last) + 1) if dash else [start]
             except (ValueError, IndexError) as error:
-                raise InputError(f"layers: blocks has {text!r}; a number or a range as 2-5 was expected") from error
+                raise InputError(
+                    f"layers: blocks has {text!r}; a number or a range as 2-5 was expected"
+                ) from error
         return shape.blocks(numbers, "layers: blocks")

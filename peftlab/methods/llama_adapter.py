@@ -48,7 +48,9 @@ class LlamaAdapter(Method):
     def check(self, shape: ModelShape) -> None:
         positive(self, "length")
         if not 0 <= self.layers <= shape.layers:
-            raise InputError(f"llama_adapter: layers={self.layers}, but this model has {shape.layers} blocks")
+            raise InputError(
+                f"llama_adapter: layers={self.layers}, but this model has {shape.layers} blocks"
+            )
 
     def count(self, shape: ModelShape) -> Count:
         gates = shape.heads if self.gate == "head" else 1

@@ -88,7 +88,9 @@ class LoRA(Method):
         for target in self.chosen(model.shape):
             width = target.linear.in_features
             if self.initialisation == "kaiming":  # uniform, a = √5, so the bound is 1 / √width
-                down = torch.empty(self.rank, width).uniform_(-(width**-0.5), width**-0.5, generator=rng)
+                down = torch.empty(self.rank, width).uniform_(
+                    -(width**-0.5), width**-0.5, generator=rng
+                )
             else:
                 down = torch.randn(self.rank, width, generator=rng) / self.rank
             tensors[f"{target.name}.lora_A"] = down
@@ -108,7 +110,9 @@ class LoRA(Method):
             by_linear[target.linear.path].append(target)
         dropout = Dropout(self.dropout, seed) if self.dropout and seed is not None else None
         return Edits(
-            linear={path: self._edit(parts, state, model, dropout) for path, parts in by_linear.items()}
+            linear={
+                path: self._edit(parts, state, model, dropout) for path, parts in by_linear.items()
+            }
         )
 
     def _edit(

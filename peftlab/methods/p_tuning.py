@@ -56,19 +56,25 @@ class PTuning(Method):
         positive(self, "length")
         fits_context(self.name, self.length, shape)
         if self.encoder == "lstm" and shape.hidden % 2:
-            raise InputError(f"p_tuning: an LSTM each way needs an even width, and this model's is {shape.hidden}")
+            raise InputError(
+                f"p_tuning: an LSTM each way needs an even width, and this model's is {shape.hidden}"
+            )
         if self.pattern:
             from peftlab.tasks import Template
 
             found = Template(self.pattern).pseudo_tokens
             if found != self.length:
-                raise InputError(f"p_tuning: the pattern has {found} pseudo tokens, but length={self.length}")
+                raise InputError(
+                    f"p_tuning: the pattern has {found} pseudo tokens, but length={self.length}"
+                )
 
     def count(self, shape: ModelShape) -> Count:
         d = shape.hidden
         stored = self.length * d
         linear = d * d + d
-        lstm = 2 * 2 * (4 * (d // 2) * (d + d // 2) + 2 * 4 * (d // 2))  # layers × directions × gates
+        lstm = (
+            2 * 2 * (4 * (d // 2) * (d + d // 2) + 2 * 4 * (d // 2))
+        )  # layers × directions × gates
         encoder = {"none": 0, "mlp": 3 * linear, "lstm": lstm + 2 * linear}[self.encoder]
         return Count(stored + encoder, stored)
 
@@ -121,7 +127,12 @@ def _lstm_sizes(d: int) -> dict[str, tuple[int, ...]]:
         f"lstm.{part}_l{layer}{way}": (4 * half, *size)
         for layer in range(2)
         for way in ("", "_reverse")
-        for part, size in (("weight_ih", (d,)), ("weight_hh", (half,)), ("bias_ih", ()), ("bias_hh", ()))
+        for part, size in (
+            ("weight_ih", (d,)),
+            ("weight_hh", (half,)),
+            ("bias_ih", ()),
+            ("bias_hh", ()),
+        )
     }
 
 

@@ -50,10 +50,15 @@ def build(name: str, settings: Mapping[str, Any]) -> Method:
         InputError: unknown method, setting or value.
     """
     if "parts" in settings:
-        parts = [build(p["method"], {k: v for k, v in p.items() if k != "method"}) for p in settings["parts"]]
+        parts = [
+            build(p["method"], {k: v for k, v in p.items() if k != "method"})
+            for p in settings["parts"]
+        ]
         return Composed(parts=tuple(parts))
     if name not in REGISTRY:
-        raise InputError(f"unknown method {name!r}; there are {', '.join(sorted(REGISTRY))}.{nearest(name, REGISTRY)}")
+        raise InputError(
+            f"unknown method {name!r}; there are {', '.join(sorted(REGISTRY))}.{nearest(name, REGISTRY)}"
+        )
     cls = REGISTRY[name]
     hints, known = get_type_hints(cls), {f.name for f in fields(cls)}
     values = {}

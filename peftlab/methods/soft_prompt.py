@@ -33,7 +33,9 @@ def start_ids(
         raise InputError(f"initialisation={start} needs a tokenizer, and {model.name} has none")
     if start == "labels":
         if not task.labels:
-            raise InputError(f"initialisation=labels needs class labels, and the task {task.name} has none")
+            raise InputError(
+                f"initialisation=labels needs class labels, and the task {task.name} has none"
+            )
         ids = [i for label in task.labels for i in _tokens(model, " " + label)]
         return (ids + _sampled(max(0, length - len(ids)), model, rng))[:length]
     first = task.train[0]

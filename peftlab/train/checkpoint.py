@@ -55,7 +55,12 @@ def save(
                 tensors[f"optimizer.{index}.{key}"] = value
             else:
                 plain.setdefault(str(index), {})[key] = value
-    described = {"progress": asdict(progress), "scheduler": scheduler, "optimizer": plain, "run": run}
+    described = {
+        "progress": asdict(progress),
+        "scheduler": scheduler,
+        "optimizer": plain,
+        "run": run,
+    }
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     contiguous = {n: t.detach().cpu().contiguous().clone() for n, t in tensors.items()}
     save_file(contiguous, temporary, metadata={"state": json.dumps(described)})
@@ -84,9 +89,13 @@ def load(path: Path, run: str) -> Loaded:
             described = json.loads(file.metadata()["state"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
-        raise InputError(f"the checkpoint {path} is damaged ({error}); delete it to start again") from error
+        raise InputError(
+            f"the checkpoint {path} is damaged ({error}); delete it to start again"
+        ) from error
     if described["run"] != run:
-        raise InputError(f"the checkpoint {path} belongs to a run with other settings; use another folder")
+        raise InputError(
+            f"the checkpoint {path} belongs to a run with other settings; use another folder"
+        )
     found = Loaded({}, {}, {}, described["scheduler"], Progress(**described["progress"]))
     for name, tensor in tensors.items():
         kind, _, rest = name.partition(".")

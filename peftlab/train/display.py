@@ -18,7 +18,13 @@ def silent(title: str, total: int, first: int) -> Iterator[Show]:
 @contextmanager
 def bar(title: str, total: int, first: int) -> Iterator[Show]:
     """A progress bar on a terminal; rich prints nothing that moves where there is none."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
 
     columns = (
         TextColumn("{task.description:<16}"),
@@ -29,4 +35,6 @@ def bar(title: str, total: int, first: int) -> Iterator[Show]:
     )
     with Progress(*columns) as progress:
         task = progress.add_task(title, total=total, completed=first, loss=float("nan"), speed=0.0)
-        yield lambda step, loss, speed: progress.update(task, completed=step, loss=loss, speed=speed)
+        yield lambda step, loss, speed: progress.update(
+            task, completed=step, loss=loss, speed=speed
+        )

@@ -117,7 +117,8 @@ class _Run:
             raise InputError(f"{self.model.name} has no tokenizer, and training needs one")
         device = self.model.device
         self.parameters = {
-            name: torch.nn.Parameter(tensor.to(device)) for name, tensor in self.state.tensors.items()
+            name: torch.nn.Parameter(tensor.to(device))
+            for name, tensor in self.state.tensors.items()
         }
         self.best = {name: p.detach().clone() for name, p in self.parameters.items()}
         room = row_room(self.model, self._baked(), self.config.max_length)
@@ -189,7 +190,9 @@ class _Run:
         accelerator, step = self.accelerator, self.progress.step
         mine = self.order.step(step)[accelerator.process_index :: accelerator.num_processes]
         rows = [self.rows[i] for i in mine]
-        targets = torch.tensor(float(sum(len(r.ids) - r.target_start for r in rows)), device=self.model.device)
+        targets = torch.tensor(
+            float(sum(len(r.ids) - r.target_start for r in rows)), device=self.model.device
+        )
         # The whole global batch's targets divide the sum: micro-batches and processes weigh by tokens.
         targets = accelerator.reduce(targets, "sum")
         total, tokens = torch.zeros((), device=self.model.device), 0
@@ -203,7 +206,9 @@ class _Run:
             accelerator.clip_grad_norm_(list(self.parameters.values()), self.config.clip)
         loss_value = float(accelerator.reduce(total, "sum") / targets)
         if not math.isfinite(loss_value):
-            raise Diverged(f"{self.method.name}: the loss is {loss_value} at step {step + 1}; lower the rate")
+            raise Diverged(
+                f"{self.method.name}: the loss is {loss_value} at step {step + 1}; lower the rate"
+            )
         self.optimizer.step()
         self.scheduler.step()
         self.optimizer.zero_grad()
@@ -334,7 +339,9 @@ def _optimizer(config: TrainConfig, groups: list[dict[str, Any]]) -> torch.optim
         from transformers.optimization import Adafactor
 
         # Fixed rate and no scaling by the parameter's size, as in the prompt tuning paper.
-        return Adafactor(groups, scale_parameter=False, relative_step=False, weight_decay=config.weight_decay)
+        return Adafactor(
+            groups, scale_parameter=False, relative_step=False, weight_decay=config.weight_decay
+        )
     return torch.optim.AdamW(groups, weight_decay=config.weight_decay)
 
 

@@ -32,7 +32,9 @@ class Rows(Sequence[Encoded]):
             raise IndexError(index)
         if index not in self._encoded:
             example, target = self._pairs[index]
-            self._encoded[index] = self._template.encode(self._tokenizer, example, target, self._room)
+            self._encoded[index] = self._template.encode(
+                self._tokenizer, example, target, self._room
+            )
         return self._encoded[index]
 
     @property

@@ -15,7 +15,9 @@ class Maker:
         self.shape, self.generator = shape, torch.Generator().manual_seed(seed)
         self.tensors: list[torch.Tensor] = []
 
-    def new(self, *size: int, scale: float = 0.3, around: torch.Tensor | None = None) -> torch.Tensor:
+    def new(
+        self, *size: int, scale: float = 0.3, around: torch.Tensor | None = None
+    ) -> torch.Tensor:
         value = torch.randn(size, generator=self.generator) * scale
         if around is not None:
             value = value + around
@@ -28,7 +30,9 @@ class Maker:
     def prefix(self) -> Edits:
         size = (self.shape.kv_heads, 5, self.shape.head_dim)
         return Edits(
-            attention={b: (KeysValues(self.new(*size), self.new(*size)),) for b in range(self.shape.layers)}
+            attention={
+                b: (KeysValues(self.new(*size), self.new(*size)),) for b in range(self.shape.layers)
+            }
         )
 
     def gated(self) -> Edits:
@@ -36,7 +40,8 @@ class Maker:
         blocks = range(1, self.shape.layers)
         return Edits(
             attention={
-                b: (KeysValues(self.new(*size), self.new(*size), self.new(self.shape.heads)),) for b in blocks
+                b: (KeysValues(self.new(*size), self.new(*size), self.new(self.shape.heads)),)
+                for b in blocks
             }
         )
 
@@ -50,7 +55,9 @@ class Maker:
                 bias=self.new(outer),
             )
 
-        return Edits(linear={x.path: edit(x.in_features, x.out_features) for x in self.shape.linears})
+        return Edits(
+            linear={x.path: edit(x.in_features, x.out_features) for x in self.shape.linears}
+        )
 
     def sublayer(self) -> Edits:
         d = self.shape.hidden
@@ -67,7 +74,11 @@ class Maker:
             )
 
         places = {(b, "attention"): edit(False) for b in range(self.shape.layers)}
-        return Edits(sublayer={**places, **{(b, "mlp"): edit(True) for b in range(self.shape.layers)}})
+        return Edits(
+            sublayer={**places, **{(b, "mlp"): edit(True) for b in range(self.shape.layers)}}
+        )
 
     def weights(self, base: dict[str, torch.Tensor]) -> Edits:
-        return Edits(weights={n: self.new(*w.shape, scale=0.05, around=w.detach()) for n, w in base.items()})
+        return Edits(
+            weights={n: self.new(*w.shape, scale=0.05, around=w.detach()) for n, w in base.items()}
+        )

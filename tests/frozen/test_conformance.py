@@ -26,7 +26,9 @@ def test_families_that_bypass_our_attention_are_refused(family: str) -> None:
         FrozenLM(tiny(family))
 
 
-def test_a_family_that_ignores_its_window_in_our_attention_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_family_that_ignores_its_window_in_our_attention_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     from peftlab.frozen import attention
 
     real = attention._row

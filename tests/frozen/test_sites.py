@@ -18,7 +18,11 @@ FAMILIES = ("gpt2", "llama", "qwen3", "gemma3_text")
 
 def _owners(lm: FrozenLM) -> tuple[list[Edits], Maker]:
     maker = Maker(lm.shape)
-    top = {n: lm.gather(n) for n in lm.shape.parameters if lm.shape.block_of(n) in (None, lm.shape.layers - 1)}
+    top = {
+        n: lm.gather(n)
+        for n in lm.shape.parameters
+        if lm.shape.block_of(n) in (None, lm.shape.layers - 1)
+    }
     owners = [
         Edits(),
         maker.embeddings(),
