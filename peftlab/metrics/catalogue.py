@@ -77,6 +77,41 @@ def _sacrebleu() -> None:
     )
 
 
+def _generation() -> None:
+    for name, text, settings in (
+        ("nist", "NIST, reference length as in mteval-v13a.pl (E2E's official number)", ()),
+        (
+            "nist-e2e-p",
+            "NIST, reference length as in e2e-metrics -p (what LoRA's README uses)",
+            (("average_by_example", True),),
+        ),
+    ):
+        register(
+            MetricSpec(
+                name=name,
+                description=text,
+                factory="peftlab.metrics.nist:Nist",
+                scale="bits, from 0",
+                settings=settings,
+            )
+        )
+    register(
+        MetricSpec(
+            name="cider",
+            description="CIDEr-D of the COCO caption evaluation",
+            factory="peftlab.metrics.coco:Cider",
+            scale="0–10",
+        )
+    )
+    register(
+        MetricSpec(
+            name="rougeL-coco",
+            description="ROUGE-L of the COCO caption evaluation (β = 1.2), which E2E reports",
+            factory="peftlab.metrics.coco:CocoRougeL",
+        )
+    )
+
+
 def _labels() -> None:
     exact = "peftlab.metrics.labels:ExactMatch"
     for name, text, settings in (
@@ -100,4 +135,5 @@ def _labels() -> None:
 
 _rouge()
 _sacrebleu()
+_generation()
 _labels()

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
-from nltk.stem.porter import PorterStemmer
+from nltk.stem.porter import PorterStemmer  # type: ignore[import-untyped]
 from rouge_score.rouge_scorer import RougeScorer
 from rouge_score.tokenize import tokenize
 from rouge_score.tokenizers import Tokenizer
@@ -29,7 +29,7 @@ class CachedStemmer:
         self.stem = lru_cache(maxsize=100_000)(PorterStemmer().stem)
 
 
-class RougeTokenizer(Tokenizer):  # type: ignore[misc]
+class RougeTokenizer(Tokenizer):
     """rouge-score's own tokenizer, with the cached stemmer or none."""
 
     def __init__(self, stem: bool) -> None:

@@ -79,7 +79,7 @@ class ChrF(CHRF):
         super().__init__(word_order=word_order)
 
     def statistics(self, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> Rows:
-        """Per order: n-grams of prediction, of the best reference, matches; [examples, 3·orders]."""
+        """N-grams of prediction, of best reference, matches, per order; [examples, 3·orders]."""
         rows = np.empty((len(predictions), 3 * (self.char_order + self.word_order)))
         for row, (text, targets) in enumerate(zip(predictions, references, strict=True)):
             columns = [[target] for target in targets]

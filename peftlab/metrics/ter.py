@@ -87,8 +87,8 @@ class EditDistance:
             for j in range(max(1, start), stop):
                 cost = previous[j - 1] + (word != wanted[j - 1])
                 # comparisons, because min() would double the time of the whole metric
-                other = (previous[j] if previous[j] < row[j - 1] else row[j - 1]) + 1  # noqa: FURB136
-                row[j] = cost if cost <= other else other  # noqa: FURB136
+                other = (previous[j] if previous[j] < row[j - 1] else row[j - 1]) + 1
+                row[j] = cost if cost <= other else other
             table.append(row)
             previous = row
         return table

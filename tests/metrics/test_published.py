@@ -1,4 +1,4 @@
-"""Our numbers beside the official scorers' on outputs of published systems, to the digits printed."""
+"""Our numbers beside the official scorers' on published systems' outputs, to the digits printed."""
 
 from __future__ import annotations
 
@@ -76,3 +76,32 @@ def test_rouge_against_many_references(case: Load, suffix: str) -> None:
         name = variant + suffix
         ours = score(name, found.predictions, found.references).corpus[name]
         assert f"{ours:.4f}" == f"{wanted:.4f}"
+
+
+@pytest.mark.parametrize("name", E2E)
+def test_nist_cider_and_rouge_of_the_e2e_challenge(case: Load, name: str) -> None:
+    found = case(name)
+    names = {"nist": "NIST", "cider": "CIDEr", "rougeL-coco": "ROUGE_L"}
+    scores = score(list(names), found.predictions, found.references)
+    for ours, official in names.items():
+        wanted = found.expected["official_run_perl"][official]
+        assert f"{scores.corpus[ours]:.4f}" == f"{wanted:.4f}", ours
+
+
+@pytest.mark.parametrize("name", [n for n in E2E if n != "e2e_dev_ukp_model_d_seed1"])
+def test_nist_of_the_flag_p(case: Load, name: str) -> None:
+    found = case(name)
+    ours = score("nist-e2e-p", found.predictions, found.references).corpus["nist-e2e-p"]
+    assert f"{ours:.4f}" == f"{found.expected['official_run_python_flag_p']['NIST']:.4f}"
+
+
+@pytest.mark.parametrize("name", ["e2e_example10", "e2e_test_tgen"])
+def test_scores_per_example(case: Load, name: str) -> None:
+    found = case(name)
+    lines = (found.folder / "official_segment_scores.tsv").read_text(encoding="utf-8").splitlines()
+    header = lines[0].split("\t")
+    official = [dict(zip(header, line.split("\t"), strict=True)) for line in lines[1:]]
+    scores = score("cider,rougeL-coco", found.predictions, found.references).per_example
+    for row, cider, rouge in zip(official, scores["cider"], scores["rougeL-coco"], strict=True):
+        assert cider == pytest.approx(float(row["CIDEr"]), abs=6e-5)
+        assert rouge == pytest.approx(float(row["ROUGE_L"]), abs=6e-5)
