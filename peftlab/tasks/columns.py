@@ -41,12 +41,6 @@ def choose(table: Table, given: Mapping[str, str]) -> Columns:
     given: may hold "source" (several joined by "+") and "target".
     Raises `InputError` for a column that the table lacks, and where no usual name is found.
     """
-    for key in given:
-        if key not in ("source", "target"):
-            raise InputError(
-                f'columns names "{key}"; "source" and "target" were expected. Other columns are '
-                "named in the template, as {column}."
-            )
     known = table.columns
     source = tuple(given["source"].split("+")) if "source" in given else _guess_source(table)
     target = given["target"] if "target" in given else _guess(table, TARGET_NAMES, "target", source)

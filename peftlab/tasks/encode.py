@@ -11,7 +11,7 @@ from peftlab.errors import InputError, nearest
 from peftlab.tasks.chat import Frame
 from peftlab.tasks.example import Example
 from peftlab.tasks.markup import OWN_SLOTS, Literal, Markup, Pseudo, Slot
-from peftlab.tasks.tokens import Tokenizer, continuation, end_of_sequence, traits, with_offsets
+from peftlab.tasks.tokens import Tokenizer, end_of_sequence, pieces, traits
 
 
 @dataclass(frozen=True)
@@ -153,26 +153,45 @@ def _append_run(
     sources: list[SourceToken],
 ) -> None:
     """Tokenise contiguous chunks as one string and append their ids and source tokens."""
-    sentinel = traits(tokenizer).sentinel if begun else ""
-    text = sentinel + "".join(chunk.text for chunk in run)
-    row, offsets = with_offsets(tokenizer, text, _plain(tokenizer, run, example))
-    begin, end = _source_span(run, len(sentinel))
-    reached = 0  # tokenizers leave out the space before a word: it belongs to the next token
-    for token, (left, right) in zip(row, offsets, strict=True):
-        left, reached = min(left, reached), max(right, reached)
-        if right <= len(sentinel):
-            continue
+    text = "".join(chunk.text for chunk in run)
+    row, offsets = pieces(tokenizer, text, _plain(tokenizer, run, example), begun)
+    begin, end = _source_span(run)
+    extents = _extents(offsets, len(text))
+    for token, offset, (left, right) in zip(row, offsets, extents, strict=True):
         if begin <= left and right <= end:
-            sources.append(SourceToken(len(ids), left, right))
+            sources.append(SourceToken(len(ids), *offset))
         ids.append(token)
 
 
-def _source_span(run: Sequence[Chunk], start: int) -> tuple[int, int]:
+def _source_span(run: Sequence[Chunk]) -> tuple[int, int]:
+    """Return where the source stands in the run, or a span that holds nothing."""
+    start = 0
     for chunk in run:
         if chunk.kind == "source":
             return start, start + len(chunk.text)
         start += len(chunk.text)
-    return start, start
+    return start + 1, start + 1
+
+
+def _extents(offsets: Sequence[tuple[int, int]], length: int) -> list[tuple[int, int]]:
+    """Return for each token all characters that it may stand for.
+
+    Byte-level tokenizers leave white space out of their offsets: a gap belongs to the token after
+    it, and one of nothing but white space, whose offsets are empty, to somewhere in its gap.
+    """
+    following = [length] * (len(offsets) + 1)
+    for index in range(len(offsets) - 1, -1, -1):
+        left, right = offsets[index]
+        following[index] = left if left < right else following[index + 1]
+    extents: list[tuple[int, int]] = []
+    reached = 0
+    for index, (left, right) in enumerate(offsets):
+        if left < right:
+            extents.append((min(left, reached), right))
+            reached = max(reached, right)
+        else:
+            extents.append((reached, following[index]))
+    return extents
 
 
 def _plain(tokenizer: Tokenizer, run: Sequence[Chunk], example: Example) -> bool:
@@ -190,12 +209,10 @@ def _plain(tokenizer: Tokenizer, run: Sequence[Chunk], example: Example) -> bool
     return True
 
 
-def target_ids(tokenizer: Tokenizer, text: str, follows: bool) -> list[int]:
+def target_ids(tokenizer: Tokenizer, text: str) -> list[int]:
     """Return the ids of a target's text, in which no special token is recognised."""
     plain = traits(tokenizer).special.search(text) is not None
-    return (
-        continuation(tokenizer, text, plain) if follows else with_offsets(tokenizer, text, plain)[0]
-    )
+    return pieces(tokenizer, text, plain, begun=True)[0]
 
 
 def cut(

@@ -50,6 +50,12 @@ class Options:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"{name} is {value}; a whole number from 1 on was expected.")
+        for key in self.columns or {}:
+            if key not in ("source", "target"):
+                raise InputError(
+                    f'columns names "{key}"; "source" and "target" were expected. Other columns '
+                    "are named in the template, as {column}."
+                )
         if self.template is not None and self.cue is not None:
             raise InputError(
                 "Both a template and a cue are given. The cue is part of the usual template only: "

@@ -111,7 +111,7 @@ class Template:
         without its source, and tokenizers without offsets or without an end-of-sequence token.
         """
         ids, sources = self._context_ids(tokenizer, example)
-        tail = [] if target is None else self._target_ids(tokenizer, target, bool(ids))
+        tail = [] if target is None else self._target_ids(tokenizer, target)
         if not ids:
             raise InputError(
                 f"The template {self.text!r} leaves nothing before the target of the example "
@@ -130,9 +130,9 @@ class Template:
         """Return the id that ends every target, and at which generation has to stop."""
         return frame(tokenizer).end if self.chat else end_of_sequence(tokenizer)
 
-    def _target_ids(self, tokenizer: Tokenizer, target: str, follows: bool) -> list[int]:
+    def _target_ids(self, tokenizer: Tokenizer, target: str) -> list[int]:
         text = target.strip() if self.chat else self.markup.lead + target.strip()
-        return [*encode.target_ids(tokenizer, text, follows), self.end_id(tokenizer)]
+        return [*encode.target_ids(tokenizer, text), self.end_id(tokenizer)]
 
     def _context_ids(
         self, tokenizer: Tokenizer, example: Example

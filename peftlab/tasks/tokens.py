@@ -16,7 +16,10 @@ from peftlab.errors import InputError
 Tokenizer = Any
 """A fast tokenizer of transformers (`PreTrainedTokenizerFast`)."""
 
-_SENTINELS = ("\n", ":", "a")
+Pieces = tuple[list[int], list[tuple[int, int]]]
+"""Ids, and for each the characters that it stands for, as (start, end)."""
+
+_SENTINELS = (":", "a", "\n")
 
 
 @dataclass(frozen=True)
@@ -76,24 +79,26 @@ def _sentinel(tokenizer: Tokenizer) -> str:
     for sentinel in _SENTINELS:
         inside = _after(tokenizer, sentinel, "a", plain=False)
         if inside is not None:
-            return "" if inside == alone else sentinel
+            return "" if inside[0] == alone else sentinel
     return ""
 
 
-def _after(tokenizer: Tokenizer, before: str, text: str, plain: bool) -> list[int] | None:
-    """Return the ids of `text` as it stands after `before`; None where one token holds both."""
-    ids, offsets = with_offsets(tokenizer, before + text, plain)
-    edge = len(before)
-    first = next((i for i, (_, end) in enumerate(offsets) if end > edge), len(ids))
-    if first < len(ids) and min(offsets[first][0], edge) < edge:
+def _after(tokenizer: Tokenizer, before: str, text: str, plain: bool) -> Pieces | None:
+    """Return the ids of `text` as it stands after `before`; None where a token holds some of both.
+
+    Where the ids begin with those of `before` alone, the others stand for `text`. (Offsets would
+    not tell: byte-level tokenizers trim the white space from them.)
+    """
+    alone = _pieces(tokenizer, before, plain)[0]
+    ids, offsets = _pieces(tokenizer, before + text, plain)
+    count, edge = len(alone), len(before)
+    if ids[:count] != alone:
         return None
-    return ids[first:]
+    shifted = [(max(left - edge, 0), max(right - edge, 0)) for left, right in offsets[count:]]
+    return ids[count:], shifted
 
 
-def with_offsets(
-    tokenizer: Tokenizer, text: str, plain: bool
-) -> tuple[list[int], list[tuple[int, int]]]:
-    """Return ids and character spans of `text`; `plain` reads special tokens as mere text."""
+def _pieces(tokenizer: Tokenizer, text: str, plain: bool) -> Pieces:
     row = tokenizer(
         text,
         add_special_tokens=False,
@@ -105,18 +110,21 @@ def with_offsets(
     return list(row["input_ids"]), list(row["offset_mapping"])
 
 
-def continuation(tokenizer: Tokenizer, text: str, plain: bool) -> list[int]:
-    """Return the ids of `text` as the continuation of a row that has begun before it."""
-    sentinel = traits(tokenizer).sentinel
+def pieces(tokenizer: Tokenizer, text: str, plain: bool, begun: bool) -> Pieces:
+    """Return the ids of `text` and the characters that each stands for, as (start, end).
+
+    plain: read special tokens as mere text. begun: the row has begun before this text.
+    """
+    sentinel = traits(tokenizer).sentinel if begun else ""
     if not sentinel:
-        return with_offsets(tokenizer, text, plain)[0]
+        return _pieces(tokenizer, text, plain)
     for before in (sentinel, *_SENTINELS):
-        ids = _after(tokenizer, before, text, plain)
-        if ids is not None:
-            return ids
+        found = _after(tokenizer, before, text, plain)
+        if found is not None:
+            return found
     raise InputError(
-        f"The tokenizer {type(tokenizer).__name__} does not end a token before {text[:40]!r}, so "
-        "this text cannot be trained on by itself. Put a space or a line break before it."
+        f"The tokenizer {type(tokenizer).__name__} does not begin a token at {text[:40]!r}, so "
+        "this text cannot stand by itself in a row. Put a space or a line break before it."
     )
 
 

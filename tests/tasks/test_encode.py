@@ -1,0 +1,197 @@
+"""What is trained on is exactly the target and its end; nothing but the source ever gives way."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from peftlab.errors import InputError
+from peftlab.tasks import Example, Template
+
+ROOM = 10_000
+EXAMPLE = Example("name : Blue Spice | area : city centre", ("A coffee shop.",), {"q": "where"})
+PLAIN = Template("Describe this. {source}\nSummary: {target}")
+
+words = st.text(st.characters(codec="utf-8", exclude_characters="<>"), min_size=1, max_size=40)
+
+
+def test_the_target_and_its_end_are_what_is_trained_on(any_tokenizer: Any) -> None:
+    row = PLAIN.encode(any_tokenizer, EXAMPLE, "a cat on the mat.", ROOM)
+    trained = row.ids[row.target_start :]
+    assert trained[-1] == any_tokenizer.eos_token_id
+    assert any_tokenizer.eos_token_id not in trained[:-1]
+    text = any_tokenizer.decode(trained[:-1])
+    assert text.replace(" ", "") == "acatonthemat."  # not every tokenizer gives back its spaces
+
+
+def test_the_row_is_how_the_tokenizer_writes_the_whole_text(any_tokenizer: Any) -> None:
+    row = PLAIN.encode(any_tokenizer, EXAMPLE, "the cat", ROOM)
+    text = f"Describe this. {EXAMPLE.source}\nSummary: the cat"
+    assert list(row.ids[:-1]) == any_tokenizer(text)["input_ids"]
+
+
+def test_the_prompt_alone_is_the_prompt_part_of_the_row(any_tokenizer: Any) -> None:
+    whole = PLAIN.encode(any_tokenizer, EXAMPLE, "the cat", ROOM)
+    prompt = PLAIN.encode(any_tokenizer, EXAMPLE, None, ROOM)
+    assert prompt.ids == whole.ids[: whole.target_start]
+    assert prompt.target_start == len(prompt.ids)
+
+
+def test_white_space_before_the_target_belongs_to_it(bpe: Any) -> None:
+    row = PLAIN.encode(bpe, EXAMPLE, "cat", ROOM)
+    assert bpe.decode(row.ids[row.target_start : -1]) == " cat"
+    assert bpe.decode(row.ids[: row.target_start]).endswith("Summary:")
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(source=words, target=words.filter(lambda text: text.strip()))
+def test_any_text_comes_back_from_a_byte_level_tokenizer(
+    bpe: Any, source: str, target: str
+) -> None:
+    row = PLAIN.encode(bpe, Example(source, (target,)), target, ROOM)
+    kwargs = {"clean_up_tokenization_spaces": False}
+    assert bpe.decode(row.ids[row.target_start : -1], **kwargs) == " " + target.strip()
+    prompt = bpe.decode(row.ids[: row.target_start], **kwargs)
+    assert prompt == f"Describe this. {source}\nSummary:"
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(source=words, over=st.integers(1, 60), end=st.sampled_from(["start", "end"]))
+def test_only_the_source_gives_way(any_tokenizer: Any, source: str, over: int, end: str) -> None:
+    template = replace(PLAIN, truncate=end)
+    example = Example(source, ("the cat",))
+    whole = template.encode(any_tokenizer, example, "the cat", ROOM)
+    room = len(whole.ids) - over
+    bare = Example("", ("the cat",))
+    try:
+        row = template.encode(any_tokenizer, example, "the cat", room)
+    except InputError as error:
+        assert "does not fit" in str(error)
+        frame = template.encode(any_tokenizer, bare, "the cat", ROOM)
+        # Tokens that straddle the source's edge are the template's as well, and stay.
+        assert room <= len(frame.ids) + 4
+        return
+    assert len(row.ids) <= room
+    assert row.dropped == len(whole.ids) - len(row.ids) >= over
+    assert row.ids[row.target_start :] == whole.ids[whole.target_start :]
+    kept = row.target_start
+    shared = next(
+        (i for i, (a, b) in enumerate(zip(whole.ids, row.ids, strict=False)) if a != b), kept
+    )
+    assert row.ids[shared:kept] == whole.ids[shared + row.dropped : whole.target_start]
+
+
+def test_the_named_end_of_the_source_is_cut(bpe: Any) -> None:
+    whole = PLAIN.encode(bpe, EXAMPLE, "cat", ROOM)
+    cut = {
+        end: bpe.decode(
+            replace(PLAIN, truncate=end).encode(bpe, EXAMPLE, "cat", len(whole.ids) - 6).ids
+        )
+        for end in ("start", "end")
+    }
+    assert "Describe this." in cut["start"] and "Describe this." in cut["end"]
+    assert "centre\nSummary: cat" in cut["start"] and "name : Blue" not in cut["start"]
+    assert "name : Blue" in cut["end"] and "centre" not in cut["end"]
+
+
+def test_a_character_is_never_cut_in_two(bpe: Any) -> None:
+    example = Example("😀😀😀😀😀😀", ("cat",))
+    length = len(PLAIN.encode(bpe, example, "cat", ROOM).ids)
+    for room in range(length - 20, length):
+        assert "�" not in bpe.decode(PLAIN.encode(bpe, example, "cat", room).ids)
+
+
+def test_a_source_can_be_held_to_a_number_of_tokens(bpe: Any) -> None:
+    template = Template("Describe this.\n{source}\nSummary: {target}")
+    row = replace(template, source_tokens=5).encode(bpe, EXAMPLE, "cat", ROOM)
+    whole = template.encode(bpe, EXAMPLE, "cat", ROOM)
+    source = len(bpe(EXAMPLE.source)["input_ids"])
+    assert row.dropped == source - 5
+    assert len(row.ids) == len(whole.ids) - row.dropped
+
+
+def test_a_row_that_cannot_fit_is_one_clear_error(bpe: Any) -> None:
+    with pytest.raises(InputError, match="does not fit.*leaves none of the 8"):
+        PLAIN.encode(bpe, EXAMPLE, "a cat on the mat.", 8)
+
+
+def test_pseudo_tokens_are_numbered_over_the_template(bpe: Any) -> None:
+    template = Template("{p:2}{source}{p:3} capital {p:1}{target}")
+    row = template.encode(bpe, EXAMPLE, "cat", ROOM)
+    assert [i for i in row.ids if i < 0] == [-1, -2, -3, -4, -5, -6]
+    assert template.pseudo_tokens == 6
+    text = bpe.decode([i for i in row.ids if i >= 0])
+    assert text == f"{EXAMPLE.source} capital cat<|endoftext|>"
+    assert row.ids[:2] == (-1, -2) and row.ids[row.target_start - 1] == -6
+
+
+def test_text_is_split_at_pseudo_tokens_only(any_tokenizer: Any) -> None:
+    """A piece after a pseudo token is written as the middle of a text, not as its beginning."""
+    middle = Template("name{p:1} : Blue{target}").encode(any_tokenizer, EXAMPLE, None, ROOM)
+    whole = any_tokenizer("name : Blue")["input_ids"]
+    assert [i for i in middle.ids if i >= 0] == whole
+
+
+def test_the_bos_stands_right_before_the_first_text() -> None:
+    from tests.tasks.tokenizers_for_tests import byte_level
+
+    tokenizer = byte_level(bos=True)
+    row = PLAIN.with_leading_prompt(3).encode(tokenizer, EXAMPLE, "cat", ROOM)
+    assert row.ids[:4] == (-1, -2, -3, tokenizer.bos_token_id)
+    assert row.ids.count(tokenizer.bos_token_id) == 1
+    without = PLAIN.encode(tokenizer, EXAMPLE, "cat", ROOM)
+    assert row.ids[3:] == without.ids
+
+
+def test_a_leading_prompt_moves_the_numbers_of_the_others() -> None:
+    template = Template("{p:2}{source}{target}").with_leading_prompt(3)
+    assert template.pseudo_tokens == 5
+    assert PLAIN.with_leading_prompt(0) == PLAIN
+
+
+def test_special_tokens_in_data_are_mere_text(bpe: Any) -> None:
+    example = Example("a <|endoftext|> b", ("it is <|endoftext|> here",))
+    row = PLAIN.encode(bpe, example, example.targets[0], ROOM)
+    assert row.ids.count(bpe.eos_token_id) == 1
+    assert bpe.decode(row.ids[row.target_start : -1]) == " it is <|endoftext|> here"
+
+
+def test_special_tokens_of_the_template_are_special(bpe: Any) -> None:
+    row = Template(" {source} {eos} {target}").encode(bpe, EXAMPLE, "cat", ROOM)
+    assert row.ids[row.target_start - 1] == bpe.eos_token_id
+    assert bpe.decode(row.ids[row.target_start : -1]) == " cat"
+    with pytest.raises(InputError, match="special token"):
+        Template("{source}{eos}{target}").encode(bpe, Example("<|endoftext|>", ("a",)), None, ROOM)
+
+
+def test_other_columns_and_braces(bpe: Any) -> None:
+    template = Template("{{json}} {q}: {source} {target}")
+    row = template.encode(bpe, EXAMPLE, "cat", ROOM)
+    assert bpe.decode(row.ids) == f"{{json}} where: {EXAMPLE.source} cat<|endoftext|>"
+    with pytest.raises(InputError, match=r'column \{qq\}.*Blue Spice.*Did you mean "q"'):
+        Template("{qq}{source}{target}").encode(bpe, EXAMPLE, "cat", ROOM)
+
+
+class Slow:
+    """A tokenizer without offsets."""
+
+    is_fast = False
+
+
+def test_tokenizers_that_lack_something() -> None:
+    from tests.tasks.tokenizers_for_tests import byte_level
+
+    with pytest.raises(InputError, match="Slow is a slow one.*use_fast"):
+        PLAIN.encode(Slow(), EXAMPLE, "cat", ROOM)
+    no_end = byte_level()
+    no_end.eos_token = None
+    with pytest.raises(InputError, match="no end-of-sequence token"):
+        PLAIN.encode(no_end, EXAMPLE, "cat", ROOM)
+    with pytest.raises(InputError, match=r"no beginning-of-sequence token.*\{eos\}"):
+        Template("{bos}{source}{target}").encode(byte_level(), EXAMPLE, "cat", ROOM)
+    with pytest.raises(InputError, match="nothing before the target"):
+        Template("{source}{target}").encode(byte_level(), Example("", ("a",)), "a", ROOM)
