@@ -12,7 +12,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
@@ -127,7 +127,7 @@ class Edits:
         return max((_plain_length(edits) for edits in self.attention.values()), default=0)
 
     def lowest_block(self, shape: ModelShape) -> int:
-        """Below this block the model is the frozen one; `shape.layers` where only the head changes."""
+        """Below this block the model is the frozen one; `shape.layers`: only the head changes."""
         if self.embeddings is not None:
             return 0
         names = [*self.linear, *self.weights]
@@ -149,7 +149,7 @@ class Edits:
         Raises:
             InputError: both change the same linear, sublayer, weight, text or embeddings.
         """
-        merged = {
+        merged: dict[str, Any] = {
             f.name: _merge(f.name, getattr(self, f.name), getattr(other, f.name))
             for f in fields(self)
         }
@@ -185,7 +185,7 @@ def _merge(site: str, first: object, second: object) -> object:
 def map_tensors(edits: Edits, change: Callable[[torch.Tensor], torch.Tensor]) -> Edits:
     """Apply `change` to every tensor of the edits, at whatever depth."""
 
-    def walk(value: object) -> object:
+    def walk(value: Any) -> Any:
         if isinstance(value, torch.Tensor):
             return change(value)
         if isinstance(value, Mapping):

@@ -20,7 +20,7 @@ _TOKENS_A_BATCH = 2048
 
 
 def training_row(encoded: Encoded, owner: int = 0) -> Row:
-    """The row whose kept logits predict the target and its end; the end itself is never an input."""
+    """The row whose kept logits predict the target and its end; the end is never an input."""
     return Row(encoded.ids[:-1], owner, encoded.target_start - 1)
 
 

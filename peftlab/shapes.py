@@ -20,8 +20,9 @@ ROLES = ("q", "k", "v", "o", "gate", "up", "down")
 # The last part of a linear's path -> its role. `c_proj` and `dense` depend on the parent.
 _ROLE_BY_NAME = {
     "q_proj": ("q",), "k_proj": ("k",), "v_proj": ("v",), "o_proj": ("o",), "out_proj": ("o",),
-    "gate_proj": ("gate",), "up_proj": ("up",), "down_proj": ("down",), "fc1": ("up",), "fc2": ("down",),
-    "c_fc": ("up",), "dense_h_to_4h": ("up",), "dense_4h_to_h": ("down",),
+    "gate_proj": ("gate",), "up_proj": ("up",), "down_proj": ("down",),
+    "fc1": ("up",), "fc2": ("down",), "c_fc": ("up",),
+    "dense_h_to_4h": ("up",), "dense_4h_to_h": ("down",),
     "c_attn": ("q", "k", "v"), "qkv_proj": ("q", "k", "v"), "query_key_value": ("q", "k", "v"),
     "gate_up_proj": ("gate", "up"), "dense": ("o",),
 }  # fmt: skip
@@ -32,7 +33,7 @@ Rows = tuple[tuple[int, int], ...]  # half-open ranges of output rows
 
 @dataclass(frozen=True)
 class Linear:
-    """One linear map inside a block: `path` is its module's name, `parts` the output rows by role."""
+    """One linear map of a block: `path` is its module's name, `parts` the output rows by role."""
 
     path: str
     block: int
@@ -93,7 +94,7 @@ class ModelShape:
     def read(
         cls, config: Mapping[str, Any], parameters: Mapping[str, tuple[int, ...]]
     ) -> ModelShape:
-        """From a transformers configuration (as a dict) and every parameter's shape, tied ones once."""
+        """From a transformers configuration (a dict) and all parameters' shapes, tied ones once."""
 
         def first(*names: str) -> Any:
             return next((config[n] for n in names if config.get(n) is not None), None)

@@ -38,7 +38,8 @@ _EXTRA: dict[str, dict[str, Any]] = {
     "gptj": {"rotary_dim": 4},
 }
 REQUIRED = (
-    "gpt2", "llama", "mistral", "qwen2", "qwen3", "gemma3_text", "phi3", "opt", "gpt_neox", "olmo2", "smollm3",
+    "gpt2", "llama", "mistral", "qwen2", "qwen3", "gemma3_text", "phi3", "opt", "gpt_neox",
+    "olmo2", "smollm3",
 )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -75,6 +75,7 @@ class Batch:
         collected: where not None, every block's own keys and values [H_kv, N, hd] are put here.
         stop_at_attention: the first attention call leaves the forward with its keys and values.
         attention_input: (block, [1, N, D]) that the block's attention module gets for its input.
+        step_plan: the attention site's own note of which rows have one new token.
         masks: masks of rows that do not see themselves causally alone, shared by all blocks.
     """
 
@@ -95,6 +96,7 @@ class Batch:
     collected: dict[int, tuple[torch.Tensor, torch.Tensor]] | None = None
     stop_at_attention: bool = False
     attention_input: tuple[int, torch.Tensor] | None = None
+    step_plan: Any = None
     masks: dict[tuple[int, int, int | None], torch.Tensor] = field(default_factory=dict)
     linear: dict[str, list[tuple[int, LinearEdit]]] = field(init=False)
     sublayer: dict[tuple[int, Sublayer], list[tuple[int, Bottleneck]]] = field(init=False)
@@ -236,7 +238,8 @@ class _Packer:
         have, lowest = 0 if vectors is None else len(vectors), min(row.ids)
         if -lowest > have:
             raise InputError(
-                f"the row's text has pseudo token {-lowest}, but its adaptation brings {have} vectors"
+                f"the row's text has pseudo token {-lowest}, but its adaptation brings {have} "
+                "vectors"
             )
 
 

@@ -1,4 +1,4 @@
-"""What works on this model family: checked at load on a few random rows, since some failures are silent.
+"""What works on this model family: checked at load on random rows, since some failures are silent.
 
 The oracle is the plain model with transformers' own eager attention, one row at a time, before
 anything is overridden.
@@ -91,14 +91,14 @@ def check(lm: FrozenLM, expected: Reference) -> Conformance:
         if len(batch.collected) != lm.shape.layers:
             raise UnsupportedModel(
                 f"{lm.shape.family} calls our attention function in {len(batch.collected)} of "
-                f"{lm.shape.layers} blocks: it does not use transformers' AttentionInterface, so prefixes "
-                "and packed rows would silently be ignored"
+                f"{lm.shape.layers} blocks: it does not use transformers' AttentionInterface, so "
+                "prefixes and packed rows would silently be ignored"
             )
         gap = _difference(batch.split_kept(logits), expected.logits)
         if gap > _tolerance(lm):
             raise UnsupportedModel(
-                f"{lm.shape.family}: packed rows differ from separate ones by {gap:.1e}; their logits "
-                "depend on their neighbours"
+                f"{lm.shape.family}: packed rows differ from separate ones by {gap:.1e}; their "
+                "logits depend on their neighbours"
             )
         probe = _Probe(lm, expected)
         found = {site: _reason(getattr(probe, site)) for site in SITES}

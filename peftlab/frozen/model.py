@@ -189,7 +189,7 @@ class FrozenLM(torch.nn.Module):
         rope = getattr(self.model.config, "rope_parameters", None) or {}
         original = rope.get("original_max_position_embeddings")
         if rope.get("rope_type") in _LENGTH_DEPENDENT_ROPE and original and longest > original:
-            # These take the longest position of the whole pack, so a long row would move its neighbours.
+            # These take the longest position of the pack: a long row would move its neighbours.
             raise InputError(
                 f"{rope['rope_type']} rotary scaling makes rows beyond {original} tokens change "
                 f"their neighbours; got a row of {longest}"
@@ -197,7 +197,7 @@ class FrozenLM(torch.nn.Module):
 
 
 def _open_sites(model: PreTrainedModel, shape: ModelShape) -> dict[str, str]:
-    """Override the forwards of blocks, sublayers and leaves; returns the sublayers that are missing."""
+    """Override the forwards of blocks, sublayers and leaves; returns what is missing, and why."""
     name_of = {id(parameter): name for name, parameter in model.named_parameters()}
     linears = {linear.path for linear in shape.linears}
     head = model.get_output_embeddings()

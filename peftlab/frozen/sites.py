@@ -195,10 +195,11 @@ def _row_dim(x: torch.Tensor) -> int:
 
 
 class _TokenAxis:
-    """Which axis of a leaf's input holds the packed tokens: [1, N, D], [N, D], [1, N, H, hd] or [1, H, N, hd].
+    """Which axis of a leaf's input holds the packed tokens.
 
-    Norms of heads see either of the last two. Where N happens to equal H the sizes do not tell, so
-    the answer is remembered from the calls where they do (the conformance check makes the first).
+    Inputs are [1, N, D] or [N, D]; norms of heads see [1, N, H, hd] or [1, H, N, hd]. Where N
+    happens to equal H the sizes do not tell, so the answer is remembered from the calls where they
+    do (the conformance check makes the first).
     """
 
     def __init__(self) -> None:
@@ -219,7 +220,7 @@ class _TokenAxis:
 
 
 def _with_parameters(module: torch.nn.Module, tensors: dict[str, torch.Tensor]) -> Forward:
-    """The module's class's forward on a stand-in that has other parameters; the module is untouched."""
+    """The class's forward on a stand-in with other parameters; the module is untouched."""
     twin = object.__new__(type(module))
     twin.__dict__.update(module.__dict__)
     twin.__dict__.pop("forward", None)

@@ -1,7 +1,7 @@
 """An adaptation: a method's result, ready for use, saved and loaded as a folder.
 
-The folder holds `adaptation.json` (method, settings, template, the base's fingerprint, plain values)
-and `adaptation.safetensors`. Nothing is pickled.
+The folder holds `adaptation.json` (method, settings, template, the base's fingerprint, plain
+values) and `adaptation.safetensors`. Nothing is pickled.
 """
 
 from __future__ import annotations
@@ -110,8 +110,8 @@ class Adaptation:
             ) from error
         except (SafetensorError, json.JSONDecodeError, UnicodeDecodeError) as error:
             raise InputError(
-                f"{folder} is damaged ({error}); a folder with adaptation.json and a safetensors file "
-                "was expected (pickled files are never loaded)"
+                f"{folder} is damaged ({error}); a folder with adaptation.json and a safetensors "
+                "file was expected (pickled files are never loaded)"
             ) from error
         if described.get("format") != _FORMAT:
             raise InputError(
@@ -128,4 +128,4 @@ class Adaptation:
 def _replace(path: Path, write: Any) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     write(temporary)
-    os.replace(temporary, path)
+    temporary.replace(path)

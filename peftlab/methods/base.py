@@ -30,7 +30,7 @@ class Count:
 
 @dataclass(frozen=True)
 class State:
-    """What an adaptation consists of: tensors, and plain JSON values (an instruction, exemplars)."""
+    """What an adaptation consists of: tensors, and plain JSON values (such as exemplars)."""
 
     tensors: Params = field(default_factory=dict)
     text: Mapping[str, Any] = field(default_factory=dict)
@@ -86,7 +86,7 @@ class Method(ABC):
         """Parameter groups for the optimiser: a dict with `params` (names) and `lr` each."""
         return [{"params": list(state.tensors), "lr": rate}]
 
-    def check(self, shape: ModelShape) -> None:
+    def check(self, shape: ModelShape) -> None:  # noqa: B027 - most settings fit any model
         """Refuse settings that do not fit the model.
 
         Raises:
@@ -113,7 +113,8 @@ class Method(ABC):
         if low == 0:
             least = replace(self, **{self.size: 1}).count(shape).stored / shape.size
             raise InputError(
-                f"share={share}: {self.name} with {self.size}=1 already stores {least:.4%} of the base"
+                f"share={share}: {self.name} with {self.size}=1 already stores {least:.4%} of the "
+                "base"
             )
         return replace(self, **{self.size: low})
 

@@ -2,10 +2,10 @@
 
 houlsby: after attention and after the feed-forward, GELU, layer norms trained too (Houlsby et al.
 2019, arXiv:1902.00751, section 2.1). pfeiffer: after the feed-forward only, ReLU (Pfeiffer et al.
-2021, arXiv:2005.00247). lin: after the feed-forward, with a layer norm of its own (Lin et al. 2020,
-arXiv:2004.03829). parallel: beside the feed-forward, scaled by 4 (He et al. 2022, arXiv:2110.04366).
-The up-projection starts at zero in all of them, so training starts exactly at the base; Houlsby's
-starts near zero.
+2021, arXiv:2005.00247). lin: after the feed-forward, with a layer norm of its own (Lin et al.
+2020, arXiv:2004.03829). parallel: beside the feed-forward, scaled by 4 (He et al. 2022,
+arXiv:2110.04366). The up-projection starts at zero in all of them, so training starts exactly at
+the base; Houlsby's own code starts near zero.
 """
 
 from __future__ import annotations

@@ -79,8 +79,10 @@ class Composed(Method):
         groups = []
         for i, (part, own) in enumerate(self._split(state)):
             scale = part.learning_rate / self.learning_rate
-            for group in part.groups(own, rate * scale):
-                groups.append({**group, "params": [f"{i}.{name}" for name in group["params"]]})
+            groups += [
+                {**group, "params": [f"{i}.{name}" for name in group["params"]]}
+                for group in part.groups(own, rate * scale)
+            ]
         return groups
 
     def _split(self, state: State) -> list[tuple[Method, State]]:

@@ -29,8 +29,8 @@ class HardPrompt(Method):
 
     Settings:
         instruction: none (bare template and cue), task (the task's own), or any text.
-        shots: how many training examples are shown. select: the same ones for every source, drawn by
-            seed, or the most similar of `pool` training examples.
+        shots: how many training examples are shown. select: the same ones for every source, drawn
+            by seed, or the most similar of `pool` training examples.
     """
 
     trains: ClassVar = False

@@ -1,7 +1,7 @@
 """IA3: keys, values and the feed-forward's inner activations rescaled by trained vectors.
 
-Liu et al. 2022, arXiv:2205.05638, section 3.3. As in PEFT a projection's whole output is scaled, its
-bias included.
+Liu et al. 2022, arXiv:2205.05638, section 3.3. As in PEFT a projection's whole output is scaled,
+its bias included.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ class Layers(ChosenWeights):
     Settings:
         blocks: block numbers (negative ones count from the top) and ranges as `2-5`.
         pattern: shell-style pattern of parameter names, for example `*.mlp.*`.
-        head: the output projection. Where it is tied to the embeddings, training it trains them too.
+        head: the output projection. Where it is tied to the embeddings, it trains them too.
         final_norm: the norm before the head.
         With nothing chosen, the middle block.
     """

@@ -1,9 +1,9 @@
 """LLaMA-Adapter: gated prompts inside the attention of the top blocks.
 
-Zhang et al. 2023, arXiv:2303.16199, section 3: each block's prompt is projected by its frozen W_k and
-W_v, attended with a softmax of its own, multiplied by a gate that starts at zero, and added before
-the output projection. The gate is one number a head through tanh, as in the official training code;
-PEFT's is one number a block without tanh (`gate=layer`, `tanh=false`).
+Zhang et al. 2023, arXiv:2303.16199, section 3: each block's prompt is projected by its frozen W_k
+and W_v, attended with a softmax of its own, multiplied by a gate that starts at zero, and added
+before the output projection. The gate is one number a head through tanh, as in the
+official training code; PEFT's is one number a block without tanh (`gate=layer`, `tanh=false`).
 """
 
 from __future__ import annotations

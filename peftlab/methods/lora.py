@@ -118,7 +118,7 @@ class LoRA(Method):
     def _edit(
         self, parts: list[Target], state: State, model: FrozenLM, dropout: Dropout | None
     ) -> LinearEdit:
-        """One edit of a linear, whatever number of its parts are changed: their ranks side by side."""
+        """One edit of a linear, however many of its parts change: their ranks side by side."""
         downs = [state.tensors[f"{part.name}.lora_A"] for part in parts]
         ups = [self.scaling * state.tensors[f"{part.name}.lora_B"] for part in parts]
         scale = None

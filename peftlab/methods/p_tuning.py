@@ -57,7 +57,7 @@ class PTuning(Method):
         fits_context(self.name, self.length, shape)
         if self.encoder == "lstm" and shape.hidden % 2:
             raise InputError(
-                f"p_tuning: an LSTM each way needs an even width, and this model's is {shape.hidden}"
+                f"p_tuning: an LSTM each way needs an even width; this model's is {shape.hidden}"
             )
         if self.pattern:
             from peftlab.tasks import Template

@@ -1,7 +1,7 @@
 """Methods from words: `lora:rank=4,prompt_tuning:length=5`, and from stored settings.
 
-A method is its registered name and settings; `a+b` composes two methods. Values of a tuple are joined
-by `+`: `lora:targets=q+k+v`. Types and choices are those of the method's dataclass fields.
+A method is its registered name and settings; `a+b` composes two methods. Values of a tuple are
+joined by `+`: `lora:targets=q+k+v`. Types and choices are those of the method's dataclass fields.
 """
 
 from __future__ import annotations
@@ -57,7 +57,8 @@ def build(name: str, settings: Mapping[str, Any]) -> Method:
         return Composed(parts=tuple(parts))
     if name not in REGISTRY:
         raise InputError(
-            f"unknown method {name!r}; there are {', '.join(sorted(REGISTRY))}.{nearest(name, REGISTRY)}"
+            f"unknown method {name!r}; there are {', '.join(sorted(REGISTRY))}."
+            f"{nearest(name, REGISTRY)}"
         )
     cls = REGISTRY[name]
     hints, known = get_type_hints(cls), {f.name for f in fields(cls)}
@@ -65,7 +66,8 @@ def build(name: str, settings: Mapping[str, Any]) -> Method:
     for key, value in settings.items():
         if key not in known:
             raise InputError(
-                f"{name} has no setting {key!r}; it has {', '.join(sorted(known)) or 'none'}.{nearest(key, known)}"
+                f"{name} has no setting {key!r}; it has {', '.join(sorted(known)) or 'none'}."
+                f"{nearest(key, known)}"
             )
         values[key] = _value(name, key, hints[key], value)
     return cls(**values)

@@ -1,7 +1,8 @@
-"""Prefix tuning: trained keys and values in every block.  Li & Liang 2021, arXiv:2101.00190, section 4.
+"""Prefix tuning: trained keys and values in every block.
 
-As in PEFT the prefix takes the positions 0…P−1 and the text starts at P. Keys and values are sized by
-the key/value heads, so grouped-query attention needs no special case.
+Li & Liang 2021, arXiv:2101.00190, section 4. As in PEFT the prefix takes the positions 0…P−1 and
+the text starts at P. Keys and values are sized by the key/value heads, so grouped-query
+attention needs no special case.
 """
 
 from __future__ import annotations
@@ -28,8 +29,9 @@ class PrefixTuning(Method):
     """`length` keys and values a block.
 
     Settings:
-        reparametrisation: none trains the keys and values themselves; mlp is the paper's Embedding →
-            Linear → Tanh → Linear with `hidden` units between, dropped after training (section 4.3).
+        reparametrisation: none trains the keys and values themselves; mlp is the paper's Embedding
+            → Linear → Tanh → Linear with `hidden` units between, dropped after training (section
+            4.3).
         initialisation: without the MLP, the keys and values that real tokens leave in the frozen
             model (section 7.4): of a text, sampled vocabulary or labels; or random. The MLP always
             starts from random embeddings, as in the paper's code.

@@ -1,7 +1,8 @@
-"""Prompt tuning: trained vectors before the input.  Lester et al. 2021, arXiv:2104.08691, section 2.
+"""Prompt tuning: trained vectors before the input.
 
-As in PEFT they come before the beginning-of-sequence token. They do not depend on the input, so
-the frozen model runs them once a batch and every row attends to what they left.
+Lester et al. 2021, arXiv:2104.08691, section 2. As in PEFT they come before the
+beginning-of-sequence token. They do not depend on the input, so the frozen model runs them once a
+batch and every row attends to what they left.
 """
 
 from __future__ import annotations
@@ -69,5 +70,6 @@ def fits_context(name: str, length: int, shape: ModelShape) -> None:
     """
     if length >= shape.context:
         raise InputError(
-            f"{name}: length={length} leaves no room for text in this model's context of {shape.context}"
+            f"{name}: length={length} leaves no room for text in this model's context of "
+            f"{shape.context}"
         )

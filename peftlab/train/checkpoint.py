@@ -64,7 +64,7 @@ def save(
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     contiguous = {n: t.detach().cpu().contiguous().clone() for n, t in tensors.items()}
     save_file(contiguous, temporary, metadata={"state": json.dumps(described)})
-    os.replace(temporary, path)
+    temporary.replace(path)
 
 
 @dataclass

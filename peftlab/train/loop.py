@@ -161,7 +161,8 @@ class _Run:
                     last_save = time.monotonic()
                 if stop:
                     raise Interrupted(
-                        f"stopped after step {self.progress.step} of {self.total}; the same command continues"
+                        f"stopped after step {self.progress.step} of {self.total}; the same "
+                        "command continues"
                     )
         self.progress.finished = True
         self._save()
@@ -193,7 +194,7 @@ class _Run:
         targets = torch.tensor(
             float(sum(len(r.ids) - r.target_start for r in rows)), device=self.model.device
         )
-        # The whole global batch's targets divide the sum: micro-batches and processes weigh by tokens.
+        # All targets of the global batch divide the sum: micro-batches weigh by their tokens.
         targets = accelerator.reduce(targets, "sum")
         total, tokens = torch.zeros((), device=self.model.device), 0
         for micro in range(0, len(rows), self.config.batch_size):

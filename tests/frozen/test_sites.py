@@ -1,4 +1,4 @@
-"""Rows packed with other owners' rows give what each row gives alone: logits and gradients, every site."""
+"""Rows packed with other owners' rows give what each gives alone, logits and gradients."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _owners(lm: FrozenLM) -> tuple[list[Edits], Maker]:
 
 
 def _rows(owners: list[Edits], seed: int = 0) -> list[Row]:
-    """Two rows an owner in shuffled order, the soft prompt first in one, in the middle of another."""
+    """Two rows an owner, in shuffled order, a soft prompt first and in the middle of the row."""
     generator = torch.Generator().manual_seed(seed)
     rows = []
     for owner in [*range(len(owners)), *reversed(range(len(owners)))]:
