@@ -1,4 +1,4 @@
-"""The attention site: rows attend to their owner's prefix, their shared segment, their past, themselves.
+"""The attention site: rows attend to their owner's prefix, shared segment, past and themselves.
 
 Registered with transformers as an attention function of its own, so masks, windows and caches are
 ours. Legend: H heads, Hkv key/value heads, hd head size, N packed tokens, T tokens of one row,
@@ -15,12 +15,12 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
 
 from peftlab.edits import KeysValues
-from peftlab.frozen.batch import Batch, current_batch
+from peftlab.frozen.batch import Batch, Segment, current_batch
 
 NAME = "peftlab"
 
 
-class Captured(Exception):  # noqa: N818 - control flow, not an error
+class Captured(Exception):
     """Leaves a model's forward with the keys and values [Hkv, N, hd] that reached attention."""
 
     def __init__(self, keys: torch.Tensor, values: torch.Tensor) -> None:
@@ -43,15 +43,15 @@ def attention(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    attention_mask: None,
+    attention_mask: None,  # noqa: ARG001 - transformers passes it
     scaling: float | None = None,
-    dropout: float = 0.0,
+    dropout: float = 0.0,  # noqa: ARG001
     sliding_window: int | None = None,
     softcap: float | None = None,
     s_aux: torch.Tensor | None = None,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Attention over packed rows: query [1, H, N, hd], key and value [1, Hkv, N, hd] -> [1, N, H, hd].
+    """Packed rows: query [1, H, N, hd], key and value [1, Hkv, N, hd] -> [1, N, H, hd].
 
     `dropout` is zero always, since the base runs in eval mode.
     """
@@ -108,38 +108,75 @@ def _attend_packed(
 def _attend_cached(
     batch: Batch, block: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, rule: _Rule
 ) -> torch.Tensor:
-    cache, segments = batch.cache, batch.segments
+    """Write every row's new keys and values into its slot, then attend to the slot."""
+    cache = batch.cache
     assert cache is not None
-    if len(segments) > 1 and all(segment.length == 1 for segment in segments):
-        return _step(batch, block, q, k, v, rule)
-    out = []
-    for segment in segments:
-        own = slice(segment.start, segment.start + segment.length)
-        cache.write(block, segment.slot, segment.past, k[:, own], v[:, own])
-        keys, values = cache.read(block, [segment.slot], segment.past + segment.length)
-        out.append(_row(batch, q[:, own], keys[0], values[0], rule))
-    return torch.cat(out, -2)
+    steps = [segment for segment in batch.segments if segment.length == 1]
+    out = torch.empty_like(q)
+    if steps:
+        plan = batch.step_plan or _StepPlan.make(steps, q.device)
+        batch.step_plan = plan
+        out[:, plan.tokens] = _step(batch, block, plan, q, k, v, rule)
+    for segment in batch.segments:
+        if segment.length > 1:
+            own = slice(segment.start, segment.start + segment.length)
+            cache.write(block, segment.slot, segment.past, k[:, own], v[:, own])
+            keys, values = cache.read(block, segment.slot, 1, segment.past + segment.length)
+            out[:, own] = _row(batch, q[:, own], keys[0], values[0], rule)
+    return out
+
+
+@dataclass(frozen=True)
+class _StepPlan:
+    """Rows that have one new token each, in the order of their slots; made once for all blocks.
+
+    Slots between the first and the last that have no such row are attended to and thrown away: the
+    cache is then read in place, and callers keep their slots side by side.
+    """
+
+    tokens: torch.Tensor  # [R], where the rows' tokens lie in the pack
+    slots: torch.Tensor  # [R]
+    past: torch.Tensor  # [R]
+    first: int
+    span: int
+    longest: int
+
+    @classmethod
+    def make(cls, steps: list[Segment], device: torch.device) -> _StepPlan:
+        ordered = sorted(steps, key=lambda segment: segment.slot)
+        first, last = ordered[0].slot, ordered[-1].slot
+        columns = [[s.start for s in ordered], [s.slot for s in ordered], [s.past for s in ordered]]
+        tokens, slots, past = torch.tensor(columns, device=device)
+        longest = max(segment.past for segment in ordered) + 1
+        return cls(tokens, slots, past, first, last - first + 1, longest)
 
 
 def _step(
-    batch: Batch, block: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, rule: _Rule
+    batch: Batch,
+    block: int,
+    plan: _StepPlan,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    rule: _Rule,
 ) -> torch.Tensor:
-    """One new token for each of R rows in one call: q [H, R, hd], k and v [Hkv, R, hd]."""
-    cache, segments = batch.cache, batch.segments
+    """One new token for each of R rows: q [H, N, hd], k and v [Hkv, N, hd] -> [H, R, hd]."""
+    cache = batch.cache
     assert cache is not None
-    slots, past = [s.slot for s in segments], batch.positions
-    cache.write_step(block, torch.tensor(slots, device=q.device), past, k, v)
-    longest = max(segment.past for segment in segments) + 1
-    keys, values = cache.read(block, slots, longest)
-    key = (0, longest, rule.window)
+    cache.write_step(block, plan.slots, plan.past, k[:, plan.tokens], v[:, plan.tokens])
+    keys, values = cache.read(block, plan.first, plan.span, plan.longest)
+    key = (0, plan.longest, rule.window)
     if key not in batch.masks:
-        place = torch.arange(longest, device=q.device)
+        place = torch.arange(plan.longest, device=q.device)
+        past = plan.past.new_zeros(plan.span).index_copy(0, plan.slots - plan.first, plan.past)
         seen = place <= past[:, None]
         if rule.window is not None:
             seen &= place > past[:, None] - rule.window
         batch.masks[key] = seen[:, None, None]
-    out = _scores(q.transpose(0, 1).unsqueeze(2), keys, values, batch.masks[key], False, rule)
-    return out.squeeze(2).transpose(0, 1)
+    queries = q.new_zeros(plan.span, q.shape[0], 1, q.shape[-1])
+    queries[plan.slots - plan.first, :, 0] = q[:, plan.tokens].transpose(0, 1)
+    out = _scores(queries, keys, values, batch.masks[key], False, rule)
+    return out[plan.slots - plan.first, :, 0].transpose(0, 1)
 
 
 def _row(

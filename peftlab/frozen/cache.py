@@ -6,8 +6,6 @@ tokens into place, and rows join, leave and move by slot.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 
 from peftlab.errors import InputError
@@ -50,35 +48,30 @@ class KeyValueCache:
         keys: torch.Tensor,
         values: torch.Tensor,
     ) -> None:
-        """One new position for each of R rows: slots [R], past [R], keys and values [H_kv, R, hd]."""
+        """One new position a row: slots [R], past [R], keys and values [H_kv, R, hd]."""
         self._reserve(block, keys, values)
         self.keys[block][slots, :, past] = keys.transpose(0, 1).to(self.keys[block].dtype)
         self.values[block][slots, :, past] = values.transpose(0, 1).to(self.values[block].dtype)
 
     def read(
-        self, block: int, slots: Sequence[int], length: int
+        self, block: int, slot: int, count: int, length: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The first `length` positions of these slots: two tensors [R, H_kv, length, hd].
+        """Views of `count` slots' first `length` positions: two tensors [count, H_kv, length, hd]."""
+        chosen = slice(slot, slot + count)
+        return self.keys[block][chosen, :, :length], self.values[block][chosen, :, :length]
 
-        A view where the slots are consecutive, else a copy.
-        """
-        keys, values = self.keys[block], self.values[block]
-        if list(slots) == list(range(slots[0], slots[0] + len(slots))):
-            chosen = slice(slots[0], slots[0] + len(slots))
-            return keys[chosen, :, :length], values[chosen, :, :length]
-        index = torch.tensor(slots, device=keys.device)
-        return keys[:, :, :length].index_select(0, index), values[:, :, :length].index_select(
-            0, index
-        )
+    def move(self, source: int, target: int, length: int) -> None:
+        """Copy the first `length` positions of one slot to another."""
+        for tensor in (*self.keys.values(), *self.values.values()):
+            tensor[target, :, :length] = tensor[source, :, :length]
 
-    def move(self, sources: Sequence[int], length: int) -> None:
-        """Make slot i hold what slot `sources[i]` held, for i below len(sources)."""
-        if list(sources) == list(range(len(sources))):
+    def reorder(self, sources: list[int], length: int) -> None:
+        """Let slot i hold what slot `sources[i]` held, for every i below len(sources)."""
+        if sources == list(range(len(sources))):
             return
-        for store in (self.keys, self.values):
-            for tensor in store.values():
-                index = torch.tensor(sources, device=tensor.device)
-                tensor[: len(sources), :, :length] = tensor[:, :, :length].index_select(0, index)
+        for tensor in (*self.keys.values(), *self.values.values()):
+            index = torch.tensor(sources, device=tensor.device)
+            tensor[: len(sources), :, :length] = tensor[:, :, :length].index_select(0, index)
 
     def _reserve(self, block: int, keys: torch.Tensor, values: torch.Tensor) -> None:
         if block not in self.keys:

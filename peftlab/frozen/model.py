@@ -37,7 +37,6 @@ class FrozenLM(torch.nn.Module):
     Attributes:
         model: the plain transformers model, in eval mode, without gradients, weights untouched. In
             eval mode no frozen block drops anything out; methods have a dropout of their own.
-        tokenizer: its tokenizer, or None for a model without one.
         shape: sizes, parameter names and linear roles.
         conformance: which sites work on this family, and why one does not.
 
@@ -53,7 +52,7 @@ class FrozenLM(torch.nn.Module):
     ) -> None:
         super().__init__()
         self.model = model.eval().requires_grad_(False)
-        self.tokenizer, self.name = tokenizer, name
+        self._tokenizer, self.name = tokenizer, name
         self.shape = ModelShape.read(
             model.config.to_dict(), {n: tuple(p.shape) for n, p in model.named_parameters()}
         )
@@ -87,6 +86,19 @@ class FrozenLM(torch.nn.Module):
                 "config.json, model.safetensors and tokenizer.json."
             ) from error
         return cls(model.to(device), tokenizer, path)
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The model's tokenizer.
+
+        Raises:
+            InputError: it came without one.
+        """
+        if self._tokenizer is None:
+            raise InputError(
+                f"{self.name} has no tokenizer: put its tokenizer.json into the model's folder"
+            )
+        return self._tokenizer
 
     @property
     def device(self) -> torch.device:

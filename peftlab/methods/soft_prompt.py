@@ -29,8 +29,6 @@ def start_ids(
     """
     if start == "vocabulary":
         return _sampled(length, model, rng)
-    if model.tokenizer is None:
-        raise InputError(f"initialisation={start} needs a tokenizer, and {model.name} has none")
     if start == "labels":
         if not task.labels:
             raise InputError(
@@ -57,7 +55,6 @@ def start_vectors(
 
 
 def _tokens(model: FrozenLM, text: str) -> list[int]:
-    assert model.tokenizer is not None
     ids: list[int] = model.tokenizer.encode(text, add_special_tokens=False)
     if not ids:
         raise InputError(f"the text {text!r} has no tokens to start a prompt from")

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from peftlab.edits import Edits
-from peftlab.errors import InputError, PeftlabError
+from peftlab.errors import PeftlabError
 from peftlab.frozen.batch import pack
 from peftlab.loss import mean_loss, token_losses, training_row
 from peftlab.methods.adaptation import Adaptation
@@ -113,8 +113,6 @@ class _Run:
     def __post_init__(self) -> None:
         template = self.method.template(self.task.template, self.state)
         tokenizer = self.model.tokenizer
-        if tokenizer is None:
-            raise InputError(f"{self.model.name} has no tokenizer, and training needs one")
         device = self.model.device
         self.parameters = {
             name: torch.nn.Parameter(tensor.to(device))

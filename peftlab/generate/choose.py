@@ -1,0 +1,74 @@
+"""Choosing the next token: greedy, or sampling with transformers' own warpers.
+
+A row's draws come from a generator of its own, so they do not depend on who else is in the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from transformers import (
+    LogitsProcessorList,
+    NoRepeatNGramLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from peftlab.tasks import Decoding
+
+
+class Chooser:
+    """Turns logits into next tokens under one decoding setting."""
+
+    def __init__(self, decoding: Decoding) -> None:
+        self.decoding = decoding
+        self._warpers = LogitsProcessorList()
+        if decoding.sample:
+            if decoding.temperature != 1.0:
+                self._warpers.append(TemperatureLogitsWarper(decoding.temperature))
+            if decoding.top_k:
+                self._warpers.append(TopKLogitsWarper(decoding.top_k))
+            if decoding.top_p < 1.0:
+                self._warpers.append(TopPLogitsWarper(decoding.top_p))
+        size = decoding.no_repeat_ngram
+        self._no_repeat = NoRepeatNGramLogitsProcessor(size) if size else None
+
+    def restrict(
+        self,
+        logits: torch.Tensor,
+        tokens: Sequence[Sequence[int]],
+        ends: Sequence[int],
+        least: Sequence[int],
+    ) -> torch.Tensor:
+        """Forbid repeated n-grams and ends that come too early.
+
+        Args:
+            logits: [R, V]. tokens: what each row has produced. ends: each row's end token.
+            least: how many tokens each row must produce before its end.
+        """
+        early = [i for i, made in enumerate(tokens) if len(made) < least[i]]
+        if not early and self._no_repeat is None:
+            return logits
+        logits = logits.clone()
+        for i in early:
+            logits[i, ends[i]] = float("-inf")
+        if self._no_repeat is not None:
+            for i, made in enumerate(tokens):
+                if made:
+                    ids = torch.tensor([made], device=logits.device)
+                    logits[i : i + 1] = self._no_repeat(ids, logits[i : i + 1])
+        return logits
+
+    def next(self, logits: torch.Tensor, generators: Sequence[torch.Generator]) -> list[int]:
+        """One token a row from [R, V]."""
+        if not self.decoding.sample:
+            greedy: list[int] = logits.argmax(-1).tolist()
+            return greedy
+        scores = self._warpers(torch.empty(len(logits), 0, dtype=torch.long), logits.float())
+        chances = scores.softmax(-1).cpu()
+        return [
+            int(torch.multinomial(row, 1, generator=own))
+            for row, own in zip(chances, generators, strict=True)
+        ]

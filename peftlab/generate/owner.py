@@ -1,0 +1,58 @@
+"""An adaptation made ready for decoding: what its rows start with is computed once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from peftlab.edits import Edits, KeysValues
+from peftlab.frozen.model import FrozenLM
+
+# A common start of ordinary text is worth keys and values of its own from this many tokens on.
+_WORTH_KEEPING = 16
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Edits whose rows start without their first `lead` tokens.
+
+    Attributes:
+        edits: with everything that comes before a row among the plain keys and values.
+        lead: the tokens that rows of this owner no longer have.
+        prefix: by block, what is written into a row's slot of the cache before it begins.
+    """
+
+    edits: Edits
+    lead: tuple[int, ...]
+    prefix: dict[int, KeysValues]
+
+    @property
+    def prefix_length(self) -> int:
+        """Positions of a slot that the prefix takes."""
+        return self.edits.prefix_length
+
+
+@torch.no_grad()
+def prepare(model: FrozenLM, edits: Edits, prompts: Sequence[Sequence[int]]) -> Owner:
+    """Run what all prompts have in common at their start through the model once.
+
+    Exact: keys and values of a token do not depend on what follows it.
+    """
+    lead = tuple(common_lead(prompts))
+    ready = model.with_lead(edits, lead)
+    prefix = {
+        block: kv for block, several in ready.attention.items() for kv in several if kv.gate is None
+    }
+    return Owner(ready, lead, prefix)
+
+
+def common_lead(prompts: Sequence[Sequence[int]]) -> Sequence[int]:
+    """The pseudo tokens at the start, or all that the prompts share where that is long."""
+    first = prompts[0]
+    limit = min(len(prompt) for prompt in prompts) - 1
+    shared = next((i for i in range(limit) if any(p[i] != first[i] for p in prompts)), limit)
+    pseudo = next((i for i in range(limit) if first[i] >= 0), limit)
+    worth = len(prompts) > 1 and shared >= _WORTH_KEEPING
+    return first[: shared if worth else min(pseudo, shared)]

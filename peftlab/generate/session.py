@@ -1,0 +1,120 @@
+"""A running batch: rows join with their prompt, advance by a token a step, and leave when done.
+
+Slots of live rows are always 0…R−1: a row that leaves gives its slot to the last one, so the cache
+is read in place and finished rows cost nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+
+import torch
+
+from peftlab.errors import InputError
+from peftlab.frozen.batch import Row, pack
+from peftlab.frozen.cache import KeyValueCache
+from peftlab.frozen.model import FrozenLM
+from peftlab.generate.owner import Owner
+
+_PREFILL_TOKENS = 2048
+
+
+@dataclass(eq=False)
+class Sequence_:  # noqa: N801 - `Sequence` is taken
+    """One row of a session: its owner, its prompt without the owner's lead, what it has produced."""
+
+    owner: Owner
+    prompt: Sequence[int]
+    tokens: list[int] = field(default_factory=list)
+    slot: int = -1
+    past: int = 0
+
+    @property
+    def length(self) -> int:
+        """Positions that its prompt takes in the cache."""
+        return self.owner.prefix_length + len(self.prompt)
+
+
+class Session:
+    """Rows of any adaptations decoding together.
+
+    Args:
+        slots: most rows at a time. capacity: most positions of a row, prefix and output included.
+    """
+
+    def __init__(self, model: FrozenLM, slots: int, capacity: int) -> None:
+        self.model, self.slots = model, slots
+        self.cache = KeyValueCache(slots, capacity)
+        self.live: list[Sequence_] = []
+
+    @property
+    def free(self) -> int:
+        """How many rows can join now."""
+        return self.slots - len(self.live)
+
+    @torch.no_grad()
+    def join(self, rows: Sequence[Sequence_]) -> torch.Tensor:
+        """Take rows in; returns the logits [R, V] of the token that follows each one's prompt.
+
+        Raises:
+            InputError: more rows than free slots, or a row that exceeds the capacity.
+        """
+        if len(rows) > self.free:
+            raise InputError(f"{len(rows)} rows want to join, but only {self.free} slots are free")
+        for row in rows:
+            if row.length > self.cache.capacity:
+                raise InputError(
+                    f"a prompt of {row.length} positions exceeds a slot's {self.cache.capacity}"
+                )
+            row.slot, row.past = len(self.live), row.owner.prefix_length
+            self.live.append(row)
+            for block, kv in row.owner.prefix.items():
+                self.cache.write(block, row.slot, 0, kv.keys, kv.values)
+        parts = [self._forward(chunk, [row.prompt for row in chunk]) for chunk in _chunks(rows)]
+        return torch.cat(parts)
+
+    @torch.no_grad()
+    def step(self, rows: Sequence[Sequence_]) -> torch.Tensor:
+        """Feed each row its last token; returns the logits [R, V] of the next."""
+        return self._forward(rows, [[row.tokens[-1]] for row in rows])
+
+    def leave(self, row: Sequence_) -> None:
+        """Free a row's slot; the last row moves into it."""
+        last = self.live.pop()
+        if last is not row:
+            self.cache.move(last.slot, row.slot, last.past)
+            last.slot = row.slot
+            self.live[row.slot] = last
+
+    def reorder(self, rows: Sequence[Sequence_], sources: Sequence[int]) -> None:
+        """Let row i continue from what row `sources[i]` of all live rows has read (beam search)."""
+        longest = max(row.past for row in rows)
+        self.cache.reorder(list(sources), longest)
+
+    def _forward(self, rows: Sequence[Sequence_], inputs: Sequence[Sequence[int]]) -> torch.Tensor:
+        owners = list({id(row.owner): row.owner for row in rows}.values())
+        index = {id(owner): i for i, owner in enumerate(owners)}
+        packed = pack(
+            [
+                Row(ids, index[id(row.owner)], -1, row.slot, row.past)
+                for row, ids in zip(rows, inputs, strict=True)
+            ],
+            [owner.edits for owner in owners],
+            device=self.model.device,
+            cache=self.cache,
+        )
+        logits = self.model(packed)
+        for row, ids in zip(rows, inputs, strict=True):
+            row.past += len(ids)
+        return torch.cat(packed.split_kept(logits))
+
+
+def _chunks(rows: Sequence[Sequence_]) -> list[list[Sequence_]]:
+    """Runs of rows with at most the tokens of one prefill."""
+    total, numbered = 0, []
+    for row in rows:
+        total += len(row.prompt)
+        numbered.append((total // _PREFILL_TOKENS, row))
+    return [[row for _, row in group] for _, group in groupby(numbered, key=lambda pair: pair[0])]
