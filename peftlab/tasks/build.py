@@ -9,14 +9,16 @@ from typing import Literal
 
 from peftlab.errors import InputError
 from peftlab.tasks import columns as column_room
+from peftlab.tasks.columns import RowReader
 from peftlab.tasks.example import Example
 from peftlab.tasks.files import Table
 from peftlab.tasks.markup import escape
 from peftlab.tasks.options import Options
+from peftlab.tasks.rows import Reader, StoredRows, source_hashes, take
 from peftlab.tasks.task import Decoding, Provenance, Task, fingerprint, limit_pairs
 from peftlab.tasks.template import Template
 
-Splits = dict[str, list[Example]]
+Splits = dict[str, Sequence[Example]]
 
 USUAL_METRICS = ("rouge1", "rouge2", "rougeL")
 LABEL_METRICS = ("accuracy", "macro_f1")
@@ -79,9 +81,8 @@ def from_tables(
     notes = [f"Columns: {chosen} ({'guessed' if chosen.guessed else 'given'})."]
     splits: Splits = {}
     for split, table in tables.items():
-        rows = column_room.examples(table, chosen, extra, classes, options.drop_blank)
-        if len(rows) < len(table.rows):
-            notes.append(f"{len(table.rows) - len(rows)} blank rows of {split} are left out.")
+        read = RowReader(table, chosen, extra, classes, options.drop_blank)
+        rows = read_rows(table, read, split, notes)
         splits[split] = column_room.group(rows)
         if len(splits[split]) < len(rows):
             notes.append(
@@ -89,6 +90,21 @@ def from_tables(
                 "source are joined, with all their targets."
             )
     return finish(settings, splits, options, notes)
+
+
+def read_rows(table: Table, read: Reader, split: str, notes: list[str]) -> Sequence[Example]:
+    """Return the examples of a table and note how many rows were left out.
+
+    Rows of a data set stay there; rows that are in memory anyway are made examples at once.
+    """
+    stored = StoredRows(table, read)
+    if not len(stored):
+        raise InputError(f"{table.name} has no row with both a source and a target.")
+    if stored.left_out:
+        notes.append(
+            f"{stored.left_out} rows of {split} are left out, for want of a source or a target."
+        )
+    return list(stored) if isinstance(table.rows, list) else stored
 
 
 def finish(
@@ -102,8 +118,8 @@ def finish(
     said = list(notes)
     _cut_missing(splits, options.seed, said)
     labels = _checked_labels(options.labels or settings.labels, splits)
-    seen = {row.source for row in splits["train"]}
-    duplicates = sum(row.source in seen for row in splits["test"])
+    seen = set(source_hashes(splits["train"]))
+    duplicates = sum(source in seen for source in source_hashes(splits["test"]))
     said.append(f"{duplicates} of {len(splits['test'])} test sources also stand in train.")
     new_tokens = options.max_new_tokens or settings.max_new_tokens
     if new_tokens is None:
@@ -167,8 +183,8 @@ def _cut_missing(splits: Splits, seed: int, notes: list[str]) -> None:
                 "cut one from. Give more rows, or a file for it."
             )
         chosen = set(random.Random(f"{seed}/{split}").sample(range(len(rows)), count))
-        splits[split] = [rows[i] for i in sorted(chosen)]
-        splits["train"] = [row for i, row in enumerate(rows) if i not in chosen]
+        splits[split] = take(rows, sorted(chosen))
+        splits["train"] = take(rows, (i for i in range(len(rows)) if i not in chosen))
         notes.append(f"There was no {split} split: {count} examples are cut from train by seed.")
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from peftlab.errors import InputError, nearest
 from peftlab.tasks.example import Example
 from peftlab.tasks.files import Table
+from peftlab.tasks.rows import source_hashes
 
 SOURCE_NAMES = (
     *("source", "src", "input", "article", "document", "dialogue", "dialog", "conversation"),
@@ -76,35 +77,34 @@ def _guess(table: Table, usual: Sequence[str], role: str, taken: tuple[str, ...]
     )
 
 
-def examples(
-    table: Table,
-    columns: Columns,
-    extra: Sequence[str] = (),
-    classes: Sequence[str] | None = None,
-    drop_blank: bool = False,
-) -> list[Example]:
-    """Return one example a row.
+@dataclass(frozen=True)
+class RowReader:
+    """Makes an example of a row.
 
     extra: further columns that the template names. classes: names of integer class labels.
     drop_blank: leave out rows whose source or target is empty, which are an error otherwise.
     """
-    found: list[Example] = []
-    for index, row in enumerate(table.rows):
-        place = table.place(index)
+
+    table: Table
+    columns: Columns
+    extra: Sequence[str] = ()
+    classes: Sequence[str] | None = None
+    drop_blank: bool = False
+
+    def __call__(self, index: int, row: Mapping[str, Any]) -> Example | None:
+        """Return the example of row `index` of the table, or None where it is left out."""
+        place, columns = self.table.place(index), self.columns
         source = "\n".join(filter(None, (text(row, name, place) for name in columns.source)))
-        targets = _targets(row, columns.target, place, classes)
+        targets = _targets(row, columns.target, place, self.classes)
         if not source.strip() or not all(target.strip() for target in targets):
-            if drop_blank:
-                continue
+            if self.drop_blank:
+                return None
             empty = columns.target if source.strip() else "+".join(columns.source)
             raise InputError(
                 f"{place}: the column {empty!r} is empty. Fill it, take the row out, or load with "
                 "drop_blank=True to leave such rows out."
             )
-        found.append(Example(source, targets, {name: text(row, name, place) for name in extra}))
-    if not found:
-        raise InputError(f"{table.name} has no row with both a source and a target.")
-    return found
+        return Example(source, targets, {name: text(row, name, place) for name in self.extra})
 
 
 def _value(row: Mapping[str, Any], name: str, place: str) -> Any:
@@ -150,18 +150,19 @@ def _targets(
     return tuple(checked(target, name, place) for target in value)
 
 
-def group(rows: Sequence[Example]) -> list[Example]:
+def group(rows: Sequence[Example]) -> Sequence[Example]:
     """Join rows of the same source (and the same other fields) into one with all their targets."""
+    hashes = source_hashes(rows)
+    if len(set(hashes)) == len(hashes):
+        return rows
     grouped: dict[tuple[str, tuple[tuple[str, str], ...]], list[Example]] = {}
     for row in rows:
         grouped.setdefault((row.source, tuple(sorted(row.fields.items()))), []).append(row)
-    return [
-        same[0]
-        if len(same) == 1
-        else Example(
-            same[0].source,
-            tuple(dict.fromkeys(target for row in same for target in row.targets)),
-            same[0].fields,
-        )
-        for same in grouped.values()
-    ]
+    return [_joined(same) for same in grouped.values()]
+
+
+def _joined(same: Sequence[Example]) -> Example:
+    if len(same) == 1:
+        return same[0]
+    targets = dict.fromkeys(target for row in same for target in row.targets)
+    return Example(same[0].source, tuple(targets), same[0].fields)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from peftlab.errors import InputError, nearest
 from peftlab.tasks import files, recipe, sources
-from peftlab.tasks.build import Settings, finish, from_tables
+from peftlab.tasks.build import Settings, Splits, finish, from_tables
 from peftlab.tasks.example import Example
 from peftlab.tasks.options import Options
 from peftlab.tasks.recipe_task import recipe_task
@@ -80,7 +80,7 @@ def _demo(name: str, options: Options) -> Task:
     from peftlab.demo.world import demo_tasks
 
     demo = demo_tasks()[name]
-    splits = {
+    splits: Splits = {
         split: [Example(source, tuple(targets)) for source, targets in demo.splits(split)]
         for split in SPLITS
     }

@@ -20,7 +20,8 @@ class Options:
     seed: of the drawn pairs and of splits that have to be cut.
     template: the text of the template. cue: the words before the target of the usual template.
     instruction: the request in words, for hard prompts.
-    columns: {"source": column or "column+column", "target": column}.
+    columns: {"source": column or "column+column", "target": column}; a recipe takes one source
+        column, and keeps its form.
     data: a folder or hub id to take a recipe's rows from, in the layout of its hub data set.
     chat: put rows into the tokenizer's chat template.
     config, revision: of a hub data set.

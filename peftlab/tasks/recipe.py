@@ -105,6 +105,8 @@ class Recipe(_Strict):
     def _has_rows(self) -> Recipe:
         if (self.hub is None) == (self.data is None):
             raise ValueError("exactly one of hub and data must be given")
+        if self.subsets is not None and self.group:
+            raise ValueError("subsets and group do not go together: a group may be in several")
         return self
 
 

@@ -3,43 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from peftlab.errors import InputError, nearest
 from peftlab.tasks import columns, sources
-from peftlab.tasks.build import Settings, finish
+from peftlab.tasks.build import Settings, finish, read_rows
 from peftlab.tasks.example import Example
 from peftlab.tasks.files import Table
 from peftlab.tasks.linearise import FORMS
 from peftlab.tasks.options import Options
-from peftlab.tasks.recipe import Recipe, Split, Where
+from peftlab.tasks.recipe import Recipe, Source, Split, Subsets, Target, Where
 from peftlab.tasks.task import Task
 from peftlab.tasks.template import Template
 
 
 def recipe_task(recipe: Recipe, options: Options, folder: Path | None = None) -> Task:
     """Return the task of `recipe`. folder: where the recipe is, to which its `data` is relative."""
-    if options.columns:
-        raise InputError(
-            f"The recipe {recipe.name} names its columns itself. To read other columns, copy the "
-            "recipe and change it, or load the data without the recipe."
-        )
+    recipe = _with_columns(recipe, options.columns or {})
     tables, kind, location = _tables(recipe, options, folder)
     extra = Template(options.template or recipe.template).markup.columns
-    splits: dict[str, list[Example]] = {}
+    drop_blank = options.drop_blank or recipe.drop_blank
+    splits: dict[str, Sequence[Example]] = {}
     notes: list[str] = []
     subsets: dict[str, tuple[int, ...]] = {}
     for name, table in tables.items():
         split: Split = name  # type: ignore[assignment]  # the keys are the three names
-        kept = _rows(recipe, split, table, extra, options.drop_blank or recipe.drop_blank, notes)
-        examples = [example for example, _ in kept]
+        kept = _keep(recipe, split, table)
+        rows = read_rows(kept, RecipeReader(recipe, split, kept, extra, drop_blank), split, notes)
         if kind == "hub":
-            _compare_size(recipe, split, len(examples), notes)
-        splits[split] = columns.group(examples) if recipe.group else examples
-        if split == "test":
-            subsets = _subsets(recipe, kept, splits[split])
+            _compare_size(recipe, split, len(rows), notes)
+        splits[split] = columns.group(rows) if recipe.group else rows
+        if split == "test" and recipe.subsets is not None:
+            subsets = _subsets(recipe.subsets, kept, splits[split])
     return finish(_settings(recipe, kind, location), splits, options, notes, subsets)
+
+
+def _with_columns(recipe: Recipe, given: Mapping[str, str]) -> Recipe:
+    """Return the recipe with the user's names of columns; forms and all else stay."""
+    changes: dict[str, Source | Target] = {}
+    if "source" in given:
+        changes["source"] = Source(column=given["source"], form=recipe.source.form)
+    if "target" in given:
+        changes["target"] = Target(column=given["target"])
+    return recipe.model_copy(update=changes)
 
 
 def _settings(recipe: Recipe, kind: str, location: str) -> Settings:
@@ -81,38 +89,68 @@ def _tables(
     return tables, "hub", hub.id
 
 
-def _rows(
-    recipe: Recipe,
-    split: Split,
-    table: Table,
-    extra: Sequence[str],
-    drop_blank: bool,
-    notes: list[str],
-) -> list[tuple[Example, str]]:
-    """Return every kept row as an example, with the value that decides its subset."""
-    kept: list[tuple[Example, str]] = []
-    blank = 0
-    for index, row in enumerate(table.rows):
-        place = table.place(index)
-        if not all(_holds(where, split, row, place) for where in recipe.keep):
-            continue
-        source, targets = _source(recipe, row, place), _targets(recipe, split, row, place)
-        if not source.strip() or not targets:
-            blank += 1
-            if not drop_blank:
-                raise InputError(
-                    f"{place}: the source or the target is empty. Take the row out, or load with "
-                    "drop_blank=True to leave such rows out."
-                )
-            continue
-        fields = {name: columns.text(row, name, place) for name in extra}
-        subset = str(_at(row, recipe.subsets.column, place)) if recipe.subsets else ""
-        kept.append((Example(source, targets, fields), subset))
-    if blank:
-        notes.append(f"{blank} rows of {split} without a source or a target are left out.")
+def _keep(recipe: Recipe, split: Split, table: Table) -> Table:
+    """Return the table without the rows that the recipe's conditions exclude."""
+    conditions = [where for where in recipe.keep if split in where.splits]
+    if not conditions:
+        return table
+    kept = [
+        row
+        for index, row in enumerate(table.rows)
+        if all(_holds(where, row, table.place(index)) for where in conditions)
+    ]
     if not kept:
-        raise InputError(f"{table.name} has no row that the recipe {recipe.name} can use.")
-    return kept
+        raise InputError(f"{table.name} has no row that the recipe {recipe.name} keeps.")
+    return replace(table, rows=kept, lines=None)
+
+
+@dataclass(frozen=True)
+class RecipeReader:
+    """Makes an example of a row as the recipe says. extra: columns that the template names."""
+
+    recipe: Recipe
+    split: Split
+    table: Table
+    extra: Sequence[str]
+    drop_blank: bool
+
+    def __call__(self, index: int, row: Mapping[str, Any]) -> Example | None:
+        """Return the example of row `index` of the table, or None where it is left out."""
+        place = self.table.place(index)
+        source = self._source(row, place)
+        targets = self._targets(row, place)
+        if not source.strip() or not targets:
+            if self.drop_blank:
+                return None
+            raise InputError(
+                f"{place}: the source or the target is empty. Take the row out, or load with "
+                "drop_blank=True to leave such rows out."
+            )
+        return Example(
+            source, targets, {name: columns.text(row, name, place) for name in self.extra}
+        )
+
+    def _source(self, row: Mapping[str, Any], place: str) -> str:
+        column, form = self.recipe.source.column, self.recipe.source.form
+        value = _at(row, column, place)
+        if value is None and self.drop_blank:
+            return ""
+        try:
+            return FORMS[form](value)
+        except (ValueError, TypeError, KeyError) as error:
+            raise InputError(
+                f'{place}: the column {column!r} is not what the form "{form}" expects: {error}.'
+            ) from error
+
+    def _targets(self, row: Mapping[str, Any], place: str) -> tuple[str, ...]:
+        column, where = self.recipe.target.column, self.recipe.target.where
+        value = _at(row, column, place)
+        texts = value if isinstance(value, list) else [value]
+        if where is not None and self.split in where.splits:
+            marks = _at(row, where.column, place)
+            texts = [text for text, mark in zip(texts, marks, strict=True) if mark in where.values]
+        named = (columns.checked(text, column, place) for text in texts if text)
+        return tuple(text for text in named if text.strip())
 
 
 def _at(row: Mapping[str, Any], path: str, place: str) -> Any:
@@ -131,32 +169,8 @@ def _at(row: Mapping[str, Any], path: str, place: str) -> Any:
     return value
 
 
-def _holds(where: Where, split: Split, row: Mapping[str, Any], place: str) -> bool:
-    return split not in where.splits or str(_at(row, where.column, place)) in where.values
-
-
-def _source(recipe: Recipe, row: Mapping[str, Any], place: str) -> str:
-    value = _at(row, recipe.source.column, place)
-    if value is None and recipe.drop_blank:
-        return ""
-    try:
-        return FORMS[recipe.source.form](value)
-    except (ValueError, TypeError, KeyError) as error:
-        raise InputError(
-            f"{place}: the column {recipe.source.column!r} is not what the form "
-            f'"{recipe.source.form}" expects: {error}.'
-        ) from error
-
-
-def _targets(recipe: Recipe, split: Split, row: Mapping[str, Any], place: str) -> tuple[str, ...]:
-    value = _at(row, recipe.target.column, place)
-    texts = value if isinstance(value, list) else [value]
-    where = recipe.target.where
-    if where is not None and split in where.splits:
-        marks = _at(row, where.column, place)
-        texts = [text for text, mark in zip(texts, marks, strict=True) if mark in where.values]
-    named = (columns.checked(text, recipe.target.column, place) for text in texts if text)
-    return tuple(text for text in named if text.strip())
+def _holds(where: Where, row: Mapping[str, Any], place: str) -> bool:
+    return str(_at(row, where.column, place)) in where.values
 
 
 def _compare_size(recipe: Recipe, split: Split, found: int, notes: list[str]) -> None:
@@ -165,16 +179,14 @@ def _compare_size(recipe: Recipe, split: Split, found: int, notes: list[str]) ->
         notes.append(f"{split} has {found} rows here; {published} are published.")
 
 
-def _subsets(
-    recipe: Recipe, kept: Sequence[tuple[Example, str]], test: Sequence[Example]
-) -> dict[str, tuple[int, ...]]:
-    if recipe.subsets is None:
-        return {}
-    values = [value for _, value in kept]
-    if recipe.group:
-        first = {example.source: value for example, value in reversed(kept)}
-        values = [first[example.source] for example in test]
+def _subsets(subsets: Subsets, table: Table, test: Sequence[Example]) -> dict[str, tuple[int, ...]]:
+    """Return the places in `test` that belong to each subset, by the column of its own rows."""
+    if len(test) != len(table.rows):
+        raise InputError(
+            f"{table.name} has rows without a source or a target, which subsets forbid."
+        )
+    values = [str(_at(row, subsets.column, table.name)) for row in table.rows]
     return {
         name: tuple(i for i, value in enumerate(values) if value in members)
-        for name, members in recipe.subsets.parts.items()
+        for name, members in subsets.parts.items()
     }

@@ -53,8 +53,8 @@ def describe(task: Task, tokenizer: Tokenizer, context: int) -> str:
         parts.append(
             f"Example {number} of train ({len(row.ids)} tokens):\n{marked(tokenizer, row)}"
         )
-    for split in SPLITS:
-        parts.append(_lengths_text(measure(task, tokenizer, context, split), context))
+    measured = (measure(task, tokenizer, context, split) for split in SPLITS)
+    parts.extend(_lengths_text(lengths, context) for lengths in measured)
     return "\n\n".join(parts) + "\n"
 
 
@@ -110,10 +110,7 @@ def measure(task: Task, tokenizer: Tokenizer, context: int, split: str) -> Lengt
 
     Rows beyond `MEASURED` are sampled.
     """
-    pairs = _measured_pairs(task, split)
-    rows = len(pairs)
-    if rows > MEASURED:
-        pairs = random.Random(0).sample(pairs, MEASURED)
+    rows, pairs = _drawn(task, split)
     prompts, targets, cut, dropped, misfits = [], [], 0, 0, 0
     for example, target in pairs:
         whole = task.template.encode(tokenizer, example, target, sys.maxsize)
@@ -133,11 +130,17 @@ def measure(task: Task, tokenizer: Tokenizer, context: int, split: str) -> Lengt
     return Lengths(split, rows, tuple(prompts), tuple(targets), cut, dropped, misfits)
 
 
-def _measured_pairs(task: Task, split: str) -> list[tuple[Example, str]]:
-    """Return the rows of training, or one prompt an example where outputs are generated."""
+def _drawn(task: Task, split: str) -> tuple[int, list[tuple[Example, str]]]:
+    """Return how many rows a split has, and those to measure.
+
+    In training every pair is a row; for generation every example is one prompt.
+    """
+    rows, pairs = task.split(split), task.pairs(split)
+    count = len(pairs) if split == "train" else len(rows)
+    chosen = sorted(random.Random(0).sample(range(count), min(count, MEASURED)))
     if split == "train":
-        return task.pairs(split)
-    return [(example, example.targets[0]) for example in task.split(split)]
+        return count, [pairs[index] for index in chosen]
+    return count, [(row, row.targets[0]) for row in (rows[index] for index in chosen)]
 
 
 def _lengths_text(lengths: Lengths, context: int) -> str:

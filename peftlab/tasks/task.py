@@ -11,6 +11,7 @@ from typing import Any
 
 from peftlab.errors import InputError, nearest
 from peftlab.tasks.example import Example
+from peftlab.tasks.rows import Pairs
 from peftlab.tasks.template import Template
 
 SPLITS = ("train", "validation", "test")
@@ -86,9 +87,9 @@ class Task:
         rows: Sequence[Example] = getattr(self, name)
         return rows
 
-    def pairs(self, split: str) -> list[tuple[Example, str]]:
+    def pairs(self, split: str) -> Pairs:
         """Return every (example, target) of a split: a row with several targets gives several."""
-        return [(row, target) for row in self.split(split) for target in row.targets]
+        return Pairs(self.split(split))
 
     def subset(self, name: str) -> Task:
         """Return this task with its test split narrowed to a named subset."""
@@ -145,10 +146,11 @@ def fingerprint(*splits: Sequence[Example]) -> str:
 
 def limit_pairs(rows: Sequence[Example], limit: int | None, seed: int) -> Sequence[Example]:
     """Return rows with `limit` (example, target) pairs in all, drawn by seed, order kept."""
-    places = [(i, j) for i, row in enumerate(rows) for j in range(len(row.targets))]
-    if limit is None or len(places) <= limit:
+    pairs = Pairs(rows)
+    if limit is None or len(pairs) <= limit:
         return rows
     kept: dict[int, list[str]] = {}
-    for i, j in sorted(random.Random(seed).sample(places, limit)):
-        kept.setdefault(i, []).append(rows[i].targets[j])
-    return [replace(rows[i], targets=tuple(targets)) for i, targets in kept.items()]
+    for index in sorted(random.Random(seed).sample(range(len(pairs)), limit)):
+        row, target = pairs.place(index)
+        kept.setdefault(row, []).append(rows[row].targets[target])
+    return [replace(rows[row], targets=tuple(targets)) for row, targets in kept.items()]

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from peftlab.errors import InputError
 from peftlab.tasks import Example, Template
+from tests.tasks.tokenizers_for_tests import byte_level
 
 ROOM = 10_000
 EXAMPLE = Example("name : Blue Spice | area : city centre", ("A coffee shop.",), {"q": "where"})
@@ -115,7 +116,7 @@ def test_a_source_can_be_held_to_a_number_of_tokens(bpe: Any) -> None:
 
 
 def test_a_row_that_cannot_fit_is_one_clear_error(bpe: Any) -> None:
-    with pytest.raises(InputError, match="does not fit.*leaves none of the 8"):
+    with pytest.raises(InputError, match=r"does not fit.*leaves none of the 8"):
         PLAIN.encode(bpe, EXAMPLE, "a cat on the mat.", 8)
 
 
@@ -137,8 +138,6 @@ def test_text_is_split_at_pseudo_tokens_only(any_tokenizer: Any) -> None:
 
 
 def test_the_bos_stands_right_before_the_first_text() -> None:
-    from tests.tasks.tokenizers_for_tests import byte_level
-
     tokenizer = byte_level(bos=True)
     row = PLAIN.with_leading_prompt(3).encode(tokenizer, EXAMPLE, "cat", ROOM)
     assert row.ids[:4] == (-1, -2, -3, tokenizer.bos_token_id)
@@ -164,7 +163,7 @@ def test_special_tokens_of_the_template_are_special(bpe: Any) -> None:
     row = Template(" {source} {eos} {target}").encode(bpe, EXAMPLE, "cat", ROOM)
     assert row.ids[row.target_start - 1] == bpe.eos_token_id
     assert bpe.decode(row.ids[row.target_start : -1]) == " cat"
-    with pytest.raises(InputError, match="special token"):
+    with pytest.raises(InputError, match=r"special token"):
         Template("{source}{eos}{target}").encode(bpe, Example("<|endoftext|>", ("a",)), None, ROOM)
 
 
@@ -183,15 +182,37 @@ class Slow:
 
 
 def test_tokenizers_that_lack_something() -> None:
-    from tests.tasks.tokenizers_for_tests import byte_level
-
-    with pytest.raises(InputError, match="Slow is a slow one.*use_fast"):
+    with pytest.raises(InputError, match=r"Slow is a slow one.*use_fast"):
         PLAIN.encode(Slow(), EXAMPLE, "cat", ROOM)
     no_end = byte_level()
     no_end.eos_token = None
-    with pytest.raises(InputError, match="no end-of-sequence token"):
+    with pytest.raises(InputError, match=r"no end-of-sequence token"):
         PLAIN.encode(no_end, EXAMPLE, "cat", ROOM)
     with pytest.raises(InputError, match=r"no beginning-of-sequence token.*\{eos\}"):
         Template("{bos}{source}{target}").encode(byte_level(), EXAMPLE, "cat", ROOM)
-    with pytest.raises(InputError, match="nothing before the target"):
+    with pytest.raises(InputError, match=r"nothing before the target"):
         Template("{source}{target}").encode(byte_level(), Example("", ("a",)), "a", ROOM)
+
+
+spaced = st.text(st.sampled_from(" \n\tab.😀é"), max_size=30)
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(source=spaced, over=st.integers(1, 40), end=st.sampled_from(["start", "end"]))
+@pytest.mark.parametrize("trim_offsets", [True, False])
+def test_white_space_of_the_template_never_gives_way(
+    trim_offsets: bool, source: str, over: int, end: str
+) -> None:
+    tokenizer = _TRIMMED[trim_offsets]
+    template = Template("Do it:  \n {source}  \n\nSummary: {target}", truncate=end)
+    example = Example(source, ("cat",))
+    room = len(template.encode(tokenizer, example, None, ROOM).ids) - over
+    try:
+        row = template.encode(tokenizer, example, None, room)
+    except InputError:
+        return
+    text = tokenizer.decode(row.ids, clean_up_tokenization_spaces=False)
+    assert text.startswith("Do it:  \n ") and text.endswith("  \n\nSummary:")
+
+
+_TRIMMED = {trim: byte_level(trim_offsets=trim) for trim in (True, False)}

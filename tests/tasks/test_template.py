@@ -51,11 +51,11 @@ def test_broken_templates_are_refused_with_the_reason(text: str, said: str) -> N
 
 
 def test_settings_out_of_range_are_refused() -> None:
-    with pytest.raises(InputError, match='"start" or "end"'):
+    with pytest.raises(InputError, match=r'"start" or "end"'):
         Template("{source}{target}", truncate="middle")  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="shots is 0"):
+    with pytest.raises(InputError, match=r"shots is 0"):
         Template("{source}{target}", shots=0)
-    with pytest.raises(InputError, match="has no {instruction}"):
+    with pytest.raises(InputError, match=r"has no {instruction}"):
         Template("{source}{target}", instruction="Do it.")
 
 
@@ -132,7 +132,7 @@ def test_a_template_survives_json(template: Template) -> None:
 
 
 def test_an_unknown_setting_of_a_stored_template_is_named() -> None:
-    with pytest.raises(InputError, match='no "trunkate".*Did you mean "truncate"'):
+    with pytest.raises(InputError, match=r'no "trunkate".*Did you mean "truncate"'):
         Template.from_dict({"text": "{source}{target}", "trunkate": "end"})
 
 
@@ -186,7 +186,7 @@ def test_only_the_source_gives_way_in_a_chat(chat_bpe: Any) -> None:
 
 
 def test_chat_without_a_chat_template_is_refused(bpe: Any) -> None:
-    with pytest.raises(InputError, match="has no chat template"):
+    with pytest.raises(InputError, match=r"has no chat template"):
         CHATTED.encode(bpe, POOL[0], "a", ROOM)
 
 

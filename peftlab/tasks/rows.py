@@ -1,0 +1,121 @@
+"""Rows that stay in their table until they are asked for, and the pairs of a split.
+
+A data set of the hub is a memory-mapped file; CNN/DailyMail as Python objects would take 1.3 GB.
+"""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate
+from typing import Any, overload
+
+from peftlab.tasks.example import Example
+from peftlab.tasks.files import Table
+
+Reader = Callable[[int, Mapping[str, Any]], Example | None]
+"""Makes an example of a table's row and its number; None leaves the row out."""
+
+
+class StoredRows(Sequence[Example]):
+    """The examples of a table, made anew at each access; every row is checked once at the start.
+
+    numbers: the table's row of each example. targets: how many targets it has. sources: a hash of
+    its source, for this process only.
+    """
+
+    def __init__(self, table: Table, read: Reader) -> None:
+        self._table, self._read = table, read
+        self.numbers, self.targets, self.sources = array("L"), array("L"), array("q")
+        for number, row in enumerate(table.rows):
+            example = read(number, row)
+            if example is not None:
+                self.numbers.append(number)
+                self.targets.append(len(example.targets))
+                self.sources.append(hash(example.source))
+
+    @property
+    def left_out(self) -> int:
+        """How many rows of the table are not among these."""
+        return len(self._table.rows) - len(self.numbers)
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    @overload
+    def __getitem__(self, index: int) -> Example: ...
+    @overload
+    def __getitem__(self, index: slice) -> StoredRows: ...
+    def __getitem__(self, index: int | slice) -> Example | StoredRows:
+        if isinstance(index, slice):
+            return self.take(range(*index.indices(len(self))))
+        return self._example(self.numbers[index], self._table.rows[self.numbers[index]])
+
+    def __iter__(self) -> Iterator[Example]:
+        # In the table's own order a data set reads whole batches; one by one is ten times slower.
+        wanted = iter(self.numbers)
+        next_one = next(wanted, None)
+        for number, row in enumerate(self._table.rows):
+            if number == next_one:
+                yield self._example(number, row)
+                next_one = next(wanted, None)
+
+    def _example(self, number: int, row: Mapping[str, Any]) -> Example:
+        example = self._read(number, row)
+        assert example is not None  # it was not left out at the start
+        return example
+
+    def take(self, places: Iterable[int]) -> StoredRows:
+        """Return the examples at `places`, which ascend, without reading them."""
+        chosen = list(places)
+        part = object.__new__(StoredRows)
+        part._table, part._read = self._table, self._read
+        part.numbers = array("L", (self.numbers[i] for i in chosen))
+        part.targets = array("L", (self.targets[i] for i in chosen))
+        part.sources = array("q", (self.sources[i] for i in chosen))
+        return part
+
+
+def take(rows: Sequence[Example], places: Iterable[int]) -> Sequence[Example]:
+    """Return the rows at `places`, which ascend."""
+    return rows.take(places) if isinstance(rows, StoredRows) else [rows[i] for i in places]
+
+
+def source_hashes(rows: Sequence[Example]) -> Sequence[int]:
+    """Return a hash of each source, for this process only."""
+    return rows.sources if isinstance(rows, StoredRows) else [hash(row.source) for row in rows]
+
+
+class Pairs(Sequence[tuple[Example, str]]):
+    """Every (example, target) of some rows: a row with several targets gives several pairs."""
+
+    def __init__(self, rows: Sequence[Example]) -> None:
+        self._rows = rows
+        stored = rows.targets if isinstance(rows, StoredRows) else None
+        counts = stored if stored is not None else (len(row.targets) for row in rows)
+        self._ends = array("L", accumulate(counts))
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    def place(self, index: int) -> tuple[int, int]:
+        """Return the row of pair `index`, and which of the row's targets it has."""
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        row = bisect_right(self._ends, index)
+        return row, index - (self._ends[row - 1] if row else 0)
+
+    @overload
+    def __getitem__(self, index: int) -> tuple[Example, str]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[tuple[Example, str]]: ...
+    def __getitem__(self, index: int | slice) -> tuple[Example, str] | list[tuple[Example, str]]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        row, target = self.place(index + len(self) if index < 0 else index)
+        example = self._rows[row]
+        return example, example.targets[target]
+
+    def __iter__(self) -> Iterator[tuple[Example, str]]:
+        return ((row, target) for row in self._rows for target in row.targets)
