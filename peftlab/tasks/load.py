@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,12 +45,11 @@ def load(name_or_path: str | Path, options: Options) -> Task:
     base, _, part = name.partition(":")
     named = {**dict.fromkeys(demo_tasks(), "demo"), **dict.fromkeys(recipe.bundled(), "recipe")}
     if base in named:
-        _no_data_unless(options, named[base] == "recipe", base)
         task = _demo(base, options) if named[base] == "demo" else _bundled(base, options)
         return task.subset(part) if part else task
     if path.is_file() and path.suffix.lower() in (".yaml", ".yml"):
         return recipe_task(recipe.read(path), options, path.parent)
-    _no_data_unless(options, False, name)
+    _refuse(options, ("data",), f"{name}, which is no recipe: load the folder itself")
     if path.is_dir():
         tables = sources.from_folder(path, options.config)
         return from_tables(path.resolve().name, tables, options, "files", str(path))
@@ -64,12 +63,11 @@ def load(name_or_path: str | Path, options: Options) -> Task:
     )
 
 
-def _no_data_unless(options: Options, recipe_given: bool, name: str) -> None:
-    if options.data is not None and not recipe_given:
-        raise InputError(
-            f'data={options.data} goes with a recipe, and "{name}" is none. Load the folder itself '
-            "instead."
-        )
+def _refuse(options: Options, names: Sequence[str], what: str) -> None:
+    """Refuse options that would have no effect."""
+    for name in names:
+        if getattr(options, name) is not None:
+            raise InputError(f"{name}={getattr(options, name)} has no meaning for {what}.")
 
 
 def _bundled(name: str, options: Options) -> Task:
@@ -79,6 +77,7 @@ def _bundled(name: str, options: Options) -> Task:
 def _demo(name: str, options: Options) -> Task:
     from peftlab.demo.world import demo_tasks
 
+    _refuse(options, ("data", "columns", "config", "revision"), f"the bundled task {name}")
     demo = demo_tasks()[name]
     splits: Splits = {
         split: [Example(source, tuple(targets)) for source, targets in demo.splits(split)]

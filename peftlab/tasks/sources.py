@@ -71,7 +71,8 @@ def _load(
     except Exception as error:  # datasets raises errors of a dozen libraries from here
         raise InputError(
             f"{shown} could not be loaded: {type(error).__name__}: {_first_line(error)}. Check the "
-            "name, the configuration (config=…) and the network, or give a local folder."
+            "name, the configuration (config=…) and the network, or give a local folder (for a "
+            "recipe: data=…)."
         ) from error
     return _tables(loaded, shown)
 

@@ -64,16 +64,16 @@ class Task:
 
     name: str
     template: Template
-    train: Sequence[Example]
-    validation: Sequence[Example]
-    test: Sequence[Example]
+    train: Sequence[Example] = field(repr=False)
+    validation: Sequence[Example] = field(repr=False)
+    test: Sequence[Example] = field(repr=False)
     metrics: tuple[str, ...]
     max_new_tokens: int
     source: Provenance
     instruction: str = ""
     decoding: Decoding = field(default_factory=Decoding)
     labels: tuple[str, ...] | None = None
-    subsets: Mapping[str, tuple[int, ...]] = field(default_factory=dict, hash=False)
+    subsets: Mapping[str, tuple[int, ...]] = field(default_factory=dict, hash=False, repr=False)
     duplicates: int = 0
     notes: tuple[str, ...] = ()
 

@@ -178,6 +178,11 @@ def test_a_fingerprint_changes_with_any_text() -> None:
     assert len(prints | {fingerprint(rows), fingerprint([], rows)}) == 7
 
 
+def test_data_is_for_recipes_only(folder: Path) -> None:
+    with pytest.raises(InputError, match=r"data=x has no meaning .* load the folder itself"):
+        Task.load(folder, data="x")
+
+
 def test_labels_are_checked_and_scored_as_labels(tmp_path: Path) -> None:
     rows = [{"text": f"s{i}", "label": "yn"[i % 2]} for i in range(20)]
     path = jsonl(tmp_path / "a.jsonl", rows)
@@ -284,8 +289,9 @@ def test_the_demo_and_the_recipes_are_listed_and_loaded() -> None:
     task = Task.load("demo", limit=5)
     assert len(task.train) == 5 and task.source.kind == "demo"
     assert task.template.instruction == "" and task.instruction
-    with pytest.raises(InputError, match=r"goes with a recipe"):
-        Task.load("demo", data="somewhere")
+    with pytest.raises(InputError, match=r"data=x has no meaning for the bundled task demo"):
+        Task.load("demo", data="x")
+    assert len(repr(task)) < 1000
 
 
 def test_a_list_column_of_parquet(tmp_path: Path) -> None:
