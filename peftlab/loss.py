@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 # Evaluation packs rows up to this many tokens: enough to fill a matmul, little enough for memory.
 _TOKENS_A_BATCH = 2048
+# The head is run on this many tokens at a time: its logits then stay near the processor.
+_HEAD_TOKENS = 128
 
 
 def training_row(encoded: Encoded, owner: int = 0) -> Row:
@@ -34,11 +36,53 @@ def token_losses(
     model: FrozenLM, batch: Batch, encoded: Sequence[Encoded], smoothing: float = 0.0
 ) -> torch.Tensor:
     """The cross-entropy in nats of every target token, [K], in packed order, in float32."""
-    logits = model(batch)
     wanted = labels(encoded, batch)
+    if model.head_runs_apart(batch):
+        hidden = model.hidden(batch)
+        found: torch.Tensor = _FrozenHeadLoss.apply(hidden, wanted, model.head, smoothing)
+        return found
+    return _cross_entropy(model(batch), wanted, smoothing)
+
+
+def _cross_entropy(logits: torch.Tensor, wanted: torch.Tensor, smoothing: float) -> torch.Tensor:
     return torch.nn.functional.cross_entropy(
         logits.float(), wanted, reduction="none", label_smoothing=smoothing
     )
+
+
+class _FrozenHeadLoss(torch.autograd.Function):
+    """Losses [K] of hidden states [K, D] under a frozen head, a piece at a time.
+
+    Every piece's gradient with respect to its states is taken at once, so no logits outlive their
+    piece. That is exact because each token's loss depends on its own state alone.
+    """
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any,
+        hidden: torch.Tensor,
+        wanted: torch.Tensor,
+        head: Callable[[torch.Tensor], torch.Tensor],
+        smoothing: float,
+    ) -> torch.Tensor:
+        losses, gradients = [], []
+        for states, targets in zip(
+            hidden.detach().split(_HEAD_TOKENS), wanted.split(_HEAD_TOKENS), strict=True
+        ):
+            with torch.set_grad_enabled(ctx.needs_input_grad[0]):
+                states.requires_grad_(ctx.needs_input_grad[0])
+                piece = _cross_entropy(head(states), targets, smoothing)
+                if ctx.needs_input_grad[0]:
+                    gradients += torch.autograd.grad(piece.sum(), states)
+            losses.append(piece.detach())
+        if gradients:
+            ctx.save_for_backward(torch.cat(gradients))
+        return torch.cat(losses)
+
+    @staticmethod
+    def backward(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:  # type: ignore[override]
+        (gradient,) = ctx.saved_tensors
+        return gradient * upstream.unsqueeze(-1).to(gradient.dtype), None, None, None
 
 
 @torch.no_grad()

@@ -60,13 +60,14 @@ def attention(
         raise RuntimeError("the frozen model was called directly; call FrozenLM with a Batch")
     if batch.stop_at_attention:
         raise Captured(key[0], value[0])
+    k, v = (key[0], value[0]) if not batch.narrowed else batch.captured or (key[0], value[0])
     block: int = module.layer_idx  # type: ignore[assignment]
     if batch.collected is not None:
-        batch.collected[block] = (key[0], value[0])
+        batch.collected[block] = (k, v)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     rule = _Rule(scale, sliding_window, softcap, s_aux)
     attend = _attend_packed if batch.cache is None else _attend_cached
-    out = attend(batch, block, query[0], key[0], value[0], rule)
+    out = attend(batch, block, query[0], k, v, rule)
     return _add_gated(batch, block, query[0], out, scale).transpose(0, 1).unsqueeze(0), None
 
 
@@ -84,9 +85,10 @@ def _attend_packed(
     batch: Batch, block: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, rule: _Rule
 ) -> torch.Tensor:
     # split has one backward node for all rows; slicing each row would zero-fill N tokens a row.
+    queries = [s.kept for s in batch.segments] if batch.narrowed else batch.lengths
     pieces = zip(
         batch.segments,
-        q.split(batch.lengths, -2),
+        q.split(queries, -2),
         k.split(batch.lengths, -2),
         v.split(batch.lengths, -2),
         strict=True,
@@ -99,6 +101,8 @@ def _attend_packed(
             before.append((common_k, common_v))
         else:
             common_k, common_v = own_k, own_v
+        if own_q.shape[-2] == 0:
+            continue
         keys = torch.cat([*(pair[0] for pair in before), own_k], -2) if before else own_k
         values = torch.cat([*(pair[1] for pair in before), own_v], -2) if before else own_v
         out.append(_row(batch, own_q, keys, values, rule))
@@ -244,7 +248,7 @@ def _add_gated(
 ) -> torch.Tensor:
     """Add gate · softmax(q kᵀ) v of the owners' gated keys and values; q and out [H, N, hd]."""
     pieces, changed = [], False
-    for owner, (start, stop) in batch.spans.items():
+    for owner, (start, stop) in batch.running_spans.items():
         piece = out[:, start:stop]
         for edit in batch.owners[owner].attention.get(block, ()):
             if edit.gate is not None:

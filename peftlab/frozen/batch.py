@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 # A shared segment costs its rows a masked attention; below this many saved tokens it does not pay.
 _WORTH_SHARING = 8
+# Above this share of kept tokens the last block runs on all of them.
+_FEW_KEPT = 0.6
 
 _current: ContextVar[Batch | None] = ContextVar("peftlab_batch", default=None)
 
@@ -47,13 +49,17 @@ class Row:
 
 @dataclass(frozen=True)
 class Segment:
-    """A run of packed tokens that attends to itself, to its owner's prefix and to `shared`."""
+    """A run of packed tokens that attends to itself, to its owner's prefix and to `shared`.
+
+    Its last `kept` tokens are those whose logits are asked for.
+    """
 
     start: int
     length: int
     owner: int
     position: int
     shared: tuple[int, int] | None = None
+    kept: int = 0
     slot: int = 0
     past: int = 0
 
@@ -70,10 +76,15 @@ class Batch:
         spans, kept_spans: each owner's slice of the N tokens and of the K kept ones.
         cache: keys and values of earlier tokens, written and read by the attention site.
         checkpoint: recompute every block in backward instead of keeping its activations.
+        fast: allow what gives the same numbers sooner: the last block at the kept tokens only, and
+            fused activations. False shows the difference.
+        narrowed: the last block is running on the kept tokens; `captured` then holds the keys and
+            values [H_kv, N, hd] of all of them.
         resume: (block k, its input [1, N, D]); the blocks below k are skipped.
         keep_input_of: the block whose input is wanted; it is put into `kept_input`.
         collected: where not None, every block's own keys and values [H_kv, N, hd] are put here.
         stop_at_attention: the first attention call leaves the forward with its keys and values.
+        stop_after_keeping: leave the forward as soon as `kept_input` is there.
         attention_input: (block, [1, N, D]) that the block's attention module gets for its input.
         step_plan: the attention site's own note of which rows have one new token.
         masks: masks of rows that do not see themselves causally alone, shared by all blocks.
@@ -90,11 +101,15 @@ class Batch:
     kept_spans: dict[int, tuple[int, int]]
     cache: KeyValueCache | None = None
     checkpoint: bool = False
+    fast: bool = True
+    narrowed: bool = False
+    captured: tuple[torch.Tensor, torch.Tensor] | None = None
     resume: tuple[int, torch.Tensor] | None = None
     keep_input_of: int | None = None
     kept_input: torch.Tensor | None = None
     collected: dict[int, tuple[torch.Tensor, torch.Tensor]] | None = None
     stop_at_attention: bool = False
+    stop_after_keeping: bool = False
     attention_input: tuple[int, torch.Tensor] | None = None
     step_plan: Any = None
     masks: dict[tuple[int, int, int | None], torch.Tensor] = field(default_factory=dict)
@@ -106,6 +121,21 @@ class Batch:
     def lengths(self) -> list[int]:
         """How many packed tokens each segment has."""
         return [segment.length for segment in self.segments]
+
+    @property
+    def running_spans(self) -> dict[int, tuple[int, int]]:
+        """Each owner's slice of the tokens that the blocks are running on."""
+        return self.kept_spans if self.narrowed else self.spans
+
+    @property
+    def narrows(self) -> bool:
+        """Whether the last block is worth running on the kept tokens only.
+
+        Its keys and values are needed everywhere, a quarter of a block's work; where most tokens
+        are kept, two passes cost more than one.
+        """
+        few = len(self.keep) < _FEW_KEPT * len(self.ids)
+        return self.fast and few and self.cache is None and self.collected is None
 
     def __post_init__(self) -> None:
         self.linear, self.sublayer, self.weights = (
@@ -153,6 +183,7 @@ def pack(
     share: bool = True,
     cache: KeyValueCache | None = None,
     checkpoint: bool = False,
+    fast: bool = True,
 ) -> Batch:
     """Sort rows by owner and lay them end to end.
 
@@ -163,6 +194,7 @@ def pack(
         cache: with one, rows continue at `Row.past` in their slot and nothing is shared (prefixes
             and common starts are already in the slots).
         checkpoint: recompute blocks in backward.
+        fast: see `Batch`.
 
     Raises:
         InputError: no rows, an empty row, or a pseudo token that its owner has no vector for.
@@ -185,6 +217,7 @@ def pack(
         kept_spans=packer.kept_spans,
         cache=cache,
         checkpoint=checkpoint,
+        fast=fast,
     )
 
 
@@ -217,12 +250,9 @@ class _Packer:
             offset = len(self.ids) - lead
             self.keep += range(offset + first, offset + len(row.ids))
             position = row.past if self.cached else prefix + lead
-            self._segment(
-                row.ids[lead:],
-                Segment(
-                    len(self.ids), len(row.ids) - lead, owner, position, shared, row.slot, row.past
-                ),
-            )
+            own = row.ids[lead:]
+            place = (len(self.ids), len(own), owner, position, shared, self.kept[-1])
+            self._segment(own, Segment(*place, row.slot, row.past))
         self.spans[owner] = (start, len(self.ids))
         self.kept_spans[owner] = (kept_start, len(self.keep))
 

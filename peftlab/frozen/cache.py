@@ -56,7 +56,7 @@ class KeyValueCache:
     def read(
         self, block: int, slot: int, count: int, length: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Views of `count` slots' first `length` positions: two tensors [count, H_kv, length, hd]."""
+        """Views of `count` slots' first positions: two tensors [count, H_kv, length, hd]."""
         chosen = slice(slot, slot + count)
         return self.keys[block][chosen, :, :length], self.values[block][chosen, :, :length]
 

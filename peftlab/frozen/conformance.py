@@ -21,7 +21,7 @@ from peftlab.frozen.batch import Batch, Row, pack
 if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM
 
-SITES = ("embeddings", "attention", "linear", "sublayer", "weights", "resume")
+SITES = ("embeddings", "attention", "linear", "sublayer", "weights", "resume", "last_block", "head")
 _LENGTHS = (5, 12, 9)
 _WINDOW = 6  # shorter than two of the rows, so that a window that gets lost is seen
 _SPLIT = 4
@@ -183,6 +183,19 @@ class _Probe:
         assert batch.kept_input is not None
         again.resume = (middle, batch.kept_input)
         return self._same(again)
+
+    def last_block(self) -> str | None:
+        """The last block at the kept tokens only gives their logits."""
+        rows = [Row(ids, 0, -2) for ids in self.expected.rows]
+        batch = pack(rows, [Edits()], device=self.lm.device, share=False)
+        return self._same(batch, [logits[-2:] for logits in self.expected.logits])
+
+    def head(self) -> str | None:
+        """The head run apart gives the model's logits."""
+        batch = _packed(self.expected, [Edits()])
+        logits = batch.split_kept(self.lm.head(self.lm.hidden(batch)))
+        gap = _difference(logits, self.expected.logits)
+        return None if gap <= _tolerance(self.lm) else f"logits differ by {gap:.1e}"
 
     def _one_of_each_kind(self) -> list[str]:
         # A bias of the keys alone moves all of a query's scores alike, which softmax cannot see.

@@ -7,6 +7,7 @@ key/value heads, hd head size.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +21,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.activations import FastGELUActivation, NewGELUActivation
 
 from peftlab.edits import Edits, KeysValues
 from peftlab.errors import InputError
@@ -120,16 +122,60 @@ class FrozenLM(torch.nn.Module):
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """The logits [K, V] of the batch's kept tokens, in packed order."""
+        out = self._run(self.model, batch, logits_to_keep=batch.keep)
+        logits: torch.Tensor = out.logits[0]
+        return logits
+
+    def hidden(self, batch: Batch) -> torch.Tensor:
+        """What the head would get for the kept tokens, [K, D]."""
+        out = self._run(self.model.base_model, batch)
+        states: torch.Tensor = out.last_hidden_state[0].index_select(0, batch.keep)
+        return states
+
+    def head(self, hidden: torch.Tensor) -> torch.Tensor:
+        """The frozen head on [K, D] -> logits [K, V], with the family's scale and soft-cap.
+
+        The conformance check proves `head(hidden(batch))` equal to `forward(batch)`, or says why
+        the head cannot be run apart (`conformance.sites["head"]`).
+        """
+        config = self.model.config.get_text_config()
+        logits: torch.Tensor = self.model.get_output_embeddings()(hidden.unsqueeze(0))[0]
+        logits = logits * (getattr(config, "logit_scale", None) or 1.0)
+        logits = logits / (getattr(config, "logits_scaling", None) or 1.0)
+        cap = getattr(config, "final_logit_softcapping", None)
+        return cap * torch.tanh(logits / cap) if cap else logits
+
+    def head_runs_apart(self, batch: Batch) -> bool:
+        """Whether no owner edits the head, and it may be run piece by piece."""
+        if not batch.fast or self.conformance.sites.get("head") is not None:
+            return False
+        edited = {*batch.linear, *batch.weights}
+        return not edited & self._head_names
+
+    @cached_property
+    def _head_names(self) -> set[str]:
+        head = self.model.get_output_embeddings()
+        own = {id(parameter) for parameter in head.parameters()}
+        names = {name for name, p in self.model.named_parameters() if id(p) in own}
+        return names | {path for path, module in self.model.named_modules() if module is head}
+
+    def block_input(self, batch: Batch, block: int) -> torch.Tensor:
+        """The states [1, N, D] that enter a block; blocks from there on do not run."""
+        batch.keep_input_of, batch.stop_after_keeping = block, True
+        with suppress(sites.Kept):
+            self._run(self.model.base_model, batch)
+        assert batch.kept_input is not None
+        return batch.kept_input
+
+    def _run(self, module: torch.nn.Module, batch: Batch, **options: Any) -> Any:
         self._check_positions(batch)
         with batch.active():
-            out = self.model(
+            return module(
                 inputs_embeds=self._inputs(batch),
                 position_ids=batch.positions.unsqueeze(0),
                 use_cache=False,
-                logits_to_keep=batch.keep,
+                **options,
             )
-        logits: torch.Tensor = out.logits[0]
-        return logits
 
     def keys_values(self, edits: Edits, ids: Sequence[int]) -> dict[int, KeysValues]:
         """Every block's keys and values [H_kv, P', hd] after a prefix and these tokens.
@@ -218,10 +264,13 @@ def _open_sites(model: PreTrainedModel, shape: ModelShape) -> dict[str, str]:
         own = {key: name_of[id(p)] for key, p in module.named_parameters(recurse=False)}
         if own:
             sites.edit_leaf(module, path, own, path in linears or module is head, module is head)
+    for module in model.modules():
+        if isinstance(module, NewGELUActivation | FastGELUActivation):
+            sites.edit_activation(module)
     for index in range(shape.layers):
         block = model.get_submodule(f"{shape.block_prefix}{index}")
         gaps |= _open_sublayers(block, index)
-        sites.edit_block(block, index)
+        sites.edit_block(block, index, index == shape.layers - 1)
     return gaps
 
 

@@ -8,12 +8,14 @@ anything, the plain forward runs.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import torch
 from torch.utils.checkpoint import checkpoint
 
 from peftlab.edits import LinearEdit, Sublayer
+from peftlab.frozen.attention import Captured
 from peftlab.frozen.batch import Batch, current_batch
 
 Forward = Callable[..., Any]
@@ -40,7 +42,7 @@ def edit_leaf(
                 wanted.setdefault(owner, {})[attribute] = tensor
         if not wanted:
             return plain(*args, **kwargs)  # type: ignore[no-any-return]
-        spans = batch.kept_spans if head else batch.spans
+        spans = batch.kept_spans if head else batch.running_spans
         if len(spans) == 1:
             return _with_parameters(module, *wanted.values())(*args, **kwargs)  # type: ignore[no-any-return]
         size, pieces = max(stop for _, stop in spans.values()), []
@@ -55,12 +57,12 @@ def edit_leaf(
         batch = current_batch()
         if batch is None:
             return plain(*args, **kwargs)  # type: ignore[no-any-return]
-        if args and not head:
+        if args and not head and not batch.narrowed:
             axis.of(args[0], len(batch.ids))
         edits = batch.linear.get(path) if linear else None
         if not edits:
             return with_weights(batch, *args, **kwargs)
-        spans = batch.kept_spans if head else batch.spans
+        spans = batch.kept_spans if head else batch.running_spans
         placed = [(*spans[owner], edit) for owner, edit in edits]
         return _edited_linear(args[0], placed, lambda x: with_weights(batch, x), module, path)
 
@@ -90,7 +92,7 @@ def edit_sublayer(
         given = args[0] if args else kwargs["hidden_states"]
         dim, pieces = _row_dim(hidden), []
         for owner, edit in edits:
-            start, stop = batch.spans[owner]
+            start, stop = batch.running_spans[owner]
             own = hidden.narrow(dim, start, stop - start)
             if edit.parallel and split:
                 raise RuntimeError("a parallel bottleneck needs a feed-forward that is one module")
@@ -110,8 +112,28 @@ def _with_input(
     return args, {**kwargs, "hidden_states": states}
 
 
-def edit_block(module: torch.nn.Module, index: int) -> None:
-    """Let a block be skipped, resumed at, have its input kept, or be recomputed in backward."""
+class Kept(Exception):
+    """Leaves a forward once the input that was asked for is kept."""
+
+
+def edit_activation(module: torch.nn.Module) -> None:
+    """Compute GELU's tanh form in one kernel; transformers' keeps five tensors for backward."""
+    plain: Forward = module.forward
+
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        batch = current_batch()
+        if batch is None or not batch.fast:
+            return plain(x)  # type: ignore[no-any-return]
+        return torch.nn.functional.gelu(x, approximate="tanh")
+
+    module.forward = forward  # type: ignore[method-assign]
+
+
+def edit_block(module: torch.nn.Module, index: int, last: bool) -> None:
+    """Let a block be skipped, resumed at, have its input kept, or be recomputed in backward.
+
+    The last one runs on the kept tokens only, where that is less work.
+    """
     plain: Forward = module.forward
 
     def forward(hidden: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -125,6 +147,8 @@ def edit_block(module: torch.nn.Module, index: int) -> None:
             hidden = states if index == first else hidden
         if batch.keep_input_of == index:
             batch.kept_input = hidden
+            if batch.stop_after_keeping:
+                raise Kept
         if batch.checkpoint and torch.is_grad_enabled():
 
             def run(states: torch.Tensor) -> Any:
@@ -133,9 +157,49 @@ def edit_block(module: torch.nn.Module, index: int) -> None:
                     return plain(states, *args, **kwargs)
 
             return checkpoint(run, hidden, use_reentrant=False, preserve_rng_state=False)
+        if last and batch.narrows and not batch.stop_at_attention:
+            return _on_kept_tokens(batch, plain, hidden, args, kwargs)
         return plain(hidden, *args, **kwargs)
 
     module.forward = forward  # type: ignore[method-assign]
+
+
+def _on_kept_tokens(
+    batch: Batch,
+    plain: Forward,
+    hidden: torch.Tensor,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Any:
+    """Keys and values of all tokens, the rest of the block at the kept ones, zeros elsewhere.
+
+    Exact, since nothing after the last block looks at other tokens.
+    """
+    batch.stop_at_attention = True
+    try:
+        plain(hidden, *args, **kwargs)
+    except Captured as captured:
+        batch.captured = (captured.keys, captured.values)
+    finally:
+        batch.stop_at_attention = False
+    batch.narrowed = True
+    try:
+        few = partial(_kept_only, batch)
+        out = plain(few(hidden), *map(few, args), **{key: few(x) for key, x in kwargs.items()})
+    finally:
+        batch.narrowed, batch.captured = False, None
+    states = out[0] if isinstance(out, tuple) else out
+    whole = hidden.new_zeros(hidden.shape, dtype=states.dtype).index_copy(1, batch.keep, states)
+    return (whole, *out[1:]) if isinstance(out, tuple) else whole
+
+
+def _kept_only(batch: Batch, x: Any) -> Any:
+    """The kept tokens of whatever is laid out by token: states, positions, rotary tables."""
+    if isinstance(x, torch.Tensor) and x.dim() >= 2 and x.shape[1] == len(batch.ids):
+        return x.index_select(1, batch.keep)
+    if isinstance(x, tuple):
+        return tuple(_kept_only(batch, part) for part in x)
+    return x
 
 
 def _edited_linear(
@@ -165,7 +229,9 @@ def _edited_linear(
                 source = edit.dropout(source, path)
             functional = torch.nn.functional
             inner = functional.linear(source, edit.down.to(x.dtype))
-            own = own + functional.linear(inner, edit.up.to(x.dtype))
+            # One kernel adds the product in place of making it and adding it.
+            flat = torch.addmm(own.flatten(0, -2), inner.flatten(0, -2), edit.up.to(x.dtype).T)
+            own = flat.view(own.shape)
         if edit.out_scale is not None:
             own = own * edit.out_scale.to(own.dtype)
             own = own if bias is None else own + bias

@@ -88,7 +88,7 @@ def test_recomputed_blocks_give_the_same_gradients_after_another_batch(family: s
     thread.start()
     thread.join()
     for got, expected in zip(found, plain, strict=True):
-        torch.testing.assert_close(got, expected, atol=1e-6, rtol=1e-5)
+        assert float((got - expected).norm()) <= 1e-5 * float(expected.norm()) + 1e-6
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -1,0 +1,62 @@
+"""The loss under a frozen head equals the plain cross-entropy of the model's logits."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from peftlab.edits import Edits, LinearEdit
+from peftlab.frozen.batch import pack
+from peftlab.loss import mean_loss, token_losses, training_row
+from peftlab.tasks import Encoded
+from tests.frozen.hand_made import Maker
+from tests.models import frozen
+
+
+def _rows() -> list[Encoded]:
+    rng = torch.Generator().manual_seed(3)
+    lengths = [12, 30, 21, 60, 45, 33]
+    ids = [torch.randint(3, 120, (n,), generator=rng).tolist() for n in lengths]
+    return [Encoded(tuple(row), len(row) - 6, 0) for row in ids]
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "gemma3_text", "cohere", "gemma2", "granite"])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_fast_paths_change_neither_losses_nor_gradients(family: str, smoothing: float) -> None:
+    lm, rows = frozen(family), _rows()
+    maker = Maker(lm.shape)
+    edits = maker.prefix().compose(maker.linear()).compose(maker.gated()).compose(maker.sublayer())
+    found = []
+    for fast in (True, False):
+        batch = pack([training_row(row) for row in rows], [edits], fast=fast)
+        assert lm.head_runs_apart(batch) is fast and batch.narrows is fast
+        losses = token_losses(lm, batch, rows, smoothing)
+        weights = torch.linspace(0.5, 2, len(losses))
+        found.append((losses, torch.autograd.grad((losses * weights).sum(), maker.tensors)))
+    torch.testing.assert_close(found[0][0], found[1][0], atol=1e-5, rtol=1e-5)
+    for got, expected in zip(found[0][1], found[1][1], strict=True):
+        assert float((got - expected).norm()) <= 2e-5 * float(expected.norm()) + 1e-6
+
+
+def test_an_edited_head_is_not_run_apart() -> None:
+    lm, rows = frozen("gpt2"), _rows()
+    tied = torch.randn(120, 32, requires_grad=True)
+    up = torch.ones(120, 1, requires_grad=True)
+    low_rank = Edits(linear={"lm_head": LinearEdit(down=torch.ones(1, 32), up=up)})
+    for edits, tensor in ((Edits(weights={"transformer.wte.weight": tied}), tied), (low_rank, up)):
+        batch = pack([training_row(row) for row in rows], [edits])
+        assert not lm.head_runs_apart(batch)
+        token_losses(lm, batch, rows).sum().backward()
+        assert tensor.grad is not None and float(tensor.grad.abs().sum()) > 0
+
+
+def test_mean_loss_is_over_target_tokens_of_all_rows() -> None:
+    lm, rows = frozen("llama"), _rows()
+    total, count = 0.0, 0
+    for row in rows:
+        ids = torch.tensor([row.ids])
+        logits = lm(pack([training_row(row)], [Edits()], fast=False))
+        wanted = ids[0, row.target_start :]
+        total += float(torch.nn.functional.cross_entropy(logits, wanted, reduction="sum").detach())
+        count += len(wanted)
+    assert mean_loss(lm, Edits(), rows) == pytest.approx(total / count, abs=1e-5)
