@@ -48,10 +48,9 @@ class Dropout:
 
     def __call__(self, x: torch.Tensor, site: str) -> torch.Tensor:
         """Drop and rescale; the same (seed, site, shape) always drops the same places."""
-        # hash() of a str is salted per process; crc32 is not, and a resumed run must repeat itself.
-        generator = torch.Generator(x.device).manual_seed(
-            (self.seed << 32) ^ zlib.crc32(site.encode())
-        )
+        # hash() of a str is salted per process, and on CPU a generator takes 32 bits of its seed.
+        mixed = zlib.crc32(f"{self.seed}/{site}".encode())
+        generator = torch.Generator(x.device).manual_seed(mixed)
         keep = torch.rand(x.shape, generator=generator, device=x.device) >= self.probability
         return x * keep.to(x.dtype) / (1 - self.probability)
 

@@ -1,0 +1,127 @@
+"""What the laws are held against: every registered method as it comes, and variants of its settings.
+
+A new method is picked up from the registry. The variants come in addition: settings that lead
+through other code.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+
+from peftlab.edits import Edits
+from peftlab.frozen.batch import Row
+from peftlab.frozen.model import FrozenLM
+from peftlab.loss import training_row
+from peftlab.methods import REGISTRY, Method, State, parse_one
+from peftlab.methods.adaptation import Adaptation
+from peftlab.tasks import Encoded, Task
+from tests.laws import world
+
+_VARIANTS = (
+    "hard_prompt:instruction=task,shots=1",
+    "hard_prompt:instruction=say it in one word,shots=1,select=similar,pool=6",
+    "prompt_tuning:length=5,initialisation=vocabulary",
+    "prompt_tuning:length=3,initialisation=labels",
+    "prompt_tuning:length=1,initialisation=random",
+    "p_tuning:length=4,encoder=mlp,placement=first",
+    "p_tuning:length=5,encoder=none",
+    "p_tuning:length=6,pattern={p:2}{source} in short{p:3} say{p:1}{target}",
+    "prefix_tuning:length=5,reparametrisation=mlp,hidden=16",
+    "prefix_tuning:length=4,initialisation=random",
+    "llama_adapter:length=3,layers=3",
+    "llama_adapter:length=3,layers=2,gate=layer,tanh=false",
+    "bottleneck:kind=houlsby,bottleneck=4",
+    "bottleneck:kind=lin,bottleneck=4",
+    "bottleneck:kind=parallel,bottleneck=4",
+    "bottleneck:kind=pfeiffer,bottleneck=4,train_norms=true",
+    "lora:rank=4,targets=all-linear,alpha=8",
+    "lora:rank=4,targets=q+v+o+down,layers=1,initialisation=gaussian,rslora=true",
+    "lora:rank=4,targets=q+k+up,dora=true",
+    "lora:rank=4,dropout=0.2,plus=4",
+    "ia3:targets=q+k+v+o,feedforward=",
+    "last_k:k=2,final_norm=true",
+    "layers:head=true",
+    "layers:head=true,final_norm=true",
+    "layers:pattern=*.1.*weight",
+    "layers:blocks=0+-1",
+    "prefix_tuning:length=4+bottleneck:kind=parallel,bottleneck=4",
+    "lora:rank=2,dropout=0.1+prompt_tuning:length=4",
+    "prefix_tuning:length=3+llama_adapter:length=2+bitfit",
+)
+
+CASES = (*sorted(REGISTRY), *_VARIANTS)
+"""All of them, in the words of the command line."""
+
+
+@lru_cache
+def method(case: str) -> Method:
+    """The method of a case."""
+    return parse_one(case)
+
+
+TRAINED = tuple(case for case in CASES if method(case).trains)
+
+
+@dataclass(frozen=True)
+class Made:
+    """A case on a model: its first state, and one moved away from it so that every tensor counts."""
+
+    case: str
+    model: FrozenLM
+    method: Method
+    first: State
+    moved: State
+
+    def edits(self, state: State, seed: int | None = None) -> Edits:
+        """The edits of a state that is trained."""
+        return self.method.edits(self.method.bake(state, self.model), self.model, seed)
+
+    def adaptation(self, state: State) -> Adaptation:
+        """The state, ready for use."""
+        with torch.no_grad():
+            baked = self.method.bake(state, self.model)
+        base = {"name": self.model.name, "fingerprint": self.model.fingerprint}
+        return Adaptation(self.method, baked, world.task().template, base)
+
+    def encoded(
+        self, task: Task | None = None, split: str = "test", room: int = 96
+    ) -> list[Encoded]:
+        """The rows of a split as this case's template writes them."""
+        task = task or world.task()
+        template = self.method.template(task.template, self.first)
+        room -= self.edits(self.first).prefix_length
+        pairs = task.pairs(split)
+        return [template.encode(self.model.tokenizer, e, t, room) for e, t in pairs]
+
+    def rows(self, owner: int = 0, count: int = 3) -> list[Row]:
+        """Rows whose logits are asked for from the first target token on."""
+        return [training_row(encoded, owner) for encoded in self.encoded()[:count]]
+
+
+@lru_cache(maxsize=None)
+def made(case: str, family: str, dtype: torch.dtype = torch.float32) -> Made:
+    """A case on a tiny model of a family."""
+    model, chosen = world.model(family, dtype), method(case)
+    chosen.check(model.shape)
+    first = chosen.init(model, world.task(), torch.Generator().manual_seed(3))
+    return Made(case, model, chosen, first, _moved(first))
+
+
+def _moved(state: State) -> State:
+    rng = torch.Generator().manual_seed(5)
+    moved = {
+        name: tensor + 0.1 * torch.randn(tensor.shape, generator=rng)
+        for name, tensor in state.tensors.items()
+    }
+    return State(moved, state.text)
+
+
+def leaves(state: State) -> State:
+    """A copy whose tensors are leaves that want gradients."""
+    copied = {
+        name: tensor.detach().clone().requires_grad_() for name, tensor in state.tensors.items()
+    }
+    return State(copied, state.text)

@@ -1,0 +1,186 @@
+"""Where a row lies changes nothing: among other owners, packed, sharing its start, or from a cache."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import pytest
+import torch
+
+from peftlab.edits import Edits
+from peftlab.frozen.batch import Row, pack
+from peftlab.frozen.cache import KeyValueCache
+from peftlab.frozen.model import FrozenLM
+from peftlab.loss import token_losses, training_row
+from peftlab.methods import State
+from tests.laws.cases import CASES, Made, leaves, made
+from tests.laws.world import FAMILIES
+
+each_family = pytest.mark.parametrize("family", FAMILIES)
+each_case = pytest.mark.parametrize("case", CASES)
+
+
+@lru_cache(maxsize=1)
+def _mixed(family: str) -> dict[str, list[torch.Tensor]]:
+    """The logits of three rows a case, all cases in one batch, their rows in turns."""
+    them = [made(case, family) for case in CASES]
+    with torch.no_grad():
+        owners = [it.edits(it.moved) for it in them]
+        by_owner = [it.rows(owner) for owner, it in enumerate(them)]
+        rows = [row for turn in zip(*by_owner, strict=True) for row in turn]
+        batch = pack(rows, owners)
+        logits = batch.split_kept(them[0].model(batch))
+    return {case: logits[owner :: len(them)] for owner, case in enumerate(CASES)}
+
+
+@each_family
+@each_case
+def test_a_batch_of_all_methods_equals_each_row_alone(case: str, family: str) -> None:
+    it = made(case, family)
+    with torch.no_grad():
+        edits = it.edits(it.moved)
+        for row, got in zip(it.rows(), _mixed(family)[case], strict=True):
+            expected = it.model(pack([row], [edits]))
+            torch.testing.assert_close(got, expected, atol=2e-5, rtol=1e-5)
+
+
+@each_family
+@each_case
+def test_packed_equals_separate_and_a_start_run_once_equals_one_a_row(
+    case: str, family: str
+) -> None:
+    it = made(case, family)
+    shared, separate = _losses(it, share=True), _losses(it, share=False)
+    alone = [_losses(it, share=False, only=i) for i in range(3)]
+    for other, gradients in (
+        separate,
+        (torch.cat([a[0] for a in alone]), _summed([a[1] for a in alone])),
+    ):
+        torch.testing.assert_close(shared[0], other, atol=2e-5, rtol=1e-5)
+        same_gradients(shared[1], gradients)
+
+
+def _losses(
+    it: Made, share: bool, only: int | None = None
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """The losses of three rows' target tokens, and the gradients of their sum."""
+    encoded = it.encoded()[:3] if only is None else [it.encoded()[only]]
+    state = leaves(it.moved)
+    rows = [training_row(e) for e in encoded]
+    losses = token_losses(it.model, pack(rows, [it.edits(state)], share=share), encoded)
+    if not state.tensors:
+        return losses, {}
+    found = torch.autograd.grad(losses.sum(), list(state.tensors.values()))
+    return losses.detach(), dict(zip(state.tensors, found, strict=True))
+
+
+def _summed(found: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    return {name: torch.stack([each[name] for each in found]).sum(0) for name in found[0]}
+
+
+def same_gradients(got: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+    """To 1e-5, of each tensor's own norm and, where that is nearly nothing, of the norm of all."""
+    whole = sum(float(g.norm()) ** 2 for g in expected.values()) ** 0.5
+    for name, gradient in expected.items():
+        gap = float((got[name] - gradient).norm())
+        assert gap <= 1e-5 * float(gradient.norm()) + 1e-6 * whole, f"{name}: {gap:.1e}"
+
+
+@each_family
+@each_case
+def test_nothing_changes_below_the_lowest_block(case: str, family: str) -> None:
+    """What is kept of the trunk, and where backward ends, hang on this."""
+    it = made(case, family)
+    with torch.no_grad():
+        edits = it.edits(it.moved)
+        lowest = edits.lowest_block(it.model.shape)
+        if lowest == 0:
+            return  # promises nothing
+        kept = []
+        for changed in (Edits(), edits):
+            batch = pack(it.rows(), [changed])
+            batch.keep_input_of = min(lowest, it.model.shape.layers - 1)
+            it.model(batch)
+            assert batch.kept_input is not None
+            kept.append(batch.kept_input)
+    assert torch.equal(*kept)
+
+
+@each_family
+@each_case
+def test_cached_decoding_equals_the_uncached_forward(case: str, family: str) -> None:
+    it = made(case, family)
+    rows = it.rows()
+    with torch.no_grad():
+        edits = it.edits(it.moved)
+        batch = pack(rows, [edits])
+        expected = batch.split_kept(it.model(batch))
+        for lead in (0, _common_lead(rows)):
+            got = _decoded(it.model, edits, rows, lead)
+            for ours, theirs in zip(got, expected, strict=True):
+                torch.testing.assert_close(ours, theirs, atol=5e-5, rtol=1e-4)
+
+
+def _common_lead(rows: Sequence[Row]) -> int:
+    first = rows[0].ids
+    limit = min(row.keep_from for row in rows)
+    return next((i for i in range(limit) if any(r.ids[i] != first[i] for r in rows)), limit)
+
+
+def _decoded(model: FrozenLM, edits: Edits, rows: Sequence[Row], lead: int) -> list[torch.Tensor]:
+    """Every row's prompt in one forward, then its target token by token, from a cache.
+
+    lead: so many tokens at the start of all rows are run once and written into the slots.
+    """
+    edits = model.with_lead(edits, rows[0].ids[:lead])
+    cache = KeyValueCache(len(rows) + 1, capacity=96)
+    slots = [slot + 1 for slot in range(len(rows))]  # not from 0, so that a wrong slot is seen
+    for block, kvs in edits.attention.items():
+        plain = [kv for kv in kvs if kv.gate is None]
+        if plain:
+            keys, values = (torch.cat(x, -2) for x in zip(*((e.keys, e.values) for e in plain)))
+            for slot in slots:
+                cache.write(block, slot, 0, keys, values)
+    past = edits.prefix_length
+    prompts = [
+        Row(row.ids[lead : row.keep_from + 1], 0, -1, slot, past)
+        for row, slot in zip(rows, slots, strict=True)
+    ]
+    batch = pack(prompts, [edits], cache=cache)
+    found = [[logits] for logits in batch.split_kept(model(batch))]
+    for step in range(max(len(row.ids) - row.keep_from for row in rows) - 1):
+        going = [i for i, row in enumerate(rows) if row.keep_from + 1 + step < len(row.ids)]
+        places = [rows[i].keep_from + 1 + step for i in going]
+        tokens = [
+            Row([rows[i].ids[at]], 0, -1, slots[i], past + at - lead)
+            for i, at in zip(going, places, strict=True)
+        ]
+        batch = pack(tokens, [edits], cache=cache)
+        for i, logits in zip(going, batch.split_kept(model(batch)), strict=True):
+            found[i].append(logits)
+    return [torch.cat(logits) for logits in found]
+
+
+def test_a_row_alone_does_not_see_a_state_that_moves_another() -> None:
+    """The laws above can fail: a moved state gives other logits than the first one."""
+    for case in CASES:
+        it = made(case, "llama")
+        if not it.method.trains:
+            continue
+        with torch.no_grad():
+            rows = it.rows()
+            first, moved = (it.model(pack(rows, [it.edits(s)])) for s in (it.first, it.moved))
+        assert float((first - moved).abs().max()) > 1e-2, case
+
+
+def test_an_adaptation_without_its_tensors_is_told_by_the_laws() -> None:
+    """A negative control: edits of a state with one tensor moved fail the comparison."""
+    it = made("lora", "gpt2")
+    name = next(n for n in it.moved.tensors if n.endswith("lora_A"))
+    other = State({**it.moved.tensors, name: it.moved.tensors[name] + 0.01}, it.moved.text)
+    rows = it.rows()
+    with torch.no_grad():
+        first, second = (it.model(pack(rows, [it.edits(s)])) for s in (it.moved, other))
+    with pytest.raises(AssertionError):
+        torch.testing.assert_close(first, second, atol=2e-5, rtol=1e-5)
