@@ -22,6 +22,7 @@ Splits = dict[str, Sequence[Example]]
 
 USUAL_METRICS = ("rouge1", "rouge2", "rougeL")
 LABEL_METRICS = ("accuracy", "macro_f1")
+_MOST_LABELS = 100
 _HELD_OUT_SHARE, _HELD_OUT_MOST = 0.1, 1000
 _CUES = {"summary": "Summary:", "highlights": "Summary:", "answer": "Answer:", "label": "Label:"}
 _USUAL_CUE = "Output:"
@@ -46,6 +47,10 @@ class Settings:
     revision: str | None = None
 
 
+CHAT_TEMPLATE = "{instruction}{source}{target}"
+"""The usual template in a chat, whose turns say by themselves where the target begins."""
+
+
 def usual_template(target_column: str, cue: str | None) -> str:
     """Return the template for own data: the source, a cue on a line of its own, the target."""
     words = cue if cue is not None else _CUES.get(target_column.lower(), _USUAL_CUE)
@@ -66,17 +71,6 @@ def from_tables(
     chosen = column_room.choose(first, options.columns or {})
     text = options.template or usual_template(chosen.target, options.cue)
     classes = first.classes.get(chosen.target)
-    labels = options.labels or (tuple(classes) if classes else None)
-    settings = Settings(
-        name=name,
-        template=text,
-        kind=kind,
-        location=location,
-        metrics=LABEL_METRICS if labels else USUAL_METRICS,
-        labels=labels,
-        config=config,
-        revision=revision,
-    )
     extra = Template(text).markup.columns
     notes = [f"Columns: {chosen} ({'guessed' if chosen.guessed else 'given'})."]
     splits: Splits = {}
@@ -89,7 +83,30 @@ def from_tables(
                 f"{len(rows)} rows of {split} are {len(splits[split])} examples: rows of the same "
                 "source are joined, with all their targets."
             )
+    labels = options.labels or (tuple(classes) if classes else None)
+    if labels is None and chosen.target.lower() in ("label", "labels"):
+        labels = _guessed_labels(splits, notes)
+    settings = Settings(
+        name=name,
+        template=text,
+        kind=kind,
+        location=location,
+        metrics=LABEL_METRICS if labels else USUAL_METRICS,
+        labels=labels,
+        config=config,
+        revision=revision,
+    )
     return finish(settings, splits, options, notes)
+
+
+def _guessed_labels(splits: Splits, notes: list[str]) -> tuple[str, ...] | None:
+    """Return the different targets where they recur so often that they must be class labels."""
+    found = {target for rows in splits.values() for row in rows for target in row.targets}
+    if not 2 <= len(found) <= _MOST_LABELS or 4 * len(found) > sum(map(len, splits.values())):
+        return None
+    labels = tuple(sorted(found))
+    notes.append(f"The targets are class labels: {', '.join(labels)} (guessed from the column).")
+    return labels
 
 
 def read_rows(table: Table, read: Reader, split: str, notes: list[str]) -> Sequence[Example]:
@@ -117,9 +134,7 @@ def finish(
     """Cut missing splits, count duplicates, apply limits and return the task."""
     said = list(notes)
     _cut_missing(splits, options.seed, said)
-    labels = _checked_labels(options.labels or settings.labels, splits)
-    seen = set(source_hashes(splits["train"]))
-    duplicates = sum(source in seen for source in source_hashes(splits["test"]))
+    duplicates = _shared_sources(splits)
     said.append(f"{duplicates} of {len(splits['test'])} test sources also stand in train.")
     new_tokens = options.max_new_tokens or settings.max_new_tokens
     if new_tokens is None:
@@ -128,6 +143,7 @@ def finish(
     train = limit_pairs(splits["train"], options.limit, options.seed)
     validation = splits["validation"][: options.limit]
     test = splits["test"][: options.test_limit or options.limit]
+    content = fingerprint(train, validation, test)
     return Task(
         name=settings.name,
         template=_template(settings, options),
@@ -137,24 +153,26 @@ def finish(
         metrics=options.metrics or settings.metrics,
         max_new_tokens=new_tokens,
         source=Provenance(
-            settings.kind,
-            settings.location,
-            fingerprint(train, validation, test),
-            settings.config,
-            settings.revision,
+            settings.kind, settings.location, content, settings.config, settings.revision
         ),
         instruction=settings.instruction if options.instruction is None else options.instruction,
         decoding=settings.decoding,
-        labels=labels,
+        labels=_checked_labels(options.labels or settings.labels, splits),
         subsets=_within(subsets or {}, len(test)),
         duplicates=duplicates,
         notes=tuple(said),
     )
 
 
+def _shared_sources(splits: Splits) -> int:
+    """Return how many test examples have a source that also stands in train."""
+    seen = set(source_hashes(splits["train"]))
+    return sum(source in seen for source in source_hashes(splits["test"]))
+
+
 def _template(settings: Settings, options: Options) -> Template:
     return Template(
-        options.template or settings.template,
+        options.template or (CHAT_TEMPLATE if options.chat else settings.template),
         truncate=options.truncate or settings.truncate,
         source_tokens=options.source_tokens or settings.source_tokens,
         chat=options.chat,

@@ -129,12 +129,24 @@ def text(row: Mapping[str, Any], name: str, place: str) -> str:
 def checked(value: Any, name: str, place: str) -> str:
     """Return `value` if it is text. Raises `InputError` that names its place if it is not."""
     if isinstance(value, str):
+        if not value.isascii():
+            _check_unicode(value, name, place)
         return value
     kind = "number" if isinstance(value, int | float) else type(value).__name__
     raise InputError(
         f"{place}: the column {name!r} holds the {kind} {str(value)[:40]}; text was expected. "
         "Write it as text (in quotes), or name another column."
     )
+
+
+def _check_unicode(value: str, name: str, place: str) -> None:
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"{place}: the column {name!r} holds half of a surrogate pair "
+            f"({value[error.start]!a}), which is no character. Take it out of the data."
+        ) from error
 
 
 def _targets(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal as OneOf
 from typing import NamedTuple
 
@@ -56,7 +56,7 @@ class Filler:
                 case Slot("instruction"):
                     parts.append(Chunk(self._instruction(context[index + 1 :]), "template"))
                 case Slot("exemplars"):
-                    parts += self._exemplars(index, example)
+                    parts += self._exemplars(index)
                 case Slot(name):
                     parts.append(self._value(name, example))
         return [part for part in parts if isinstance(part, Pseudo) or part.text]
@@ -68,7 +68,7 @@ class Filler:
         )
         return text if not text or spaced else text + "\n"
 
-    def _exemplars(self, slot: int, example: Example) -> list[Part]:
+    def _exemplars(self, slot: int) -> list[Part]:
         shape = [s for s in self.markup.context[slot + 1 :] if not isinstance(s, Pseudo)]
         chunks: list[Part] = []
         for exemplar in self.exemplars:
@@ -76,7 +76,9 @@ class Filler:
                 if isinstance(segment, Literal):
                     chunks.append(Chunk(segment.text, "template"))
                 elif segment.name != "instruction":
-                    chunks.append(Chunk(self._value(segment.name, exemplar).text, "data"))
+                    value = self._value(segment.name, exemplar)
+                    # Another example's source is never cut.
+                    chunks.append(replace(value, kind="data") if value.kind == "source" else value)
             chunks.append(Chunk(self.markup.lead, "template"))
             chunks.append(Chunk(exemplar.targets[0].strip(), "data"))
             chunks.append(Chunk(self.separator, "template"))

@@ -98,7 +98,8 @@ def from_files(paths: Mapping[str, Path], options: Options) -> Task:
     """Return the task of one file a split."""
     tables = {split: files.read(path) for split, path in paths.items()}
     first = paths["train"]
-    return from_tables(first.stem, tables, options, "files", str(first))
+    name = first.resolve().parent.name if files.split_of(first.stem) else first.stem
+    return from_tables(name, tables, options, "files", str(first))
 
 
 def _hub(name: str, options: Options) -> Task:

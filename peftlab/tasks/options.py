@@ -23,7 +23,7 @@ class Options:
     columns: {"source": column or "column+column", "target": column}; a recipe takes one source
         column, and keeps its form.
     data: a folder or hub id to take a recipe's rows from, in the layout of its hub data set.
-    chat: put rows into the tokenizer's chat template.
+    chat: put rows into the tokenizer's chat template; the usual template is then the bare source.
     config, revision: of a hub data set.
     drop_blank: leave out rows with an empty source or target instead of refusing them.
     """
@@ -51,6 +51,11 @@ class Options:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"{name} is {value}; a whole number from 1 on was expected.")
+        for name in ("metrics", "labels"):
+            if isinstance(getattr(self, name), str):
+                raise InputError(
+                    f"{name} is the text {getattr(self, name)!r}; a tuple of names was expected."
+                )
         for key in self.columns or {}:
             if key not in ("source", "target"):
                 raise InputError(

@@ -140,7 +140,7 @@ def fingerprint(*splits: Sequence[Example]) -> str:
         digest.update(b"\x1c")
         for row in rows:
             texts = (row.source, *row.targets, *(f"{k}={v}" for k, v in sorted(row.fields.items())))
-            digest.update("\x1e".join(texts).encode("utf-8", "surrogatepass") + b"\x1d")
+            digest.update("\x1e".join(texts).encode("utf-8") + b"\x1d")
     return digest.hexdigest()
 
 

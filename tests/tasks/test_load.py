@@ -94,9 +94,16 @@ def test_rows_of_one_source_are_one_example_and_never_leak(tmp_path: Path) -> No
     assert any("rows of the same source are joined" in note for note in task.notes)
 
 
+def test_a_chat_begins_with_the_bare_source(folder: Path) -> None:
+    assert Task.load(folder, chat=True).template.text == "{instruction}{source}{target}"
+    own = Task.load(folder, chat=True, template="{source}?{target}").template
+    assert own.text == "{source}?{target}" and own.chat
+
+
 def test_lists_of_references_and_their_pairs(tmp_path: Path) -> None:
     rows = [{"source": f"s{i}", "targets": ["a", "b", "c"]} for i in range(12)]
-    task = Task.from_files(jsonl(tmp_path / "a.jsonl", rows))
+    task = Task.from_files(jsonl(tmp_path / "train.jsonl", rows))
+    assert task.name == tmp_path.name
     assert task.train[0].targets == ("a", "b", "c")
     assert [target for _, target in task.pairs("train")[:4]] == ["a", "b", "c", "a"]
 
@@ -188,6 +195,11 @@ def test_labels_are_checked_and_scored_as_labels(tmp_path: Path) -> None:
     path = jsonl(tmp_path / "a.jsonl", rows)
     task = Task.load(path, labels=("y", "n"))
     assert task.metrics == ("accuracy", "macro_f1") and task.labels == ("y", "n")
+    guessed = Task.load(path)
+    assert guessed.labels == ("n", "y") and guessed.metrics == task.metrics
+    assert "The targets are class labels: n, y (guessed from the column)." in guessed.notes
+    with pytest.raises(InputError, match=r"labels is the text 'y'; a tuple"):
+        Task.load(path, labels="y")
     with pytest.raises(InputError, match=r"target 'n', which is not one of the labels y, m"):
         Task.load(path, labels=("y", "m"))
 
@@ -216,6 +228,7 @@ GOOD = '{"source": "a", "target": "b"}\n'
         (b'{"source": "a", "target": NaN}\n', "line 1: the column 'target' holds NaN;"),
         (b'{"source": null, "target": "b"}\n', "line 1: the column 'source' holds null;"),
         (b'{"source": {"a": 1}, "target": "b"}\n', "'source' holds the dict"),
+        (b'{"source": "a", "target": "\\ud83d"}\n', "holds half of a surrogate pair"),
         (b'{"source": "a", "target": []}\n', "'target' is an empty list"),
         (GOOD.encode() + b'{"source": "a", "targe": "b"}\n', "line 2 has no column 'target'"),
         (b'{"foo": "a", "bar": "b"}\n', "none of them is a usual name of a source"),

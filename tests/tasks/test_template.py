@@ -107,6 +107,20 @@ def test_pseudo_tokens_stay_out_of_exemplars(bpe: Any) -> None:
     assert [i for i in row.ids if i < 0] == [-1, -2, -3]
 
 
+def test_exemplars_keep_the_special_tokens_of_the_template(bpe: Any) -> None:
+    template = Template(" {source} {eos} {target}").with_exemplars(POOL[:1])
+    row = template.encode(bpe, POOL[1], "x", ROOM)
+    assert row.ids.count(bpe.eos_token_id) == 3
+    assert bpe.decode(row.ids).startswith(" the cat sat <|endoftext|> cat\n\n Blue Spice")
+
+
+def test_exemplars_are_never_cut(bpe: Any) -> None:
+    template = FEW.with_exemplars(POOL[:1])
+    whole = template.encode(bpe, POOL[1], "x", ROOM)
+    row = template.encode(bpe, POOL[1], "x", len(whole.ids) - 3)
+    assert bpe.decode(row.ids).startswith("the cat sat\nOutput: cat\n\nBlue")
+
+
 @given(
     st.builds(
         Template,
