@@ -13,10 +13,14 @@ _MESSAGE, _REPLY = "\ue000message\ue001", "\ue000reply\ue001"  # private use: in
 
 @dataclass(frozen=True)
 class Frame:
-    """head + message + bridge + reply + the token `end`; head holds the BOS where there is one."""
+    """head + message + bridge + lead + reply + the token `end`.
+
+    head holds the BOS where the template writes one; lead is white space that belongs to the reply.
+    """
 
     head: str
     bridge: str
+    lead: str
     end: int
 
 
@@ -41,20 +45,38 @@ def _cut(tokenizer: Tokenizer) -> Frame:
             f"The tokenizer {type(tokenizer).__name__} has no chat template; it belongs to a base "
             "model. Leave chat out, or load the instruction-tuned model's tokenizer."
         )
-    exchange = [
-        {"role": "user", "content": _MESSAGE},
-        {"role": "assistant", "content": _REPLY},
-    ]
-    # Llama 3 prints today's date unless it is given: rows would differ from one day to the next.
-    text = tokenizer.apply_chat_template(exchange, tokenize=False, date_string="26 Jul 2024")
-    head, found_message, rest = text.partition(_MESSAGE)
-    bridge, found_reply, tail = rest.partition(_REPLY)
+    user = {"role": "user", "content": _MESSAGE}
+    text = _rendered(tokenizer, [user, {"role": "assistant", "content": _REPLY}], False)
+    before, found_reply, tail = text.partition(_REPLY)
+    head, found_message, bridge = before.partition(_MESSAGE)
     if not found_message or not found_reply:
         raise InputError(
             f"The chat template of {type(tokenizer).__name__} does not show a user's message and "
             "the assistant's reply in this order, so it cannot frame a task."
         )
-    return Frame(head, bridge, _end(tokenizer, tail))
+    # Mistral's templates put a space before a reply that their generation prompt lacks.
+    prompt = _rendered(tokenizer, [user], True)
+    lead = before[len(prompt) :] if before.startswith(prompt) else ""
+    if not lead.isspace():
+        lead = ""
+    return Frame(head, bridge.removesuffix(lead), lead, _end(tokenizer, tail))
+
+
+def _rendered(tokenizer: Tokenizer, turns: list[dict[str, str]], generation: bool) -> str:
+    try:
+        text = tokenizer.apply_chat_template(
+            turns,
+            tokenize=False,
+            add_generation_prompt=generation,
+            # Llama 3 prints today's date unless one is given: rows would change from day to day.
+            date_string="26 Jul 2024",
+        )
+    except Exception as error:  # templates are programs and raise what they like
+        raise InputError(
+            f"The chat template of {type(tokenizer).__name__} cannot render a user's message and "
+            f"a reply: {error}."
+        ) from error
+    return str(text)
 
 
 def _end(tokenizer: Tokenizer, tail: str) -> int:

@@ -131,8 +131,9 @@ class Template:
         return frame(tokenizer).end if self.chat else end_of_sequence(tokenizer)
 
     def _target_ids(self, tokenizer: Tokenizer, target: str) -> list[int]:
-        text = target.strip() if self.chat else self.markup.lead + target.strip()
-        return [*encode.target_ids(tokenizer, text), self.end_id(tokenizer)]
+        lead = frame(tokenizer).lead if self.chat else self.markup.lead
+        ids = encode.target_ids(tokenizer, lead + target.strip())
+        return [*ids, self.end_id(tokenizer)]
 
     def _context_ids(
         self, tokenizer: Tokenizer, example: Example

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from peftlab.errors import InputError
 from peftlab.tasks import Example, Template
 from peftlab.tasks.similar import TfIdf
+from tests.tasks.tokenizers_for_tests import CHAT, byte_level, sentencepiece
 
 ROOM = 10_000
 POOL = tuple(
@@ -197,6 +198,52 @@ def test_only_the_source_gives_way_in_a_chat(chat_bpe: Any) -> None:
     assert chat_bpe.decode(cut.ids).endswith(
         "\nOutput:<|im_end|>\n<|im_start|>assistant\na<|im_end|>"
     )
+
+
+MISTRAL = (
+    "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'user' %}[INST] {{ m['content'] }}"
+    " [/INST]{% else %} {{ m['content'] }}{{ eos_token }}{% endif %}{% endfor %}"
+)
+THOUGHTS = "{% if m['role'] == 'assistant' %}<think>\n\n</think>\n\n{% endif %}"
+THINKING = CHAT.replace("{{ m['content'] }}", THOUGHTS + "{{ m['content'] }}")
+FAILING = "{{ raise_exception('only for adults') }}"
+NO_END = "{% for m in messages %}{{ m['content'] }};{% endfor %}"
+NO_REPLY = "{{ messages[0]['content'] }}<|im_end|>"
+
+
+def test_the_space_before_a_reply_belongs_to_it() -> None:
+    tokenizer = sentencepiece("first")
+    tokenizer.chat_template = MISTRAL
+    example = Example("the cat", ("cat",))
+    template = Template("{source}{target}", chat=True)
+    row = template.encode(tokenizer, example, "the mat", ROOM)
+    own = tokenizer("<s>[INST] the cat [/INST] the mat</s>", add_special_tokens=False)
+    assert list(row.ids) == own["input_ids"]
+    prompt = tokenizer("<s>[INST] the cat [/INST]", add_special_tokens=False)
+    assert list(row.ids[: row.target_start]) == prompt["input_ids"]
+
+
+def test_an_empty_block_of_thoughts_is_part_of_the_prompt() -> None:
+    tokenizer = byte_level(chat=True)
+    tokenizer.chat_template = THINKING
+    row = Template("{source}{target}", chat=True).encode(tokenizer, POOL[0], "a", ROOM)
+    assert tokenizer.decode(row.ids[: row.target_start]).endswith("<think>\n\n</think>\n\n")
+    assert tokenizer.decode(row.ids[row.target_start :]) == "a<|im_end|>"
+
+
+@pytest.mark.parametrize(
+    ("chat_template", "said"),
+    [
+        (FAILING, "cannot render .* only for adults"),
+        (NO_END, "does not end a reply with a special token but with ';'"),
+        (NO_REPLY, "does not show a user's message and the assistant's reply"),
+    ],
+)
+def test_chat_templates_that_cannot_frame_a_task(chat_template: str, said: str) -> None:
+    tokenizer = byte_level(chat=True)
+    tokenizer.chat_template = chat_template
+    with pytest.raises(InputError, match=said):
+        CHATTED.encode(tokenizer, POOL[0], "a", ROOM)
 
 
 def test_chat_without_a_chat_template_is_refused(bpe: Any) -> None:
