@@ -27,13 +27,15 @@ class Traits:
     """Facts about one tokenizer, found by probing it once.
 
     bos: ids that it puts before a text by itself (none for GPT-2).
-    special: matches the text of any of its special tokens.
+    special: matches the text of any of its special tokens. control: their ids, but for the unknown
+        token's, which any text may need.
     sentinel: text to put before a piece that continues a row, where the tokenizer would otherwise
         give the piece the form of a beginning (the dummy space of sentencepiece); else empty.
     """
 
     bos: tuple[int, ...]
     special: re.Pattern[str]
+    control: frozenset[int]
     sentinel: str
 
 
@@ -59,7 +61,8 @@ def _probe(tokenizer: Tokenizer) -> Traits:
     alternatives = "|".join(re.escape(text) for text in sorted(texts, key=len, reverse=True))
     # "(?!)" matches nothing: a tokenizer may have no special token at all.
     special = re.compile(alternatives or "(?!)")
-    return Traits(_bos(tokenizer), special, _sentinel(tokenizer))
+    ids = frozenset(tokenizer.convert_tokens_to_ids(sorted(texts))) - {tokenizer.unk_token_id}
+    return Traits(_bos(tokenizer), special, ids, _sentinel(tokenizer))
 
 
 def _bos(tokenizer: Tokenizer) -> tuple[int, ...]:
@@ -107,7 +110,13 @@ def _pieces(tokenizer: Tokenizer, text: str, plain: bool) -> Pieces:
         split_special_tokens=plain,
         verbose=False,  # longer than the model's context is our business: rows are cut later
     )
-    return list(row["input_ids"]), list(row["offset_mapping"])
+    ids = list(row["input_ids"])
+    if plain and not traits(tokenizer).control.isdisjoint(ids):
+        raise InputError(
+            f"The text {text[:60]!r} holds a special token, which the tokenizer "
+            f"{type(tokenizer).__name__} cannot write as mere text. Take it out of the data."
+        )
+    return ids, list(row["offset_mapping"])
 
 
 def pieces(tokenizer: Tokenizer, text: str, plain: bool, begun: bool) -> Pieces:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from peftlab.errors import InputError
 from peftlab.tasks import Example, Template
-from tests.tasks.tokenizers_for_tests import byte_level
+from tests.tasks.tokenizers_for_tests import byte_level, unigram
 
 ROOM = 10_000
 EXAMPLE = Example("name : Blue Spice | area : city centre", ("A coffee shop.",), {"q": "where"})
@@ -48,7 +48,7 @@ def test_white_space_before_the_target_belongs_to_it(bpe: Any) -> None:
     assert bpe.decode(row.ids[: row.target_start]).endswith("Summary:")
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(source=words, target=words.filter(lambda text: text.strip()))
 def test_any_text_comes_back_from_a_byte_level_tokenizer(
     bpe: Any, source: str, target: str
@@ -60,7 +60,7 @@ def test_any_text_comes_back_from_a_byte_level_tokenizer(
     assert prompt == f"Describe this. {source}\nSummary:"
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(source=words, over=st.integers(1, 60), end=st.sampled_from(["start", "end"]))
 def test_only_the_source_gives_way(any_tokenizer: Any, source: str, over: int, end: str) -> None:
     template = replace(PLAIN, truncate=end)
@@ -159,6 +159,11 @@ def test_special_tokens_in_data_are_mere_text(bpe: Any) -> None:
     assert bpe.decode(row.ids[row.target_start : -1]) == " it is <|endoftext|> here"
 
 
+def test_special_tokens_that_cannot_be_mere_text_are_refused() -> None:
+    with pytest.raises(InputError, match=r"it is </s> here' holds a special token.*Take it out"):
+        PLAIN.encode(unigram(), Example("a", ("x",)), "it is </s> here", ROOM)
+
+
 def test_special_tokens_of_the_template_are_special(bpe: Any) -> None:
     row = Template(" {source} {eos} {target}").encode(bpe, EXAMPLE, "cat", ROOM)
     assert row.ids[row.target_start - 1] == bpe.eos_token_id
@@ -197,7 +202,7 @@ def test_tokenizers_that_lack_something() -> None:
 spaced = st.text(st.sampled_from(" \n\tab.😀é"), max_size=30)
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(source=spaced, over=st.integers(1, 40), end=st.sampled_from(["start", "end"]))
 @pytest.mark.parametrize("trim_offsets", [True, False])
 def test_white_space_of_the_template_never_gives_way(

@@ -6,6 +6,7 @@ import json
 from typing import Any, Literal
 
 from tokenizers import (
+    Regex,
     Tokenizer,
     decoders,
     models,
@@ -102,6 +103,24 @@ def lower_case_words() -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="[EOS]", unk_token="[UNK]")
 
 
+def unigram() -> Any:
+    """T5's and XGLM's kind: pieces by likelihood, white space collapsed and put before words."""
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.normalizer = normalizers.Replace(Regex(" {2,}"), " ")
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+    tokenizer.decoder = decoders.Metaspace(prepend_scheme="always")
+    tokenizer.train_from_iterator(
+        TEXT,
+        trainers.UnigramTrainer(
+            vocab_size=150,
+            special_tokens=["<unk>", "</s>"],
+            unk_token="<unk>",
+            show_progress=False,
+        ),
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>", unk_token="<unk>")
+
+
 KINDS = {
     "byte level": byte_level,
     "byte level, whole offsets": lambda: byte_level(trim_offsets=False),
@@ -109,5 +128,6 @@ KINDS = {
     "sentencepiece, first": lambda: sentencepiece("first"),
     "sentencepiece, always": lambda: sentencepiece("always"),
     "sentencepiece, normalizer": lambda: sentencepiece("normalizer"),
+    "unigram": unigram,
     "lower-case words": lower_case_words,
 }
