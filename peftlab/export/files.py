@@ -1,0 +1,81 @@
+"""Files of an exported folder: written whole or not at all, read without ever unpickling."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from peftlab.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+
+def atomically(path: Path, write: Callable[[Path], Any]) -> None:
+    """Let `write` fill a temporary file and put it in the place of `path`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    write(temporary)
+    temporary.replace(path)
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Write JSON for people to read."""
+    write_text(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file."""
+    atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Write a safetensors file; `format: pt` is what transformers and PEFT look for."""
+    own = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    atomically(path, lambda temporary: save_file(own, temporary, metadata={"format": "pt"}))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        InputError: the file is missing or holds something else.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"{path.parent} has no {path.name}") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is damaged: {error}") from error
+    if not isinstance(values, dict):
+        raise InputError(f"{path} is damaged: it holds no JSON object")
+    return values
+
+
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """Read a safetensors file.
+
+    Raises:
+        InputError: it is missing (a pickled one beside it is not read) or damaged.
+    """
+    try:
+        return load_file(path)
+    except FileNotFoundError as error:
+        pickled = [
+            p.name for ending in ("*.bin", "*.pt", "*.pth") for p in path.parent.glob(ending)
+        ]
+        also = (
+            f"; {', '.join(sorted(pickled))} is pickled, which can run any code, and is never "
+            "loaded. Save the adapter again with safe_serialization=True"
+            if pickled
+            else ""
+        )
+        raise InputError(f"{path.parent} has no {path.name}{also}") from error
+    except SafetensorError as error:
+        raise InputError(f"{path} is damaged: {error}") from error

@@ -1,0 +1,129 @@
+"""Adapters in PEFT's layout, both ways: `adapter_config.json` and `adapter_model.safetensors`.
+
+A folder that `save` wrote loads in `peft.PeftModel.from_pretrained` and gives the same logits; an
+adapter that PEFT saved loads here and gives the same logits. Needs no PEFT installed. Beside PEFT's
+two files stands `peftlab.json` with what PEFT has no place for: the template, and the fingerprint
+of the base.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from peftlab.errors import InputError, nearest
+from peftlab.export.files import read_json, read_tensors, write_json, write_tensors
+from peftlab.export.peft import ia3, llama_adapter, lora, prompts
+from peftlab.export.peft.found import Found
+from peftlab.methods.adaptation import Adaptation
+from peftlab.methods.base import Method, State
+from peftlab.tasks import Template
+
+if TYPE_CHECKING:
+    from peftlab.frozen.model import FrozenLM
+
+CONFIG, TENSORS, BESIDE = "adapter_config.json", "adapter_model.safetensors", "peftlab.json"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How one method is written as, and read from, one of PEFT's types."""
+
+    peft_type: str
+    write: Callable[[Adaptation, FrozenLM], prompts.Written]
+    read: Callable[[Found], tuple[Method, State]]
+
+
+LAYOUTS = {
+    "prompt_tuning": Layout("PROMPT_TUNING", prompts.write_prompt, prompts.read_prompt),
+    "p_tuning": Layout("P_TUNING", prompts.write_prompt, prompts.read_p_tuning),
+    "prefix_tuning": Layout("PREFIX_TUNING", prompts.write_prefix, prompts.read_prefix),
+    "lora": Layout("LORA", lora.write, lora.read),
+    "ia3": Layout("IA3", ia3.write, ia3.read),
+    "llama_adapter": Layout("ADAPTION_PROMPT", llama_adapter.write, llama_adapter.read),
+}
+_NEAREST = {
+    "bottleneck": "PEFT has no bottleneck adapters; keep peftlab's own format",
+    "bitfit": "use the merged export where the base has biases",
+    "last_k": "use the merged export, a full checkpoint",
+    "layers": "use the merged export, a full checkpoint",
+    "full": "use the merged export, a full checkpoint",
+    "hard_prompt": "it has no parameters: its text is all there is to take along",
+}
+
+
+def save(adaptation: Adaptation, model: FrozenLM, folder: Path | str) -> Path:
+    """Write an adaptation as a PEFT adapter.
+
+    Raises:
+        InputError: PEFT has no such method or defines it otherwise, with the nearest alternative;
+            or the adaptation is for another base.
+    """
+    adaptation.check(model)
+    folder, name = Path(folder), adaptation.method.name
+    if name not in LAYOUTS:
+        instead = _NEAREST.get(name, "PEFT loads one method a folder; keep peftlab's own format")
+        raise InputError(f"{name} cannot become a PEFT adapter: {instead}.")
+    layout = LAYOUTS[name]
+    settings, tensors = layout.write(adaptation, model)
+    config = {
+        "peft_type": layout.peft_type,
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": model.name,
+        "inference_mode": True,
+        **settings,
+    }
+    write_tensors(folder / TENSORS, tensors)
+    write_json(folder / CONFIG, config)
+    beside = {"template": adaptation.template.to_dict(), "base": dict(adaptation.base)}
+    write_json(folder / BESIDE, beside)
+    return folder
+
+
+def load(folder: Path | str, model: FrozenLM, template: Template | None = None) -> Adaptation:
+    """Read an adapter that PEFT or `save` wrote.
+
+    Args:
+        template: the text that it was trained with. PEFT does not store it; without one the
+            folder's own is taken, or a bare `{source}{target}` where it has none.
+
+    Raises:
+        InputError: damaged or pickled files, an unknown type, or an adapter of another base: one
+            error lists all that is missing, surplus, of a wrong shape or a wrong type.
+    """
+    folder = Path(folder)
+    config = read_json(folder / CONFIG)
+    layout = _layout(config.get("peft_type"), folder)
+    found = Found(folder, config, read_tensors(folder / TENSORS), model)
+    beside = read_json(folder / BESIDE) if (folder / BESIDE).exists() else {}
+    base = beside.get("base", {"name": model.name, "fingerprint": model.fingerprint})
+    if base["fingerprint"] != model.fingerprint:
+        found.problems.append(
+            f"made for the weights {base['fingerprint']} ({base['name']}), and these are "
+            f"{model.fingerprint}"
+        )
+    method, state = layout.read(found)
+    found.settle()
+    if template is None:
+        template = _template(beside)
+    adaptation = Adaptation(method, state, template, base)
+    adaptation.check(model)
+    return adaptation
+
+
+def _layout(peft_type: Any, folder: Path) -> Layout:
+    by_type = {layout.peft_type: layout for layout in LAYOUTS.values()}
+    if peft_type not in by_type:
+        raise InputError(
+            f"{folder} holds an adapter of the type {peft_type!r}; peftlab reads "
+            f"{', '.join(sorted(by_type))}.{nearest(str(peft_type), by_type)} Any type that PEFT "
+            "itself knows can run as a guest: --methods peft:path/to/adapter_config.json"
+        )
+    return by_type[peft_type]
+
+
+def _template(beside: dict[str, Any]) -> Template:
+    stored = beside.get("template")
+    return Template.from_dict(stored) if stored else Template("{source}{target}")

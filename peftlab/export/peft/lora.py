@@ -1,0 +1,167 @@
+"""LoRA in PEFT's layout: `lora_A` [r, in] and `lora_B` [out, r] a module, DoRA's magnitude [out].
+
+PEFT has one pair a module. Where several roles of one fused matrix are changed, their pairs stand
+side by side in it: n times the rank, zeros in the rows of the other roles, and an alpha that keeps
+the scaling.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from math import isclose, sqrt
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from peftlab.export.peft.found import Found
+from peftlab.export.peft.modules import endings, key, own_names, targeted
+from peftlab.methods.base import Method, State
+from peftlab.methods.lora import LoRA
+
+if TYPE_CHECKING:
+    from peftlab.frozen.model import FrozenLM
+    from peftlab.methods.adaptation import Adaptation
+    from peftlab.shapes import Linear, Target
+
+_KNOWN = {
+    "r", "lora_alpha", "lora_dropout", "fan_in_fan_out", "use_rslora", "use_dora", "target_modules",
+    "exclude_modules", "layers_to_transform", "layers_pattern", "rank_pattern", "alpha_pattern",
+    "init_lora_weights", "bias", "megatron_core", "qalora_group_size",
+}  # fmt: skip
+# These starts leave the base as it is; PiSSA, OLoRA, CorDA, LoftQ and LoRA-GA change its weights.
+_PLAIN_STARTS = (True, False, None, "gaussian", "eva", "orthogonal")
+
+
+def write(
+    adaptation: Adaptation, model: FrozenLM
+) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """One pair a module."""
+    method = adaptation.method
+    tensors: dict[str, torch.Tensor] = {}
+    assert isinstance(method, LoRA)
+    parts_of: dict[str, list[Target]] = defaultdict(list)
+    for target in method.chosen(model.shape):
+        parts_of[target.linear.path].append(target)
+    most = max(len(parts) for parts in parts_of.values())
+    fewer: dict[int, list[str]] = defaultdict(list)
+    for path, parts in parts_of.items():
+        tensors |= _fused(path, parts, adaptation.state, model, method.dora)
+        if len(parts) < most:
+            fewer[len(parts)].append(path)
+    config = {
+        "r": method.rank * most,
+        "lora_alpha": _alpha(method, most),
+        "lora_dropout": method.dropout,
+        "use_rslora": method.rslora,
+        "use_dora": method.dora,
+        "target_modules": endings(parts_of, model),
+        "fan_in_fan_out": model.shape.transposed,
+        "bias": "none",
+        "rank_pattern": _pattern(fewer, model, lambda n: method.rank * n),
+        "alpha_pattern": _pattern(fewer, model, lambda n: _alpha(method, n)),
+    }
+    return config, tensors
+
+
+def _alpha(method: LoRA, parts: int) -> float:
+    """The alpha that gives `parts` times the rank the method's own scaling."""
+    alpha = method.alpha * (sqrt(parts) if method.rslora else parts)
+    return int(alpha) if alpha == int(alpha) else alpha
+
+
+def _pattern(by_parts: dict[int, list[str]], model: FrozenLM, value: Any) -> dict[str, Any]:
+    return {
+        ending.replace(".", r"\."): value(parts)
+        for parts, paths in by_parts.items()
+        for ending in endings(paths, model)
+    }
+
+
+def _fused(
+    path: str, parts: list[Target], state: State, model: FrozenLM, dora: bool
+) -> dict[str, torch.Tensor]:
+    linear = parts[0].linear
+    downs = [state.tensors[f"{part.name}.lora_A"] for part in parts]
+    up = torch.zeros(linear.out_features, sum(len(down) for down in downs))
+    at = 0
+    for part, down in zip(parts, downs, strict=True):
+        up[part.row_indices, at : at + len(down)] = state.tensors[f"{part.name}.lora_B"].float()
+        at += len(down)
+    made = {key(path, "lora_A.weight"): torch.cat(downs), key(path, "lora_B.weight"): up}
+    if dora:
+        weight = model.gather(f"{path}.weight").float().cpu()
+        magnitude = weight.norm(dim=0 if model.shape.transposed else 1)
+        for part in parts:
+            magnitude[part.row_indices] = state.tensors[f"{part.name}.magnitude"].float()
+        made[key(path, "lora_magnitude_vector")] = magnitude
+    return made
+
+
+def read(found: Found) -> tuple[Method, State]:
+    """LoRA on whole modules; modules of lower rank get pairs of zeros up to the highest."""
+    config = found.config
+    found.understand(_KNOWN)
+    if (config.get("bias") or "none") != "none":
+        found.problems.append(f"bias={config['bias']!r}: trained biases have no counterpart here")
+    start = config.get("init_lora_weights")
+    if start not in _PLAIN_STARTS:
+        found.problems.append(
+            f"init_lora_weights={start!r} changes the base's weights; save it with PEFT's "
+            "path_initial_model_for_weight_conversion, which makes a plain LoRA of it"
+        )
+    linears = targeted(found)
+    ranks = {x.path: int(_own(found, "rank_pattern", x, "r", int)) for x in linears}
+    alphas = {x.path: float(_own(found, "alpha_pattern", x, "lora_alpha", float)) for x in linears}
+    pairs = {x.path: _pair(found, x, ranks[x.path]) for x in linears}
+    found.settle()
+    widest = max(linears, key=lambda x: ranks[x.path])
+    targets, layers = own_names(linears, found.model.shape)
+    method = LoRA(
+        rank=ranks[widest.path],
+        alpha=alphas[widest.path],
+        dropout=float(config.get("lora_dropout") or 0.0),
+        targets=targets,
+        layers=layers,
+        rslora=bool(config.get("use_rslora")),
+        dora=bool(config.get("use_dora")),
+    )
+    tensors: dict[str, torch.Tensor] = {}
+    for path, own in pairs.items():
+        rank, alpha = ranks[path], alphas[path]
+        scaling = alpha / (sqrt(rank) if method.rslora else rank)
+        tensors |= {
+            f"{path}.{name}": tensor for name, tensor in _at_rank(own, method, scaling).items()
+        }
+    return method, State(tensors)
+
+
+def _own(found: Found, patterns: str, linear: Linear, default: str, kind: Any) -> Any:
+    """A module's own rank or alpha."""
+    for pattern, value in (found.config.get(patterns) or {}).items():
+        if re.match(rf"(.*\.)?({pattern})$", linear.path):
+            return value
+    return found.number(default, kind)
+
+
+def _pair(found: Found, linear: Linear, rank: int) -> dict[str, torch.Tensor]:
+    path = linear.path
+    own = {
+        "lora_A": found.take(key(path, "lora_A.weight"), (rank, linear.in_features)),
+        "lora_B": found.take(key(path, "lora_B.weight"), (linear.out_features, rank)),
+    }
+    if found.config.get("use_dora"):
+        name = key(path, "lora_magnitude_vector")
+        own["magnitude"] = found.take(name, (linear.out_features,))
+    return own
+
+
+def _at_rank(own: dict[str, torch.Tensor], method: LoRA, scaling: float) -> dict[str, torch.Tensor]:
+    """The same change with the method's rank and scaling."""
+    missing = method.rank - len(own["lora_A"])
+    functional = torch.nn.functional
+    down = functional.pad(own["lora_A"], (0, 0, 0, missing))
+    up = functional.pad(own["lora_B"], (0, missing))
+    if not isclose(scaling, method.scaling, rel_tol=1e-9):
+        up = up * (scaling / method.scaling)
+    return own | {"lora_A": down, "lora_B": up}
