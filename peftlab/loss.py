@@ -14,6 +14,7 @@ from peftlab.frozen.batch import Batch, Row, pack
 if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM
     from peftlab.tasks import Encoded
+    from peftlab.trunk import Trunk
 
 # Evaluation packs rows up to this many tokens: enough to fill a matmul, little enough for memory.
 _TOKENS_A_BATCH = 2048
@@ -87,13 +88,21 @@ class _FrozenHeadLoss(torch.autograd.Function):
 
 @torch.no_grad()
 def row_losses(
-    model: FrozenLM, edits: Edits, encoded: Sequence[Encoded]
+    model: FrozenLM, edits: Edits, encoded: Sequence[Encoded], trunk: Trunk | None = None
 ) -> tuple[list[float], list[int]]:
-    """Every row's summed loss in nats and its number of target tokens."""
+    """Every row's summed loss in nats and its number of target tokens.
+
+    Args:
+        trunk: kept activations of these rows below the edits' lowest block.
+    """
     sums, counts = [0.0] * len(encoded), [len(e.ids) - e.target_start for e in encoded]
     for chunk in _chunks(encoded):
         rows = [encoded[i] for i in chunk]
-        batch = pack([training_row(row) for row in rows], [edits], device=model.device)
+        batch = pack(
+            [training_row(row) for row in rows], [edits], device=model.device, share=trunk is None
+        )
+        if trunk is not None:
+            trunk.resume(batch, chunk)
         for i, losses in zip(
             chunk, batch.split_kept(token_losses(model, batch, rows)), strict=True
         ):
@@ -101,15 +110,17 @@ def row_losses(
     return sums, counts
 
 
-def mean_loss(model: FrozenLM, edits: Edits, encoded: Sequence[Encoded]) -> float:
-    """The loss per target token over all rows.
+def mean_loss(
+    model: FrozenLM, edits: Edits, encoded: Sequence[Encoded], trunk: Trunk | None = None
+) -> float:
+    """The loss per target token over all rows, see `row_losses`.
 
     Raises:
         InputError: there are no rows.
     """
     if not encoded:
         raise InputError("a loss over no rows is not defined: the split is empty")
-    sums, counts = row_losses(model, edits, encoded)
+    sums, counts = row_losses(model, edits, encoded, trunk)
     return sum(sums) / sum(counts)
 
 

@@ -28,6 +28,9 @@ class TrainConfig:
         checkpoint_seconds: time between checkpoints of the run's folder.
         recompute: keep no activations inside blocks, compute them again in backward.
         share: pack what rows have in common at their start once.
+        fast: allow what gives the same numbers sooner (kept trunk activations, the head in pieces,
+            the last block at target tokens only); False shows the difference.
+        trunk_memory, trunk_disk: most bytes of kept trunk activations, see `trunk`.
     """
 
     steps: int = 300
@@ -49,6 +52,9 @@ class TrainConfig:
     checkpoint_seconds: float = 30.0
     recompute: bool = False
     share: bool = True
+    fast: bool = True
+    trunk_memory: int = 2 << 30
+    trunk_disk: int = 8 << 30
     seed: int = 0
 
     def __post_init__(self) -> None:

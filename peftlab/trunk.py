@@ -1,0 +1,130 @@
+"""Kept activations of the frozen trunk: what enters the lowest edited block, computed once a row.
+
+Where an adaptation leaves the blocks below k alone, what enters block k is the same in every
+epoch, for every seed and every learning rate. Rows are run in fixed chunks in the data set's order,
+so what is kept does not depend on the order of training, and a resumed run repeats itself bit for
+bit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from peftlab.edits import Edits
+from peftlab.frozen.batch import Batch, Row, pack
+
+if TYPE_CHECKING:
+    from peftlab.frozen.model import FrozenLM
+    from peftlab.tasks import Encoded
+
+_CHUNK_ROWS = 16
+_DISK_RESERVE = 2 << 30  # bytes that are never taken from a disk, whatever the limit says
+
+
+class TrunkStore:
+    """Where kept chunks lie: in memory up to a limit, then in memory-mapped files up to another.
+
+    Args:
+        memory, disk: limits in bytes. folder: of the files; None keeps none. Chunks that another
+            process has left there are used.
+
+    Attributes:
+        bytes_in_memory, bytes_on_disk: what is kept now.
+    """
+
+    def __init__(self, memory: int, disk: int = 0, folder: Path | None = None) -> None:
+        self.memory, self.disk, self.folder = memory, disk, folder
+        self.bytes_in_memory = self.bytes_on_disk = 0
+        self._chunks: dict[str, list[torch.Tensor]] = {}
+
+    def get(self, key: str) -> list[torch.Tensor] | None:
+        """The chunk's rows, if they are kept."""
+        if key not in self._chunks and self.folder is not None:
+            path = self.folder / f"{key}.safetensors"
+            if path.exists():
+                self._chunks[key] = _mapped(path)
+        return self._chunks.get(key)
+
+    def put(self, key: str, states: list[torch.Tensor]) -> None:
+        """Keep a chunk where there is room; without room it is computed again when needed."""
+        size = sum(tensor.nbytes for tensor in states)
+        if self.bytes_in_memory + size <= self.memory:
+            self._chunks[key] = states
+            self.bytes_in_memory += size
+        elif self.folder is not None and self._fits_disk(size):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            path = self.folder / f"{key}.safetensors"
+            temporary = path.with_name(f".{path.name}.{os.getpid()}")
+            save_file({str(i): t.cpu().contiguous() for i, t in enumerate(states)}, temporary)
+            temporary.replace(path)
+            self._chunks[key] = _mapped(path)
+            self.bytes_on_disk += size
+
+    def _fits_disk(self, size: int) -> bool:
+        assert self.folder is not None
+        existing = next(p for p in (self.folder, *self.folder.parents) if p.exists())
+        free = shutil.disk_usage(existing).free
+        return self.bytes_on_disk + size <= self.disk and size + _DISK_RESERVE <= free
+
+
+class Trunk:
+    """The input of one block for the rows of one split.
+
+    Args:
+        block: the lowest block that the adaptation changes, at least 1.
+    """
+
+    def __init__(
+        self, model: FrozenLM, rows: Sequence[Encoded], block: int, store: TrunkStore
+    ) -> None:
+        self.model, self.rows, self.block, self.store = model, rows, block, store
+        self._keys: dict[tuple[int, str], str] = {}
+
+    def resume(self, batch: Batch, indices: Sequence[int]) -> None:
+        """Let a batch of these rows, packed with `share=False`, start at the block."""
+        states = [self._row(indices[i]) for i in batch.order]
+        batch.resume = (self.block, torch.cat(states).unsqueeze(0).to(self.model.device))
+
+    def _row(self, index: int) -> torch.Tensor:
+        chunk, place = divmod(index, _CHUNK_ROWS)
+        key = self._key(chunk)
+        states = self.store.get(key)
+        if states is None:
+            states = self._run(self._rows_of(chunk))
+            self.store.put(key, states)
+        return states[place]
+
+    def _rows_of(self, chunk: int) -> list[Sequence[int]]:
+        start = chunk * _CHUNK_ROWS
+        stop = min(start + _CHUNK_ROWS, len(self.rows))
+        return [self.rows[i].ids[:-1] for i in range(start, stop)]
+
+    def _key(self, chunk: int) -> str:
+        """A name for what the chunk holds: the base, the block, the number format and the tokens."""
+        device = self.model.device.type
+        autocast = torch.is_autocast_enabled(device)
+        number = str(torch.get_autocast_dtype(device)) if autocast else "plain"
+        if (chunk, number) not in self._keys:
+            rows = self._rows_of(chunk)
+            told = f"{self.model.fingerprint} {self.block} {number} {rows}"
+            self._keys[chunk, number] = hashlib.sha256(told.encode()).hexdigest()[:32]
+        return self._keys[chunk, number]
+
+    @torch.no_grad()
+    def _run(self, rows: Sequence[Sequence[int]]) -> list[torch.Tensor]:
+        batch = pack([Row(ids) for ids in rows], [Edits()], device=self.model.device, share=False)
+        states = self.model.block_input(batch, self.block)[0]
+        return [part.clone() for part in states.split([len(ids) for ids in rows])]
+
+
+def _mapped(path: Path) -> list[torch.Tensor]:
+    tensors = load_file(path)
+    return [tensors[str(i)] for i in range(len(tensors))]
