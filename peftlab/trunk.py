@@ -108,7 +108,7 @@ class Trunk:
         return [self.rows[i].ids[:-1] for i in range(start, stop)]
 
     def _key(self, chunk: int) -> str:
-        """A name for what the chunk holds: the base, the block, the number format and the tokens."""
+        """Names what the chunk holds: the base, the block, the number format and the tokens."""
         device = self.model.device.type
         autocast = torch.is_autocast_enabled(device)
         number = str(torch.get_autocast_dtype(device)) if autocast else "plain"
