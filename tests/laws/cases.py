@@ -1,4 +1,4 @@
-"""What the laws are held against: every registered method as it comes, and variants of its settings.
+"""What the laws are held against: every registered method as it comes, and variants of it.
 
 A new method is picked up from the registry. The variants come in addition: settings that lead
 through other code.
@@ -7,7 +7,7 @@ through other code.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 
 import torch
 
@@ -56,7 +56,7 @@ CASES = (*sorted(REGISTRY), *_VARIANTS)
 """All of them, in the words of the command line."""
 
 
-@lru_cache
+@cache
 def method(case: str) -> Method:
     """The method of a case."""
     return parse_one(case)
@@ -89,11 +89,11 @@ class Made:
     def encoded(
         self, task: Task | None = None, split: str = "test", room: int = 96
     ) -> list[Encoded]:
-        """The rows of a split as this case's template writes them."""
+        """The rows of the test split as this case's template writes them."""
         task = task or world.task()
         template = self.method.template(task.template, self.first)
         room -= self.edits(self.first).prefix_length
-        pairs = task.pairs(split)
+        pairs = task.pairs("test")
         return [template.encode(self.model.tokenizer, e, t, room) for e, t in pairs]
 
     def rows(self, owner: int = 0, count: int = 3) -> list[Row]:
@@ -101,7 +101,7 @@ class Made:
         return [training_row(encoded, owner) for encoded in self.encoded()[:count]]
 
 
-@lru_cache(maxsize=None)
+@cache
 def made(case: str, family: str, dtype: torch.dtype = torch.float32) -> Made:
     """A case on a tiny model of a family."""
     model, chosen = world.model(family, dtype), method(case)

@@ -21,11 +21,18 @@ each_trained = pytest.mark.parametrize("case", TRAINED)
 Gradients = dict[str, torch.Tensor | None]
 
 
-def _backward(it: Made, state: State, *, recompute: bool = False, disturbed: bool = False) -> None:
+def _backward(
+    it: Made,
+    state: State,
+    *,
+    fast: bool = True,
+    recompute: bool = False,
+    disturbed: bool = False,
+) -> None:
     """Backward of three rows' losses; when disturbed, after another batch and in another thread."""
     encoded = it.encoded()[:3]
     rows = [training_row(e) for e in encoded]
-    batch = pack(rows, [it.edits(state, seed=11)], checkpoint=recompute)
+    batch = pack(rows, [it.edits(state, seed=11)], checkpoint=recompute, fast=fast)
     loss = token_losses(it.model, batch, encoded).sum()
     if not disturbed:
         loss.backward()
@@ -79,7 +86,7 @@ def test_recomputed_in_another_thread_after_another_batch_it_is_the_same(
 ) -> None:
     it = made(case, family)
     plain, recomputed = leaves(it.moved), leaves(it.moved)
-    _backward(it, plain)
+    _backward(it, plain, fast=False)  # dropout's masks hang on how many tokens a block runs on
     _backward(it, recomputed, recompute=True, disturbed=True)
     expected = {name: g for name, g in _gradients(plain).items() if g is not None}
     got = {name: g for name, g in _gradients(recomputed).items() if g is not None}

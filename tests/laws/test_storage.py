@@ -1,4 +1,4 @@
-"""What is stored is what was trained: same logits after loading, and as many numbers as promised."""
+"""What is stored is what was trained: the same logits, and as many numbers as promised."""
 
 from __future__ import annotations
 

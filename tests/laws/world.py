@@ -17,10 +17,11 @@ from tests.models import tiny
 
 FAMILIES = ("gpt2", "llama", "gemma3_text")
 
-_WORDS = (
-    "red blue green tall small old new cat dog bird fish tree house river road hill sun moon rain "
-    "runs sleeps sings falls grows turns opens shines near under over beside"
-).split()
+_WORDS = [
+    "red", "blue", "green", "tall", "small", "old", "new", "cat", "dog", "bird", "fish", "tree",
+    "house", "river", "road", "hill", "sun", "moon", "rain", "runs", "sleeps", "sings", "falls",
+    "grows", "turns", "opens", "shines", "near", "under", "over", "beside",
+]  # fmt: skip
 
 
 @lru_cache
