@@ -95,6 +95,23 @@ def _generation() -> None:
                 settings=settings,
             )
         )
+    for name, text, settings in (
+        ("meteor", "METEOR 1.5 as its jar scores text with -norm (WebNLG, DART)", ()),
+        (
+            "meteor-coco",
+            "METEOR 1.5 on the COCO evaluation's tokens (E2E's official number)",
+            (("coco", True),),
+        ),
+    ):
+        register(
+            MetricSpec(
+                name=name,
+                description=text,
+                factory="peftlab.metrics.meteor.score:Meteor",
+                settings=settings,
+                extra="meteor",
+            )
+        )
     register(
         MetricSpec(
             name="cider",

@@ -19,7 +19,11 @@ import numpy as np
 import numpy.typing as npt
 
 from peftlab.errors import nearest
-from peftlab.metrics.errors import MetricOptionError, UnknownMetricError
+from peftlab.metrics.errors import (
+    MetricOptionError,
+    MetricUnavailableError,
+    UnknownMetricError,
+)
 
 Rows = npt.NDArray[np.float64]
 """Sufficient statistics, [examples, width of the metric]."""
@@ -46,7 +50,8 @@ class MetricSpec:
     """One entry of the registry.
 
     `factory` is a callable or "module:attribute", imported at first use, so that listing metrics
-    loads no scorer; it is called with `settings` and the options that the user gives.
+    loads no scorer; it is called with `settings` and the options that the user gives. `extra` is
+    the optional dependency group that it needs (pip install 'peftlab[extra]').
     """
 
     name: str
@@ -62,11 +67,9 @@ class MetricSpec:
 
         Raises:
             MetricOptionError: an option that this metric does not have.
+            MetricUnavailableError: the packages of its extra are not installed.
         """
-        make = self.factory
-        if isinstance(make, str):
-            module, _, attribute = make.partition(":")
-            make = cast(Callable[..., Metric], getattr(import_module(module), attribute))
+        make = self._load()
         try:
             return make(**dict(self.settings), **options)
         except TypeError as error:
@@ -74,6 +77,20 @@ class MetricSpec:
                 raise
             raise MetricOptionError(
                 f"metric {self.name!r} does not take the options {sorted(options)}: {error}"
+            ) from error
+
+    def _load(self) -> Callable[..., Metric]:
+        if not isinstance(self.factory, str):
+            return self.factory
+        module, _, attribute = self.factory.partition(":")
+        try:
+            return cast(Callable[..., Metric], getattr(import_module(module), attribute))
+        except ModuleNotFoundError as error:
+            if self.extra is None:
+                raise
+            raise MetricUnavailableError(
+                f"metric {self.name!r} needs the package {error.name!r}, which is not installed;"
+                f" run pip install 'peftlab[{self.extra}]'"
             ) from error
 
 
