@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 import torch
 
@@ -15,7 +15,7 @@ from peftlab.errors import InputError
 if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM
     from peftlab.shapes import ModelShape
-    from peftlab.tasks import Task, Template
+    from peftlab.tasks import Encoded, Task, Template
 
 Params = dict[str, "torch.Tensor"]
 
@@ -36,6 +36,48 @@ class State:
     text: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Candidate:
+    """What a search wants scored: an owner and its rows."""
+
+    edits: Edits
+    rows: Sequence[Encoded]
+
+
+class Examples(Protocol):
+    """The training examples of one step of a search, and what may be asked about them.
+
+    Attributes:
+        template: the task's. rng: random numbers of this step alone.
+    """
+
+    model: FrozenLM
+    template: Template
+    rng: torch.Generator
+
+    def encode(self, template: Template, count: int | None = None) -> list[Encoded]:
+        """The rows of all examples, or of the first `count`, in a template."""
+
+    def losses(self, candidates: Sequence[Candidate]) -> list[float]:
+        """Every candidate's loss per target token; all of them are owners of one batch."""
+
+    def gradient(self, candidate: Candidate) -> tuple[float, torch.Tensor]:
+        """The candidate's loss per target token, and its gradient by `edits.embeddings` [P, D]."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a step of a search has come to.
+
+    Attributes:
+        loss: of this state on the step's examples. notes: JSON values for the trace.
+    """
+
+    state: State
+    loss: float
+    notes: Mapping[str, Any]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Method(ABC):
     """One way of adapting a frozen model. A subclass's fields are its settings, everywhere.
@@ -44,6 +86,7 @@ class Method(ABC):
         name: set by `register`.
         sites: the sites it needs (see `frozen.conformance`).
         trains: whether there are tensors for gradient descent.
+        searches: whether training is a search instead, by `update`.
         starts_as_base: whether the untrained adaptation leaves the model's output unchanged.
         size: the setting that scales its number of parameters, if one does.
     """
@@ -51,6 +94,7 @@ class Method(ABC):
     name: ClassVar[str]
     sites: ClassVar[tuple[str, ...]] = ()
     trains: ClassVar[bool] = True
+    searches: ClassVar[bool] = False
     starts_as_base: ClassVar[bool] = False
     size: ClassVar[str | None] = None
 
@@ -85,6 +129,10 @@ class Method(ABC):
     def groups(self, state: State, rate: float) -> list[dict[str, Any]]:
         """Parameter groups for the optimiser: a dict with `params` (names) and `lr` each."""
         return [{"params": list(state.tensors), "lr": rate}]
+
+    def update(self, state: State, examples: Examples) -> Found:
+        """One step of a search on one step's training examples, for methods that search."""
+        raise NotImplementedError(f"{self.name} does not search")
 
     def check(self, shape: ModelShape) -> None:  # noqa: B027 - most settings fit any model
         """Refuse settings that do not fit the model.

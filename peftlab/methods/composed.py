@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from peftlab.edits import Edits
+from peftlab.errors import InputError
 from peftlab.methods.base import Count, Method, State
 from peftlab.shapes import ModelShape
 
@@ -26,6 +27,14 @@ class Composed(Method):
     """Methods that are trained and used together; not in the registry, made by `a+b`."""
 
     parts: tuple[Method, ...]
+
+    def __post_init__(self) -> None:
+        for part in self.parts:
+            if part.searches:
+                raise InputError(
+                    f"{self.name}: {part.name} searches alone, for a frozen model; then give what "
+                    "it found to the other method, as hard_prompt:instruction=…+lora does"
+                )
 
     @property
     def name(self) -> str:  # type: ignore[override]

@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from peftlab.errors import InputError
+from peftlab.methods.base import State
 
 
 @dataclass
@@ -30,35 +31,39 @@ class Progress:
     seconds: float = 0.0
     tokens: int = 0
     step_seconds: list[float] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
 
 
 def save(
     path: Path,
-    parameters: dict[str, torch.Tensor],
-    best: dict[str, torch.Tensor],
-    optimizer: torch.optim.Optimizer,
-    scheduler: dict[str, Any],
+    state: State,
+    best: State,
+    descent: tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler] | None,
     progress: Progress,
     run: str,
 ) -> None:
     """Write everything that continues this run bit for bit.
 
     Args:
+        state, best: the current one and the one with the lowest validation loss.
+        descent: optimiser and schedule, where there is a gradient to descend.
         run: a hash of what the run is; a checkpoint of another run is not continued.
     """
-    tensors = {f"parameter.{n}": t for n, t in parameters.items()}
-    tensors |= {f"best.{n}": t for n, t in best.items()}
+    tensors = {f"parameter.{n}": t for n, t in state.tensors.items()}
+    tensors |= {f"best.{n}": t for n, t in best.tensors.items()}
     plain: dict[str, dict[str, Any]] = {}
-    for index, state in optimizer.state_dict()["state"].items():
-        for key, value in state.items():
+    moments = {} if descent is None else descent[0].state_dict()["state"]
+    for index, values in moments.items():
+        for key, value in values.items():
             if isinstance(value, torch.Tensor):
                 tensors[f"optimizer.{index}.{key}"] = value
             else:
                 plain.setdefault(str(index), {})[key] = value
     described = {
         "progress": asdict(progress),
-        "scheduler": scheduler,
+        "scheduler": {} if descent is None else descent[1].state_dict(),
         "optimizer": plain,
+        "text": {"parameter": dict(state.text), "best": dict(best.text)},
         "run": run,
     }
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
@@ -71,8 +76,8 @@ def save(
 class Loaded:
     """What `load` found."""
 
-    parameters: dict[str, torch.Tensor]
-    best: dict[str, torch.Tensor]
+    state: State
+    best: State
     optimizer: dict[int, dict[str, Any]]
     scheduler: dict[str, Any]
     progress: Progress
@@ -96,14 +101,16 @@ def load(path: Path, run: str) -> Loaded:
         raise InputError(
             f"the checkpoint {path} belongs to a run with other settings; use another folder"
         )
-    found = Loaded({}, {}, {}, described["scheduler"], Progress(**described["progress"]))
+    text, progress = described["text"], Progress(**described["progress"])
+    state, best = State({}, text["parameter"]), State({}, text["best"])
+    found = Loaded(state, best, {}, described["scheduler"], progress)
     for name, tensor in tensors.items():
         kind, _, rest = name.partition(".")
         if kind == "optimizer":
             index, _, key = rest.partition(".")
             found.optimizer.setdefault(int(index), {})[key] = tensor
         else:
-            (found.parameters if kind == "parameter" else found.best)[rest] = tensor
+            (found.state if kind == "parameter" else found.best).tensors[rest] = tensor
     for index, values in described["optimizer"].items():
         found.optimizer.setdefault(int(index), {}).update(values)
     return found

@@ -23,6 +23,13 @@ class Rows(Sequence[Encoded]):
     ) -> None:
         self._pairs, self._template, self._tokenizer, self._room = pairs, template, tokenizer, room
         self._encoded: dict[int, Encoded] = {}
+        self._cut: set[int] = set()
+
+    def under(self, template: Template) -> Rows:
+        """The same examples in another template; cut rows count in both."""
+        other = Rows(self._pairs, template, self._tokenizer, self._room)
+        other._cut = self._cut
+        return other
 
     def __len__(self) -> int:
         return len(self._pairs)
@@ -32,15 +39,16 @@ class Rows(Sequence[Encoded]):
             raise IndexError(index)
         if index not in self._encoded:
             example, target = self._pairs[index]
-            self._encoded[index] = self._template.encode(
-                self._tokenizer, example, target, self._room
-            )
+            row = self._template.encode(self._tokenizer, example, target, self._room)
+            self._encoded[index] = row
+            if row.dropped:
+                self._cut.add(index)
         return self._encoded[index]
 
     @property
     def truncated(self) -> int:
         """How many of the rows used so far lost source tokens."""
-        return sum(row.dropped > 0 for row in self._encoded.values())
+        return len(self._cut)
 
 
 class Order:
