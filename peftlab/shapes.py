@@ -196,25 +196,32 @@ class ModelShape:
     def targets(self, names: Sequence[str], blocks: Iterable[int] | None = None) -> list[Target]:
         """Resolve roles (`q`, `v`, …), module names (`c_attn`) or `all-linear` to linears.
 
+        A part of a linear that is also targeted as a whole is dropped: it is in there already.
+
         Raises:
-            InputError: a name matches nothing (the message lists what there is).
+            InputError: no name, or one that matches nothing (the message lists what there is).
         """
+        if not names:
+            raise InputError(f"targets is empty; there are: {', '.join(self._target_names)}")
         wanted = set(range(self.layers) if blocks is None else blocks)
         inside = [linear for linear in self.linears if linear.block in wanted]
         found: list[Target] = []
         for name in names:
             hits = [t for linear in inside if (t := _match(linear, name))]
             if not hits:
-                known = sorted(
-                    {role for x in self.linears for role in x.parts}
-                    | {x.leaf for x in self.linears}
-                )
                 raise InputError(
                     f"target {name!r} matches no linear of this {self.family} model; there are: "
-                    f"{', '.join(known)}, all-linear.{nearest(name, known)}"
+                    f"{', '.join(self._target_names)}.{nearest(name, self._target_names)}"
                 )
             found += [hit for hit in hits if hit not in found]
-        return sorted(found, key=lambda target: self._order[target.linear.path])
+        whole = {target.linear.path for target in found if target.rows is None}
+        once = [t for t in found if t.rows is None or t.linear.path not in whole]
+        return sorted(once, key=lambda target: self._order[target.linear.path])
+
+    @cached_property
+    def _target_names(self) -> list[str]:
+        roles = {role for linear in self.linears for role in linear.parts}
+        return [*sorted(roles | {linear.leaf for linear in self.linears}), "all-linear"]
 
     @cached_property
     def _order(self) -> dict[str, int]:

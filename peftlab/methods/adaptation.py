@@ -27,6 +27,14 @@ if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM
 
 _FORMAT = 1
+_KEYS = ("method", "settings", "template", "base", "text")
+_SIZES = ("family", "layers", "hidden", "heads", "kv_heads", "head_dim", "vocab")
+
+
+def base_of(model: FrozenLM) -> dict[str, Any]:
+    """What an adaptation notes of its base: name, fingerprint, and the sizes that it hangs on."""
+    shape = {name: getattr(model.shape, name) for name in _SIZES}
+    return {"name": model.name, "fingerprint": model.fingerprint, "shape": shape}
 
 
 @dataclass(frozen=True)
@@ -35,13 +43,13 @@ class Adaptation:
 
     Attributes:
         template: the task's template, before the method changes it.
-        base: name and fingerprint of the model that it was made for.
+        base: the model that it was made for, see `base_of`.
     """
 
     method: Method
     state: State
     template: Template
-    base: Mapping[str, str]
+    base: Mapping[str, Any]
 
     def edits(self, model: FrozenLM) -> Edits:
         """The edits, text included, detached.
@@ -62,19 +70,28 @@ class Adaptation:
         """Refuse a base that this adaptation was not made for, see `edits`."""
         for site in self.method.sites:
             model.conformance.require(site, self.method.name)
-        self.method.check(model.shape)
-        problems = []
-        if self.base["fingerprint"] != model.fingerprint:
+        here, problems = base_of(model), list[str]()
+        if self.base["fingerprint"] != here["fingerprint"]:
             problems.append(
-                f"made for {self.base['name']} ({self.base['fingerprint'][:12]}), "
-                f"loaded on {model.name} ({model.fingerprint[:12]})"
+                f"made for {self.base['name']} ({_digits(self.base)}), "
+                f"loaded on {model.name} ({_digits(here)})"
             )
-        stored = self.method.count(model.shape).stored
-        have = sum(tensor.numel() for tensor in self.state.tensors.values())
-        if stored != have:
-            problems.append(
-                f"holds {have:,} numbers where {self.method.name} has {stored:,} on this model"
-            )
+        problems += [
+            f"{size} is {here['shape'][size]}, not {value}"
+            for size, value in self.base.get("shape", {}).items()
+            if here["shape"][size] != value
+        ]
+        try:
+            self.method.check(model.shape)
+            stored = self.method.count(model.shape).stored
+        except InputError as error:
+            problems.append(str(error))
+        else:
+            have = sum(tensor.numel() for tensor in self.state.tensors.values())
+            if stored != have:
+                problems.append(
+                    f"holds {have:,} numbers where {self.method.name} has {stored:,} on this model"
+                )
         if problems:
             raise InputError(f"this adaptation is for another base: {'; '.join(problems)}")
 
@@ -101,28 +118,35 @@ class Adaptation:
         Raises:
             InputError: not such a folder, a damaged or pickled file, or another format.
         """
+        for name in ("adaptation.json", "adaptation.safetensors"):
+            if not (folder / name).is_file():
+                raise InputError(f"{folder} holds no adaptation: {name} is missing")
         try:
             described = json.loads((folder / "adaptation.json").read_text(encoding="utf-8"))
             tensors = load_file(folder / "adaptation.safetensors")
-        except FileNotFoundError as error:
-            raise InputError(
-                f"{folder} holds no adaptation: {error.filename} is missing"
-            ) from error
         except (SafetensorError, json.JSONDecodeError, UnicodeDecodeError) as error:
             raise InputError(
                 f"{folder} is damaged ({error}); a folder with adaptation.json and a safetensors "
                 "file was expected (pickled files are never loaded)"
             ) from error
-        if described.get("format") != _FORMAT:
+        found = described if isinstance(described, dict) else {}
+        if found.get("format") != _FORMAT:
             raise InputError(
-                f"{folder} has format {described.get('format')}; this version reads {_FORMAT}"
+                f"{folder} has format {found.get('format')}; this version reads {_FORMAT}"
             )
+        if lacks := [key for key in _KEYS if key not in found]:
+            raise InputError(f"{folder}/adaptation.json is damaged: it lacks {', '.join(lacks)}")
         return cls(
             build(described["method"], described["settings"]),
             State(tensors, described["text"]),
             Template.from_dict(described["template"]),
             described["base"],
         )
+
+
+def _digits(base: Mapping[str, Any]) -> str:
+    """Enough of a fingerprint for people to tell two apart."""
+    return str(base["fingerprint"]).rpartition(":")[2][:12]
 
 
 def _replace(path: Path, write: Any) -> None:

@@ -38,7 +38,6 @@ class BottleneckAdapter(Method):
         train_norms: also train the blocks' own norms; Houlsby's choice.
     """
 
-    sites: ClassVar = ("sublayer",)
     starts_as_base: ClassVar = True
     size: ClassVar = "bottleneck"
 
@@ -47,8 +46,17 @@ class BottleneckAdapter(Method):
     train_norms: bool | None = None
 
     @property
+    def sites(self) -> tuple[str, ...]:  # type: ignore[override]
+        also = {"parallel": self.kind == "parallel", "weights": self._trains_norms}
+        return ("sublayer", *(site for site, needed in also.items() if needed))
+
+    @property
     def learning_rate(self) -> float:
         return 2e-3
+
+    @property
+    def _trains_norms(self) -> bool:
+        return self.kind == "houlsby" if self.train_norms is None else self.train_norms
 
     def check(self, shape: ModelShape) -> None:
         positive(self, "bottleneck")
@@ -58,8 +66,7 @@ class BottleneckAdapter(Method):
         return [(block, sublayer) for block in range(shape.layers) for sublayer in which]
 
     def _norms(self, shape: ModelShape) -> list[str]:
-        wanted = self.kind == "houlsby" if self.train_norms is None else self.train_norms
-        if not wanted:
+        if not self._trains_norms:
             return []
         inside = [name for name in shape.parameters if shape.block_of(name) is not None]
         return [n for n in inside if len(shape.parameters[n]) == 1 and ("norm" in n or ".ln_" in n)]

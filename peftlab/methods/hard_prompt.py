@@ -55,6 +55,11 @@ class HardPrompt(Method):
             raise InputError(
                 f"hard_prompt: the task {task.name} brings no instruction; give one in words"
             )
+        if self.shots > len(task.train):
+            raise InputError(
+                f"hard_prompt: shots={self.shots}, but {task.name} has {len(task.train)} training "
+                "examples"
+            )
         wanted = self.pool if self.select == "similar" else self.shots
         order = torch.randperm(len(task.train), generator=rng).tolist()
         examples = [task.train[i] for i in order[: wanted if self.shots else 0]]

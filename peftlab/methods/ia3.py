@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 
 from peftlab.edits import Edits, LinearEdit
+from peftlab.errors import InputError
 from peftlab.methods.base import Count, Method, State, register
 from peftlab.shapes import ModelShape, Target
 
@@ -47,7 +48,8 @@ class IA3(Method):
         return shape.targets(self.feedforward) if self.feedforward else []
 
     def check(self, shape: ModelShape) -> None:
-        self._outputs(shape), self._inputs(shape)
+        if not (self._outputs(shape) or self._inputs(shape)):
+            raise InputError("ia3: targets and feedforward are empty, so nothing would be trained")
 
     def count(self, shape: ModelShape) -> Count:
         scaled = sum(t.out_features for t in self._outputs(shape))

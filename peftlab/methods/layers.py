@@ -59,9 +59,12 @@ class Layers(ChosenWeights):
             first, dash, last = text[1:].partition("-")
             try:
                 start = int(text[0] + first)
-                numbers += range(start, int(last) + 1) if dash else [start]
+                reached = range(start, int(last) + 1) if dash else [start]
             except (ValueError, IndexError) as error:
                 raise InputError(
                     f"layers: blocks has {text!r}; a number or a range as 2-5 was expected"
                 ) from error
+            if not reached:
+                raise InputError(f"layers: blocks has {text!r}, a range that ends before it starts")
+            numbers += reached
         return shape.blocks(numbers, "layers: blocks")

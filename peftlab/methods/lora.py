@@ -68,6 +68,12 @@ class LoRA(Method):
 
     def check(self, shape: ModelShape) -> None:
         positive(self, "rank")
+        if not 0 <= self.dropout < 1:
+            raise InputError(
+                f"lora: dropout={self.dropout}; a share from 0 to below 1 was expected"
+            )
+        if not (self.plus > 0 and self.alpha > 0):
+            raise InputError(f"lora: plus={self.plus}, alpha={self.alpha}; both must be above 0")
         for target in self.chosen(shape):
             most = min(target.linear.in_features, target.out_features)
             if self.rank > most:

@@ -16,7 +16,7 @@ from peftlab.frozen.batch import Row
 from peftlab.frozen.model import FrozenLM
 from peftlab.loss import training_row
 from peftlab.methods import REGISTRY, Method, State, parse_one
-from peftlab.methods.adaptation import Adaptation
+from peftlab.methods.adaptation import Adaptation, base_of
 from peftlab.tasks import Encoded, Task
 from tests.laws import world
 
@@ -67,7 +67,7 @@ TRAINED = tuple(case for case in CASES if method(case).trains)
 
 @dataclass(frozen=True)
 class Made:
-    """A case on a model: its first state, and one moved away from it so that every tensor counts."""
+    """A case on a model: its first state, and one moved away so that every tensor counts."""
 
     case: str
     model: FrozenLM
@@ -83,8 +83,7 @@ class Made:
         """The state, ready for use."""
         with torch.no_grad():
             baked = self.method.bake(state, self.model)
-        base = {"name": self.model.name, "fingerprint": self.model.fingerprint}
-        return Adaptation(self.method, baked, world.task().template, base)
+        return Adaptation(self.method, baked, world.task().template, base_of(self.model))
 
     def encoded(
         self, task: Task | None = None, split: str = "test", room: int = 96

@@ -1,4 +1,4 @@
-"""Training any method: it resumes bit for bit, leaves the base alone, weighs by tokens, and learns."""
+"""Training any method: it resumes exactly, leaves the base alone, weighs by tokens, learns."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ def _only(rows: int) -> Any:
 @pytest.mark.parametrize("family", FAMILIES)
 @each_trained
 def test_it_runs_in_bf16(case: str, family: str) -> None:
-    """A base in bf16 with the method's tensors in fp32: near the fp32 loss, finite, and learning."""
+    """A base in bf16 with the method's tensors in fp32: near the fp32 loss, and finite."""
     config = TrainConfig(steps=2, batch_size=3, evaluate_every=1, validation_limit=4)
     low, full = model(family, torch.bfloat16), model(family)
     got, expected = (_first_loss(lm, case) for lm in (low, full))
