@@ -18,7 +18,7 @@ from peftlab.edits import Edits
 from peftlab.errors import PeftlabError
 from peftlab.frozen.batch import pack
 from peftlab.loss import mean_loss, token_losses, training_row
-from peftlab.methods.adaptation import Adaptation
+from peftlab.methods.adaptation import Adaptation, base_of
 from peftlab.methods.base import Method, State
 from peftlab.train import checkpoint, optimise
 from peftlab.train.checkpoint import Progress
@@ -378,10 +378,11 @@ class _Run:
             chosen = self.best if validated else self._snapshot()
             baked = self.method.bake(chosen, self.model)
         tensors = {n: t.detach().cpu() for n, t in baked.tensors.items()}
-        base = {"name": self.model.name, "fingerprint": self.model.fingerprint}
         warm = self.progress.step_seconds[_COLD_STEPS:] or self.progress.step_seconds
         return Trained(
-            Adaptation(self.method, State(tensors, baked.text), self.task.template, base),
+            Adaptation(
+                self.method, State(tensors, baked.text), self.task.template, base_of(self.model)
+            ),
             steps=self.progress.step,
             best_step=self.progress.best_step if validated else self.progress.step,
             validation_loss=self.progress.best_loss,
