@@ -1,0 +1,1 @@
+"""Benchmarks against peers doing the same work: see `python -m bench.train --help`."""

@@ -1,0 +1,143 @@
+"""Generation for evaluation against transformers' `generate`, every reply as long as its reference.
+
+    python -m bench.generate --method lora --workload dialogsum --size mini --json
+
+Random weights rarely end, so both sides forbid the end before the reference's length and force it
+there. The peer pads batches of rows in the data set's order on the left, as its users do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench.pairing import Measured, common_arguments, compare, report
+from bench.train import METHODS
+from bench.workloads import SIZES, WORKLOADS, make_model, make_task
+
+
+def main() -> None:
+    """Measure and print; the share of rows whose tokens differ comes with the JSON."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--method", choices=METHODS, default="lora")
+    parser.add_argument("--workload", choices=WORKLOADS, default="dialogsum")
+    parser.add_argument("--rows", type=int, default=48)
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--beams", type=int, default=1)
+    common_arguments(parser)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        settings = vars(arguments) | {"model": str(make_model(arguments.size, Path(folder)))}
+        result = compare(ours, peer, settings, arguments.repeats)
+    result["share_differing"] = result.pop("check_differing")
+    title = f"{arguments.method}, {arguments.workload}, GPT-2 {arguments.size}: replies/s"
+    report(result, title, arguments.json)
+
+
+def _lengths(settings: dict[str, Any], vocabulary: Any) -> list[int]:
+    task = make_task(settings["workload"], settings["rows"])
+    return [max(2, len(vocabulary.encode(" " + e.targets[0]))) for e in task.test]
+
+
+def ours(settings: dict[str, Any]) -> Callable[[], Measured]:
+    """peftlab's generate, on an untrained adaptation."""
+    from peftlab.frozen.model import FrozenLM
+    from peftlab.generate import Request, generate
+    from peftlab.measure import phase, tune_allocator
+    from peftlab.methods import parse_one
+    from peftlab.tasks import Decoding
+    from peftlab.train import TrainConfig, train
+
+    if settings["malloc"] != "none":
+        tune_allocator()
+    model = FrozenLM.load(settings["model"])
+    task = make_task(settings["workload"], settings["rows"])
+    config = TrainConfig(steps=1, batch_size=1, evaluate_every=0)
+    adaptation = train(model, parse_one(METHODS[settings["method"]]), task, config).adaptation
+    lengths = _lengths(settings, model.tokenizer)
+    requests = [
+        Request(adaptation, e, n, min_new_tokens=n) for e, n in zip(task.test, lengths, strict=True)
+    ]
+    decoding = Decoding(beams=settings["beams"])
+
+    def work() -> Measured:
+        with phase("generate", "cpu") as cost:
+            begun = time.perf_counter()
+            replies = generate(model, requests, decoding, batch_size=settings["batch_size"])
+            seconds = time.perf_counter() - begun
+        sums = [float(sum(reply.tokens)) for reply in replies]
+        return Measured(seconds, len(requests), cost.growth_bytes, sums)
+
+    return work
+
+
+def peer(settings: dict[str, Any]) -> Callable[[], Measured]:
+    """PEFT's model in transformers' generate."""
+    from transformers import LogitsProcessorList
+
+    from bench.peers import peer_model
+    from bench.workloads import tokenizer
+    from peftlab.measure import phase, tune_allocator
+
+    if settings["malloc"] == "both":
+        tune_allocator()
+    vocabulary = tokenizer()
+    vocabulary.pad_token, vocabulary.padding_side = vocabulary.eos_token, "left"
+    task = make_task(settings["workload"], settings["rows"])
+    lengths = _lengths(settings, vocabulary)
+    model = peer_model(settings["model"], settings["method"]).eval()
+    assert settings["size"] in SIZES
+    prompts = [list(task.template.encode(vocabulary, e, None, 900).ids) for e in task.test]
+    size = settings["batch_size"]
+
+    def work() -> Measured:
+        sums: list[float] = []
+        with phase("generate", "cpu") as cost, torch.no_grad():
+            begun = time.perf_counter()
+            for start in range(0, len(prompts), size):
+                rows, wanted = prompts[start : start + size], lengths[start : start + size]
+                inputs = vocabulary.pad({"input_ids": rows}, return_tensors="pt")
+                ends = _EndsAt(wanted, inputs["input_ids"].shape[1], settings["beams"])
+                out = model.generate(
+                    **inputs, max_new_tokens=max(wanted) + 1, do_sample=False,
+                    num_beams=settings["beams"], logits_processor=LogitsProcessorList([ends]),
+                    pad_token_id=vocabulary.pad_token_id,
+                )  # fmt: skip
+                made = out[:, -(out.shape[1] - inputs["input_ids"].shape[1]) :]
+                sums += [float(row[:n].sum()) for row, n in zip(made, wanted, strict=True)]
+            seconds = time.perf_counter() - begun
+        return Measured(seconds, len(prompts), cost.growth_bytes, sums)
+
+    return work
+
+
+class _EndsAt:
+    """Forbids the end before each row's length and forces it there."""
+
+    end = 50256
+
+    def __init__(self, lengths: list[int], prompt: int, beams: int) -> None:
+        self.lengths = torch.tensor(lengths).repeat_interleave(beams)
+        self.prompt = prompt
+        self.begun: int | None = None
+
+    def __call__(self, ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        # A soft prompt given as embeddings shortens or empties `ids`: count from the first call.
+        self.begun = ids.shape[1] if self.begun is None else self.begun
+        over = ids.shape[1] - self.begun >= self.lengths
+        kept = scores[:, self.end].clone()
+        scores = scores.masked_fill(over[:, None], float("-inf"))
+        scores[:, self.end] = torch.where(over, kept, torch.full_like(kept, float("-inf")))
+        return scores
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,173 @@
+"""The peers as their users write them: PEFT's models in transformers' Trainer, TRL's trainer."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import (
+    AutoModelForCausalLM,
+    DataCollatorForSeq2Seq,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
+
+from bench.workloads import make_task, tokenizer
+from peftlab.train.rows import Order, Rows
+
+Run = Callable[[], list[float]]  # trains and returns the loss of every step
+
+
+def trainer_run(settings: dict[str, Any]) -> Callable[[float, int], Run]:
+    """A function from a learning rate and a number of steps to a training run on a fresh model."""
+    task, vocabulary = make_task(settings["workload"], settings["rows"]), tokenizer()
+    vocabulary.pad_token = vocabulary.eos_token
+    rows = Rows(task.pairs("train"), task.template, vocabulary, 1024 - 100)
+    order = Order(len(rows), settings["batch_size"], 0)
+
+    def prepare(rate: float, steps: int) -> Run:
+        model = peer_model(settings["model"], settings["method"])
+        encoded = [rows[i] for step in range(steps) for i in order.step(step)]
+        data = [
+            {
+                "input_ids": list(e.ids),
+                "attention_mask": [1] * len(e.ids),
+                "labels": [-100] * e.target_start + list(e.ids[e.target_start :]),
+            }
+            for e in encoded
+        ]
+        losses = _Losses()
+        make = _sft_trainer if settings["peer_side"] == "trl" else _trainer
+        trainer = make(model, data, vocabulary, settings, rate, steps)
+        trainer.add_callback(losses)
+
+        def run() -> list[float]:
+            trainer.train()
+            return losses.found
+
+        return run
+
+    return prepare
+
+
+class _Losses(TrainerCallback):
+    def __init__(self) -> None:
+        self.found: list[float] = []
+
+    def on_log(self, _args: Any, _state: Any, _control: Any, logs: Any = None, **_: Any) -> None:
+        if logs and "loss" in logs:
+            self.found.append(float(logs["loss"]))
+
+
+def _arguments(settings: dict[str, Any], rate: float, steps: int) -> dict[str, Any]:
+    grouped = settings["peer_side"] == "peft-grouped"
+    return {
+        "output_dir": tempfile.mkdtemp(),
+        "per_device_train_batch_size": settings["batch_size"],
+        "max_steps": steps,
+        "learning_rate": rate,
+        "weight_decay": 0.0,
+        "logging_steps": 1,
+        "report_to": "none",
+        "save_strategy": "no",
+        "use_cpu": not torch.cuda.is_available(),
+        "disable_tqdm": True,
+        "bf16": settings["precision"] == "bf16",
+        "train_sampling_strategy": "group_by_length" if grouped else "sequential",
+    }
+
+
+def _trainer(
+    model: nn.Module,
+    data: list[Any],
+    vocabulary: Any,
+    settings: dict[str, Any],
+    rate: float,
+    steps: int,
+) -> Trainer:
+    return Trainer(
+        model=model,
+        args=TrainingArguments(**_arguments(settings, rate, steps)),
+        train_dataset=data,
+        data_collator=DataCollatorForSeq2Seq(vocabulary, padding=True),
+    )
+
+
+def _sft_trainer(
+    model: nn.Module,
+    data: list[Any],
+    vocabulary: Any,
+    settings: dict[str, Any],
+    rate: float,
+    steps: int,
+) -> Trainer:
+    from datasets import Dataset
+    from trl import SFTConfig, SFTTrainer
+
+    arguments = SFTConfig(**_arguments(settings, rate, steps), max_length=None)
+    collator = DataCollatorForSeq2Seq(vocabulary, padding=True)
+    return SFTTrainer(
+        model=model, args=arguments, train_dataset=Dataset.from_list(data), data_collator=collator,
+        processing_class=vocabulary,
+    )  # fmt: skip
+
+
+def peer_model(folder: str, method: str) -> nn.Module:
+    """The base as a peer's user adapts it for one of the benchmark's methods."""
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    width = model.config.n_embd
+    if method == "full":
+        return model
+    if method == "last-1":
+        model.requires_grad_(False)
+        model.transformer.h[-1].requires_grad_(True)
+        return model
+    if method == "bottleneck":
+        model.requires_grad_(False)
+        for block in model.transformer.h:
+            block.mlp = _WithBottleneck(block.mlp, width, 32)
+        return model
+    from peft import get_peft_model
+
+    return get_peft_model(model, _config(method, width))
+
+
+def _config(method: str, width: int) -> Any:
+    import peft
+
+    kind = {"task_type": "CAUSAL_LM"}
+    if method == "lora":
+        return peft.LoraConfig(
+            r=8, lora_alpha=16, target_modules=["c_attn"], fan_in_fan_out=True, **kind
+        )
+    if method == "prefix":
+        return peft.PrefixTuningConfig(num_virtual_tokens=20, **kind)
+    if method.startswith("prompt"):
+        length = int(method.partition("-")[2] or 20)
+        return peft.PromptTuningConfig(num_virtual_tokens=length, **kind)
+    if method == "p-tuning":
+        return peft.PromptEncoderConfig(
+            num_virtual_tokens=20,
+            encoder_reparameterization_type="LSTM",
+            encoder_hidden_size=width // 2,
+            **kind,
+        )
+    return peft.AdaptionPromptConfig(adapter_len=10, adapter_layers=2, **kind)
+
+
+class _WithBottleneck(nn.Module):
+    """What a user of PEFT writes by hand, since it has no bottleneck adapters (peft #244)."""
+
+    def __init__(self, inner: nn.Module, width: int, size: int) -> None:
+        super().__init__()
+        self.inner, self.down, self.up = inner, nn.Linear(width, size), nn.Linear(size, width)
+        nn.init.zeros_(self.up.weight)
+        nn.init.zeros_(self.up.bias)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        hidden = self.inner(x)
+        return hidden + self.up(torch.relu(self.down(hidden)))

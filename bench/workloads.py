@@ -1,0 +1,80 @@
+"""What is trained on and generated for: real lengths of public data sets, and fixed lengths.
+
+Real data and GPT-2's tokenizer are not part of the project: PEFTLAB_DATA (default `../shared/data`)
+holds the data sets, and the folder `gpt2_tokenizer` beside it the tokenizer.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from pathlib import Path
+
+import torch
+from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerBase
+
+from peftlab.tasks import Example, Provenance, Task, Template
+
+DATA = Path(os.environ.get("PEFTLAB_DATA", Path(__file__).parents[1] / ".." / "shared" / "data"))
+WORKLOADS = ("dialogsum", "e2e", "summarisation")
+# GPT-2 small, and a smaller shape with the full vocabulary that trains in a tenth of the time.
+SIZES = {"small": (12, 768, 12), "mini": (4, 256, 4)}
+_SOURCE, _TARGET = 196, 59  # tokens; with the cue and the end they make 256, 60 of them trained on
+
+
+def tokenizer() -> PreTrainedTokenizerBase:
+    """GPT-2's tokenizer, from a local folder."""
+    folder = DATA.parent / "gpt2_tokenizer"
+    if not folder.exists():
+        raise SystemExit(f"{folder} is missing: set PEFTLAB_DATA to the data sets beside it")
+    return AutoTokenizer.from_pretrained(folder)
+
+
+def make_model(size: str, folder: Path, dropout: float = 0.0) -> Path:
+    """Save a GPT-2 of random weights, with its tokenizer, and return its folder."""
+    layers, width, heads = SIZES[size]
+    torch.manual_seed(0)
+    config = GPT2Config(
+        n_layer=layers, n_embd=width, n_head=heads, resid_pdrop=dropout, embd_pdrop=dropout,
+        attn_pdrop=dropout,
+    )  # fmt: skip
+    GPT2LMHeadModel(config).save_pretrained(folder)
+    tokenizer().save_pretrained(folder)
+    return folder
+
+
+def make_task(workload: str, rows: int, seed: int = 0) -> Task:
+    """A task of so many training and test rows, without validation: nothing else is timed."""
+    if workload == "summarisation":
+        pairs = _fixed_lengths(2 * rows, seed)
+        train, test = pairs[:rows], pairs[rows:]
+    else:
+        train, test = (_read(workload, split, rows, seed) for split in ("train", "test"))
+    template = Template("{source}\nSummary:{target}", truncate="end")
+    source = Provenance("files", workload, f"{workload}-{rows}-{seed}")
+    return Task(workload, template, train, [], test, ("rougeL",), 64, source)
+
+
+def _read(workload: str, split: str, rows: int, seed: int) -> list[Example]:
+    path = DATA / workload / f"{split}.jsonl"
+    if not path.exists():
+        raise SystemExit(f"{path} is missing: set PEFTLAB_DATA to a folder that has it")
+    found = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    random.Random(seed).shuffle(found)
+    return [Example(row["source"], (row["targets"][0],)) for row in found[:rows]]
+
+
+def _fixed_lengths(rows: int, seed: int) -> list[Example]:
+    """Random words that are one token each, so that every row has the same length."""
+    vocabulary = tokenizer()
+    words = [
+        w for w in vocabulary.get_vocab() if w.startswith("Ġ") and w[1:].isalpha() and w.isascii()
+    ]
+    words = words or [w for w in vocabulary.get_vocab() if w[0] == "Ġ" and w[1:].isalpha()]
+    plain, rng = sorted(word[1:] for word in words), random.Random(seed)
+
+    def text(count: int) -> str:
+        return " " + " ".join(rng.choices(plain, k=count))
+
+    return [Example(text(_SOURCE), (text(_TARGET),)) for _ in range(rows)]
