@@ -42,8 +42,12 @@ def prepare(model: FrozenLM, edits: Edits, prompts: Sequence[Sequence[int]]) -> 
     """
     lead = tuple(common_lead(prompts))
     ready = model.with_lead(edits, lead)
+    dtype = model.model.dtype  # of the cache: a trained prefix is in float32 on any base
     prefix = {
-        block: kv for block, several in ready.attention.items() for kv in several if kv.gate is None
+        block: KeysValues(kv.keys.to(dtype), kv.values.to(dtype))
+        for block, several in ready.attention.items()
+        for kv in several
+        if kv.gate is None
     }
     return Owner(ready, lead, prefix)
 

@@ -52,7 +52,7 @@ def _steps(folder: Path, key: str = "loss") -> list[int]:
 
 
 def test_kill_9_and_another_process_equal_one_uninterrupted_run(tmp_path: Path) -> None:
-    """Dropout's masks and the order of rows come again in a process whose hashes are salted anew."""
+    """Masks of dropout and the order of rows come again where hashes are salted anew."""
     env = {**os.environ, "PYTHONHASHSEED": "77", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", _KILLED, str(tmp_path / "cut")]
     killed = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, check=False)
