@@ -107,6 +107,8 @@ def _changed(model: FrozenLM, edits: Edits) -> dict[str, float]:
     """Norms of ΔW over norms of W, joined over everything that is changed in a block."""
     sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
     for name, tensor in merged_weights(model, edits).items():
+        if name not in model.shape.parameters:  # a bias that the base lacks
+            continue
         block, weight = model.shape.block_of(name), model.gather(name).float()
         place = sums["outside" if block is None else str(block)]
         place[0] += float((tensor.float() - weight).square().sum())
