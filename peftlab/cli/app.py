@@ -1,0 +1,85 @@
+"""`peftlab`: its commands, and its exit codes: 2 after one clear line, 130 after Ctrl-C."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+import peftlab
+from peftlab.cli import compare, learn, listing, report
+from peftlab.errors import PeftlabError
+
+
+class _CtrlC(Exception):  # noqa: N818 - it is no error
+    """Ctrl-C, under a name that typer does not turn into its own exit code."""
+
+
+class _Commands(TyperGroup):
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as pressed:
+            raise _CtrlC from pressed
+
+
+app = typer.Typer(
+    cls=_Commands,
+    name="peftlab",
+    help="Adapt one frozen language model in many ways, compare them fairly, use them together.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+app.command("compare")(compare.compare)
+app.command("report")(report.report)
+app.command("train")(learn.train)
+app.command("evaluate")(learn.evaluate)
+app.command("generate")(learn.generate)
+app.command("methods")(listing.methods)
+app.add_typer(listing.tasks_app, name="tasks")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(peftlab.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Show the version."
+    ),
+) -> None:
+    """Adapt one frozen language model in many ways, compare them fairly, use them together."""
+
+
+def main() -> None:
+    """The installed command."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Carry out a command line; returns the exit code."""
+    try:
+        app(list(arguments))
+    except SystemExit as end:  # how typer ends, usage errors included
+        return int(end.code or 0)
+    except _CtrlC:
+        typer.echo("stopped", err=True)
+        return 130
+    except PeftlabError as error:
+        typer.echo(f"Error: {error}", err=True)
+        return 130 if _stopped(error) else 2
+    return 0
+
+
+def _stopped(error: PeftlabError) -> bool:
+    """Whether Ctrl-C is behind it; both classes live in rooms that this file does not import."""
+    return type(error).__name__ in ("Stopped", "Interrupted")

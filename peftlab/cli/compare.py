@@ -1,0 +1,128 @@
+"""`peftlab compare`: the main job."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from peftlab.cli import options as shared
+from peftlab.errors import InputError
+
+if TYPE_CHECKING:
+    from peftlab.compare.plan import Plan
+    from peftlab.methods import Method
+    from peftlab.tasks import Task
+
+# With no argument: minutes on two cores.
+DEMO_STEPS, DEMO_TEST = 150, 100
+STEPS = 300
+FIVE = "hard_prompt,hard_prompt:instruction=task,prompt_tuning,lora,last_k,full"
+
+
+def compare(
+    model: shared.Model = "demo",
+    task: shared.TaskName = "demo",
+    methods: Annotated[
+        str, typer.Option(help="Methods with settings: lora:rank=4,prompt_tuning:length=5.")
+    ] = "",
+    steps: shared.Steps = None,
+    epochs: shared.Epochs = None,
+    batch_size: shared.BatchSize = 16,
+    accumulation: shared.Accumulation = 1,
+    learning_rate: shared.LearningRate = None,
+    optimizer: shared.Optimizer = "adamw",
+    precision: shared.Precision = "fp32",
+    max_length: shared.MaxLength = None,
+    evaluate_every: shared.EvaluateEvery = 50,
+    patience: shared.Patience = 0,
+    recompute: shared.Recompute = False,
+    seeds: Annotated[str, typer.Option(help="With commas: 0,1,2.")] = "0",
+    limit: shared.Limit = None,
+    test_limit: shared.TestLimit = None,
+    metrics: shared.Metrics = None,
+    task_option: shared.TaskOptions = [],  # noqa: B006 - typer copies it
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of all runs; by default runs/TASK-MODEL.")
+    ] = None,
+    device: shared.Device = "auto",
+) -> None:
+    """Train and evaluate several methods on one task, and say which is best.
+
+    With no argument: five methods on the bundled demo, offline, in minutes. Finished runs are not
+    made again; an interrupted comparison continues when the same command is given again.
+    """
+    from peftlab.compare import comparison
+    from peftlab.compare.plan import Plan
+
+    comparison.warm_up()
+    if task == "demo" and limit is None and test_limit is None:
+        test_limit = DEMO_TEST
+    loaded = shared.load_task(
+        task, task_option, limit=limit, test_limit=test_limit, metrics=metrics
+    )
+    config = shared.train_config(
+        DEMO_STEPS if task == "demo" else STEPS,
+        steps=steps,
+        epochs=epochs,
+        batch_size=batch_size,
+        accumulation=accumulation,
+        learning_rate=learning_rate,
+        optimizer=optimizer,
+        precision=precision,
+        max_length=max_length,
+        evaluate_every=evaluate_every,
+        patience=patience,
+        recompute=recompute,
+    )
+    plan = Plan(
+        model=model,
+        task=loaded,
+        methods=_methods(methods, loaded),
+        config=config,
+        seeds=_seeds(seeds),
+        device=shared.device_name(device),
+    )
+    _carry_out(plan, out or _default_folder(loaded.name, model))
+
+
+def _carry_out(plan: Plan, out: Path) -> None:
+    from peftlab.cli.watch import Shown
+    from peftlab.compare import comparison
+    from peftlab.compare.sentences import sentences
+    from peftlab.report.show import show
+
+    command = shlex.join(["peftlab", *sys.argv[1:]])
+    compared = comparison.compare(plan, out, Shown(plan, out), {"command": command})
+    show(compared.records, sentences(compared.records))
+    typer.echo(f"Everything is in {out}; show it again with: peftlab report {out}")
+    if any(record.status == "failed" for record in compared.records):
+        raise typer.Exit(1)
+
+
+def _methods(text: str, task: Task) -> tuple[Method, ...]:
+    from peftlab.methods import parse
+
+    if text:
+        return tuple(parse(text))
+    chosen = FIVE if task.instruction else FIVE.replace("hard_prompt:instruction=task,", "")
+    return tuple(parse(chosen))
+
+
+def _seeds(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise InputError(
+            f"--seeds {text!r}: whole numbers with commas were expected: 0,1,2"
+        ) from error
+
+
+def _default_folder(task: str, model: str) -> Path:
+    from peftlab.compare.label import slug
+
+    base = Path(model).name if Path(model).exists() else model
+    return Path("runs") / f"{slug(task)}-{slug(base)}"

@@ -1,0 +1,210 @@
+"""`peftlab train`, `evaluate` and `generate`: one adaptation, step by step."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from peftlab.cli import options as shared
+from peftlab.errors import InputError
+
+if TYPE_CHECKING:
+    from peftlab.frozen.model import FrozenLM
+    from peftlab.methods.adaptation import Adaptation
+
+Adapters = Annotated[
+    list[Path], typer.Option("--adapter", help="An adapter's folder; several: one batch.")
+]
+
+
+def train(
+    method: Annotated[str, typer.Option(help="For example lora:rank=8.")],
+    out: Annotated[Path, typer.Option(help="Folder of the run.")],
+    model: shared.Model = "demo",
+    task: shared.TaskName = "demo",
+    steps: shared.Steps = None,
+    epochs: shared.Epochs = None,
+    batch_size: shared.BatchSize = 16,
+    accumulation: shared.Accumulation = 1,
+    learning_rate: shared.LearningRate = None,
+    optimizer: shared.Optimizer = "adamw",
+    precision: shared.Precision = "fp32",
+    max_length: shared.MaxLength = None,
+    evaluate_every: shared.EvaluateEvery = 50,
+    patience: shared.Patience = 0,
+    recompute: shared.Recompute = False,
+    seed: Annotated[int, typer.Option(help="Of data order and initialisation.")] = 0,
+    limit: shared.Limit = None,
+    task_option: shared.TaskOptions = [],  # noqa: B006 - typer copies it
+    device: shared.Device = "auto",
+) -> None:
+    """Train one adaptation and save it. A training that was cut off continues."""
+    from peftlab.methods import parse_one
+    from peftlab.train import train as train_one
+    from peftlab.train.display import bar
+
+    loaded = shared.load_task(task, task_option, limit=limit)
+    config = shared.train_config(
+        300,
+        steps=steps,
+        epochs=epochs,
+        batch_size=batch_size,
+        accumulation=accumulation,
+        learning_rate=learning_rate,
+        optimizer=optimizer,
+        precision=precision,
+        max_length=max_length,
+        evaluate_every=evaluate_every,
+        patience=patience,
+        recompute=recompute,
+        seed=seed,
+    )
+    made = parse_one(method)
+    base = _base(model, device)
+    out.mkdir(parents=True, exist_ok=True)
+    trained = train_one(base, made, loaded, config, folder=out, display=bar)
+    trained.adaptation.save(out / "adapter")
+    loss = (
+        ""
+        if trained.validation_loss is None
+        else f", validation loss {trained.validation_loss:.4f}"
+    )
+    typer.echo(
+        f"{trained.steps} steps in {trained.seconds:.1f} s, best at {trained.best_step}{loss}"
+    )
+    if trained.truncated:
+        typer.echo(f"{trained.truncated} training rows lost source tokens: they were too long")
+    typer.echo(f"Saved in {out / 'adapter'}; try: peftlab generate --adapter {out} --input TEXT")
+
+
+def evaluate(
+    adapter: Annotated[Path, typer.Option(help="The folder of an adapter or of its run.")],
+    task: shared.TaskName = "demo",
+    model: Annotated[str | None, typer.Option(help="By default the adapter's own base.")] = None,
+    split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
+    metrics: shared.Metrics = None,
+    limit: shared.Limit = None,
+    batch_size: Annotated[int, typer.Option(help="Rows that decode together.")] = 16,
+    max_length: shared.MaxLength = None,
+    predictions: Annotated[
+        Path | None, typer.Option(help="Write every prediction here, as jsonl.")
+    ] = None,
+    task_option: shared.TaskOptions = [],  # noqa: B006 - typer copies it
+    device: shared.Device = "auto",
+    format: Annotated[str, typer.Option(help="table or json.")] = "table",
+) -> None:
+    """Give the loss of a split, and the scores of what the adapted model generates for it."""
+    from peftlab import evaluate as room
+
+    loaded = shared.load_task(task, task_option, limit=limit, metrics=metrics)
+    adaptation = _adaptation(adapter)
+    base = _base(model or adaptation.base["name"], device)
+    loss = room.split_loss(base, adaptation, loaded, split, max_length=max_length)
+    found = room.evaluate(
+        base, adaptation, loaded, split, batch_size=batch_size, max_length=max_length
+    )
+    if predictions is not None:
+        rows = zip(loaded.split(split), found.replies, strict=True)
+        lines = [
+            json.dumps(
+                {"source": e.source, "references": list(e.targets), "prediction": r.text},
+                ensure_ascii=False,
+            )
+            for e, r in rows
+        ]
+        predictions.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    values = {"split": split, "examples": len(found.replies), "loss": loss.loss}
+    values |= {**found.scores.corpus, "truncated": found.truncated}
+    if format == "json":
+        typer.echo(json.dumps(values, indent=2))
+    else:
+        for name, value in values.items():
+            typer.echo(
+                f"{name:<12} {value:.4f}" if isinstance(value, float) else f"{name:<12} {value}"
+            )
+
+
+def generate(
+    adapter: Adapters,
+    input: Annotated[str, typer.Option(help="A text, a .txt file (a line each) or a .jsonl file.")],
+    model: Annotated[str | None, typer.Option(help="By default the adapter's own base.")] = None,
+    max_new_tokens: Annotated[int, typer.Option(help="Most tokens of an answer.")] = 64,
+    beams: Annotated[int, typer.Option(help="1 is greedy search.")] = 1,
+    sample: Annotated[bool, typer.Option("--sample", help="Draw tokens by chance.")] = False,
+    temperature: Annotated[float, typer.Option(help="With --sample.")] = 1.0,
+    top_k: Annotated[int, typer.Option(help="With --sample; 0: all tokens.")] = 0,
+    top_p: Annotated[float, typer.Option(help="With --sample.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="Of sampling.")] = 0,
+    batch_size: Annotated[int, typer.Option(help="Rows that decode together.")] = 16,
+    device: shared.Device = "auto",
+    format: Annotated[str, typer.Option(help="text or json (a line each).")] = "text",
+) -> None:
+    """Answer texts with one adaptation, or with several in one batch."""
+    from peftlab.generate import Request
+    from peftlab.generate import generate as answer
+    from peftlab.tasks import Decoding
+
+    sources = _sources(input)
+    adaptations = [_adaptation(folder) for folder in adapter]
+    base = _base(model or adaptations[0].base["name"], device)
+    decoding = Decoding(
+        beams=beams, sample=sample, temperature=temperature, top_k=top_k, top_p=top_p
+    )
+    asked = [
+        (s, folder, a) for s in sources for folder, a in zip(adapter, adaptations, strict=True)
+    ]
+    requests = [Request(adaptation, source, max_new_tokens) for source, _, adaptation in asked]
+    replies = answer(base, requests, decoding, batch_size=batch_size, seed=seed)
+    for (source, folder, _), reply in zip(asked, replies, strict=True):
+        if format == "json":
+            row: dict[str, Any] = {"adapter": str(folder), "source": source, "text": reply.text}
+            typer.echo(json.dumps({**row, "finished": reply.finished}, ensure_ascii=False))
+        else:
+            typer.echo(reply.text if len(adapter) == 1 else f"{folder}: {reply.text}")
+
+
+def _base(name: str, device: str) -> FrozenLM:
+    from peftlab.compare import base
+
+    return base.load(name, shared.device_name(device))
+
+
+def _adaptation(folder: Path) -> Adaptation:
+    from peftlab.methods.adaptation import Adaptation
+
+    return Adaptation.load(shared.adapter_folder(folder))
+
+
+def _sources(given: str) -> list[str]:
+    """The texts that `--input` stands for.
+
+    Raises:
+        InputError: a broken line (with its number), a row without a source, or no text at all.
+    """
+    path = Path(given)
+    try:
+        is_file = path.is_file()
+    except OSError:  # a text longer than a file name can be
+        is_file = False
+    if not is_file:
+        if path.suffix in (".txt", ".jsonl") and " " not in given:
+            raise InputError(f"--input {given}: there is no such file")
+        return [given]
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    if not lines:
+        raise InputError(f"--input {given}: the file is empty")
+    if path.suffix != ".jsonl":
+        return lines
+    return [_source(path, number, line) for number, line in enumerate(lines, start=1)]
+
+
+def _source(path: Path, number: int, line: str) -> str:
+    try:
+        return str(json.loads(line)["source"])
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise InputError(
+            f'--input {path}, line {number}: an object with "source" was expected, got {line[:50]}'
+        ) from error

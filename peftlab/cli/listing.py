@@ -1,0 +1,185 @@
+"""`peftlab methods` and `peftlab tasks`: what there is. Only `tasks show` loads anything slow."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from peftlab.cli import options as shared
+from peftlab.errors import InputError, nearest
+
+if TYPE_CHECKING:
+    from peftlab.methods import Method
+    from peftlab.shapes import ModelShape
+
+tasks_app = typer.Typer(
+    help="The tasks that have a name; `tasks show NAME` looks into one.",
+    invoke_without_command=True,
+    rich_markup_mode=None,
+)
+
+Format = Annotated[str, typer.Option(help="table or json.")]
+
+
+def methods(
+    names: Annotated[
+        str, typer.Argument(help="Methods with settings (lora:rank=4); all of them by default.")
+    ] = "",
+    model: Annotated[
+        str | None,
+        typer.Option(help="Count parameters for: demo, a folder with config.json, or a hub id."),
+    ] = None,
+    share: Annotated[
+        float | None, typer.Option(help="Size every method to this share of the base: 0.001.")
+    ] = None,
+    format: Format = "table",
+) -> None:
+    """List the methods with their settings, and what they train on a given model."""
+    from peftlab.methods import REGISTRY, parse
+
+    _check_format(format)
+    if share is not None and model is None:
+        raise InputError("--share needs --model: a share of which base?")
+    chosen = parse(names) if names else [REGISTRY[name]() for name in sorted(REGISTRY)]
+    shape = shape_of(model) if model else None
+    rows = [_described(method, shape, share) for method in chosen]
+    if format == "json":
+        typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+    else:
+        _print_methods(rows, shape, model)
+
+
+def shape_of(name: str) -> ModelShape:
+    """The shape of a model from its configuration alone.
+
+    Raises:
+        InputError: neither a folder with config.json nor a model whose configuration is known.
+    """
+    from peftlab import known_models, layouts
+    from peftlab.compare.base import located
+    from peftlab.shapes import ModelShape
+
+    folder = Path(located(name))
+    if folder.is_dir():
+        path = folder / "config.json"
+        if not path.exists():
+            raise InputError(f"{folder} has no config.json, which a model's folder needs")
+        try:
+            config = json.loads(path.read_text(encoding="utf-8"))
+        except json.JSONDecodeError as error:
+            raise InputError(f"{path} is damaged: {error}") from error
+    else:
+        config = known_models.config(name)
+    return ModelShape.read(config, layouts.parameter_shapes(config))
+
+
+def _described(method: Method, shape: ModelShape | None, share: float | None) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "method": method.name,
+        "about": (inspect.getdoc(type(method)) or "").splitlines()[0],
+        "settings": method.settings(),
+        "learning_rate": method.learning_rate if method.trains else None,
+    }
+    if shape is None:
+        return row
+    try:
+        if share is not None and method.size is not None:
+            method = method.with_share(shape, share)
+            row["settings"] = method.settings()
+        method.check(shape)
+        count = method.count(shape)
+    except InputError as error:
+        return {**row, "trainable": None, "stored": None, "share": None, "reason": str(error)}
+    stored = count.stored / shape.size
+    return {**row, "trainable": count.trainable, "stored": count.stored, "share": stored}
+
+
+def _print_methods(rows: list[dict[str, Any]], shape: ModelShape | None, model: str | None) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("method", no_wrap=True)
+    if shape is not None:
+        typer.echo(f"{model}: {shape.size:,} parameters, {shape.layers} blocks of {shape.hidden}")
+        for title in ("trainable", "stored", "stored %"):
+            table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("settings", overflow="fold")
+    if shape is None:
+        table.add_column("what it is")
+    for row in rows:
+        settings = ", ".join(f"{key}={_typed(value)}" for key, value in row["settings"].items())
+        table.add_row(row["method"], *_counts(row, shape), row.get("reason") or settings, *(
+            [] if shape else [row["about"]]
+        ))  # fmt: skip
+    Console().print(table)
+
+
+def _counts(row: dict[str, Any], shape: ModelShape | None) -> list[str]:
+    if shape is None:
+        return []
+    if row["trainable"] is None:
+        return ["–", "–", "–"]
+    return [f"{row['trainable']:,}", f"{row['stored']:,}", f"{100 * row['share']:.3g}%"]
+
+
+def _typed(value: Any) -> str:
+    return "+".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
+
+
+@tasks_app.callback()
+def tasks(context: typer.Context, format: Format = "table") -> None:
+    """List the tasks that have a name."""
+    if context.invoked_subcommand is not None:
+        return
+    from dataclasses import asdict
+
+    from peftlab.tasks import catalogue
+
+    _check_format(format)
+    entries = catalogue()
+    if format == "json":
+        typer.echo(json.dumps([asdict(entry) for entry in entries], indent=2, ensure_ascii=False))
+        return
+    width = max(len(entry.name) for entry in entries)
+    for entry in entries:
+        typer.echo(f"{entry.name:<{width}}  {entry.kind:<6}  {entry.title}")
+    typer.echo(
+        "\nOwn data: --task FILE or FOLDER (train, validation, test); hub: --task owner/name"
+    )
+
+
+@tasks_app.command("show")
+def show(
+    task: Annotated[str, typer.Argument(help="A task's name, a file, a folder, or a hub id.")],
+    model: shared.Model = "demo",
+    limit: shared.Limit = None,
+    task_option: shared.TaskOptions = [],  # noqa: B006 - typer copies it
+) -> None:
+    """Show a task: facts, rows as the model gets them, lengths, and what would be cut."""
+    from transformers import AutoTokenizer
+
+    from peftlab.compare.base import located
+    from peftlab.tasks import describe
+
+    loaded = shared.load_task(task, task_option, limit=limit)
+    path = located(model)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"cannot load a tokenizer from {path!r}: {reason}") from error
+    typer.echo(describe(loaded, tokenizer, shape_of(model).context), nl=False)
+
+
+def _check_format(format: str) -> None:
+    known = ("table", "json")
+    if format not in known:
+        raise InputError(
+            f"there is no format {format!r}; there are {', '.join(known)}.{nearest(format, known)}"
+        )

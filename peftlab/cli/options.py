@@ -1,0 +1,188 @@
+"""Options that several commands share, and what they stand for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from peftlab.errors import InputError, nearest
+
+if TYPE_CHECKING:
+    from peftlab.tasks import Task
+    from peftlab.train import TrainConfig
+
+_TRAIN, _TASK = "How to train", "What to learn"
+
+Model = Annotated[
+    str, typer.Option(help="The frozen base: demo, a folder, or a hub id.", rich_help_panel=_TASK)
+]
+TaskName = Annotated[
+    str,
+    typer.Option(
+        "--task",
+        help="A task's name, a file, a folder with train/validation/test files, or a hub id.",
+        rich_help_panel=_TASK,
+    ),
+]
+TaskOptions = Annotated[
+    list[str],
+    typer.Option(
+        "--task-option",
+        "-o",
+        metavar="KEY=VALUE",
+        help="How the task is loaded: template, cue, instruction, data, truncate, labels, "
+        "max_new_tokens, source (column), target (column), …",
+        rich_help_panel=_TASK,
+    ),
+]
+Limit = Annotated[
+    int | None,
+    typer.Option(help="Training pairs, and examples of the other splits.", rich_help_panel=_TASK),
+]
+TestLimit = Annotated[
+    int | None, typer.Option(help="Test examples, whatever --limit says.", rich_help_panel=_TASK)
+]
+Metrics = Annotated[
+    str | None,
+    typer.Option(help="Metrics by name, with commas: rouge1,rougeL,bleu.", rich_help_panel=_TASK),
+]
+Steps = Annotated[int | None, typer.Option(help="Optimiser steps.", rich_help_panel=_TRAIN)]
+Epochs = Annotated[float | None, typer.Option(help="Instead of --steps.", rich_help_panel=_TRAIN)]
+BatchSize = Annotated[int, typer.Option(help="Rows of a micro-batch.", rich_help_panel=_TRAIN)]
+Accumulation = Annotated[int, typer.Option(help="Micro-batches of a step.", rich_help_panel=_TRAIN)]
+LearningRate = Annotated[
+    float | None,
+    typer.Option(help="Peak rate; by default each method's own.", rich_help_panel=_TRAIN),
+]
+Optimizer = Annotated[str, typer.Option(help="adamw or adafactor.", rich_help_panel=_TRAIN)]
+Precision = Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.", rich_help_panel=_TRAIN)]
+MaxLength = Annotated[
+    int | None,
+    typer.Option(
+        help="Tokens of a row, prompt and target included; by default the context.",
+        rich_help_panel=_TRAIN,
+    ),
+]
+EvaluateEvery = Annotated[
+    int, typer.Option(help="Steps between validation losses.", rich_help_panel=_TRAIN)
+]
+Patience = Annotated[
+    int,
+    typer.Option(
+        help="Validation losses without improvement before training stops; 0: never.",
+        rich_help_panel=_TRAIN,
+    ),
+]
+Recompute = Annotated[
+    bool,
+    typer.Option(
+        "--recompute",
+        help="Gradient checkpointing: less memory, more time.",
+        rich_help_panel=_TRAIN,
+    ),
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
+
+
+def device_name(name: str) -> str:
+    """The device that `auto` stands for here.
+
+    Raises:
+        InputError: torch does not know such a device.
+    """
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        return str(torch.device(name))
+    except RuntimeError as error:
+        raise InputError(
+            f"there is no device {name!r}; auto, cpu, cuda or cuda:1 was expected"
+        ) from error
+
+
+def load_task(
+    name: str,
+    options: Sequence[str],
+    *,
+    limit: int | None = None,
+    test_limit: int | None = None,
+    metrics: str | None = None,
+) -> Task:
+    """The task that the options of a command line describe.
+
+    Raises:
+        InputError: an option or a task that cannot be used.
+    """
+    from peftlab.metrics import metric_spec, split_names
+    from peftlab.tasks import Task
+
+    values = task_options(options)
+    values |= {k: v for k, v in (("limit", limit), ("test_limit", test_limit)) if v is not None}
+    if metrics is not None:
+        values["metrics"] = tuple(split_names(metrics))
+    for metric in values.get("metrics", ()):
+        metric_spec(metric)
+    return Task.load(name, **values)
+
+
+def task_options(options: Sequence[str]) -> dict[str, Any]:
+    """`["cue=Summary:", "source=text"]` as the keyword arguments of `Task.load`."""
+    from dataclasses import fields
+
+    from pydantic import TypeAdapter, ValidationError
+
+    from peftlab.tasks import Options
+
+    known = [field.name for field in fields(Options)] + ["source", "target"]
+    raw: dict[str, Any] = {}
+    for option in options:
+        key, equals, value = option.partition("=")
+        if not equals or key not in known:
+            raise InputError(
+                f"--task-option {option!r} cannot be used: KEY=VALUE was expected, KEY one of "
+                f"{', '.join(known)}.{nearest(key, known)}"
+            )
+        raw[key] = tuple(value.split(",")) if key in ("metrics", "labels") else value
+    columns = {key: raw.pop(key) for key in ("source", "target") if key in raw}
+    if columns:
+        raw["columns"] = columns
+    try:
+        made = TypeAdapter(Options).validate_python(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InputError(
+            f"--task-option {first['loc'][0]}: {first['msg']}, got {first['input']!r}"
+        ) from error
+    return {key: getattr(made, key) for key in raw}
+
+
+def train_config(default_steps: int, **given: Any) -> TrainConfig:
+    """Training settings with steps or epochs, as given.
+
+    Raises:
+        InputError: both steps and epochs, or a value that cannot be used.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    from peftlab.train import TrainConfig
+
+    if given["steps"] is not None and given["epochs"] is not None:
+        raise InputError("both --steps and --epochs are given; one of them was expected")
+    given["steps"] = given["steps"] if given["steps"] is not None else default_steps
+    try:
+        return TypeAdapter(TrainConfig).validate_python(given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        option = str(first["loc"][0]).replace("_", "-")
+        raise InputError(f"--{option}: {first['msg']}, got {first['input']!r}") from error
+
+
+def adapter_folder(folder: Path) -> Path:
+    """An adapter's folder, or the `adapter` inside a run's."""
+    inside = folder / "adapter"
+    return inside if inside.is_dir() else folder

@@ -1,0 +1,106 @@
+"""What a person sees of a running comparison: the plan, a bar a run, one line for each result."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+if TYPE_CHECKING:
+    from peftlab.compare.plan import Plan, Run
+    from peftlab.compare.record import Record
+    from peftlab.compare.survey import Survey
+
+_WORDS = {"load": "loading", "train": "training", "evaluate": "losses", "generate": "generating"}
+
+
+class Shown:
+    """A `Watcher` that prints; bars appear on a terminal only."""
+
+    def __init__(self, plan: Plan, out: Path) -> None:
+        self.plan, self.out = plan, out
+        self.console = Console()
+        self.number = self.total = 0
+        self.bar: Progress | None = None
+        plan_line = f"{len(plan.methods)} methods × {len(plan.seeds)} seeds"
+        self._say(f"Comparing {plan_line} on the task {plan.task.name} with {plan.model}")
+
+    def planned(self, runs: list[Run], survey: Survey, finished: int) -> None:
+        """Say what will be done, and what is the same for every method."""
+        task, config = self.plan.task, self.plan.config
+        rows = len(task.pairs("train"))
+        width = max(len(run.label) for run in runs)
+        self._say(
+            f"Base: {survey.base.parameters:,} parameters, context {survey.context}, on "
+            f"{survey.base.device}. Every method: {config.total_steps(rows):,} steps of "
+            f"{config.rows_a_step} rows out of {rows:,}, {len(task.test):,} test examples."
+        )
+        for label, count in survey.counts.items():
+            part = count.trainable / survey.base.parameters
+            self._say(f"  {label:<{width}}  {count.trainable:>12,} trainable ({part:.3%})")
+        for label, reason in survey.misfits.items():
+            self._say(f"  {label:<{width}}  will fail: {reason}")
+        if survey.cut:
+            self._say(
+                f"Sources are cut to {survey.source_tokens} tokens for every method, so that "
+                f"{survey.longest[0] or 'the template'} (+{survey.longest[1]} tokens) fits too: "
+                f"{survey.cut:,} rows lose some."
+            )
+        if finished:
+            self._say(
+                f"{finished} of {len(runs)} runs are finished already and are not made again."
+            )
+        self.total, self.number = len(runs), finished
+
+    def started(self, run: Run) -> None:
+        """Begin a bar."""
+        self.number += 1
+        self.title = f"[{self.number}/{self.total}] {run.label}, seed {run.seed}"
+        if self.console.is_terminal:
+            columns = (
+                TextColumn("{task.description}", markup=False),
+                BarColumn(bar_width=24),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[note]}"),
+                TimeRemainingColumn(),
+            )
+            self.bar = Progress(*columns, console=self.console, transient=True)
+            self.bar.start()
+            self.task = self.bar.add_task(f"{self.title}: starting", total=None, note="")
+
+    def heard(self, word: str, *values: Any) -> None:
+        """Move the bar."""
+        if self.bar is None:
+            return
+        if word == "phase":
+            name, total, done = values
+            self.bar.reset(
+                self.task,
+                description=f"{self.title}: {_WORDS[name]}",
+                total=total or None,
+                completed=done,
+                note="",
+            )
+        else:
+            done, loss, speed = values
+            note = "" if loss is None else f"loss {loss:.3f}  {speed:,.0f} tokens/s"
+            self.bar.update(self.task, completed=done, note=note)
+
+    def ended(self, run: Run, record: Record) -> None:
+        """Replace the bar by a line."""
+        if self.bar is not None:
+            self.bar.stop()
+            self.bar = None
+        if record.status == "failed":
+            self._say(f"{self.title}: failed: {record.error}")
+            return
+        scores = ", ".join(f"{name} {value:.3f}" for name, value in record.scores.items())
+        took = record.seconds.train or 0.0
+        self._say(
+            f"{self.title}: test loss {record.loss.test:.3f}, {scores} ({took:.0f} s training)"
+        )
+
+    def _say(self, text: str) -> None:
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)

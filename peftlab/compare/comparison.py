@@ -1,0 +1,94 @@
+"""`compare`: look at the base, then make every run that is not finished yet, one after the other.
+
+One after the other, because runs that share a machine would be measured against each other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from peftlab.compare import folders
+from peftlab.compare.plan import Plan, Run, runs_of
+from peftlab.compare.processes import RunFailed, call, server
+from peftlab.compare.record import Record
+from peftlab.compare.survey import Survey
+
+
+class Watcher(Protocol):
+    """What wants to know how a comparison goes on."""
+
+    def planned(self, runs: list[Run], survey: Survey, finished: int) -> None:
+        """Before the first run; so many of the runs are finished already."""
+
+    def started(self, run: Run) -> None:
+        """A run's process is starting."""
+
+    def heard(self, word: str, *values: Any) -> None:
+        """The run says ("phase", name, total, done) or ("step", done, loss, tokens/s)."""
+
+    def ended(self, run: Run, record: Record) -> None:
+        """The run is finished, or has failed."""
+
+
+class Silent:
+    """Watches nothing."""
+
+    def planned(self, runs: list[Run], survey: Survey, finished: int) -> None: ...
+    def started(self, run: Run) -> None: ...
+    def heard(self, word: str, *values: Any) -> None: ...
+    def ended(self, run: Run, record: Record) -> None: ...
+
+
+@dataclass(frozen=True)
+class Compared:
+    """All records of a plan, in its order, and what the look before found."""
+
+    records: list[Record]
+    survey: Survey
+
+
+def compare(
+    plan: Plan, out: Path, watcher: Watcher | None = None, described: dict[str, Any] | None = None
+) -> Compared:
+    """Make every run of a plan in `out`; runs that are finished there are not made again.
+
+    A run that fails is recorded as failed, and the others go on.
+
+    Args:
+        described: what else is written into `comparison.json`, the command above all.
+
+    Raises:
+        InputError: a plan that cannot work, or a folder of another comparison.
+        DiskFull, Stopped: what is finished is kept, and the same call continues.
+    """
+    watcher = watcher or Silent()
+    with folders.only_one(out):
+        found: Survey = call("peftlab.compare.survey:survey", plan)
+        folders.claim(out, folders.identity(plan.task, found.base), described or {})
+        task = found.limited(plan.task)
+        runs = runs_of(plan, found.base, task)
+        done = {run.folder: folders.finished(out, run.folder, run.config_hash) for run in runs}
+        watcher.planned(runs, found, sum(record is not None for record in done.values()))
+        records = [done[run.folder] or _one(run, out, watcher) for run in runs]
+    return Compared(records, found)
+
+
+def _one(run: Run, out: Path, watcher: Watcher) -> Record:
+    watcher.started(run)
+    try:
+        record: Record = call("peftlab.compare.work:work", run, out, hear=watcher.heard)
+    except RunFailed as error:
+        record = run.record().failed(str(error))
+        record.write(out / run.folder)
+    watcher.ended(run, record)
+    return record
+
+
+def warm_up() -> None:
+    """Start the fork server, so that it imports while the caller does something else."""
+    from multiprocessing import forkserver
+
+    if server().get_start_method() == "forkserver":
+        forkserver.ensure_running()

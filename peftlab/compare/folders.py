@@ -1,0 +1,100 @@
+"""What lies where in a comparison's folder, and whose folder it is.
+
+OUT/comparison.json, and for every run OUT/<method>-<hash>/seed-<n>/ with the files named here.
+"""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from peftlab.compare.record import NAME, Record, read_json, write_json
+from peftlab.errors import InputError
+
+COMPARISON = "comparison.json"
+CONFIG = "config.json"
+ADAPTER = "adapter"
+PREDICTIONS = "predictions.jsonl"
+METRICS = "metrics.jsonl"
+CHECKPOINT = "checkpoint.safetensors"
+
+
+def identity(task: Any, base: Any) -> dict[str, Any]:
+    """What all runs of a folder have in common: the task's rows and the base's weights."""
+    return {
+        "task": {"name": task.name, "fingerprint": task.source.fingerprint},
+        "model": {"name": base.name, "fingerprint": base.fingerprint},
+    }
+
+
+def claim(out: Path, identity: dict[str, Any], described: dict[str, Any]) -> None:
+    """Make the folder this comparison's, or find that it already is.
+
+    Args:
+        described: what else `comparison.json` tells (the command, versions).
+
+    Raises:
+        InputError: the folder holds another comparison, or something else.
+    """
+    path = out / COMPARISON
+    if not path.exists():
+        if out.exists() and (not out.is_dir() or any(f.name != LOCK for f in out.iterdir())):
+            raise InputError(
+                f"{out} already exists and is not the folder of a comparison: choose another --out"
+            )
+        write_json(path, {**identity, **described})
+        return
+    found = read_json(path)
+    other = [
+        f"{part} {found.get(part, {}).get('name')} ({_short(found.get(part))}) instead of "
+        f"{mine['name']} ({_short(mine)})"
+        for part, mine in identity.items()
+        if _short(found.get(part)) != _short(mine)
+    ]
+    if other:
+        raise InputError(
+            f"{out} holds another comparison, of {' and '.join(other)}: choose another --out, or "
+            "delete the folder"
+        )
+
+
+def finished(out: Path, folder: Path, config_hash: str) -> Record | None:
+    """The record of a run that has ended well under the same configuration."""
+    path = out / folder / NAME
+    if not path.exists():
+        return None
+    try:
+        record = Record.read(path)
+    except InputError:
+        return None  # half written or of another version: the run is made again
+    same = record.status == "finished" and record.config_hash == config_hash
+    return record if same else None
+
+
+LOCK = ".lock"
+
+
+@contextmanager
+def only_one(out: Path) -> Iterator[None]:
+    """Hold the folder, so that two comparisons never write to it at once.
+
+    Raises:
+        InputError: another process holds it.
+    """
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file: choose another --out")
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / LOCK).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(f"another comparison is running in {out}") from error
+        yield
+
+
+def _short(part: Any) -> str:
+    fingerprint = str((part or {}).get("fingerprint", "?"))
+    return fingerprint.removeprefix("xxh3-128:")[:8]

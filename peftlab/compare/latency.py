@@ -1,0 +1,117 @@
+"""How long one waits: for the first token, and from one token to the next.
+
+Rows of real test prompts decode greedily for a fixed number of tokens, one row at a time and
+sixteen together. An adaptation that changes linear maps only is also timed merged: with the
+changed matrices in place of the base's.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from itertools import cycle, islice
+from statistics import median
+from typing import TYPE_CHECKING
+
+import torch
+
+from peftlab.compare.record import Delay, Delays, Latency
+from peftlab.edits import Edits, LinearEdit
+from peftlab.generate import Sequence_, Session, prepare
+
+if TYPE_CHECKING:
+    from peftlab.frozen.model import FrozenLM
+    from peftlab.methods.adaptation import Adaptation
+    from peftlab.tasks import Task
+
+_BATCH = 16
+_REPEATS = 3
+
+
+def latency(
+    model: FrozenLM, adaptation: Adaptation, task: Task, tokens: int, max_length: int | None = None
+) -> Latency:
+    """Time the adaptation on prompts of the test split.
+
+    Args:
+        tokens: how many each row produces; fewer where the context is too short.
+    """
+    edits = adaptation.edits(model)
+    template = edits.template or adaptation.template
+    room = min(max_length or model.shape.context, model.shape.context) - edits.prefix_length
+    examples = islice(cycle(task.test), _BATCH)
+    prompts = [
+        template.encode(model.tokenizer, example, None, room - task.max_new_tokens).ids
+        for example in examples
+    ]
+    tokens = min(tokens, task.max_new_tokens)
+    plain = _delays(model, edits, prompts, tokens)
+    whole = merged(model, edits)
+    return Latency(
+        **plain.model_dump(),
+        merged=_delays(model, whole, prompts, tokens) if whole is not None else None,
+    )
+
+
+def merged(model: FrozenLM, edits: Edits) -> Edits | None:
+    """The same edits with every changed linear map as one matrix; None where other sites change.
+
+    W x + up·down·x with scales is linear in x, so it is a weight of its own.
+    """
+    if not edits.linear or edits.attention or edits.sublayer or edits.embeddings is not None:
+        return None
+    weights = dict(edits.weights)
+    for path, edit in edits.linear.items():
+        name = f"{path}.weight"
+        weights[name] = _merged_weight(weights.get(name, model.gather(name)), edit, model)
+        bias = f"{path}.bias"
+        if edit.bias is not None:
+            if bias not in model.shape.parameters:
+                return None  # the base has no parameter that could hold it
+            weights[bias] = weights.get(bias, model.gather(bias)) + edit.bias
+    return replace(edits, linear={}, weights=weights)
+
+
+def _merged_weight(weight: torch.Tensor, edit: LinearEdit, model: FrozenLM) -> torch.Tensor:
+    """[out, in] or, in GPT-2's layout, [in, out]."""
+    matrix = weight.T if model.shape.transposed else weight
+    if edit.in_scale is not None:
+        matrix = matrix * edit.in_scale
+    if edit.down is not None and edit.up is not None:
+        matrix = matrix + edit.up @ edit.down
+    if edit.out_scale is not None:
+        matrix = edit.out_scale.unsqueeze(1) * matrix
+    return (matrix.T if model.shape.transposed else matrix).contiguous()
+
+
+def _delays(model: FrozenLM, edits: Edits, prompts: list[tuple[int, ...]], tokens: int) -> Delays:
+    one = _delay(model, edits, prompts[:1], tokens)
+    many = _delay(model, edits, prompts, tokens)
+    return Delays(first_token=one.first_token, token=one.token, batch_16=many)
+
+
+@torch.no_grad()
+def _delay(model: FrozenLM, edits: Edits, prompts: list[tuple[int, ...]], tokens: int) -> Delay:
+    """Medians over repeats, after one that warms up."""
+    owner = prepare(model, edits, prompts)
+    capacity = max(map(len, prompts)) + owner.prefix_length + tokens
+    firsts, gaps = [], []
+    for _ in range(_REPEATS + 1):
+        rows = [Sequence_(owner, prompt[len(owner.lead) :]) for prompt in prompts]
+        session = Session(model, len(rows), capacity)
+        times = [_now(model)]
+        logits = session.join(rows)
+        for _ in range(tokens):
+            for row, token in zip(rows, logits.argmax(-1).tolist(), strict=True):
+                row.tokens.append(token)
+            times.append(_now(model))
+            logits = session.step(rows)
+        firsts.append(times[1] - times[0])
+        gaps.append((times[-1] - times[1]) / max(1, len(times) - 2))
+    return Delay(first_token=median(firsts[1:]), token=median(gaps[1:]))
+
+
+def _now(model: FrozenLM) -> float:
+    if model.device.type == "cuda":
+        torch.cuda.synchronize(model.device)
+    return time.perf_counter()

@@ -1,0 +1,184 @@
+"""What a comparison will do: one run for every method and seed, all under the same settings."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from peftlab.compare.label import label, slug
+from peftlab.compare.record import ModelFacts, Parameters, Record, TaskFacts
+from peftlab.errors import InputError
+from peftlab.methods import Method
+from peftlab.tasks import Task
+from peftlab.train import TrainConfig
+
+# Settings that change how a run is carried out, but not what comes out of it.
+_NOT_THE_RESULT = ("checkpoint_seconds", "trunk_memory", "trunk_disk")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationConfig:
+    """How every run is evaluated.
+
+    Attributes:
+        train_rows: rows of the training split whose loss is measured.
+        batch_size: rows that decode together.
+        latency_tokens: tokens that each latency is taken over; 0 measures none.
+    """
+
+    train_rows: int = 100
+    batch_size: int = 16
+    latency_tokens: int = 24
+
+    def __post_init__(self) -> None:
+        for name in ("train_rows", "batch_size"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}; at least 1 was expected")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A comparison.
+
+    Attributes:
+        model: demo, or the hub id or folder of a base.
+        config: of training, for every method; a rate of None takes each method's own.
+        seeds: of data order, initialisation and drawn exemplars; each makes a run of every method.
+        device: cpu, cuda, cuda:1, …
+    """
+
+    model: str
+    task: Task
+    methods: tuple[Method, ...]
+    config: TrainConfig = field(default_factory=TrainConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    seeds: tuple[int, ...] = (0,)
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        if not self.methods:
+            raise InputError("a comparison needs at least one method; got none")
+        for what, values in (("seeds", self.seeds), ("methods", self.methods)):
+            if len(set(map(repr, values))) < len(values):
+                raise InputError(f"{what} holds something twice: {', '.join(map(str, values))}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Base:
+    """What a look at the loaded base says, see `survey`. parameters: how many it has."""
+
+    name: str
+    fingerprint: str
+    parameters: int
+    device: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One method with one seed, resolved: everything that its process needs to know."""
+
+    method: Method
+    seed: int
+    task: Task
+    config: TrainConfig
+    evaluation: EvaluationConfig
+    base: Base
+
+    @property
+    def label(self) -> str:
+        """The method as one would type it."""
+        return label(self.method)
+
+    @property
+    def folder(self) -> Path:
+        """Relative to the comparison's: the seeds of one configuration lie side by side."""
+        shared = _digest({**self._decides(), "seed": None})[:8]
+        return Path(f"{slug(self.label)}-{shared}") / f"seed-{self.seed}"
+
+    @property
+    def config_hash(self) -> str:
+        """A hash of all that decides the result."""
+        return _digest(self._decides())
+
+    def resolved(self) -> dict[str, Any]:
+        """What `config.json` holds: the settings of this run, defaults included."""
+        return {"config_hash": self.config_hash, "label": self.label, **self._decides()}
+
+    def record(self) -> Record:
+        """The record of this run before anything is measured."""
+        task, base = self.task, self.base
+        return Record(
+            method=self.method.name,
+            label=self.label,
+            settings=json.loads(json.dumps(self.method.settings())),
+            seed=self.seed,
+            status="running",
+            config_hash=self.config_hash,
+            task=TaskFacts(
+                name=task.name,
+                fingerprint=task.source.fingerprint,
+                train_rows=len(task.pairs("train")),
+                test_rows=len(task.test),
+                metrics=list(task.metrics),
+            ),
+            model=ModelFacts(
+                name=base.name, fingerprint=base.fingerprint, parameters=base.parameters
+            ),
+            train=asdict(self.config),
+            parameters=Parameters(trainable=None, stored=None, base=base.parameters),
+        )
+
+    def _decides(self) -> dict[str, Any]:
+        task = self.task
+        train = {k: v for k, v in asdict(self.config).items() if k not in _NOT_THE_RESULT}
+        train.pop("seed")
+        return {
+            "method": self.method.name,
+            "settings": self.method.settings(),
+            "seed": self.seed,
+            "train": train,
+            "evaluation": asdict(self.evaluation),
+            "task": {
+                "name": task.name,
+                "fingerprint": task.source.fingerprint,
+                "template": task.template.to_dict(),
+                "instruction": task.instruction,
+                "max_new_tokens": task.max_new_tokens,
+                "metrics": list(task.metrics),
+                "decoding": asdict(task.decoding),
+            },
+            "model": {"name": self.base.name, "fingerprint": self.base.fingerprint},
+            "device": self.base.device.partition(":")[0],
+        }
+
+
+def runs_of(plan: Plan, base: Base, task: Task) -> list[Run]:
+    """Every method with the first seed, then with the second, and so on.
+
+    In this order an interrupted comparison has already compared something.
+    """
+    return [
+        Run(
+            method=method,
+            seed=seed,
+            task=task,
+            config=_resolved(plan.config, method, seed),
+            evaluation=plan.evaluation,
+            base=base,
+        )
+        for seed in plan.seeds
+        for method in plan.methods
+    ]
+
+
+def _resolved(config: TrainConfig, method: Method, seed: int) -> TrainConfig:
+    rate = config.learning_rate or (method.learning_rate if method.trains else None)
+    return replace(config, seed=seed, learning_rate=rate)
+
+
+def _digest(values: dict[str, Any]) -> str:
+    text = json.dumps(values, sort_keys=True, ensure_ascii=False, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()

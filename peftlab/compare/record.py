@@ -1,0 +1,202 @@
+"""`record.json`: all that is known of one run. Everything shown anywhere is made from these files.
+
+Units: seconds, bytes, nats per target token; ROUGE 0–1; BLEU, chrF and TER 0–100. A figure that was
+not measured is null; it is never left out and never zero.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from peftlab.errors import InputError
+
+VERSION = 1
+NAME = "record.json"
+
+Status = Literal["running", "finished", "failed"]
+
+
+class Part(BaseModel):
+    """Base of all parts: unknown names are refused, so that a typing error cannot lose a figure."""
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+
+class Parameters(Part):
+    """Numbers that are trained, that are stored to use the result, and of the frozen base."""
+
+    trainable: int | None
+    stored: int | None
+    base: int
+
+
+class Seconds(Part):
+    """train: steps alone. step: a warm one (median). evaluate: of losses. generate: of texts."""
+
+    train: float | None = None
+    step: float | None = None
+    evaluate: float | None = None
+    generate: float | None = None
+
+
+class Delay(Part):
+    """first_token: from encoded prompts to their first tokens. token: from one to the next."""
+
+    first_token: float
+    token: float
+
+
+class Delays(Delay):
+    """One row at a time, and sixteen together."""
+
+    batch_16: Delay | None = None
+
+
+class Latency(Delays):
+    """Of the adaptation beside the base, and `merged` into it where it changes linear maps only."""
+
+    merged: Delays | None = None
+
+
+class PeakMemory(Part):
+    """Most bytes held in each phase, the model included. gauge: how they were measured."""
+
+    train: int | None = None
+    evaluate: int | None = None
+    generate: int | None = None
+    gauge: str | None = None
+
+
+class Loss(Part):
+    """Per target token. test is null in search trials. train: of a sample, with the best state."""
+
+    train: float | None = None
+    validation: float | None = None
+    test: float | None = None
+
+
+class TaskFacts(Part):
+    """Which rows were learnt: the fingerprint is of all rows after limits."""
+
+    name: str
+    fingerprint: str
+    train_rows: int
+    test_rows: int
+    metrics: list[str]
+
+
+class ModelFacts(Part):
+    """The frozen base: the fingerprint is of its weights."""
+
+    name: str
+    fingerprint: str
+    parameters: int
+
+
+class Progress(Part):
+    """steps: taken. best_step: whose state was kept. tokens: packed ones through the base."""
+
+    steps: int
+    best_step: int
+    tokens: int
+    tokens_per_second: float | None
+
+
+class Record(Part):
+    """One run.
+
+    Attributes:
+        label: the method with the settings that differ from its defaults, as one would type it.
+        settings: all settings of the method.
+        config_hash: of all that decides the result; a finished run is known again by it.
+        error: why the run failed.
+        bytes: of the saved adapter's files.
+        context_tokens: mean positions before the target that are not the source's.
+        truncated: test prompts that lost source tokens.
+        predicted: what was estimated before the run, beside what was measured.
+        guest: the run was made by another library, under the same measurements.
+    """
+
+    version: int = VERSION
+    method: str
+    label: str
+    settings: dict[str, Any]
+    seed: int
+    status: Status
+    error: str | None = None
+    config_hash: str
+    task: TaskFacts
+    model: ModelFacts
+    train: dict[str, Any]
+    parameters: Parameters
+    progress: Progress | None = None
+    bytes: int | None = None
+    seconds: Seconds = Field(default_factory=Seconds)
+    latency: Latency | None = None
+    peak_memory: PeakMemory = Field(default_factory=PeakMemory)
+    loss: Loss = Field(default_factory=Loss)
+    scores: dict[str, float] = Field(default_factory=dict)
+    context_tokens: float | None = None
+    truncated: int | None = None
+    environment: dict[str, Any] = Field(default_factory=dict)
+    predicted: dict[str, float] = Field(default_factory=dict)
+    guest: bool = False
+
+    def failed(self, message: str) -> Record:
+        """The same run, ended by an error."""
+        return self.model_copy(update={"status": "failed", "error": message})
+
+    def write(self, folder: Path) -> None:
+        """Replace the folder's record; it appears whole or not at all."""
+        write_json(folder / NAME, self.model_dump(mode="json"))
+
+    @classmethod
+    def read(cls, path: Path) -> Record:
+        """The record of a file.
+
+        Raises:
+            InputError: damaged, half written, or of another version; says which file and why.
+        """
+        values = read_json(path)
+        version = values.get("version")
+        if version != VERSION:
+            raise InputError(
+                f"{path} has version {version!r}; this peftlab reads version {VERSION}"
+            )
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(map(str, first["loc"]))
+            raise InputError(f"{path} is damaged: {place}: {first['msg']}") from error
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Write a file that appears whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    text = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False)
+    temporary.write_text(text + "\n", encoding="utf-8")
+    temporary.replace(path)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object of a file.
+
+    Raises:
+        InputError: no such file, or no JSON object in it.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"{path} is missing") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is damaged: {error}") from error
+    if not isinstance(values, dict):
+        raise InputError(f"{path} is damaged: an object was expected, got {type(values).__name__}")
+    return values

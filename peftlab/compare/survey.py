@@ -1,0 +1,152 @@
+"""A look before the runs: what the base is, what each method trains, and one text room for all.
+
+Prompts, exemplars and prefixes take positions that are then missing for the source. So that no
+method sees more of a source than another, every method gets as many source tokens as fit beside
+the longest of them: `Template.source_tokens`, for training and generation alike.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from peftlab.compare import base
+from peftlab.compare.label import label
+from peftlab.compare.plan import Base, Plan
+from peftlab.compare.processes import Say
+from peftlab.errors import InputError, PeftlabError
+from peftlab.methods import Count, Method
+from peftlab.tasks import Example, Task, Template
+
+if TYPE_CHECKING:
+    import torch
+
+    from peftlab.frozen.model import FrozenLM
+
+_TAKES_ROOM = {"embeddings", "attention"}  # sites that bring positions; a method of no site is text
+_ROWS = 3000  # rows of a split that are encoded to find the room; more are taken evenly spaced
+_PROBES = 50  # rows on which a method's own tokens are counted
+
+
+@dataclass(frozen=True, kw_only=True)
+class Survey:
+    """What `survey` found.
+
+    Attributes:
+        counts: by label; a method that does not fit this base is in `misfits` with the reason.
+        source_tokens: most tokens of a source that any method gets; None where all fit whole.
+        longest: the method that takes most of the row, and how many tokens it takes.
+        cut: how many of the rows looked at lose source tokens.
+    """
+
+    base: Base
+    context: int
+    counts: dict[str, Count]
+    misfits: dict[str, str]
+    source_tokens: int | None
+    longest: tuple[str, int]
+    cut: int
+
+    def limited(self, task: Task) -> Task:
+        """The task as every run gets it."""
+        if self.source_tokens is None:
+            return task
+        return replace(task, template=replace(task.template, source_tokens=self.source_tokens))
+
+
+def survey(_say: Say, plan: Plan) -> Survey:
+    """Load the base once and look, in a process of its own.
+
+    Raises:
+        InputError: a base that cannot be loaded, or a method that leaves no room for a source.
+    """
+    import torch
+
+    from peftlab.measure import choose_precision
+
+    choose_precision([], plan.device, plan.config.precision)  # refuses a device that is not here
+    model = base.load(plan.model, plan.device)
+    counts, misfits, extras = {}, {}, {}
+    for method in plan.methods:
+        try:
+            for site in method.sites:
+                model.conformance.require(site, method.name)
+            method.check(model.shape)
+            counts[label(method)] = method.count(model.shape)
+            extras[label(method)] = max(
+                _extra(model, plan.task, method, torch.Generator().manual_seed(seed))
+                for seed in plan.seeds
+            )
+        except PeftlabError as error:
+            misfits[label(method)] = str(error)
+    longest = max(extras.items(), key=lambda pair: pair[1], default=("", 0))
+    context = min(plan.config.max_length or model.shape.context, model.shape.context)
+    room, cut = _source_room(model, plan.task, context - longest[1], longest[0])
+    return Survey(
+        base=Base(
+            name=plan.model,
+            fingerprint=model.fingerprint,
+            parameters=model.shape.size,
+            device=plan.device,
+        ),
+        context=context,
+        counts=counts,
+        misfits=misfits,
+        source_tokens=room,
+        longest=longest,
+        cut=cut,
+    )
+
+
+def _extra(model: FrozenLM, task: Task, method: Method, rng: torch.Generator) -> int:
+    """The most positions that a method's rows have beyond those of the bare template."""
+    if method.sites and not _TAKES_ROOM & set(method.sites):
+        return 0
+    state = method.init(model, task, rng)
+    prefix = method.edits(method.bake(state, model), model).prefix_length
+    own = method.template(task.template, state)
+    tokenizer = model.tokenizer
+    lengths = [
+        len(_probe(own, tokenizer, *pair)[0]) - len(_probe(task.template, tokenizer, *pair)[0])
+        for pair in _spaced(task.pairs("train"), _PROBES)
+    ]
+    return prefix + max(lengths)
+
+
+def _probe(
+    template: Template, tokenizer: object, example: Example, target: str
+) -> tuple[tuple[int, ...], int, int]:
+    """A row with one source token: ids, where the target starts, source tokens left out."""
+    row = replace(template, source_tokens=1).encode(tokenizer, example, target, sys.maxsize)
+    return row.ids, row.target_start, row.dropped
+
+
+def _source_room(model: FrozenLM, task: Task, context: int, longest: str) -> tuple[int | None, int]:
+    """The source tokens that fit into rows of `context` tokens, and how many rows exceed them."""
+    asked = task.template.source_tokens or sys.maxsize
+    rooms, needs = [], []
+    for split in ("train", "validation", "test"):
+        for pair in _spaced(task.pairs(split), _ROWS):
+            ids, start, dropped = _probe(task.template, model.tokenizer, *pair)
+            tail = len(ids) - start
+            if split == "test":
+                tail = max(tail, task.max_new_tokens)
+            rooms.append(context - (start - 1) - tail)
+            needs.append(min(dropped + 1, asked))
+    tight = [room for room, need in zip(rooms, needs, strict=True) if need > room]
+    if not tight:
+        return task.template.source_tokens, 0
+    if min(tight) < 1:
+        raise InputError(
+            f"{longest or 'the template'} leaves no room for the source: a row would take "
+            f"{1 - min(tight)} tokens more than fit beside it. Shorten the prompt, the exemplars "
+            "or max_new_tokens, leave the row out, or take a model with a longer context"
+        )
+    return min(tight), sum(need > min(tight) for need in needs)
+
+
+def _spaced(pairs: Sequence[tuple[Example, str]], most: int) -> Iterator[tuple[Example, str]]:
+    step = max(1, -(-len(pairs) // most))
+    yield from pairs[::step]

@@ -1,0 +1,199 @@
+"""The comparison's table: one row a method, means over its seeds, in five formats.
+
+A number with several seeds is its mean; `±` is the standard deviation over seeds (no interval).
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+from typing import TYPE_CHECKING, Any
+
+from peftlab.compare.record import Record
+from peftlab.errors import InputError, nearest
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+FORMATS = ("table", "json", "csv", "md")
+
+_FEW = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L"}
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: its title, where its number is in a record, and how it is shown."""
+
+    title: str
+    read: Callable[[Record], float | None]
+    show: Callable[[float], str]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A method's finished runs; `problem` is why there are none."""
+
+    label: str
+    records: list[Record]
+    problem: str | None = None
+
+
+def megabytes(value: float) -> str:
+    """Bytes as people compare them."""
+    return f"{value / 2**20:,.0f} MiB"
+
+
+def seconds(value: float) -> str:
+    """Seconds with as many digits as matter."""
+    return f"{value:.1f} s" if value < 100 else f"{value:,.0f} s"
+
+
+def share(value: float) -> str:
+    """A share in percent, small ones with the digits that tell them apart."""
+    return f"{value:.3g}%" if value else "0%"
+
+
+def columns(records: Sequence[Record]) -> list[Column]:
+    """The columns of these records; every metric that one of them has."""
+    metrics = list(dict.fromkeys(name for record in records for name in record.scores))
+    return [
+        Column("trainable", lambda r: r.parameters.trainable, lambda v: f"{v:,.0f}"),
+        Column("% of base", _share_of_base, share),
+        Column("test loss", lambda r: r.loss.test, lambda v: f"{v:.3f}"),
+        *(
+            Column(
+                _FEW.get(name, name), _score(name), lambda v: f"{v:.3f}" if v < 2 else f"{v:.1f}"
+            )
+            for name in metrics
+        ),
+        Column("peak memory (training)", lambda r: r.peak_memory.train, megabytes),
+        Column("training", lambda r: r.seconds.train, seconds),
+        Column("per token", lambda r: r.latency.token if r.latency else None, _milliseconds),
+        Column("prompt tokens", lambda r: r.context_tokens, lambda v: f"{v:.0f}"),
+    ]
+
+
+def _milliseconds(value: float) -> str:
+    return f"{value * 1000:.1f} ms"
+
+
+def _share_of_base(record: Record) -> float | None:
+    trainable = record.parameters.trainable
+    return None if trainable is None else 100 * trainable / record.parameters.base
+
+
+def _score(name: str) -> Callable[[Record], float | None]:
+    return lambda record: record.scores.get(name)
+
+
+def rows(records: Sequence[Record]) -> list[Row]:
+    """One row a label, in the order in which they come; what failed or still runs says so."""
+    groups: dict[str, list[Record]] = defaultdict(list)
+    for record in records:
+        groups[record.label].append(record)
+    return [_row(label, group) for label, group in groups.items()]
+
+
+def _row(label: str, group: list[Record]) -> Row:
+    done = [record for record in group if record.status == "finished"]
+    failed = [record for record in group if record.status == "failed"]
+    if done and not failed:
+        return Row(label, done)
+    if done:
+        return Row(f"{label} ({len(failed)} of {len(group)} seeds failed)", done)
+    if failed:
+        return Row(label, [], f"failed: {failed[0].error}")
+    return Row(label, [], "not finished")
+
+
+def cells(row: Row, wanted: Sequence[Column]) -> list[str]:
+    """A row's numbers as text, one a column; `–` where nothing was measured."""
+    return [_cell([column.read(record) for record in row.records], column) for column in wanted]
+
+
+def _cell(values: Sequence[float | None], column: Column) -> str:
+    known = [value for value in values if value is not None]
+    if not known:
+        return "–"
+    text = column.show(fmean(known))
+    spread = stdev(known) if len(known) > 1 else 0.0
+    return f"{text} ± {column.show(spread)}" if spread else text
+
+
+def render(records: Sequence[Record], format: str) -> str:
+    """The table as json (whole records), csv (one line a run) or md.
+
+    Raises:
+        InputError: another format.
+    """
+    makers = {"json": as_json, "csv": as_csv, "md": as_markdown}
+    if format not in makers:
+        raise InputError(
+            f"there is no format {format!r}; there are {', '.join(FORMATS)}."
+            f"{nearest(format, FORMATS)}"
+        )
+    return makers[format](records)
+
+
+def as_json(records: Sequence[Record]) -> str:
+    """All records, whole."""
+    values = [record.model_dump(mode="json") for record in records]
+    return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+
+
+def as_csv(records: Sequence[Record]) -> str:
+    """One line a run, nested names joined by dots; without settings and environment."""
+    flat = [_flat(record) for record in records]
+    names = list(dict.fromkeys(name for row in flat for name in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(flat)
+    return text.getvalue()
+
+
+def _flat(record: Record) -> dict[str, Any]:
+    values = record.model_dump(mode="json", exclude={"settings", "environment", "train", "version"})
+    return dict(_leaves("", values))
+
+
+def _leaves(path: str, value: Any) -> list[tuple[str, Any]]:
+    if not isinstance(value, dict):
+        return [(path, value)]
+    return [
+        leaf for key, part in value.items() for leaf in _leaves(f"{path}.{key}".lstrip("."), part)
+    ]
+
+
+def as_markdown(records: Sequence[Record]) -> str:
+    """A table for a README."""
+    wanted = columns(records)
+    lines = [
+        "| method | " + " | ".join(column.title for column in wanted) + " |",
+        "|---|" + "---:|" * len(wanted),
+    ]
+    for row in rows(records):
+        own = [row.problem.replace("|", "\\|")] if row.problem else cells(row, wanted)
+        own += [""] * (len(wanted) - len(own))
+        lines.append(f"| {row.label} | " + " | ".join(own) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def as_rich(records: Sequence[Record], title: str = "") -> Table:
+    """A table for the terminal."""
+    from rich import box
+    from rich.table import Table
+
+    wanted = columns(records)
+    table = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("method", no_wrap=True)
+    for column in wanted:
+        table.add_column(column.title, justify="right")
+    for row in rows(records):
+        table.add_row(row.label, *([] if row.problem else cells(row, wanted)))
+    return table

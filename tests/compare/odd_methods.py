@@ -1,0 +1,37 @@
+"""Methods that go wrong, outside the registry."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from peftlab.edits import Edits
+from peftlab.methods import Count, Method, State
+
+
+@dataclass(frozen=True, kw_only=True)
+class Odd(Method):
+    """Goes wrong in one way when its run begins (the look before the runs does not start it)."""
+
+    name: ClassVar = "odd"
+    sites: ClassVar = ("linear",)
+
+    how: str = "defect"
+
+    def init(self, model: object, task: object, rng: torch.Generator) -> State:
+        if self.how == "disk":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        if self.how == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        raise RuntimeError("a defect of this method")
+
+    def edits(self, state: State, model: object, seed: int | None = None) -> Edits:
+        return Edits()
+
+    def count(self, shape: object) -> Count:
+        return Count(7, 7)

@@ -1,0 +1,111 @@
+"""Tables say what the records say."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from peftlab.compare.record import Record
+from peftlab.errors import InputError
+from peftlab.report.records import metrics, predictions, read
+from peftlab.report.show import show
+from peftlab.report.table import render
+from tests.report.made import record
+
+
+def failed(label: str = "full") -> Record:
+    return record(label, status="failed", error="out of | memory", scores={}, loss={}, seconds={})
+
+
+def test_markdown_has_a_row_a_method() -> None:
+    seeds = [record(seed=0), record(seed=1, loss={"test": 4.0})]
+    head, _, lora, full = render([*seeds, failed()], "md").splitlines()
+    titles = [cell.strip() for cell in head.strip("|").split("|")]
+    cells = [cell.strip() for cell in lora.strip("|").split("|")]
+    row = dict(zip(titles, cells, strict=True))
+    assert row["method"] == "lora"
+    assert row["trainable"] == "5,000" and row["% of base"] == "0.5%"
+    assert row["test loss"] == "3.000 ± 1.414"
+    assert row["ROUGE-L"] == "0.500"
+    assert row["peak memory (training)"] == "300 MiB" and row["training"] == "12.5 s"
+    assert "failed: out of \\| memory" in full
+    assert head.count("|") == lora.count("|") == full.count("|") - 1  # one is escaped
+
+
+def test_csv_has_a_line_a_run_and_empty_cells_for_what_is_missing() -> None:
+    rows = list(csv.DictReader(io.StringIO(render([record(), failed()], "csv"))))
+    assert rows[0]["parameters.trainable"] == "5000" and rows[0]["seconds.step"] == "0.5"
+    assert rows[1]["loss.test"] == "" and rows[1]["error"] == "out of | memory"
+
+
+def test_json_is_the_records() -> None:
+    records = [record(), failed()]
+    values = json.loads(render(records, "json"))
+    assert [Record.model_validate(value) for value in values] == records
+
+
+def test_an_unknown_format_is_refused() -> None:
+    with pytest.raises(InputError, match='Did you mean "json"'):
+        render([record()], "jsn")
+
+
+def shown(records: list[Record]) -> str:
+    console = Console(width=200, record=True, file=io.StringIO())
+    show(records, ["Best: lora."], console)
+    return console.export_text()
+
+
+def test_the_terminal_shows_failures_and_mixed_budgets() -> None:
+    text = shown([record(), failed("lora:rank=4")])
+    assert "lora:rank=4: failed: out of | memory" in text and "Best: lora." in text
+    assert "budget" not in text
+    longer = record("ia3", train={"steps": 20, "epochs": None, "batch_size": 4, "accumulation": 1})
+    assert "Not the same budget" in shown([record(), longer])
+
+
+def test_records_are_written_whole_and_read_again(tmp_path: Path) -> None:
+    made = record()
+    made.write(tmp_path / "a" / "seed-0")
+    assert read(tmp_path).records == [made]
+    assert [f.name for f in (tmp_path / "a" / "seed-0").iterdir()] == ["record.json"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{half", "damaged"),
+        ("[]", "an object was expected"),
+        ('{"version": 99}', "version 99"),
+        ('{"version": 1, "method": "lora"}', "label"),
+    ],
+)
+def test_damaged_records_are_named_and_left_out(tmp_path: Path, text: str, said: str) -> None:
+    record().write(tmp_path / "good")
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "record.json").write_text(text)
+    found = read(tmp_path)
+    assert found.records == [record()]
+    (problem,) = found.problems
+    assert said in problem and "bad" in problem
+    (tmp_path / "good" / "record.json").unlink()
+    with pytest.raises(InputError, match="holds no record of a run"):
+        read(tmp_path)
+
+
+def test_a_number_that_is_no_number_is_never_written(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        record(loss={"test": float("nan")}).write(tmp_path)
+
+
+def test_lines_of_a_run(tmp_path: Path) -> None:
+    assert predictions(tmp_path) == [] == metrics(tmp_path)
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 2.0}\n')
+    assert metrics(tmp_path) == [{"step": 1, "loss": 2.0}]
+    (tmp_path / "predictions.jsonl").write_text("{half")
+    with pytest.raises(InputError, match="damaged"):
+        predictions(tmp_path)

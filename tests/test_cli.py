@@ -1,0 +1,197 @@
+"""The command line: what it prints, its exit codes, and that it starts fast."""
+
+# ruff: noqa: F811 - pytest hands fixtures in under the names they are imported by
+from __future__ import annotations
+
+import csv
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from peftlab.cli.app import run
+from tests.compare.conftest import base, data  # noqa: F401 - fixtures
+
+LORA_128 = "lora:rank=128,targets=q+k+v+o"
+SLOW = ("torch.nn", "transformers", "datasets", "pandas")
+
+
+def out_of(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> str:
+    found = run(arguments)
+    captured = capsys.readouterr()
+    assert found == code, captured.err
+    return captured.out if code == 0 else captured.err
+
+
+@pytest.mark.parametrize(
+    "line", ["--help", "compare --help", "methods", "tasks", "methods --model gpt2"]
+)
+def test_what_needs_no_model_imports_none(line: str) -> None:
+    code = (
+        "import sys; from peftlab.cli.app import run; code = run(sys.argv[1:]);"
+        f"print([m for m in {SLOW!r} if m in sys.modules], file=sys.stderr); sys.exit(code)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *line.split()], capture_output=True, text=True, check=True
+    )
+    assert done.stderr.strip() == "[]"
+
+
+def test_counts_agree_with_the_closed_formulas(capsys: pytest.CaptureFixture[str]) -> None:
+    asked = f"prompt_tuning:length=5,{LORA_128},layers:blocks=0"
+    rows = json.loads(out_of(capsys, "methods", asked, "--model", "gpt2", "--format", "json"))
+    # The published numbers for GPT-2 small; LoRA's are of one block with four 768 × 768 maps.
+    assert rows[0]["trainable"] == 5 * 768 == 3_840
+    assert rows[1]["trainable"] == 12 * 786_432
+    assert 786_432 == 4 * 128 * (768 + 768)
+
+
+def test_counts_of_a_folder_need_no_weights(
+    capsys: pytest.CaptureFixture[str],
+    base: str,
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "config.json").write_text((Path(base) / "config.json").read_text())
+    asked = ("methods", "lora:rank=2", "--format", "json", "--model")
+    (row,) = json.loads(out_of(capsys, *asked, str(tmp_path)))
+    assert row["trainable"] == 3 * 2 * (2 * 32 + 32 * 2)
+    assert "no config.json" in out_of(capsys, *asked, str(tmp_path.parent), code=2)
+
+
+def test_methods_of_one_size(capsys: pytest.CaptureFixture[str]) -> None:
+    line = (
+        "methods",
+        "lora,prompt_tuning",
+        "--model",
+        "gpt2",
+        "--share",
+        "0.001",
+        "--format",
+        "json",
+    )
+    for row in json.loads(out_of(capsys, *line)):
+        assert 0.0005 < row["share"] <= 0.001
+    assert "needs --model" in out_of(capsys, "methods", "--share", "0.1", code=2)
+
+
+def test_tasks_are_listed_and_shown(capsys: pytest.CaptureFixture[str], data: Path) -> None:
+    names = [row["name"] for row in json.loads(out_of(capsys, "tasks", "--format", "json"))]
+    assert names[0] == "demo" and "e2e_nlg" in names
+    shown = out_of(capsys, "tasks", "show", str(data))
+    assert "Place 0 serves English food." in shown and "⟦" in shown
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("compare --methods lorra", "unknown method 'lorra'.*Did you mean \"lora\""),
+        ("compare --methods lora:rnk=2", 'Did you mean "rank"'),
+        ("compare --methods lora:rank=two", "rank='two' cannot be used"),
+        ("compare --task demoo", 'Did you mean "demo"'),
+        ("compare --metrics rouge1,ruge2", 'Did you mean "rouge2"'),
+        ("compare --steps 3 --epochs 1", "both --steps and --epochs"),
+        ("compare --steps 0", "steps is 0"),
+        ("compare --precision fp8", "--precision"),
+        ("compare --seeds one", "whole numbers with commas"),
+        ("compare --device gpu", "no device 'gpu'"),
+        ("compare --limit 0", "limit is 0"),
+        ("compare -o templte=x", 'Did you mean "template"'),
+        ("compare --no-such-option", "No such option"),
+        ("methods --model gpt3", "not among the models"),
+        ("methods --format xml", "no format 'xml'"),
+        ("report nowhere", "no folder nowhere"),
+        ("generate --adapter nowhere --input hello", "holds no adaptation"),
+        ("generate --adapter nowhere --input missing.jsonl", "no such file"),
+    ],
+)
+def test_bad_input_is_one_clear_line(
+    line: str,
+    said: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import re
+
+    monkeypatch.chdir(tmp_path)
+    text = out_of(capsys, *line.split(), code=2)
+    assert re.search(said, text), text
+    assert "Traceback" not in text
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("train.jsonl", '{"source": "a", "targets": ["b"]}\n{"source": "a", "tar\n', "line 2"),
+        ("train.jsonl", "", "empty"),
+        ("train.csv", "one,two\n1,2\n", "column"),
+    ],
+)
+def test_bad_files_are_one_clear_line(
+    name: str, text: str, said: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / name).write_text(text)
+    assert said in out_of(capsys, "compare", "--task", str(tmp_path / name), code=2)
+
+
+def test_the_main_job_and_its_report(
+    capsys: pytest.CaptureFixture[str],
+    base: str,
+    data: Path,
+    tmp_path: Path,
+) -> None:
+    out = tmp_path / "out"
+    line = f"compare --model {base} --task {data} --methods hard_prompt,bitfit,last_k:k=7 --steps 2"
+    sizes = f"--batch-size 2 --limit 8 --test-limit 3 -o max_new_tokens=4 --device cpu --out {out}"
+    assert run([*line.split(), *sizes.split()]) == 1, "a run has failed"
+    said = capsys.readouterr().out
+    for words in (
+        "3 methods × 1 seed",
+        "ROUGE-L",
+        "failed:",
+        "Best:",
+        "One seed proves no difference",
+    ):
+        assert words in said
+    records = json.loads(out_of(capsys, "report", str(out), "--format", "json"))
+    assert [r["status"] for r in records] == ["finished", "finished", "failed"]
+    assert records[1]["parameters"]["trainable"] > 0 and records[1]["seconds"]["train"] > 0
+    rows = list(csv.DictReader(io.StringIO(out_of(capsys, "report", str(out), "--format", "csv"))))
+    assert rows[1]["scores.rougeL"] == str(records[1]["scores"]["rougeL"])
+    assert rows[2]["loss.test"] == ""
+    table = out_of(capsys, "report", str(out), "--format", "md").splitlines()
+    assert len(table) == 5 and table[3].startswith("| bitfit | 1")
+    assert "Best:" in out_of(capsys, "report", str(out))
+    (folder,) = out.glob("bitfit*/seed-0")
+    (folder / "record.json").write_text("{half")
+    assert run(["report", str(out), "--format", "json"]) == 0
+    captured = capsys.readouterr()
+    assert len(json.loads(captured.out)) == 2 and "left out" in captured.err
+
+
+def test_train_evaluate_generate(
+    capsys: pytest.CaptureFixture[str],
+    base: str,
+    data: Path,
+    tmp_path: Path,
+) -> None:
+    run_folder = tmp_path / "lora"
+    shared = f"--task {data} --device cpu -o max_new_tokens=4"
+    line = f"train --method lora:rank=2 --model {base} --steps 2 --batch-size 2 --out {run_folder}"
+    assert "2 steps" in out_of(capsys, *line.split(), *shared.split())
+    line = (
+        f"evaluate --adapter {run_folder} --limit 3 --format json --predictions {tmp_path}/p.jsonl"
+    )
+    values = json.loads(out_of(capsys, *line.split(), *shared.split()))
+    assert values["examples"] == 3 and values["loss"] > 0 and "rougeL" in values
+    assert len((tmp_path / "p.jsonl").read_text().splitlines()) == 3
+    (tmp_path / "in.jsonl").write_text('{"source": "one"}\n{"source": "two"}\n')
+    adapters = ["--adapter", str(run_folder), "--adapter", str(run_folder / "adapter")]
+    line = f"--input {tmp_path}/in.jsonl --max-new-tokens 3 --format json --device cpu"
+    answers = out_of(capsys, "generate", *adapters, *line.split()).splitlines()
+    assert [json.loads(a)["source"] for a in answers] == ["one", "one", "two", "two"]
+    (tmp_path / "in.jsonl").write_text('{"source": "one"}\n{"sauce": 1}\n')
+    assert "line 2" in out_of(capsys, "generate", *adapters, *line.split(), code=2)
