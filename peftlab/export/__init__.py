@@ -5,6 +5,22 @@ and the nearest alternative.
 """
 
 from peftlab.export import peft
+from peftlab.export.embedding_rows import EmbeddingRows, embedding_rows
+from peftlab.export.hub import kind_of, model_card, push
+from peftlab.export.merging import Merged, merged
 from peftlab.export.opening import open_adaptation
+from peftlab.export.vllm import ForVllm, vllm
 
-__all__ = ["open_adaptation", "peft"]
+__all__ = [
+    "EmbeddingRows",
+    "ForVllm",
+    "Merged",
+    "embedding_rows",
+    "kind_of",
+    "merged",
+    "model_card",
+    "open_adaptation",
+    "peft",
+    "push",
+    "vllm",
+]

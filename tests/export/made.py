@@ -18,7 +18,8 @@ from peftlab.methods import parse_one
 from peftlab.methods.adaptation import Adaptation
 from peftlab.methods.base import State
 from peftlab.tasks import Template
-from tests.models import frozen, tiny
+from tests.laws.world import model as frozen
+from tests.models import tiny
 
 ROWS = ([5, 17, 90, 33, 8], [64, 3, 7, 7, 101, 55, 20, 31, 44, 9, 12, 88], [77, 6, 118, 40, 41])
 TEXT = Template("{source} {target}")

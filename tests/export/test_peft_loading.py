@@ -17,7 +17,8 @@ from peftlab.errors import InputError
 from peftlab.methods import parse_one
 from peftlab.tasks import Template
 from tests.export.made import deprecations_of_peft, gap, made, ours, theirs
-from tests.models import frozen, tiny
+from tests.laws.world import model as frozen
+from tests.models import tiny
 
 _ENDS = {"gpt2": ("c_attn", "mlp.c_proj"), "llama": ("q_proj", "down_proj")}
 _ENDS["qwen3"] = _ENDS["mistral"] = _ENDS["llama"]

@@ -32,7 +32,8 @@ from tests.export.made import (
     theirs,
     training_in_peft,
 )
-from tests.models import frozen, tiny
+from tests.laws.world import model as frozen
+from tests.models import tiny
 
 FAMILIES = ("gpt2", "llama", "qwen3")
 SPECS = (

@@ -113,6 +113,12 @@ def load(folder: Path | str, model: FrozenLM, template: Template | None = None) 
     return adaptation
 
 
+def rank_of(folder: Path) -> int:
+    """The rank that a saved LoRA has in PEFT's layout."""
+    rank: int = read_json(folder / CONFIG)["r"]
+    return rank
+
+
 def _layout(peft_type: Any, folder: Path) -> Layout:
     by_type = {layout.peft_type: layout for layout in LAYOUTS.values()}
     if peft_type not in by_type:

@@ -1,0 +1,173 @@
+"""Merged models: an adaptation's changes become part of the weights, and plain engines serve it.
+
+From the linear site's formula, y = out_scale ⊙ (W(in_scale ⊙ x) + up·down·x) + b + bias, the merged
+weight is out_scale ⊙ (W ⊙ in_scale + up·down) by rows and columns, and the merged bias b + bias.
+LoRA, DoRA, IA3 and BitFit are all of this form; replaced weights merge as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from peftlab.edits import Edits, LinearEdit
+from peftlab.errors import InputError
+from peftlab.export import plain
+from peftlab.export.files import write_json
+from peftlab.frozen.batch import Row, pack
+
+if TYPE_CHECKING:
+    from peftlab.frozen.model import FrozenLM
+    from peftlab.methods.adaptation import Adaptation
+
+_ROWS, _TOKENS = 4, 24  # of random tokens, on which merged and unmerged logits are compared
+
+
+@dataclass(frozen=True)
+class Merged:
+    """A merged model's folder, and how far it is from the unmerged model on random tokens.
+
+    Differences are the largest of any logit, as shares of the largest logit.
+
+    Attributes:
+        fp32: merged weights in the base's precision. bf16: the merged weights rounded to bf16.
+        bf16_apart: the base's same weights rounded to bf16 with the adaptation kept apart.
+        choices: share of positions whose most likely token differs between the latter two.
+    """
+
+    folder: Path
+    fp32: float
+    bf16: float
+    bf16_apart: float
+    choices: float
+
+
+def merged(adaptation: Adaptation, model: FrozenLM, folder: Path | str) -> Merged:
+    """Write the merged model as a transformers checkpoint, tokenizer included.
+
+    Raises:
+        InputError: an adaptation that cannot be part of the weights (prompts, prefixes, bottleneck
+            adapters), or biases that the family has no place for.
+    """
+    folder, edits = Path(folder), adaptation.edits(model)
+    refuse_unmergeable(adaptation, edits)
+    weights = merged_weights(model, edits)
+    config = plain.plain_config(model)
+    new = set(weights) - set(model.shape.parameters)
+    if missing := plain.with_biases(config, new):
+        raise InputError(
+            f"{adaptation.method.name} gives a bias to {len(missing)} linears of {model.name} that "
+            f"{model.shape.family} has no place for (the first is {min(missing)}). Keep peftlab's "
+            "own format, or train lora, which merges everywhere."
+        )
+    result = _compared(model, edits, weights, folder)
+    made = plain.plain_model(model, weights, config)
+    with plain.whole(folder) as place:
+        plain.save_plain(made, model.tokenizer, place)
+        numbers = {k: v for k, v in asdict(result).items() if k != "folder"}
+        described = {"template": _template(edits, adaptation), "differences": numbers}
+        write_json(place / "peftlab.json", plain.about("merged", described))
+    return result
+
+
+def _template(edits: Edits, adaptation: Adaptation) -> dict[str, object]:
+    return (edits.template or adaptation.template).to_dict()
+
+
+def refuse_unmergeable(adaptation: Adaptation, edits: Edits) -> None:
+    """Refuse what is no change of weights.
+
+    Raises:
+        InputError: with the reason and the nearest alternative.
+    """
+    name = adaptation.method.name
+    sites = {
+        "its vectors are inputs; the embedding-rows or vllm export serves them": edits.embeddings,
+        "its keys and values are no weights; peftlab's own server and PEFT serve it": (
+            edits.attention
+        ),
+        "a network with a non-linearity is no weight; peftlab's own server serves it": (
+            edits.sublayer
+        ),
+    }
+    for reason, site in sites.items():
+        if site is not None and len(site):
+            raise InputError(f"{name} cannot be merged into the weights: {reason}.")
+    if not edits.linear and not edits.weights:
+        raise InputError(f"{name} changes no weights: the base serves it, with its text.")
+
+
+def merged_weights(model: FrozenLM, edits: Edits) -> dict[str, torch.Tensor]:
+    """The changed parameters by name; a bias that the base lacks is named like one it has."""
+    found = {name: tensor.float() for name, tensor in edits.weights.items()}
+    for path, edit in edits.linear.items():
+        name = f"{path}.weight"
+        weight = found[name] if name in found else model.gather(name).float()
+        found[name] = _weight(weight, edit, model.shape.transposed)
+        if edit.bias is not None:
+            bias = f"{path}.bias"
+            has = bias in model.shape.parameters
+            own = model.gather(bias).float() if has else torch.zeros_like(edit.bias)
+            found[bias] = found.get(bias, own) + edit.bias
+    return found
+
+
+def _weight(weight: torch.Tensor, edit: LinearEdit, transposed: bool) -> torch.Tensor:
+    out = weight.T if transposed else weight  # [out, in]
+    if edit.in_scale is not None:
+        out = out * edit.in_scale
+    if edit.down is not None and edit.up is not None:
+        out = out + edit.up @ edit.down
+    if edit.out_scale is not None:
+        out = out * edit.out_scale.unsqueeze(1)
+    return (out.T if transposed else out).contiguous()
+
+
+def _compared(
+    model: FrozenLM, edits: Edits, weights: dict[str, torch.Tensor], folder: Path
+) -> Merged:
+    """Run merged weights through the weights site, exact and rounded."""
+    own = {n: model.gather(n) for n in weights if n in model.shape.parameters}
+    apart = {**{n: w for n, w in own.items() if n not in edits.weights}, **edits.weights}
+    unmerged = _logits(model, edits)
+    rounded = _logits(model, _replaced(model, _rounded(weights)))
+    rounded_apart = _logits(model, replace(edits, weights=_rounded(apart)))
+    differ = rounded.argmax(-1) != rounded_apart.argmax(-1)
+    return Merged(
+        folder,
+        fp32=_gap(_logits(model, _replaced(model, weights)), unmerged),
+        bf16=_gap(rounded, unmerged),
+        bf16_apart=_gap(rounded_apart, unmerged),
+        choices=float(differ.float().mean()),
+    )
+
+
+def _replaced(model: FrozenLM, weights: dict[str, torch.Tensor]) -> Edits:
+    own = {n: w for n, w in weights.items() if n in model.shape.parameters}
+    new = {n.removesuffix(".bias"): w for n, w in weights.items() if n not in own}
+    return Edits(weights=own, linear={path: LinearEdit(bias=bias) for path, bias in new.items()})
+
+
+def _rounded(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: weight.bfloat16().float() for name, weight in weights.items()}
+
+
+@torch.no_grad()
+def _logits(model: FrozenLM, edits: Edits) -> torch.Tensor:
+    batch = pack([Row(ids, 0, 0) for ids in probes(model)], [edits], device=model.device)
+    return model(batch).float()
+
+
+def probes(model: FrozenLM) -> Sequence[list[int]]:
+    """Rows of random tokens, always the same ones."""
+    rng = torch.Generator().manual_seed(0)
+    length = min(_TOKENS, model.shape.context - 1)
+    return torch.randint(model.shape.vocab, (_ROWS, length), generator=rng).tolist()  # type: ignore[no-any-return]
+
+
+def _gap(got: torch.Tensor, expected: torch.Tensor) -> float:
+    return float((got - expected).abs().max() / expected.abs().max())
