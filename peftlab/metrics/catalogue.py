@@ -150,7 +150,25 @@ def _labels() -> None:
     )
 
 
+def _neural() -> None:
+    for name, text, scale, factory in (
+        ("bertscore", "BERTScore F1 (roberta-large, layer 17)", "−1–1", "bertscore:BertScore"),
+        ("moverscore", "MoverScore (BERT on MNLI, unigrams)", "up to 1", "moverscore:MoverScore"),
+        ("bleurt", "BLEURT (BLEURT-20)", "about 0–1", "bleurt:Bleurt"),
+    ):
+        register(
+            MetricSpec(
+                name=name,
+                description=f"{text}; needs weights; not verified against published values",
+                factory=f"peftlab.metrics.neural.{factory}",
+                scale=scale,
+                extra="model-metrics",
+            )
+        )
+
+
 _rouge()
 _sacrebleu()
 _generation()
 _labels()
+_neural()

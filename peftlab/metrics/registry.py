@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
+from inspect import signature
 from typing import Protocol, cast
 
 import numpy as np
@@ -70,14 +71,14 @@ class MetricSpec:
             MetricUnavailableError: the packages of its extra are not installed.
         """
         make = self._load()
+        arguments = {**dict(self.settings), **options}
         try:
-            return make(**dict(self.settings), **options)
+            signature(make).bind(**arguments)
         except TypeError as error:
-            if not options:
-                raise
             raise MetricOptionError(
                 f"metric {self.name!r} does not take the options {sorted(options)}: {error}"
             ) from error
+        return make(**arguments)
 
     def _load(self) -> Callable[..., Metric]:
         if not isinstance(self.factory, str):
