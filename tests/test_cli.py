@@ -145,14 +145,14 @@ def test_the_main_job_and_its_report(
 ) -> None:
     out = tmp_path / "out"
     line = f"compare --model {base} --task {data} --methods hard_prompt,bitfit,last_k:k=7 --steps 2"
-    sizes = f"--batch-size 2 --limit 8 --test-limit 3 -o max_new_tokens=4 --device cpu --out {out}"
+    sizes = f"--batch-size 2 --limit 8 --test-limit 5 -o max_new_tokens=4 --device cpu --out {out}"
     assert run([*line.split(), *sizes.split()]) == 1, "a run has failed"
     said = capsys.readouterr().out
     for words in (
         "3 methods × 1 seed",
         "ROUGE-L",
         "failed:",
-        "Best:",
+        "best balance",
         "One seed proves no difference",
     ):
         assert words in said
@@ -163,8 +163,14 @@ def test_the_main_job_and_its_report(
     assert rows[1]["scores.rougeL"] == str(records[1]["scores"]["rougeL"])
     assert rows[2]["loss.test"] == ""
     table = out_of(capsys, "report", str(out), "--format", "md").splitlines()
-    assert len(table) == 5 and table[3].startswith("| bitfit | 1")
-    assert "Best:" in out_of(capsys, "report", str(out))
+    assert table[3].startswith("| bitfit | 1") and "best balance" in "".join(table)
+    page = tmp_path / "page.md"
+    page.write_text("above\n<!-- peftlab:report -->\nold\n<!-- /peftlab:report -->\nbelow\n")
+    assert out_of(capsys, "report", str(out), "--format", "md", "--into", str(page)) == ""
+    text = page.read_text()
+    assert "| bitfit | 1" in text and "old" not in text
+    assert text.startswith("above\n") and text.endswith("-->\nbelow\n")
+    assert "best balance" in out_of(capsys, "report", str(out))
     (folder,) = out.glob("bitfit*/seed-0")
     (folder / "record.json").write_text("{half")
     assert run(["report", str(out), "--format", "json"]) == 0

@@ -14,7 +14,7 @@ from peftlab.cli import compare, learn, listing, report
 from peftlab.errors import PeftlabError
 
 
-class _CtrlC(Exception):  # noqa: N818 - it is no error
+class _CtrlC(Exception):
     """Ctrl-C, under a name that typer does not turn into its own exit code."""
 
 

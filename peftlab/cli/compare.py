@@ -92,12 +92,11 @@ def compare(
 def _carry_out(plan: Plan, out: Path) -> None:
     from peftlab.cli.watch import Shown
     from peftlab.compare import comparison
-    from peftlab.compare.sentences import sentences
     from peftlab.report.show import show
 
     command = shlex.join(["peftlab", *sys.argv[1:]])
     compared = comparison.compare(plan, out, Shown(plan, out), {"command": command})
-    show(compared.records, sentences(compared.records))
+    show(compared.runs)
     typer.echo(f"Everything is in {out}; show it again with: peftlab report {out}")
     if any(record.status == "failed" for record in compared.records):
         raise typer.Exit(1)

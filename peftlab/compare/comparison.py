@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from peftlab.compare import folders
+from peftlab.compare.outcome import Kept
 from peftlab.compare.plan import Plan, Run, runs_of
 from peftlab.compare.processes import RunFailed, call, server
 from peftlab.compare.record import Record
@@ -43,10 +44,15 @@ class Silent:
 
 @dataclass(frozen=True)
 class Compared:
-    """All records of a plan, in its order, and what the look before found."""
+    """All runs of a plan, in its order, and what the look before found."""
 
-    records: list[Record]
+    runs: list[Kept]
     survey: Survey
+
+    @property
+    def records(self) -> list[Record]:
+        """The records alone."""
+        return [run.record for run in self.runs]
 
 
 def compare(
@@ -71,8 +77,8 @@ def compare(
         runs = runs_of(plan, found.base, task)
         done = {run.folder: folders.finished(out, run.folder, run.config_hash) for run in runs}
         watcher.planned(runs, found, sum(record is not None for record in done.values()))
-        records = [done[run.folder] or _one(run, out, watcher) for run in runs]
-    return Compared(records, found)
+        kept = [Kept(done[run.folder] or _one(run, out, watcher), out / run.folder) for run in runs]
+    return Compared(kept, found)
 
 
 def _one(run: Run, out: Path, watcher: Watcher) -> Record:

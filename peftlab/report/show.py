@@ -6,23 +6,32 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
+from peftlab.compare.outcome import Kept, said, verdict
 from peftlab.compare.record import Record
+from peftlab.errors import InputError
 from peftlab.report.table import as_rich, rows
 
 
-def show(
-    records: Sequence[Record], sentences: Sequence[str], console: Console | None = None
-) -> None:
+def show(runs: Sequence[Kept], console: Console | None = None) -> None:
     """Print all of it; a long sentence wraps where the terminal ends."""
     console = console or Console()
     if not console.is_terminal:
         console.width = max(console.width, 160)  # a table in a file or a pipe is not cut
+    records = [run.record for run in runs]
     console.print(as_rich(records, _title(records)))
     for row in rows(records):
         if row.problem:
             _say(console, f"{row.label}: {row.problem}")
-    for text in [*sentences, *_budgets(records)]:
+    for text in words(runs):
         _say(console, text)
+
+
+def words(runs: Sequence[Kept]) -> list[str]:
+    """The verdict in sentences, or why there is none."""
+    try:
+        return said(verdict(runs))
+    except InputError as error:
+        return [str(error)]
 
 
 def _title(records: Sequence[Record]) -> str:
@@ -33,20 +42,6 @@ def _title(records: Sequence[Record]) -> str:
         f"({first.model.parameters:,} parameters), seed{'s' * (len(seeds) > 1)} "
         f"{', '.join(map(str, seeds))}"
     )
-
-
-def _budgets(records: Sequence[Record]) -> list[str]:
-    """A warning where runs of different budgets stand in one table."""
-    budgets = {
-        (r.train["steps"], r.train["epochs"], r.train["batch_size"], r.train["accumulation"])
-        for r in records
-        if r.status == "finished"
-    }
-    if len(budgets) < 2:
-        return []
-    return [
-        "Not the same budget: these runs had different steps or batch sizes. Compare with care."
-    ]
 
 
 def _say(console: Console, text: str) -> None:

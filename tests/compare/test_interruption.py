@@ -73,7 +73,7 @@ def test_an_interrupted_comparison_continues(
         stderr=subprocess.PIPE,
         text=True,
     )
-    wait_for(lambda: under_way(out))
+    wait_for(lambda: under_way(out) or process.poll() is not None)
     os.kill(process.pid, how)
     _, said = process.communicate()
     assert process.returncode == (130 if how == signal.SIGINT else -how), said

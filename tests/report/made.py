@@ -29,12 +29,3 @@ def record(label: str = "lora", **changes: Any) -> Record:
         "context_tokens": 3.0,
     }  # fmt: skip
     return Record.model_validate({**values, **changes})
-
-
-def scored(
-    label: str, score: float, stored: int, trainable: int | None = None, seed: int = 0
-) -> Record:
-    """A run of which only the score and the sizes matter."""
-    trained = stored if trainable is None else trainable
-    parameters = {"trainable": trained, "stored": stored, "base": 1_000_000}
-    return record(label, scores={"rougeL": score}, parameters=parameters, seed=seed)

@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from peftlab.compare.folders import metrics, predictions
+from peftlab.compare.outcome import Kept
 from peftlab.compare.record import Record
 from peftlab.errors import InputError
-from peftlab.report.records import metrics, predictions, read
+from peftlab.report.records import read
 from peftlab.report.show import show
 from peftlab.report.table import render
 from tests.report.made import record
@@ -54,18 +56,29 @@ def test_an_unknown_format_is_refused() -> None:
         render([record()], "jsn")
 
 
-def shown(records: list[Record]) -> str:
+def shown(records: list[Record], folder: Path) -> str:
+    """What the terminal shows of these runs, each of which has five predictions."""
+    runs = []
+    for i, one in enumerate(records):
+        run = Kept(one, folder / f"{len(list(folder.iterdir()))}-{i}")
+        one.write(run.folder)
+        values = [0.3, 0.4, 0.5, 0.6, 0.7]
+        lines = [
+            json.dumps({"index": j, "scores": {"rougeL": value}}) for j, value in enumerate(values)
+        ]
+        (run.folder / "predictions.jsonl").write_text("\n".join(lines))
+        runs.append(run)
     console = Console(width=200, record=True, file=io.StringIO())
-    show(records, ["Best: lora."], console)
+    show(runs, console)
     return console.export_text()
 
 
-def test_the_terminal_shows_failures_and_mixed_budgets() -> None:
-    text = shown([record(), failed("lora:rank=4")])
-    assert "lora:rank=4: failed: out of | memory" in text and "Best: lora." in text
-    assert "budget" not in text
+def test_the_terminal_shows_failures_and_mixed_budgets(tmp_path: Path) -> None:
+    text = shown([record(), record("full"), failed("lora:rank=4")], tmp_path)
+    assert "lora:rank=4: failed: out of | memory" in text and "One seed proves no" in text
+    assert "cannot be compared" not in text
     longer = record("ia3", train={"steps": 20, "epochs": None, "batch_size": 4, "accumulation": 1})
-    assert "Not the same budget" in shown([record(), longer])
+    assert "steps is 10 (lora) and 20 (ia3)" in shown([record(), longer], tmp_path)
 
 
 def test_records_are_written_whole_and_read_again(tmp_path: Path) -> None:
