@@ -1,6 +1,7 @@
 """One training loop for every method."""
 
 from peftlab.train.config import TrainConfig
-from peftlab.train.loop import Diverged, Interrupted, Trained, train
+from peftlab.train.loop import train
+from peftlab.train.result import Diverged, Interrupted, Trained
 
 __all__ = ["Diverged", "Interrupted", "TrainConfig", "Trained", "train"]

@@ -15,6 +15,8 @@ from safetensors.torch import save_file
 from peftlab.errors import InputError
 from peftlab.methods.base import State
 
+Descending = tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]
+
 
 @dataclass
 class Progress:
@@ -33,12 +35,28 @@ class Progress:
     step_seconds: list[float] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
 
+    def add(self, loss: float, tokens: int, seconds: float) -> None:
+        """Count a step."""
+        self.step += 1
+        self.seconds += seconds
+        self.tokens += tokens
+        self.step_seconds.append(seconds)
+        self.losses.append(loss)
+
+    def improves(self, loss: float) -> bool:
+        """Count a validation; whether it is the best so far."""
+        if self.best_loss is None or loss < self.best_loss:
+            self.best_loss, self.best_step, self.stale = loss, self.step, 0
+            return True
+        self.stale += 1
+        return False
+
 
 def save(
     path: Path,
     state: State,
     best: State,
-    descent: tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler] | None,
+    descending: Descending | None,
     progress: Progress,
     run: str,
 ) -> None:
@@ -46,13 +64,13 @@ def save(
 
     Args:
         state, best: the current one and the one with the lowest validation loss.
-        descent: optimiser and schedule, where there is a gradient to descend.
+        descending: optimiser and schedule, where there is a gradient to descend.
         run: a hash of what the run is; a checkpoint of another run is not continued.
     """
     tensors = {f"parameter.{n}": t for n, t in state.tensors.items()}
     tensors |= {f"best.{n}": t for n, t in best.tensors.items()}
     plain: dict[str, dict[str, Any]] = {}
-    moments = {} if descent is None else descent[0].state_dict()["state"]
+    moments = {} if descending is None else descending[0].state_dict()["state"]
     for index, values in moments.items():
         for key, value in values.items():
             if isinstance(value, torch.Tensor):
@@ -61,7 +79,7 @@ def save(
                 plain.setdefault(str(index), {})[key] = value
     described = {
         "progress": asdict(progress),
-        "scheduler": {} if descent is None else descent[1].state_dict(),
+        "scheduler": {} if descending is None else descending[1].state_dict(),
         "optimizer": plain,
         "text": {"parameter": dict(state.text), "best": dict(best.text)},
         "run": run,

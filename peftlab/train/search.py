@@ -80,6 +80,7 @@ class Examples:
             device=self.model.device,
             share=self.config.share,
             checkpoint=self.config.recompute,
+            fast=self.config.fast,
         )
         self.tokens += len(batch.ids)
         losses = token_losses(self.model, batch, encoded)

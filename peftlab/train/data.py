@@ -1,0 +1,74 @@
+"""What a run trains and validates on: encoded rows, their order, and the kept trunk below them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from peftlab.edits import Edits
+from peftlab.train.config import TrainConfig
+from peftlab.train.rows import Order, Rows
+from peftlab.trunk import Trunk, TrunkStore
+
+if TYPE_CHECKING:
+    from peftlab.frozen.model import FrozenLM
+    from peftlab.tasks import Task, Template
+
+_WORTH_KEEPING = 1.5  # passes over the rows from which keeping the trunk's activations pays
+
+
+@dataclass(frozen=True)
+class Data:
+    """Both splits under one template.
+
+    Attributes:
+        steps: optimiser steps over the training split.
+        trunk, validation_trunk: kept activations, where that pays.
+    """
+
+    rows: Rows
+    validation: Rows
+    order: Order
+    steps: int
+    trunk: Trunk | None
+    validation_trunk: Trunk | None
+
+    @classmethod
+    def of(
+        cls,
+        model: FrozenLM,
+        task: Task,
+        template: Template,
+        config: TrainConfig,
+        edits: Edits,
+        store: TrunkStore | None,
+    ) -> Data:
+        """Encode a task for edits whose untouched blocks, given a store, are run once a row."""
+        room = row_room(model, edits, config.max_length)
+        rows = Rows(task.pairs("train"), template, model.tokenizer, room)
+        pairs = task.pairs("validation")[: config.validation_limit]
+        validation = Rows(pairs, template, model.tokenizer, room)
+        steps = config.total_steps(len(rows))
+        order = Order(len(rows), config.rows_a_step, config.seed)
+        data = cls(rows, validation, order, steps, None, None)
+        # The last block is resumed at even where only the head changes: its kept tokens are few.
+        block = min(edits.lowest_block(model.shape), model.shape.layers - 1)
+        if store is None or block < 1 or not config.fast:
+            return data
+        again = steps * config.rows_a_step >= _WORTH_KEEPING * len(rows)
+        often = bool(config.evaluate_every) and steps // config.evaluate_every > 1
+        return replace(
+            data,
+            trunk=Trunk(model, rows, block, store) if again else None,
+            validation_trunk=Trunk(model, validation, block, store) if often else None,
+        )
+
+    def validated_under(self, template: Template) -> Data:
+        """The same data, its validation split in another template."""
+        return replace(self, validation=self.validation.under(template))
+
+
+def row_room(model: FrozenLM, edits: Edits, max_length: int | None) -> int:
+    """The tokens that a row may have: a prefix's positions come off the model's context."""
+    context = model.shape.context
+    return min(max_length or context, context) - edits.prefix_length
