@@ -49,6 +49,7 @@ def trainer_run(settings: dict[str, Any]) -> Callable[[float, int], Run]:
             trainer.train()
             return losses.found
 
+        run.trainer = trainer  # type: ignore[attr-defined]
         return run
 
     return prepare
