@@ -258,7 +258,7 @@ def test_with_what_was_said_to_be_needed_a_pair_is_decided() -> None:
     """Of pairs that are undecided with 3 seeds; their true gap is as observed on average."""
     gap, decided, asked = 0.025, 0, 0
     generator = np.random.default_rng(8)
-    for number in range(60):
+    for number in range(150):
         world = World([0.008, 0.008], gaps=[0.0, gap])
         (pair,) = compare_pairs(estimate(world.draw(generator), resamples=300), margin=0.005)
         if pair.needed is None or pair.needed.seeds is None or abs(pair.difference) < gap:
