@@ -2,9 +2,9 @@
 
     python -m bench.compare --workload dialogsum --size mini --steps 100 --json
 
-Ours is the command `peftlab compare`, in a process of its own, measuring all that it always does. The
-peer is `bench.peer_table`: for each method a fresh model, Trainer, its evaluation and `generate`, and
-rouge-score. Both train the same steps of the same batch size and generate for the same test rows.
+Ours is the command `peftlab compare`, in a process of its own, measuring all that it always does.
+The peer is `bench.peer_table`: for each method a fresh model, Trainer, `generate` and rouge-score.
+Both train the same steps of the same batch size and generate for as many test rows.
 """
 
 from __future__ import annotations
