@@ -131,6 +131,16 @@ def test_the_best_reference_counts(release: Path) -> None:
     assert scores.corpus[name] == 1
 
 
+def test_blocks_do_not_change_the_score(release: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = f"meteor:folder={release}"
+    predictions = ["many mice", "a lot of hope", "big cats"]
+    references = [["a lot of mice"], ["many hopes", "x"], ["large cat", "big cat"]]
+    whole = score(name, predictions, references).per_example[name]
+    assert whole[1] > 0
+    monkeypatch.setattr("peftlab.metrics.meteor.score.BLOCK", 20)
+    assert score(name, predictions, references).per_example[name] == whole
+
+
 def check_official(found: Case, name: str) -> None:
     ours = score(name, found.predictions, found.references).corpus[name]
     published = found.expected["official_run_perl" if name == "meteor-coco" else "published"]

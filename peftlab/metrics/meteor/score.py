@@ -10,7 +10,7 @@ is that of the summed statistics, not a mean.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -24,6 +24,8 @@ from peftlab.metrics.registry import Rows
 ALPHA, BETA, GAMMA, DELTA = 0.85, 0.2, 0.6, 0.75
 WEIGHTS = np.array([1.0, 0.6, 0.8, 0.6])
 """Exact, stem, synonym, paraphrase."""
+BLOCK = 1_500_000
+"""Characters of text whose phrases of up to seven words take about 250 MB."""
 
 
 class Meteor:
@@ -40,15 +42,32 @@ class Meteor:
         self.coco = coco
         self.words = read_words(self.release)
         self.normalizer = Normalizer(self.words.prefixes, self.words.numeric_prefixes)
+        self._stem = lru_cache(maxsize=None)(make_stem())
+        self._meanings = lru_cache(maxsize=None)(self.words.meanings)
 
     def statistics(self, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> Rows:
         """Of the best reference: words and function words of prediction and reference, matched
         content and function words of both per module, chunks; [examples, 4 + 4 · 4 + 1]."""
-        lines1 = [self._tokens(text) for text in predictions]
-        lines2 = [[self._tokens(text) for text in targets] for targets in references]
-        lexicon = self._lexicon(lines1, lines2)
-        rows = np.empty((len(lines1), 21))
-        for row, (line1, targets) in enumerate(zip(lines1, lines2, strict=True)):
+        pairs = [*zip(predictions, references, strict=True)]
+        blocks = (self._block_statistics(block) for block in _blocks(pairs))
+        return np.concatenate([*blocks])
+
+    def _block_statistics(self, pairs: Sequence[tuple[str, Sequence[str]]]) -> Rows:
+        """Statistics of some examples, which share one reading of the paraphrase table."""
+        lines = [
+            (self._tokens(text), [self._tokens(target) for target in targets])
+            for text, targets in pairs
+        ]
+        phrases = {
+            text.encode()
+            for line1, targets in lines
+            for line in (line1, *targets)
+            for _, _, text in phrases_of(line)
+        }
+        paraphrases = read_paraphrases(self.release, phrases)
+        lexicon = Lexicon(self._stem, self._meanings, paraphrases)
+        rows = np.empty((len(lines), 21))
+        for row, (line1, targets) in enumerate(lines):
             found = [self._statistics(line1, line2, lexicon) for line2 in targets]
             rows[row] = max(found, key=meteor)
         return rows
@@ -59,19 +78,6 @@ class Meteor:
 
     def _tokens(self, text: str) -> list[str]:
         return self.normalizer.tokens(" ".join(ptb_tokens(text)) if self.coco else text)
-
-    def _lexicon(self, lines1: list[list[str]], lines2: list[list[list[str]]]) -> Lexicon:
-        """Word knowledge, with the paraphrases that this corpus can use."""
-        phrases = {
-            text.encode()
-            for line in (*lines1, *(line for targets in lines2 for line in targets))
-            for _, _, text in phrases_of(line)
-        }
-        return Lexicon(
-            stem=lru_cache(maxsize=None)(make_stem()),
-            meanings=lru_cache(maxsize=None)(self.words.meanings),
-            paraphrases=read_paraphrases(self.release, phrases),
-        )
 
     def _statistics(self, line1: list[str], line2: list[str], lexicon: Lexicon) -> Rows:
         """Statistics of one pair, [21]."""
@@ -91,6 +97,18 @@ class Meteor:
         # a prediction that is its reference in one piece is not penalised
         row[20] = 0 if complete and chunks == 1 else chunks
         return row
+
+
+def _blocks(
+    pairs: Sequence[tuple[str, Sequence[str]]],
+) -> Iterator[Sequence[tuple[str, Sequence[str]]]]:
+    """Consecutive examples of about `BLOCK` characters: their phrases must fit into memory."""
+    start = size = 0
+    for stop, (text, targets) in enumerate(pairs, start=1):
+        size += len(text) + sum(map(len, targets))
+        if size > BLOCK or stop == len(pairs):
+            yield pairs[start:stop]
+            start, size = stop, 0
 
 
 def meteor(row: Rows) -> float:
