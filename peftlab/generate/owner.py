@@ -12,6 +12,7 @@ from peftlab.frozen.model import FrozenLM
 
 # A common start of ordinary text is worth keys and values of its own from this many tokens on.
 _WORTH_KEEPING = 16
+_PAIR = ("keys", "values")
 
 
 @dataclass(frozen=True)
@@ -43,12 +44,11 @@ def prepare(model: FrozenLM, edits: Edits, prompts: Sequence[Sequence[int]]) -> 
     lead = tuple(common_lead(prompts))
     ready = model.with_lead(edits, lead)
     dtype = model.model.dtype  # of the cache: a trained prefix is in float32 on any base
-    prefix = {
-        block: KeysValues(kv.keys.to(dtype), kv.values.to(dtype))
-        for block, several in ready.attention.items()
-        for kv in several
-        if kv.gate is None
-    }
+    prefix = {}
+    for block, several in ready.attention.items():
+        if plain := [kv for kv in several if kv.gate is None]:
+            keys, values = (torch.cat([getattr(kv, x) for kv in plain], -2) for x in _PAIR)
+            prefix[block] = KeysValues(keys.to(dtype), values.to(dtype))
     return Owner(ready, lead, prefix)
 
 

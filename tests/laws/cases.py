@@ -6,8 +6,9 @@ through other code.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
+from typing import Any
 
 import torch
 
@@ -17,7 +18,7 @@ from peftlab.frozen.model import FrozenLM
 from peftlab.loss import training_row
 from peftlab.methods import REGISTRY, Method, State, parse_one
 from peftlab.methods.adaptation import Adaptation, base_of
-from peftlab.tasks import Encoded, Task
+from peftlab.tasks import Encoded, Example
 from tests.laws import world
 
 _VARIANTS = (
@@ -50,6 +51,8 @@ _VARIANTS = (
     "prefix_tuning:length=4+bottleneck:kind=parallel,bottleneck=4",
     "lora:rank=2,dropout=0.1+prompt_tuning:length=4",
     "prefix_tuning:length=3+llama_adapter:length=2+bitfit",
+    "prefix_tuning:length=3+prefix_tuning:length=2",
+    "hard_prompt:instruction=say it now+lora:rank=2",
 )
 
 CASES = (*sorted(REGISTRY), *_VARIANTS)
@@ -85,15 +88,18 @@ class Made:
             baked = self.method.bake(state, self.model)
         return Adaptation(self.method, baked, world.task().template, base_of(self.model))
 
-    def encoded(
-        self, task: Task | None = None, split: str = "test", room: int = 96
-    ) -> list[Encoded]:
+    def encoded(self) -> list[Encoded]:
         """The rows of the test split as this case's template writes them."""
-        task = task or world.task()
-        template = self.method.template(task.template, self.first)
-        room -= self.edits(self.first).prefix_length
-        pairs = task.pairs("test")
-        return [template.encode(self.model.tokenizer, e, t, room) for e, t in pairs]
+        return [self.encode(e, t) for e, t in world.task().pairs("test")]
+
+    def encode(
+        self, example: Example, target: str | None, *, room: int | None = None, **changes: Any
+    ) -> Encoded:
+        """One row, in the template that the method makes of the task's with these changes."""
+        changed = replace(world.task().template, **changes)
+        template = self.method.template(changed, self.first)
+        room = 96 - self.edits(self.first).prefix_length if room is None else room
+        return template.encode(self.model.tokenizer, example, target, room)
 
     def rows(self, owner: int = 0, count: int = 3) -> list[Row]:
         """Rows whose logits are asked for from the first target token on."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache
 
 import pytest
 import torch
@@ -12,16 +12,18 @@ from peftlab.edits import Edits
 from peftlab.frozen.batch import Row, pack
 from peftlab.frozen.cache import KeyValueCache
 from peftlab.frozen.model import FrozenLM
+from peftlab.generate import Request, generate
 from peftlab.loss import token_losses, training_row
 from peftlab.methods import State
+from peftlab.tasks import Example
 from tests.laws.cases import CASES, TRAINED, Made, leaves, made
-from tests.laws.world import FAMILIES
+from tests.laws.world import FAMILIES, task
 
 each_family = pytest.mark.parametrize("family", FAMILIES)
 each_case = pytest.mark.parametrize("case", CASES)
 
 
-@lru_cache(maxsize=1)
+@cache
 def _mixed(family: str) -> dict[str, list[torch.Tensor]]:
     """The logits of three rows a case, all cases in one batch, their rows in turns."""
     them = [made(case, family) for case in CASES]
@@ -162,6 +164,51 @@ def _decoded(model: FrozenLM, edits: Edits, rows: Sequence[Row], lead: int) -> l
         for i, logits in zip(going, batch.split_kept(model(batch)), strict=True):
             found[i].append(logits)
     return [torch.cat(logits) for logits in found]
+
+
+@each_family
+@each_case
+def test_generated_tokens_are_those_of_the_uncached_forward(case: str, family: str) -> None:
+    it = made(case, family)
+    sources = ["the cat sings", "old dog", "rain falls over the small house"]
+    adaptation = it.adaptation(it.moved)
+    replies = generate(it.model, [Request(adaptation, source, 4) for source in sources])
+    for source, reply in zip(sources, replies, strict=True):
+        prompt = it.encode(Example(source, ()), None).ids
+        end = it.model.tokenizer.eos_token_id
+        tokens = [*reply.tokens, end] if reply.finished == "end" else list(reply.tokens)
+        with torch.no_grad():
+            row = Row([*prompt, *tokens[:-1]], 0, len(prompt) - 1)
+            logits = it.model(pack([row], [it.edits(it.moved)], fast=False))
+        assert logits.argmax(-1).tolist() == tokens
+
+
+@each_family
+@each_case
+def test_a_source_cut_at_its_left_leaves_the_rest_of_the_row(case: str, family: str) -> None:
+    it = made(case, family)
+    pairs = task().pairs("test")[:3]
+    whole = [it.encode(example, target) for example, target in pairs]
+    cut = [
+        it.encode(example, target, room=len(full.ids) - 4, truncate="start")
+        for (example, target), full in zip(pairs, whole, strict=True)
+    ]
+    for short, full, (example, _) in zip(cut, whole, pairs, strict=True):
+        source = it.model.tokenizer.encode(example.source, add_special_tokens=False)
+        at = next(i for i in range(len(full.ids)) if list(full.ids[i:][:4]) == source[:4])
+        assert short.ids == full.ids[:at] + full.ids[at + 4 :]
+        assert (short.dropped, short.target_start) == (4, full.target_start - 4)
+    state = leaves(it.moved)
+    batch = pack([training_row(e) for e in cut], [it.edits(state)])
+    losses = batch.split_kept(token_losses(it.model, batch, cut))
+    for encoded, loss in zip(cut, losses, strict=True):
+        alone = pack([training_row(encoded)], [it.edits(state)])
+        torch.testing.assert_close(
+            loss, token_losses(it.model, alone, [encoded]), atol=2e-5, rtol=1e-5
+        )
+    if state.tensors:
+        torch.cat(losses).sum().backward()
+        assert all(tensor.grad is not None for tensor in state.tensors.values())
 
 
 def test_a_row_alone_does_not_see_a_state_that_moves_another() -> None:
