@@ -209,7 +209,7 @@ def pack(
         ids=torch.tensor(packer.ids, device=device),
         positions=torch.tensor(packer.positions, device=device),
         segments=packer.segments,
-        keep=torch.tensor(packer.keep, device=device),
+        keep=torch.tensor(packer.keep, dtype=torch.long, device=device),
         order=order,
         kept=packer.kept,
         owners=owners,

@@ -60,6 +60,11 @@ class KeyValueCache:
         chosen = slice(slot, slot + count)
         return self.keys[block][chosen, :, :length], self.values[block][chosen, :, :length]
 
+    def clear(self, slot: int) -> None:
+        """Zero a slot: masked positions weigh nothing, but not where they are not numbers."""
+        for tensor in (*self.keys.values(), *self.values.values()):
+            tensor[slot].zero_()
+
     def move(self, source: int, target: int, length: int) -> None:
         """Copy the first `length` positions of one slot to another."""
         for tensor in (*self.keys.values(), *self.values.values()):

@@ -94,21 +94,42 @@ class Session:
         self.cache.reorder(list(sources), longest)
 
     def _forward(self, rows: Sequence[Sequence_], inputs: Sequence[Sequence[int]]) -> torch.Tensor:
-        owners = list({id(row.owner): row.owner for row in rows}.values())
-        index = {id(owner): i for i, owner in enumerate(owners)}
-        packed = pack(
-            [
-                Row(ids, index[id(row.owner)], -1, row.slot, row.past)
-                for row, ids in zip(rows, inputs, strict=True)
-            ],
-            [owner.edits for owner in owners],
-            device=self.model.device,
-            cache=self.cache,
-        )
-        logits = self.model(packed)
-        for row, ids in zip(rows, inputs, strict=True):
-            row.past += len(ids)
-        return torch.cat(packed.split_kept(logits))
+        return feed(self.model, self.cache, rows, inputs)
+
+
+@torch.no_grad()
+def feed(
+    model: FrozenLM,
+    cache: KeyValueCache,
+    rows: Sequence[Sequence_],
+    inputs: Sequence[Sequence[int]],
+    silent: Sequence[bool] | None = None,
+) -> torch.Tensor:
+    """Let each row read its next tokens, many or one, all in one forward.
+
+    Args:
+        silent: rows whose prompt goes on after these tokens, so that no logits are wanted.
+
+    Returns:
+        the logits [R, V] of what follows each row that is not silent.
+    """
+    owners = list({id(row.owner): row.owner for row in rows}.values())
+    index = {id(owner): i for i, owner in enumerate(owners)}
+    quiet = silent or [False] * len(rows)
+    keep = [len(ids) if none else -1 for ids, none in zip(inputs, quiet, strict=True)]
+    packed = pack(
+        [
+            Row(ids, index[id(row.owner)], first, row.slot, row.past)
+            for row, ids, first in zip(rows, inputs, keep, strict=True)
+        ],
+        [owner.edits for owner in owners],
+        device=model.device,
+        cache=cache,
+    )
+    logits = model(packed)
+    for row, ids in zip(rows, inputs, strict=True):
+        row.past += len(ids)
+    return torch.cat(packed.split_kept(logits))
 
 
 def _chunks(rows: Sequence[Sequence_]) -> list[list[Sequence_]]:

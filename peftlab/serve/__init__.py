@@ -1,0 +1,21 @@
+"""Serving: one frozen model, many adaptations of any method in one batch, under names."""
+
+from peftlab.serve.engine import Engine, Limits
+from peftlab.serve.errors import Closed, Failed, QueueFull, UnknownAdapter
+from peftlab.serve.library import Library
+from peftlab.serve.request import Piece, Reply, Request, Ticket, Token
+
+__all__ = [
+    "Closed",
+    "Engine",
+    "Failed",
+    "Library",
+    "Limits",
+    "Piece",
+    "QueueFull",
+    "Reply",
+    "Request",
+    "Ticket",
+    "Token",
+    "UnknownAdapter",
+]

@@ -1,0 +1,357 @@
+"""The engine: requests join and leave one running batch at every step, each row with its adapter.
+
+A step's batch is one token of every row that decodes and at most `prefill_tokens` prompt tokens of
+those that have just come, so a long prompt slows the others down by a bounded amount and never
+stops them. Rows of full fine-tuning or of the last k layers take part like all others; their slice
+of the tokens runs through weights of their own, which costs a pass over those weights a step.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import Counter
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from peftlab.errors import InputError, PeftlabError
+from peftlab.serve.errors import Closed, Failed, UnknownAdapter
+from peftlab.serve.library import Library
+from peftlab.serve.pick import pick
+from peftlab.serve.request import Finished, Listener, Reply, Request, Ticket, Token
+from peftlab.serve.running import Running, Waiting, nothing
+from peftlab.serve.slots import Slots
+from peftlab.serve.waiting import FairQueue
+
+if TYPE_CHECKING:
+    from peftlab.frozen.model import FrozenLM
+
+_log = logging.getLogger(__name__)
+_IDLE = 0.05  # seconds between looks at what may have been cancelled while nothing can run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What an engine allows.
+
+    Attributes:
+        slots: most rows of the batch.
+        capacity: most positions of a row (an adapter's prefix, prompt, reply); None means the
+            model's context.
+        cache_bytes: most bytes of keys and values; `slots × capacity` positions are taken at once.
+        prefill_tokens: most prompt tokens read in one step, over all rows.
+        max_new_tokens: the longest reply that may be asked for.
+        queue: most waiting requests. queue_share: most of one adapter; None means half of them.
+    """
+
+    slots: int = 16
+    capacity: int | None = None
+    cache_bytes: int = 8 << 30
+    prefill_tokens: int = 256
+    max_new_tokens: int = 1024
+    queue: int = 256
+    queue_share: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("slots", "prefill_tokens", "max_new_tokens", "queue"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}; at least 1 was expected")
+
+
+@dataclass(frozen=True)
+class Stats:
+    """The engine at this moment, and what it has done since it was made.
+
+    Attributes:
+        waiting, running: requests now. slots: most that can run.
+        steps, prompt_tokens, tokens: done so far; prompt tokens as read, without prepared starts.
+        finished: replies by (adapter, how they ended).
+        cache_bytes: of keys and values.
+    """
+
+    waiting: int
+    running: int
+    slots: int
+    steps: int
+    prompt_tokens: int
+    tokens: int
+    finished: dict[tuple[str, str], int]
+    cache_bytes: int
+
+
+class Engine:
+    """Serves the adapters of a library.
+
+    `start` lets it run in a thread of its own; without that, whoever owns it calls `step`.
+
+    Raises:
+        InputError: limits that the model cannot hold.
+    """
+
+    def __init__(self, model: FrozenLM, library: Library, limits: Limits | None = None) -> None:
+        self.model, self.library, self.limits = model, library, limits or Limits()
+        context = model.shape.context
+        self.capacity = min(self.limits.capacity or context, context)
+        self._slots = Slots(model, self.limits.slots, self.capacity, self.limits.cache_bytes)
+        share = self.limits.queue_share or max(1, self.limits.queue // 2)
+        self._queue: FairQueue[Waiting] = FairQueue(self.limits.queue, share)
+        self._rows: list[Running] = []
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._closing = self._news = False  # news: something may be possible that was not before
+        self._steps = self._read = self._made = 0
+        self._finished: Counter[tuple[str, str]] = Counter()
+        library.changed = self._wake
+
+    # From any thread.
+
+    def submit(
+        self, request: Request, listener: Listener | None = None, *, stream: bool = True
+    ) -> Ticket:
+        """Queue a request.
+
+        Args:
+            listener: told each piece and, last, the reply or an error, in the engine's thread; it
+                must return at once. Without one the ticket is iterated over.
+            stream: False saves the work of making text at every step.
+
+        Raises:
+            InputError: what cannot be answered. UnknownAdapter, QueueFull, Closed.
+        """
+        request.check()
+        self.library.check(request.adapter)
+        if request.max_new_tokens > self.limits.max_new_tokens:
+            raise InputError(
+                f"max_new_tokens is {request.max_new_tokens:,}; at most "
+                f"{self.limits.max_new_tokens:,} was expected"
+            )
+        waiting = Waiting(Ticket(request, listener), stream)
+        adapter = self.library.get(request.adapter)
+        if adapter is not None:  # refuse at once what does not fit; else once it is loaded
+            waiting.encode(self.model, adapter, self.capacity)
+        with self._changed:
+            if self._closing:
+                raise Closed("the engine is stopping and takes no more requests")
+            self._queue.put(waiting)
+            self._news = True
+            self._changed.notify_all()
+        return waiting.ticket
+
+    def stats(self) -> Stats:
+        """Numbers for people and for monitoring."""
+        with self._changed:
+            return Stats(
+                len(self._queue), len(self._rows), self.limits.slots, self._steps, self._read,
+                self._made, dict(self._finished), self._slots.bytes,
+            )  # fmt: skip
+
+    def start(self) -> None:
+        """Run in threads of its own, the library's loader included, from now on."""
+        if self._thread is None:
+            self._closing = False
+            self.library.start()
+            self._thread = threading.Thread(target=self._run, name="peftlab-engine", daemon=True)
+            self._thread.start()
+
+    def stop(self, *, drain: bool = True, timeout: float | None = None) -> None:
+        """Take nothing new, and end.
+
+        Args:
+            drain: finish what was taken; else, and for what is left after `timeout` seconds,
+                replies end as cancelled.
+        """
+        with self._changed:
+            self._closing = self._news = True
+            self._changed.notify_all()
+        if drain and self._thread is not None:
+            self._thread.join(timeout)
+        self._cancel_all()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+            self.library.stop()
+        else:
+            while self.step():
+                pass
+
+    # In the engine's thread.
+
+    def step(self) -> bool:
+        """One step of the batch; returns whether there is more to do."""
+        if not self.library.runs:
+            self.library.load_one()
+        self._drop_cancelled()
+        if self.library.prepare_one():
+            self._news = True
+        self._admit()
+        if self._rows:
+            self._advance()
+        return bool(self._rows or len(self._queue))
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                if self._closing and not self._rows and not len(self._queue):
+                    return
+                if not self._rows and not self._news:
+                    self._changed.wait(_IDLE if len(self._queue) else None)
+                self._news = False
+            self.step()
+
+    def _wake(self) -> None:
+        with self._changed:
+            self._news = True
+            self._changed.notify_all()
+
+    def _cancel_all(self) -> None:
+        with self._changed:
+            for waiting in self._queue:
+                waiting.ticket.cancel()
+            for row in self._rows:
+                row.ticket.cancel()
+            self._news = True
+            self._changed.notify_all()
+
+    def _drop_cancelled(self) -> None:
+        with self._changed:
+            gone = self._queue.remove(lambda waiting: waiting.ticket.cancelled)
+        for waiting in gone:
+            self._tell(waiting.ticket, nothing(waiting))
+        for row in [row for row in self._rows if row.ticket.cancelled]:
+            self._leave(row, "cancelled")
+
+    def _admit(self) -> None:
+        """Let waiting requests in while there are slots, adapters taking turns."""
+        with self._changed:
+            names = self._queue.adapters
+        self.library.want(names[: 2 * self.limits.slots])
+        self._refuse(names)
+        while self._slots.free:
+            with self._changed:
+                waiting = self._queue.take(self._ready)
+            if waiting is None:
+                return
+            self._join(waiting)
+
+    def _ready(self, name: str) -> bool:
+        adapter = self.library.get(name)
+        return adapter is not None and bool(adapter.owners)
+
+    def _refuse(self, names: list[str]) -> None:
+        """Answer those whose adapter is gone or could not be loaded."""
+        for name in names:
+            error = self.library.failure(name) or self._unknown(name)
+            if error is not None:
+                concerned = partial(_waits_for, name)
+                with self._changed:
+                    gone = self._queue.remove(concerned)
+                for waiting in gone:
+                    self._tell(waiting.ticket, error)
+
+    def _unknown(self, name: str) -> PeftlabError | None:
+        try:
+            self.library.check(name)
+        except UnknownAdapter as error:
+            return error
+        return None
+
+    def _join(self, waiting: Waiting) -> None:
+        adapter = self.library.get(waiting.adapter)
+        assert adapter is not None
+        try:
+            encoded = waiting.encode(self.model, adapter, self.capacity)
+            row = Running(waiting, adapter, encoded, self.model.tokenizer)
+        except InputError as error:
+            self._tell(waiting.ticket, error)
+            return
+        self._slots.enter(row.row)
+        self._rows.append(row)
+
+    def _advance(self) -> None:
+        """Feed every row that decodes its last token, and prompts their next part."""
+        shares = shared_out([row.unread for row in self._rows], self.limits.prefill_tokens)
+        feeding = [
+            (row, row.next_input(share))
+            for row, share in zip(self._rows, shares, strict=True)
+            if row.decodes or share
+        ]
+        speaking = [row for row, ids in feeding if row.unread <= len(ids)]
+        try:
+            logits = self._slots.feed(
+                [row.row for row, _ in feeding],
+                [ids for _, ids in feeding],
+                [row.unread > len(ids) for row, ids in feeding],
+            )
+            for row, ids in feeding:
+                self._read += min(row.unread, len(ids))
+                row.unread = max(0, row.unread - len(ids))
+            tokens = pick(logits, speaking) if speaking else []
+        except Exception as error:  # a defect or no memory: these rows are lost, the engine is not
+            _log.exception("a step failed")
+            for row, _ in feeding:
+                self._leave(row, Failed(f"the step failed: {type(error).__name__}: {error}"))
+            return
+        self._steps += 1
+        for row, token in zip(speaking, tokens, strict=True):
+            if token is None:
+                self._leave(row, Failed(f"{row.adapter.name!r} made scores that are not numbers"))
+                continue
+            self._made += 1
+            self._accept(row, token)
+
+    def _accept(self, row: Running, token: Token) -> None:
+        try:
+            how = row.accept(token)
+        except Exception:
+            _log.exception("a listener failed")
+            row.ticket.cancel()
+            how = None
+        if how is not None:
+            self._leave(row, how)
+
+    def _leave(self, row: Running, how: Finished | Failed) -> None:
+        self._rows.remove(row)
+        self._slots.leave(row.row, clear=isinstance(how, Failed))
+        self._news = True
+        if isinstance(how, Failed):
+            self._tell(row.ticket, how)
+            return
+        try:
+            reply = row.finish(how)
+        except Exception:
+            _log.exception("a listener failed")
+            row.mute()
+            reply = row.finish("cancelled")
+        self._tell(row.ticket, reply)
+
+    def _tell(self, ticket: Ticket, outcome: Reply | Exception) -> None:
+        how = outcome.finished if isinstance(outcome, Reply) else "failed"
+        self._finished[ticket.request.adapter, how] += 1
+        try:
+            ticket.tell(outcome)
+        except Exception:
+            _log.exception("a listener failed")
+
+
+def _waits_for(name: str, waiting: Waiting) -> bool:
+    return waiting.adapter == name
+
+
+def shared_out(unread: list[int], budget: int) -> list[int]:
+    """How many prompt tokens each row reads in a step, its oldest row first.
+
+    The oldest gets half of the budget, so that it comes to its end; the rest goes to the shortest,
+    so that a short prompt does not wait for a long one; what is left goes to the oldest again.
+    """
+    shares = [0] * len(unread)
+    going = [i for i, left in enumerate(unread) if left]
+    if not going:
+        return shares
+    shares[going[0]] = min(unread[going[0]], (budget + 1) // 2)
+    budget -= shares[going[0]]
+    for i in sorted(going, key=lambda i: unread[i] - shares[i]):
+        more = min(unread[i] - shares[i], budget)
+        shares[i] += more
+        budget -= more
+    return shares

@@ -1,0 +1,330 @@
+"""Adapters under names, loaded, replaced and unloaded while others are being served.
+
+Thousands may lie in a folder; those used last are kept in memory, up to a limit in bytes. Files are
+read, checked and turned into edits in a thread of its own. What needs the model, the short run of a
+soft prompt, is left to the engine between two steps (`prepare_one`). Rows hold the version that
+they started with, so replacing or unloading an adapter leaves them alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from peftlab.errors import InputError, PeftlabError, nearest
+from peftlab.export import open_adaptation
+from peftlab.methods.adaptation import Adaptation
+from peftlab.serve.errors import Failed, UnknownAdapter
+from peftlab.serve.loaded import Loaded
+
+if TYPE_CHECKING:
+    from peftlab.frozen.model import FrozenLM
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+=,-]{0,127}")
+_MARKS = ("adaptation.json", "adapter_config.json")
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Listed:
+    """An adapter as `Library.adapters` shows it; method, version and size of those in memory."""
+
+    name: str
+    folder: Path | None
+    method: str | None = None
+    version: int | None = None
+    size: int | None = None
+
+
+@dataclass
+class _Load:
+    name: str
+    source: Path | Adaptation
+    asked: Future[Listed] | None = None
+
+
+class Library:
+    """The adapters of one model.
+
+    Args:
+        folder: its subfolders that hold an adaptation, ours or PEFT's, are known under their names.
+        memory: most bytes of adapters kept in memory; those with rows running are not counted once
+            they are dropped, so the engine's slots bound what comes on top.
+    """
+
+    def __init__(
+        self, model: FrozenLM, folder: Path | str | None = None, *, memory: int = 4 << 30
+    ) -> None:
+        self.model, self.memory = model, memory
+        self.folder = None if folder is None else Path(folder)
+        self.changed: Callable[[], None] = lambda: None  # told after each load
+        self._lock = threading.Condition()
+        self._known: dict[str, Path | Adaptation] = {}
+        self._loaded: OrderedDict[str, Loaded] = OrderedDict()  # the least recently used first
+        self._versions: dict[str, int] = {}
+        self._sizes: dict[str, int] = {}
+        self._failed: dict[str, PeftlabError] = {}
+        self._asked: deque[_Load] = deque()
+        self._wanted: list[str] = []
+        self._thread: threading.Thread | None = None
+        self._stopping = False
+        self.rescan()
+
+    # What people ask for.
+
+    def rescan(self) -> None:
+        """Look for adapters that have come into the folder."""
+        if self.folder is None:
+            return
+        if not self.folder.is_dir():
+            raise InputError(f"{self.folder} is no folder; one with adapters in it was expected")
+        found = {
+            path.name: path
+            for path in self.folder.iterdir()
+            if _NAME.fullmatch(path.name) and any((path / mark).is_file() for mark in _MARKS)
+        }
+        with self._lock:
+            self._known |= found
+
+    def adapters(self) -> list[Listed]:
+        """All known adapters by name."""
+        with self._lock:
+            return [self._listed(name) for name in sorted(self._known)]
+
+    def load(self, name: str, source: Path | Adaptation | None = None) -> Future[Listed]:
+        """Read an adapter now; one of the same name is replaced once the new one is ready.
+
+        Args:
+            source: where it lies, wherever that is, or the adaptation itself; None means the
+                subfolder of that name. Names from outside belong into `name` alone: they cannot
+                leave the library's folder.
+
+        Returns:
+            a future; it raises what `export.open_adaptation` does, and the old version then stays.
+
+        Raises:
+            InputError: a name that is none, or no such subfolder.
+        """
+        check_name(name)
+        load = _Load(name, self._subfolder(name) if source is None else source, Future())
+        with self._lock:
+            self._asked.append(load)
+            self._lock.notify_all()
+        assert load.asked is not None
+        return load.asked
+
+    def unload(self, name: str) -> None:
+        """Forget an adapter; its rows that run end as they would have.
+
+        Raises:
+            UnknownAdapter: there is none of this name.
+        """
+        with self._lock:
+            self.check(name)
+            del self._known[name]
+            self._loaded.pop(name, None)
+            self._failed.pop(name, None)
+        self.changed()
+
+    def check(self, name: str) -> None:
+        """Refuse a name that no adapter has.
+
+        Raises:
+            UnknownAdapter: with the nearest known name.
+        """
+        with self._lock:
+            if name not in self._known:
+                raise UnknownAdapter(
+                    f"there is no adapter {name[:128]!r} among the {len(self._known)} known."
+                    f"{nearest(name[:128], self._known)}"
+                )
+
+    # The engine's side.
+
+    def get(self, name: str) -> Loaded | None:
+        """The present version if it is in memory, which then counts as used."""
+        with self._lock:
+            found = self._loaded.get(name)
+            if found is not None:
+                self._loaded.move_to_end(name)
+            return found
+
+    def failure(self, name: str) -> PeftlabError | None:
+        """Why an adapter that was wanted cannot be had; told once, the next wish tries again."""
+        with self._lock:
+            return self._failed.pop(name, None)
+
+    def want(self, names: Sequence[str]) -> None:
+        """Say which adapters are needed next, the most urgent first."""
+        with self._lock:
+            if names != self._wanted:
+                self._wanted = list(names)
+                self._lock.notify_all()
+
+    def prepare_one(self) -> bool:
+        """Run one loaded adapter's common start through the model; the engine's thread calls it.
+
+        Returns whether the model ran. Those that need no run are all prepared.
+        """
+        with self._lock:
+            waiting = [it for it in self._loaded.values() if not it.owners]
+        for it in waiting:
+            try:
+                ran = it.prepare(self.model)
+            except InputError as error:
+                with self._lock:
+                    self._failed[it.name] = error
+                    self._loaded.pop(it.name, None)
+                continue
+            with self._lock:
+                self._sizes[it.name] = it.size
+            if ran:
+                return True
+        return False
+
+    # The loader's side.
+
+    def start(self) -> None:
+        """Load in a thread of its own from now on."""
+        if self._thread is None:
+            self._stopping = False
+            self._thread = threading.Thread(target=self._run, name="peftlab-loader", daemon=True)
+            self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread after the load at hand."""
+        with self._lock:
+            self._stopping = True
+            self._lock.notify_all()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    @property
+    def runs(self) -> bool:
+        """Whether the loader has its thread; if not, whoever steps the engine calls `load_one`."""
+        return self._thread is not None
+
+    def load_one(self) -> bool:
+        """Do the most urgent load, if there is any; returns whether there was."""
+        with self._lock:
+            task = self._next()
+        if task is None:
+            return False
+        self._do(task)
+        self.changed()
+        return True
+
+    def _run(self) -> None:
+        while True:
+            with self._lock:
+                while (task := self._next()) is None and not self._stopping:
+                    self._lock.wait()
+            if task is None or self._stopping:
+                return
+            self._do(task)
+            self.changed()
+
+    def _next(self) -> _Load | None:
+        """What people asked for, then the first wanted adapter that is not there and has room."""
+        if self._asked:
+            return self._asked.popleft()
+        total = 0
+        for name in self._wanted:
+            total += self._sizes.get(name, 0)
+            if total > self.memory and name != self._wanted[0]:
+                return None  # loading it would drive out one that is needed sooner
+            if name in self._known and name not in self._loaded and name not in self._failed:
+                return _Load(name, self._known[name])
+        return None
+
+    def _do(self, task: _Load) -> None:
+        try:
+            listed = self._enter(task)
+        except Exception as error:
+            told = error if isinstance(error, PeftlabError) else _unexpected(task.name, error)
+            if task.asked is not None:
+                task.asked.set_exception(told)
+            else:
+                with self._lock:
+                    self._failed[task.name] = told
+        else:
+            if task.asked is not None:
+                task.asked.set_result(listed)
+
+    def _enter(self, task: _Load) -> Listed:
+        name, source = task.name, task.source
+        adaptation = (
+            source if isinstance(source, Adaptation) else open_adaptation(source, self.model)
+        )
+        version = self._versions.get(name, 0) + (task.asked is not None or name not in self._sizes)
+        it = Loaded.make(name, version, adaptation, self.model)
+        if it.size > self.memory:
+            raise InputError(
+                f"{name!r} takes {it.size:,} bytes, and adapters may take {self.memory:,} in all"
+            )
+        with self._lock:
+            if task.asked is None and name not in self._known:
+                raise UnknownAdapter(f"{name!r} was unloaded")
+            self._known[name], self._loaded[name] = source, it
+            self._versions[name], self._sizes[name] = version, it.size
+            self._loaded.move_to_end(name)
+            self._failed.pop(name, None)
+            self._make_room(name)
+            return self._listed(name)
+
+    def _make_room(self, newest: str) -> None:
+        """Drop the least recently used, and what is needed soon only after all others."""
+        urgency = {name: -place for place, name in enumerate(self._wanted)}
+        least = -len(self._wanted) - 1
+        order = sorted(self._loaded, key=lambda name: urgency.get(name, least))  # stable
+        total = sum(it.size for it in self._loaded.values())
+        for name in order:
+            if total <= self.memory:
+                return
+            if name != newest:
+                total -= self._loaded.pop(name).size
+
+    def _subfolder(self, name: str) -> Path:
+        if self.folder is None:
+            raise InputError(f"{name!r} cannot be loaded by name: there is no folder of adapters")
+        path = self.folder / name
+        if not path.resolve().is_relative_to(self.folder.resolve()):
+            raise InputError(f"{name!r} leads out of the folder of adapters")
+        if not path.is_dir():
+            raise UnknownAdapter(f"there is no adapter {name!r} in {self.folder}")
+        return path
+
+    def _listed(self, name: str) -> Listed:
+        source, it = self._known[name], self._loaded.get(name)
+        folder = source if isinstance(source, Path) else None
+        return Listed(name, folder) if it is None else _in_memory(it, folder)
+
+
+def check_name(name: str) -> None:
+    """Refuse what cannot be an adapter's name.
+
+    Raises:
+        InputError: says what names are made of.
+    """
+    if not _NAME.fullmatch(name):
+        raise InputError(
+            f"{name[:128]!r} is no adapter's name: letters, digits and _ . + = , - were expected, "
+            "at most 128, the first a letter, a digit or _"
+        )
+
+
+def _in_memory(it: Loaded, folder: Path | None) -> Listed:
+    return Listed(it.name, folder, it.method, it.version, it.size)
+
+
+def _unexpected(name: str, error: Exception) -> Failed:
+    _log.exception("loading adapter %s failed", name, exc_info=error)
+    return Failed(f"loading {name!r} failed: {type(error).__name__}: {error}")

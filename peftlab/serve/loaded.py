@@ -1,0 +1,147 @@
+"""One version of an adapter in memory, ready to have rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from peftlab.edits import Edits
+from peftlab.errors import InputError
+from peftlab.generate.owner import Owner, prepare
+from peftlab.methods.adaptation import Adaptation
+from peftlab.tasks import Encoded, Example, Template
+
+if TYPE_CHECKING:
+    from peftlab.frozen.model import FrozenLM
+    from peftlab.serve.request import Request
+
+# Two sources with nothing in common: what their prompts share is the template's own.
+_PROBES = ("a", "7 Zebras?")
+
+
+@dataclass(eq=False)
+class Loaded:
+    """An adapter's edits and, once prepared, what its rows start with.
+
+    Attributes:
+        end: the token that ends its replies.
+        owners: the ways to start a row, the longest common start first; empty until `prepare`.
+        size: bytes of its tensors, prepared starts included.
+    """
+
+    name: str
+    version: int
+    method: str
+    template: Template
+    edits: Edits
+    end: int
+    owners: list[Owner] = field(default_factory=list)
+    size: int = 0
+
+    @classmethod
+    def make(cls, name: str, version: int, adaptation: Adaptation, model: FrozenLM) -> Loaded:
+        """Check an adaptation and turn it into edits.
+
+        Raises:
+            InputError: it is for another base, or holds numbers that are not finite, which would
+                reach other rows through the memory that they share.
+        """
+        edits = adaptation.edits(model)
+        if any(not bool(tensor.isfinite().all()) for tensor in _tensors(edits)):
+            raise InputError(f"{name!r} holds numbers that are infinite or not a number")
+        template = edits.template or adaptation.template
+        made = cls(
+            name, version, adaptation.method.name, template, edits, template.end_id(model.tokenizer)
+        )
+        made.size = made._bytes()
+        return made
+
+    def prepare(self, model: FrozenLM) -> bool:
+        """Run what all rows start with through the model, once; returns whether anything was run.
+
+        That is a soft prompt before the text, and the template's own text where it comes first.
+        """
+        prompts = self._probes(model)
+        self.owners = [prepare(model, self.edits, prompts)]
+        pseudo = next((i for i, token in enumerate(prompts[0]) if token >= 0), 0)
+        if len(self.owners[0].lead) > pseudo:  # a source may change how the text before it is cut
+            self.owners.append(prepare(model, self.edits, prompts[:1]))
+        self.size = self._bytes()
+        return any(owner.lead for owner in self.owners)
+
+    def _probes(self, model: FrozenLM) -> list[tuple[int, ...]]:
+        room, found = model.shape.context, []
+        for text in _PROBES:
+            try:
+                example = Example(text, (), _AnyField())
+                found.append(self.template.encode(model.tokenizer, example, None, room).ids)
+            except InputError as error:
+                raise InputError(f"{self.name!r} has no room for a source: {error}") from error
+        return found
+
+    def owner(self, ids: tuple[int, ...]) -> Owner:
+        """The owner of a row: the longest start that is the row's own."""
+        return next(
+            owner
+            for owner in self.owners
+            if ids[: len(owner.lead)] == owner.lead and len(ids) > len(owner.lead)
+        )
+
+    def encode(self, model: FrozenLM, request: Request, capacity: int) -> Encoded:
+        """The request's prompt.
+
+        Args:
+            capacity: most positions of a row, its prefix and its output included.
+
+        Raises:
+            InputError: the prompt does not fit; says by how much.
+        """
+        room = capacity - self.edits.prefix_length - request.max_new_tokens
+        example, tokenizer = request.example, model.tokenizer
+        encoded = self.template.encode(tokenizer, example, None, 1 << 30)
+        if len(encoded.ids) <= room:
+            return encoded
+        if request.truncate:
+            return self.template.encode(tokenizer, example, None, room)
+        raise InputError(
+            f"the prompt has {len(encoded.ids)} tokens, and there is room for {max(0, room)}: "
+            f"{capacity} positions less {request.max_new_tokens} for the reply and "
+            f"{self.edits.prefix_length} for {self.name!r} itself; shorten it, ask for fewer "
+            "tokens, or allow it to be truncated"
+        )
+
+    def _bytes(self) -> int:
+        stores = {
+            tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes()
+            for edits in (self.edits, *(owner.edits for owner in self.owners))
+            for tensor in _tensors(edits)
+        }
+        return sum(stores.values())
+
+
+class _AnyField(dict[str, str]):
+    """Answers every column of a template, so that probes can be encoded with any."""
+
+    def __missing__(self, key: str) -> str:
+        return "x"
+
+    def __contains__(self, key: object) -> bool:
+        return True
+
+
+def _tensors(value: Any) -> Iterator[torch.Tensor]:
+    """Every tensor of the edits, at whatever depth."""
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, dict):
+        for inner in value.values():
+            yield from _tensors(inner)
+    elif isinstance(value, tuple):
+        for inner in value:
+            yield from _tensors(inner)
+    elif is_dataclass(value) and not isinstance(value, (type, Template)):
+        for item in fields(value):
+            yield from _tensors(getattr(value, item.name))

@@ -1,0 +1,61 @@
+"""The next token of every row, each under its own decoding; rows without finite scores are told."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from functools import lru_cache
+
+import torch
+
+from peftlab.generate.choose import Chooser
+from peftlab.serve.request import Token
+from peftlab.serve.running import Running
+from peftlab.tasks import Decoding
+
+
+def pick(logits: torch.Tensor, rows: Sequence[Running]) -> list[Token | None]:
+    """A token a row from logits [R, V]; None where they are not numbers."""
+    chosen: list[Token | None] = [None] * len(rows)
+    groups: dict[Decoding, list[int]] = defaultdict(list)
+    for i, row in enumerate(rows):
+        groups[row.request.decoding].append(i)
+    for decoding, members in groups.items():
+        own = logits if len(members) == len(rows) else logits[members]
+        if decoding.sample:  # drawing from what is no distribution fails for the whole group
+            good = own.amax(-1).isfinite().tolist()
+            members = [i for i, fine in zip(members, good, strict=True) if fine]
+            own = own if all(good) else logits[members]
+        if members:
+            for i, token in zip(members, _group(own, [rows[i] for i in members]), strict=True):
+                chosen[i] = token
+    return chosen
+
+
+def _group(logits: torch.Tensor, rows: Sequence[Running]) -> list[Token | None]:
+    chooser = _chooser(rows[0].request.decoding)
+    allowed = chooser.restrict(
+        logits, [r.row.tokens for r in rows], [r.end for r in rows], [r.least for r in rows]
+    )
+    tokens = chooser.next(allowed, [r.generator for r in rows])
+    places = torch.tensor(tokens, device=logits.device)[:, None]
+    good = logits.gather(1, places).isfinite().flatten().tolist()
+    return [
+        (_told(logits[i], token, row.request.logprobs) if fine else None)
+        for i, (token, row, fine) in enumerate(zip(tokens, rows, good, strict=True))
+    ]
+
+
+def _told(logits: torch.Tensor, token: int, wanted: int | None) -> Token:
+    """The token with its log-probability under the model itself, before any warping."""
+    if wanted is None:
+        return Token(token)
+    scores = logits.float().log_softmax(-1)
+    best = scores.topk(wanted)
+    pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    return Token(token, float(scores[token]), tuple(pairs))
+
+
+@lru_cache(maxsize=256)
+def _chooser(decoding: Decoding) -> Chooser:
+    return Chooser(decoding)

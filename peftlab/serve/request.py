@@ -1,0 +1,178 @@
+"""What goes into the engine and what comes out: requests, tickets, pieces of text, replies."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from queue import SimpleQueue
+from typing import Literal
+
+from peftlab.errors import InputError
+from peftlab.tasks import Decoding, Example
+
+_MOST_STOPS = 16
+_MOST_LOGPROBS = 20
+
+Finished = Literal["end", "length", "stop", "cancelled"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """One text for one adapter.
+
+    Attributes:
+        adapter: its name in the library.
+        max_new_tokens, min_new_tokens: the output's length in tokens; its end is not counted.
+        decoding: greedy by default; beams are not served.
+        seed: of a sampled reply, which then depends on nothing else; None draws one.
+        stop: the reply ends before the first of these strings.
+        logprobs: None for none, else how many alternatives are told beside each chosen token.
+        truncate: cut a source that does not fit, as in training, instead of refusing it.
+    """
+
+    adapter: str
+    source: str | Example
+    max_new_tokens: int = 64
+    min_new_tokens: int = 0
+    decoding: Decoding = field(default_factory=Decoding)
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    logprobs: int | None = None
+    truncate: bool = False
+
+    @property
+    def example(self) -> Example:
+        """The source as an example."""
+        return self.source if isinstance(self.source, Example) else Example(self.source, ())
+
+    def check(self) -> None:
+        """Refuse what no adapter could answer.
+
+        Raises:
+            InputError: names the field, what it was and what was expected.
+        """
+        if not self.example.source.strip():
+            raise InputError("the prompt is empty; a text was expected")
+        _within("max_new_tokens", self.max_new_tokens, 1, None)
+        _within("min_new_tokens", self.min_new_tokens, 0, self.max_new_tokens)
+        if self.logprobs is not None:
+            _within("logprobs", self.logprobs, 0, _MOST_LOGPROBS)
+        if len(self.stop) > _MOST_STOPS or not all(self.stop):
+            raise InputError(
+                f"stop is {list(self.stop)!r}; at most {_MOST_STOPS} strings were expected, none "
+                "of them empty"
+            )
+        _check_decoding(self.decoding)
+
+
+def _within(name: str, value: int, least: int, most: int | None) -> None:
+    if value < least or (most is not None and value > most):
+        expected = f"at least {least}" if most is None else f"{least} to {most}"
+        raise InputError(f"{name} is {value}; {expected} was expected")
+
+
+def _check_decoding(decoding: Decoding) -> None:
+    if decoding.beams != 1:
+        raise InputError(f"beams is {decoding.beams}; the engine serves greedy and sampled replies")
+    _within("top_k", decoding.top_k, 0, None)
+    _within("no_repeat_ngram", decoding.no_repeat_ngram, 0, None)
+    if not (math.isfinite(decoding.temperature) and decoding.temperature > 0):
+        raise InputError(f"temperature is {decoding.temperature}; a number above 0 was expected")
+    if not 0 < decoding.top_p <= 1:
+        raise InputError(f"top_p is {decoding.top_p}; above 0 and at most 1 was expected")
+
+
+@dataclass(frozen=True)
+class Token:
+    """A produced token. logprob and alternatives (token id, logprob) only where asked for."""
+
+    id: int
+    logprob: float | None = None
+    alternatives: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What a step adds to a reply: text that is final, and the tokens since the piece before."""
+
+    text: str
+    tokens: tuple[Token, ...]
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A whole reply: the pieces' texts end to end, and how it came to be.
+
+    Attributes:
+        tokens: without the end. dropped: source tokens that were cut.
+        version: which version of the adapter, counted from 1, has answered.
+        waited, first, seconds: from being asked until it joined the batch, until its first token,
+            and until now. `first` is None where there was none.
+    """
+
+    text: str
+    tokens: tuple[Token, ...]
+    finished: Finished
+    prompt_tokens: int
+    dropped: int
+    version: int
+    waited: float
+    first: float | None
+    seconds: float
+
+
+Event = Piece | Reply | Exception
+Listener = Callable[[Event], None]
+
+
+class Ticket:
+    """A request that the engine has taken: its pieces, its reply, and the way to call it off."""
+
+    def __init__(self, request: Request, listener: Listener | None = None) -> None:
+        self.request = request
+        self._events: SimpleQueue[Event] = SimpleQueue()
+        self._listener = listener or self._events.put
+        self._over = threading.Event()
+        self._outcome: Reply | Exception | None = None
+        self.cancelled = False
+
+    def cancel(self) -> None:
+        """Let the reply end with the next step, wherever it stands; twice is once."""
+        self.cancelled = True
+
+    @property
+    def done(self) -> bool:
+        """Whether there is a reply or an error."""
+        return self._over.is_set()
+
+    def result(self, timeout: float | None = None) -> Reply:
+        """Wait for the reply.
+
+        Raises:
+            PeftlabError: why there is none. TimeoutError: there is none yet.
+        """
+        if not self._over.wait(timeout):
+            raise TimeoutError(f"no reply within {timeout} s")
+        if isinstance(self._outcome, Exception):
+            raise self._outcome
+        assert self._outcome is not None
+        return self._outcome
+
+    def __iter__(self) -> Iterator[Piece]:
+        """The pieces as they come; an error is raised after those that came before it."""
+        while isinstance(event := self._events.get(), Piece):
+            yield event
+        if isinstance(event, Exception):
+            raise event
+
+    def tell(self, event: Event) -> None:
+        """The engine's side: pass an event on; the last one is a reply or an error."""
+        if not isinstance(event, Piece):
+            self._outcome = event
+        try:
+            self._listener(event)
+        finally:
+            if not isinstance(event, Piece):
+                self._over.set()

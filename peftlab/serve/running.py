@@ -1,0 +1,137 @@
+"""A request on its way through the engine: waiting, reading its prompt, producing tokens."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from peftlab.generate.session import Sequence_
+from peftlab.serve.loaded import Loaded
+from peftlab.serve.request import Finished, Piece, Reply, Request, Ticket, Token
+from peftlab.serve.text import TextStream
+from peftlab.tasks import Encoded
+
+if TYPE_CHECKING:
+    from peftlab.frozen.model import FrozenLM
+
+
+@dataclass(eq=False)
+class Waiting:
+    """A queued request; `encoded` is its prompt for one version of its adapter, if already made."""
+
+    ticket: Ticket
+    stream: bool
+    since: float = field(default_factory=time.perf_counter)
+    encoded: tuple[Loaded, Encoded] | None = None
+
+    @property
+    def request(self) -> Request:
+        """What is asked."""
+        return self.ticket.request
+
+    @property
+    def adapter(self) -> str:
+        """Whose turn it waits for."""
+        return self.ticket.request.adapter
+
+    def encode(self, model: FrozenLM, adapter: Loaded, capacity: int) -> Encoded:
+        """Its prompt for this version, made once."""
+        if self.encoded is None or self.encoded[0] is not adapter:
+            self.encoded = adapter, adapter.encode(model, self.request, capacity)
+        return self.encoded[1]
+
+
+class Running:
+    """A row of the batch.
+
+    Attributes:
+        unread: prompt tokens that the model has not read yet; it decodes once there are none.
+        least: how many tokens come before its end may. end: the token that ends it.
+    """
+
+    def __init__(self, waiting: Waiting, adapter: Loaded, encoded: Encoded, tokenizer: Any) -> None:
+        self.ticket, self.request, self.stream = waiting.ticket, waiting.request, waiting.stream
+        self.adapter, self._encoded = adapter, encoded
+        owner = adapter.owner(encoded.ids)
+        self.row = Sequence_(owner, encoded.ids[len(owner.lead) :])
+        self.unread = len(self.row.prompt)
+        self.end = adapter.end
+        decoding = self.request.decoding
+        self.least = max(self.request.min_new_tokens, decoding.min_new_tokens)
+        seed = secrets.randbits(32) if self.request.seed is None else self.request.seed
+        self.generator = torch.Generator().manual_seed(seed % (1 << 63))
+        self._text = TextStream(tokenizer, self.request.stop)
+        self._reads = self.stream or bool(self.request.stop)  # whether text is made at every step
+        self._tokens: list[Token] = []
+        self._pieces: list[str] = []
+        self._untold = 0  # tokens that no piece has told yet
+        self._since, self._joined = waiting.since, time.perf_counter()
+        self._first: float | None = None
+
+    @property
+    def decodes(self) -> bool:
+        """Whether it feeds on its own last token."""
+        return self.unread == 0
+
+    def next_input(self, most: int) -> tuple[int, ...] | list[int]:
+        """What it reads in this step: at most so many prompt tokens, or its last token."""
+        if self.decodes:
+            return [self.row.tokens[-1]]
+        start = len(self.row.prompt) - self.unread
+        return tuple(self.row.prompt[start : start + most])
+
+    def accept(self, token: Token) -> Finished | None:
+        """Take the next token; returns how the reply ends, if it does."""
+        self._first = self._first or time.perf_counter()
+        self.row.tokens.append(token.id)
+        if token.id == self.end:
+            return "end"
+        self._tokens.append(token)
+        if self._reads:
+            self._tell(self._text.add(token.id))
+        if self._text.stopped:
+            return "stop"
+        return "length" if len(self._tokens) >= self.request.max_new_tokens else None
+
+    def finish(self, how: Finished) -> Reply:
+        """The reply, as it stands."""
+        if not self._reads:
+            for token in self._tokens:
+                self._pieces.append(self._text.add(token.id))
+        self._tell(self._text.finish())
+        return self._reply(how)
+
+    def mute(self) -> None:
+        """Tell no more pieces, since nobody hears them."""
+        self.stream = False
+
+    def _tell(self, text: str) -> None:
+        self._pieces.append(text)
+        fresh = tuple(self._tokens[self._untold :])
+        if self.stream and (text or (fresh and self.request.logprobs is not None)):
+            self._untold = len(self._tokens)
+            self.ticket.tell(Piece(text, fresh))
+
+    def _reply(self, how: Finished) -> Reply:
+        now = time.perf_counter()
+        return Reply(
+            text="".join(self._pieces),
+            tokens=tuple(self._tokens),
+            finished=how,
+            prompt_tokens=len(self._encoded.ids),
+            dropped=self._encoded.dropped,
+            version=self.adapter.version,
+            waited=self._joined - self._since,
+            first=None if self._first is None else self._first - self._since,
+            seconds=now - self._since,
+        )
+
+
+def nothing(waiting: Waiting) -> Reply:
+    """The reply of a request that was called off before it began."""
+    gone = time.perf_counter() - waiting.since
+    return Reply("", (), "cancelled", 0, 0, 0, gone, None, gone)

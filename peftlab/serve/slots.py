@@ -1,0 +1,76 @@
+"""The engine's memory: key/value slots taken once, given to rows and taken back."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from peftlab.edits import Edits
+from peftlab.errors import InputError
+from peftlab.frozen.batch import Row, pack
+from peftlab.frozen.cache import KeyValueCache
+from peftlab.generate.session import Sequence_, feed
+
+if TYPE_CHECKING:
+    from peftlab.frozen.model import FrozenLM
+
+
+class Slots:
+    """Preallocated keys and values; a row stays where it is, and the lowest free slot goes first.
+
+    Args:
+        count: most rows at a time. capacity: positions of each. limit: bytes that they may take.
+
+    Raises:
+        InputError: they would take more; says how many slots fit.
+    """
+
+    def __init__(self, model: FrozenLM, count: int, capacity: int, limit: int) -> None:
+        self.model, self.count, self.capacity = model, count, capacity
+        self.bytes = count * slot_bytes(model, capacity)
+        if self.bytes > limit:
+            fit = limit // slot_bytes(model, capacity)
+            raise InputError(
+                f"{count} slots of {capacity} positions take {self.bytes:,} bytes of keys and "
+                f"values, and the limit is {limit:,}: {fit} slots would fit, or fewer positions"
+            )
+        self.cache = KeyValueCache(count, capacity)
+        self._free = list(range(count))
+        with torch.no_grad():  # the cache takes its memory at its first use, in the model's format
+            self.model(pack([Row([0])], [Edits()], device=model.device, cache=self.cache))
+
+    @property
+    def free(self) -> int:
+        """How many rows can come in."""
+        return len(self._free)
+
+    def enter(self, row: Sequence_) -> None:
+        """Give a row a slot and write what its owner's rows start with."""
+        row.slot, row.past = heapq.heappop(self._free), row.owner.prefix_length
+        for block, kv in row.owner.prefix.items():
+            self.cache.write(block, row.slot, 0, kv.keys, kv.values)
+
+    def leave(self, row: Sequence_, *, clear: bool = False) -> None:
+        """Take a row's slot back; `clear` where it may hold what is not a number."""
+        if clear:
+            self.cache.clear(row.slot)
+        heapq.heappush(self._free, row.slot)
+
+    def feed(
+        self,
+        rows: Sequence[Sequence_],
+        inputs: Sequence[Sequence[int]],
+        silent: Sequence[bool],
+    ) -> torch.Tensor:
+        """See `generate.session.feed`."""
+        return feed(self.model, self.cache, rows, inputs, silent)
+
+
+def slot_bytes(model: FrozenLM, capacity: int) -> int:
+    """Bytes of one slot's keys and values in all blocks."""
+    shape = model.shape
+    number = torch.finfo(model.model.dtype).bits // 8
+    return 2 * shape.layers * shape.kv_heads * shape.head_dim * capacity * number
