@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 import torch
 
-from peftlab.frozen.model import FrozenLM
+from peftlab.frozen.batch import pack
+from peftlab.loss import mean_loss, token_losses, training_row
 from peftlab.measure import fingerprint
 from peftlab.train import TrainConfig, Trained, optimise, train
 from peftlab.train.display import Display, Show
-from tests.laws.cases import CASES, TRAINED, method
+from tests.laws.cases import CASES, TRAINED, leaves, made, method
 from tests.laws.world import FAMILIES, model, task
 
 each_case = pytest.mark.parametrize("case", CASES)
@@ -154,33 +155,29 @@ def _only(rows: int) -> Any:
 
 @pytest.mark.parametrize("family", FAMILIES)
 @each_trained
-def test_it_runs_in_bf16(case: str, family: str) -> None:
-    """A base in bf16 with the method's tensors in fp32: near the fp32 loss, and finite."""
-    config = TrainConfig(steps=2, batch_size=3, evaluate_every=1, validation_limit=4)
-    low, full = model(family, torch.bfloat16), model(family)
-    got, expected = (_first_loss(lm, case) for lm in (low, full))
-    assert abs(got - expected) < 0.03 * expected
-    trained = train(low, method(case), task(), config)
-    for tensor in trained.adaptation.state.tensors.values():
-        assert tensor.isfinite().all() and tensor.dtype == torch.float32
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-@each_trained
-def test_it_runs_under_bf16_autocast(case: str, family: str) -> None:
-    config = TrainConfig(steps=2, batch_size=3, validation_limit=4, precision="bf16")
-    trained = train(model(family), method(case), task(), config)
-    assert trained.validation_loss is not None
-    plain = TrainConfig(steps=2, batch_size=3, validation_limit=4)
-    expected = train(model(family), method(case), task(), plain).validation_loss
-    assert expected is not None
-    assert abs(trained.validation_loss - expected) < 0.1 * expected
-
-
-def _first_loss(lm: FrozenLM, case: str) -> float:
-    from peftlab.loss import mean_loss
-    from tests.laws.cases import made
-
-    it = made(case, lm.name, lm.model.dtype)
+def test_it_runs_on_a_base_in_bf16(case: str, family: str) -> None:
+    """The method's tensors stay in fp32: near the fp32 loss, all gradients there and finite."""
+    it, full = made(case, family, torch.bfloat16), made(case, family)
     with torch.no_grad():
-        return mean_loss(lm, it.edits(it.first), it.encoded())
+        expected = mean_loss(full.model, full.edits(full.first), full.encoded())
+    state, encoded = leaves(it.first), it.encoded()
+    batch = pack([training_row(e) for e in encoded], [it.edits(state)])
+    losses = token_losses(it.model, batch, encoded)
+    assert abs(float(losses.detach().mean()) - expected) < 0.03 * expected
+    losses.sum().backward()
+    for tensor in state.tensors.values():
+        assert tensor.grad is not None and tensor.grad.isfinite().all()
+        assert tensor.grad.dtype == torch.float32
+
+
+@each_trained
+def test_it_trains_under_bf16_autocast(case: str) -> None:
+    lm = model(FAMILIES[TRAINED.index(case) % len(FAMILIES)])
+    found = {}
+    for precision in ("fp32", "bf16"):
+        config = TrainConfig(steps=2, batch_size=3, validation_limit=4, precision=precision)
+        trained = train(lm, method(case), task(), config)
+        assert trained.validation_loss is not None
+        found[precision] = trained.validation_loss
+        assert all(t.dtype == torch.float32 for t in trained.adaptation.state.tensors.values())
+    assert 0 < abs(found["bf16"] - found["fp32"]) < 0.1 * found["fp32"]
