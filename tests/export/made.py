@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from peftlab.frozen.batch import Row, pack
 from peftlab.frozen.model import FrozenLM
 from peftlab.methods import parse_one
-from peftlab.methods.adaptation import Adaptation
+from peftlab.methods.adaptation import Adaptation, base_of
 from peftlab.methods.base import State
 from peftlab.tasks import Template
 from tests.laws.world import model as frozen
@@ -40,8 +40,7 @@ def random_state(spec: str, lm: FrozenLM, seed: int = 0) -> State:
 def made(spec: str, family: str, seed: int = 0) -> Adaptation:
     """An adaptation of the family's tiny model with random values."""
     lm = frozen(family)
-    base = {"name": lm.name, "fingerprint": lm.fingerprint}
-    return Adaptation(parse_one(spec), random_state(spec, lm, seed), TEXT, base)
+    return Adaptation(parse_one(spec), random_state(spec, lm, seed), TEXT, base_of(lm))
 
 
 def pseudo(adaptation: Adaptation) -> list[int]:

@@ -15,7 +15,7 @@ from peftlab.errors import InputError
 from peftlab.frozen.batch import Row, pack
 from peftlab.frozen.model import FrozenLM
 from peftlab.methods import parse_one
-from peftlab.methods.adaptation import Adaptation
+from peftlab.methods.adaptation import Adaptation, base_of
 from peftlab.methods.base import State
 from peftlab.tasks import Example, Template
 from tests.laws import world
@@ -31,7 +31,7 @@ SOURCES = ("red cat runs", "old moon")
 
 
 def _made(lm: FrozenLM, template: Template = TEMPLATE) -> dict[str, Adaptation]:
-    base = {"name": lm.name, "fingerprint": lm.fingerprint}
+    base = base_of(lm)
     rng = torch.Generator().manual_seed(4)
     found = {}
     for name, spec in SPECS.items():
@@ -124,7 +124,7 @@ def test_generation_suppresses_the_pseudo_tokens(tmp_path: Path) -> None:
 
 def test_refusals(tmp_path: Path) -> None:
     lm = world.model("gpt2")
-    base = {"name": lm.name, "fingerprint": lm.fingerprint}
+    base = base_of(lm)
     lora = parse_one("lora:rank=2")
     adapted = Adaptation(lora, lora.init(lm, world.task(), torch.Generator()), TEMPLATE, base)
     with pytest.raises(InputError, match=r"task: lora is no soft prompt.*merged export"):

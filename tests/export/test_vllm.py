@@ -17,7 +17,7 @@ from peftlab.export import send
 from peftlab.frozen.batch import Row, pack
 from peftlab.frozen.model import FrozenLM
 from peftlab.methods import parse_one
-from peftlab.methods.adaptation import Adaptation
+from peftlab.methods.adaptation import Adaptation, base_of
 from peftlab.methods.base import State
 from peftlab.tasks import Example, Template
 from tests.export.fake_server import serving
@@ -40,7 +40,7 @@ def _prompt(lm: FrozenLM, spec: str) -> Adaptation:
     rng = torch.Generator().manual_seed(4)
     size = (method.settings()["length"], lm.shape.hidden)
     state = State({"prompt": torch.randn(size, generator=rng)})
-    base = {"name": lm.name, "fingerprint": lm.fingerprint}
+    base = base_of(lm)
     return Adaptation(method, state, Template("sing {source}\nsay it: {target}"), base)
 
 

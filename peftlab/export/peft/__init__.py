@@ -17,7 +17,7 @@ from peftlab.errors import InputError, nearest
 from peftlab.export.files import read_json, read_tensors, write_json, write_tensors
 from peftlab.export.peft import ia3, llama_adapter, lora, prompts
 from peftlab.export.peft.found import Found
-from peftlab.methods.adaptation import Adaptation
+from peftlab.methods.adaptation import Adaptation, base_of
 from peftlab.methods.base import Method, State
 from peftlab.tasks import Template
 
@@ -98,7 +98,7 @@ def load(folder: Path | str, model: FrozenLM, template: Template | None = None) 
     layout = _layout(config.get("peft_type"), folder)
     found = Found(folder, config, read_tensors(folder / TENSORS), model)
     beside = read_json(folder / BESIDE) if (folder / BESIDE).exists() else {}
-    base = beside.get("base", {"name": model.name, "fingerprint": model.fingerprint})
+    base = beside.get("base") or base_of(model)
     if base["fingerprint"] != model.fingerprint:
         found.problems.append(
             f"made for the weights {base['fingerprint']} ({base['name']}), and these are "
