@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ class Shown:
         self.console = Console()
         self.number = self.total = 0
         self.bar: Progress | None = None
-        plan_line = f"{len(plan.methods)} methods × {len(plan.seeds)} seeds"
+        plan_line = f"{_count(plan.methods, 'method')} × {_count(plan.seeds, 'seed')}"
         self._say(f"Comparing {plan_line} on the task {plan.task.name} with {plan.model}")
 
     def planned(self, runs: list[Run], survey: Survey, finished: int) -> None:
@@ -104,3 +105,7 @@ class Shown:
 
     def _say(self, text: str) -> None:
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _count(things: Sequence[object], name: str) -> str:
+    return f"{len(things)} {name}{'s' * (len(things) != 1)}"

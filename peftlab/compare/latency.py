@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from peftlab.compare.record import Delay, Delays, Latency
-from peftlab.edits import Edits, LinearEdit
+from peftlab.edits import Edits
+from peftlab.export.merging import merged_weights
 from peftlab.generate import Sequence_, Session, prepare
 
 if TYPE_CHECKING:
@@ -54,34 +55,13 @@ def latency(
 
 
 def merged(model: FrozenLM, edits: Edits) -> Edits | None:
-    """The same edits with every changed linear map as one matrix; None where other sites change.
-
-    W x + up·down·x with scales is linear in x, so it is a weight of its own.
-    """
+    """The same edits as replaced weights; None where no linear map changes, or not only those."""
     if not edits.linear or edits.attention or edits.sublayer or edits.embeddings is not None:
         return None
-    weights = dict(edits.weights)
-    for path, edit in edits.linear.items():
-        name = f"{path}.weight"
-        weights[name] = _merged_weight(weights.get(name, model.gather(name)), edit, model)
-        bias = f"{path}.bias"
-        if edit.bias is not None:
-            if bias not in model.shape.parameters:
-                return None  # the base has no parameter that could hold it
-            weights[bias] = weights.get(bias, model.gather(bias)) + edit.bias
+    weights = merged_weights(model, edits)
+    if not weights.keys() <= model.shape.parameters.keys():
+        return None  # a bias that the base has no place for
     return replace(edits, linear={}, weights=weights)
-
-
-def _merged_weight(weight: torch.Tensor, edit: LinearEdit, model: FrozenLM) -> torch.Tensor:
-    """[out, in] or, in GPT-2's layout, [in, out]."""
-    matrix = weight.T if model.shape.transposed else weight
-    if edit.in_scale is not None:
-        matrix = matrix * edit.in_scale
-    if edit.down is not None and edit.up is not None:
-        matrix = matrix + edit.up @ edit.down
-    if edit.out_scale is not None:
-        matrix = edit.out_scale.unsqueeze(1) * matrix
-    return (matrix.T if model.shape.transposed else matrix).contiguous()
 
 
 def _delays(model: FrozenLM, edits: Edits, prompts: list[tuple[int, ...]], tokens: int) -> Delays:

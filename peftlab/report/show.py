@@ -18,7 +18,7 @@ def show(runs: Sequence[Kept], console: Console | None = None) -> None:
     if not console.is_terminal:
         console.width = max(console.width, 160)  # a table in a file or a pipe is not cut
     records = [run.record for run in runs]
-    console.print(as_rich(records, _title(records)))
+    console.print(as_rich(records, console.width, _title(records)))
     for row in rows(records):
         if row.problem:
             _say(console, f"{row.label}: {row.problem}")

@@ -22,16 +22,27 @@ if TYPE_CHECKING:
 
 FORMATS = ("table", "json", "csv", "md")
 
+_GAP = 2  # columns of the terminal between two columns of the table
+_LABEL = 15  # what the methods' names need at least; longer ones go on in the next line
 _FEW = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L"}
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column: its title, where its number is in a record, and how it is shown."""
+    """A column: its title, where its number is in a record, and how it is shown.
+
+    extra: left out where a terminal is too narrow.
+    """
 
     title: str
     read: Callable[[Record], float | None]
     show: Callable[[float], str]
+    extra: bool = False
+
+    @property
+    def head(self) -> str:
+        """The title on short lines."""
+        return self.title.replace(" ", "\n").replace("-", "\n-")
 
 
 @dataclass(frozen=True)
@@ -71,10 +82,10 @@ def columns(records: Sequence[Record]) -> list[Column]:
             )
             for name in metrics
         ),
-        Column("peak memory (training)", lambda r: r.peak_memory.train, megabytes),
-        Column("training", lambda r: r.seconds.train, seconds),
-        Column("per token", lambda r: r.latency.token if r.latency else None, _milliseconds),
-        Column("prompt tokens", lambda r: r.context_tokens, lambda v: f"{v:.0f}"),
+        Column("peak memory", lambda r: r.peak_memory.train, megabytes),
+        Column("train time", lambda r: r.seconds.train, seconds),
+        Column("per token", lambda r: r.latency.token if r.latency else None, _milliseconds, True),
+        Column("prompt tokens", lambda r: r.context_tokens, lambda v: f"{v:.0f}", True),
     ]
 
 
@@ -184,16 +195,36 @@ def as_markdown(records: Sequence[Record]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def as_rich(records: Sequence[Record], title: str = "") -> Table:
-    """A table for the terminal."""
+def as_rich(records: Sequence[Record], width: int, title: str = "") -> Table:
+    """A table for a terminal of so many columns; a narrow one does without the extras."""
     from rich import box
     from rich.table import Table
 
     wanted = columns(records)
-    table = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD)
-    table.add_column("method", no_wrap=True)
+    found = [(row, [] if row.problem else cells(row, wanted)) for row in rows(records)]
+    while _width(wanted, found) > width - _LABEL and any(column.extra for column in wanted):
+        last = max(i for i, column in enumerate(wanted) if column.extra)
+        wanted = wanted[:last] + wanted[last + 1 :]
+        found = [(row, own[:last] + own[last + 1 :]) for row, own in found]
+    table = Table(
+        title=title or None,
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
+    table.add_column("method", overflow="fold", min_width=_LABEL)
     for column in wanted:
-        table.add_column(column.title, justify="right")
-    for row in rows(records):
-        table.add_row(row.label, *([] if row.problem else cells(row, wanted)))
+        table.add_column(column.head, justify="right", no_wrap=True)
+    for row, own in found:
+        table.add_row(row.label, *own)
     return table
+
+
+def _width(wanted: Sequence[Column], found: Sequence[tuple[Row, list[str]]]) -> int:
+    """Columns of the terminal that everything but the methods' names takes."""
+    total = 0
+    for i, column in enumerate(wanted):
+        texts = [*column.head.split("\n"), *(own[i] for _, own in found if own)]
+        total += _GAP + max(map(len, texts))
+    return total

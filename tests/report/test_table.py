@@ -16,7 +16,7 @@ from peftlab.compare.record import Record
 from peftlab.errors import InputError
 from peftlab.report.records import read
 from peftlab.report.show import show
-from peftlab.report.table import render
+from peftlab.report.table import as_rich, render
 from tests.report.made import record
 
 
@@ -34,7 +34,7 @@ def test_markdown_has_a_row_a_method() -> None:
     assert row["trainable"] == "5,000" and row["% of base"] == "0.5%"
     assert row["test loss"] == "3.000 ± 1.414"
     assert row["ROUGE-L"] == "0.500"
-    assert row["peak memory (training)"] == "300 MiB" and row["training"] == "12.5 s"
+    assert row["peak memory"] == "300 MiB" and row["train time"] == "12.5 s"
     assert "failed: out of \\| memory" in full
     assert head.count("|") == lora.count("|") == full.count("|") - 1  # one is escaped
 
@@ -79,6 +79,20 @@ def test_the_terminal_shows_failures_and_mixed_budgets(tmp_path: Path) -> None:
     assert "cannot be compared" not in text
     longer = record("ia3", train={"steps": 20, "epochs": None, "batch_size": 4, "accumulation": 1})
     assert "steps is 10 (lora) and 20 (ia3)" in shown([record(), longer], tmp_path)
+
+
+@pytest.mark.parametrize(("width", "extras"), [(80, False), (160, True)])
+def test_a_narrow_terminal_cuts_no_number(width: int, extras: bool) -> None:
+    scores = {"rouge1": 0.5, "rouge2": 0.25, "rougeL": 0.4321}
+    parameters = {"trainable": 2_223_744, "stored": 2_223_744, "base": 2_223_744}
+    long = record("hard_prompt:instruction=task", scores=scores, parameters=parameters)
+    console = Console(width=width, record=True, file=io.StringIO())
+    console.print(as_rich([long], width))
+    text = console.export_text()
+    for number in ("2,223,744", "100%", "2.000", "0.500", "0.250", "0.432", "300 MiB", "12.5 s"):
+        assert number in text
+    assert "hard_prompt" in text and "…" not in text and ("tokens" in text) == extras
+    assert max(map(len, text.splitlines())) <= width
 
 
 def test_records_are_written_whole_and_read_again(tmp_path: Path) -> None:
