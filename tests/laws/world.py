@@ -68,7 +68,11 @@ def task() -> Task:
     )
 
 
-@lru_cache
 def model(family: str, dtype: torch.dtype = torch.float32) -> FrozenLM:
     """A tiny frozen model with the tokenizer, shared by the laws: none of them may change it."""
+    return _model(family, dtype)
+
+
+@lru_cache
+def _model(family: str, dtype: torch.dtype) -> FrozenLM:
     return FrozenLM(tiny(family).to(dtype), tokenizer(), family)
