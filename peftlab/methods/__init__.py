@@ -3,6 +3,7 @@
 from peftlab.methods import (  # noqa: F401 - importing a method registers it
     bitfit,
     bottleneck,
+    discrete_search,
     full,
     hard_prompt,
     ia3,

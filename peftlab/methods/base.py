@@ -61,8 +61,8 @@ class Examples(Protocol):
     def losses(self, candidates: Sequence[Candidate]) -> list[float]:
         """Every candidate's loss per target token; all of them are owners of one batch."""
 
-    def gradient(self, candidate: Candidate) -> tuple[float, torch.Tensor]:
-        """The candidate's loss per target token, and its gradient by `edits.embeddings` [P, D]."""
+    def gradient(self, candidate: Candidate) -> torch.Tensor:
+        """The gradient [P, D] of the candidate's loss per target token by `edits.embeddings`."""
 
 
 @dataclass(frozen=True)

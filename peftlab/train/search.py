@@ -53,18 +53,17 @@ class Examples:
             found += [float(s) / _targets(c.rows) for s, c in zip(sums, chunk, strict=True)]
         return found
 
-    def gradient(self, candidate: Candidate) -> tuple[float, torch.Tensor]:
-        """The candidate's loss per target token, and its gradient by `edits.embeddings` [P, D]."""
+    def gradient(self, candidate: Candidate) -> torch.Tensor:
+        """The gradient [P, D] of the candidate's loss per target token by `edits.embeddings`."""
         assert candidate.edits.embeddings is not None
         vectors = candidate.edits.embeddings.detach().requires_grad_()
         edits = replace(candidate.edits, embeddings=vectors)
-        loss, gradient, targets = 0.0, torch.zeros_like(vectors), _targets(candidate.rows)
+        gradient, targets = torch.zeros_like(vectors), _targets(candidate.rows)
         for start in range(0, len(candidate.rows), self.config.batch_size):
             rows = candidate.rows[start : start + self.config.batch_size]
             share = self._sums([Candidate(edits, rows)])[0] / targets
             gradient += torch.autograd.grad(share, vectors)[0]
-            loss += float(share.detach())
-        return loss, gradient
+        return gradient
 
     def _sums(self, candidates: Sequence[Candidate]) -> list[torch.Tensor]:
         """Each candidate's summed loss."""

@@ -1,0 +1,1 @@
+"""How a discrete search finds its next prompt: one file a strategy."""
