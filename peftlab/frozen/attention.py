@@ -7,7 +7,9 @@ S keys that the row sees.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -18,6 +20,8 @@ from peftlab.edits import KeysValues
 from peftlab.frozen.batch import Batch, Segment, current_batch
 
 NAME = "peftlab"
+# How many numbers a device reads from memory while it starts one more attention call.
+_CALL_NUMBERS = defaultdict(lambda: 10_000_000, cpu=50_000)
 
 
 class Captured(Exception):
@@ -118,9 +122,9 @@ def _attend_cached(
     steps = [segment for segment in batch.segments if segment.length == 1]
     out = torch.empty_like(q)
     if steps:
-        plan = batch.step_plan or _StepPlan.make(steps, q.device)
-        batch.step_plan = plan
-        out[:, plan.tokens] = _step(batch, block, plan, q, k, v, rule)
+        if batch.step_plan is None:
+            batch.step_plan = _StepPlan.make(steps, q.device, 2 * k.shape[0] * k.shape[-1])
+        _step(batch, block, batch.step_plan, q, k, v, rule, out)
     for segment in batch.segments:
         if segment.length > 1:
             own = slice(segment.start, segment.start + segment.length)
@@ -131,28 +135,66 @@ def _attend_cached(
 
 
 @dataclass(frozen=True)
-class _StepPlan:
-    """Rows that have one new token each, in the order of their slots; made once for all blocks.
+class _Run:
+    """Rows with one new token each whose slots lie side by side and are attended to together.
 
-    Slots between the first and the last that have no such row are attended to and thrown away: the
-    cache is then read in place, and callers keep their slots side by side.
+    Slots between them that have no such row are attended to and thrown away, and short rows are
+    padded to the longest: the cache is read in place.
     """
 
     tokens: torch.Tensor  # [R], where the rows' tokens lie in the pack
     slots: torch.Tensor  # [R]
     past: torch.Tensor  # [R]
+    start: int  # of the first row in the pack
     first: int
     span: int
     longest: int
 
     @classmethod
-    def make(cls, steps: list[Segment], device: torch.device) -> _StepPlan:
-        ordered = sorted(steps, key=lambda segment: segment.slot)
-        first, last = ordered[0].slot, ordered[-1].slot
-        columns = [[s.start for s in ordered], [s.slot for s in ordered], [s.past for s in ordered]]
+    def make(cls, rows: list[Segment], device: torch.device) -> _Run:
+        columns = [[s.start for s in rows], [s.slot for s in rows], [s.past for s in rows]]
         tokens, slots, past = torch.tensor(columns, device=device)
-        longest = max(segment.past for segment in ordered) + 1
-        return cls(tokens, slots, past, first, last - first + 1, longest)
+        first, longest = rows[0].slot, max(segment.past for segment in rows) + 1
+        span = rows[-1].slot - first + 1
+        return cls(tokens, slots, past, rows[0].start, first, span, longest)
+
+
+@dataclass(frozen=True)
+class _StepPlan:
+    """All rows that have one new token each, and the runs they are attended to in.
+
+    Made once a step for all blocks.
+    """
+
+    whole: _Run
+    runs: list[_Run]
+
+    @classmethod
+    def make(cls, steps: list[Segment], device: torch.device, width: int) -> _StepPlan:
+        ordered = sorted(steps, key=lambda segment: segment.slot)
+        overhead = _CALL_NUMBERS[device.type] // width
+        whole = _Run.make(ordered, device)
+        groups = _runs(ordered, overhead)
+        return cls(whole, [whole] if len(groups) == 1 else [_Run.make(g, device) for g in groups])
+
+
+def _runs(ordered: list[Segment], overhead: int) -> list[list[Segment]]:
+    """Cut rows in the order of their slots where padding would cost more than another call.
+
+    Args:
+        overhead: what a call costs besides, in positions that could be read meanwhile.
+    """
+    groups, span, longest = [[ordered[0]]], 1, ordered[0].past + 1
+    for segment in ordered[1:]:
+        own = segment.past + 1
+        wider, deeper = segment.slot - groups[-1][0].slot + 1, max(longest, own)
+        if wider * deeper <= span * longest + own + overhead:
+            groups[-1].append(segment)
+            span, longest = wider, deeper
+        else:
+            groups.append([segment])
+            span, longest = 1, own
+    return groups
 
 
 def _step(
@@ -163,24 +205,36 @@ def _step(
     k: torch.Tensor,
     v: torch.Tensor,
     rule: _Rule,
-) -> torch.Tensor:
-    """One new token for each of R rows: q [H, N, hd], k and v [Hkv, N, hd] -> [H, R, hd]."""
-    cache = batch.cache
+    out: torch.Tensor,
+) -> None:
+    """One new token for each of R rows: q [H, N, hd], k and v [Hkv, N, hd] into out [H, N, hd]."""
+    cache, whole = batch.cache, plan.whole
     assert cache is not None
-    cache.write_step(block, plan.slots, plan.past, k[:, plan.tokens], v[:, plan.tokens])
-    keys, values = cache.read(block, plan.first, plan.span, plan.longest)
-    key = (0, plan.longest, rule.window)
+    cache.write_step(block, whole.slots, whole.past, k[:, whole.tokens], v[:, whole.tokens])
+    for run in plan.runs:
+        keys, values = cache.read(block, run.first, run.span, run.longest)
+        if len(run.tokens) == 1:
+            own = slice(run.start, run.start + 1)
+            out[:, own] = _row(batch, q[:, own], keys[0], values[0], rule)
+            continue
+        queries = q.new_zeros(run.span, q.shape[0], 1, q.shape[-1])
+        places = run.slots - run.first
+        queries[places, :, 0] = q[:, run.tokens].transpose(0, 1)
+        found = _scores(queries, keys, values, _seen(batch, run, rule.window), False, rule)
+        out[:, run.tokens] = found[places, :, 0].transpose(0, 1)
+
+
+def _seen(batch: Batch, run: _Run, window: int | None) -> torch.Tensor:
+    """[span, 1, 1, longest] bool: the positions that each slot's row has, `window` back."""
+    key = (-1 - run.first, run.longest, window)  # below 0, so apart from those of `_visible`
     if key not in batch.masks:
-        place = torch.arange(plan.longest, device=q.device)
-        past = plan.past.new_zeros(plan.span).index_copy(0, plan.slots - plan.first, plan.past)
+        place = torch.arange(run.longest, device=run.past.device)
+        past = run.past.new_zeros(run.span).index_copy(0, run.slots - run.first, run.past)
         seen = place <= past[:, None]
-        if rule.window is not None:
-            seen &= place > past[:, None] - rule.window
+        if window is not None:
+            seen &= place > past[:, None] - window
         batch.masks[key] = seen[:, None, None]
-    queries = q.new_zeros(plan.span, q.shape[0], 1, q.shape[-1])
-    queries[plan.slots - plan.first, :, 0] = q[:, plan.tokens].transpose(0, 1)
-    out = _scores(queries, keys, values, batch.masks[key], False, rule)
-    return out[plan.slots - plan.first, :, 0].transpose(0, 1)
+    return batch.masks[key]
 
 
 def _row(
@@ -247,17 +301,27 @@ def _add_gated(
     batch: Batch, block: int, q: torch.Tensor, out: torch.Tensor, scale: float
 ) -> torch.Tensor:
     """Add gate · softmax(q kᵀ) v of the owners' gated keys and values; q and out [H, N, hd]."""
-    pieces, changed = [], False
-    for owner, (start, stop) in batch.running_spans.items():
-        piece = out[:, start:stop]
-        for edit in batch.owners[owner].attention.get(block, ()):
-            if edit.gate is not None:
-                rule = _Rule(scale)
-                own = q[None, :, start:stop]
-                extra = _scores(
-                    own, edit.keys.to(q)[None], edit.values.to(q)[None], None, False, rule
-                )
-                piece = piece + edit.gate.to(q).view(-1, 1, 1) * extra[0]
-                changed = True
-        pieces.append(piece)
-    return torch.cat(pieces, -2) if changed else out
+    gated = [
+        (owner, edit)
+        for owner in batch.running_spans
+        for edit in batch.owners[owner].attention.get(block, ())
+        if edit.gate is not None
+    ]
+    few, many = batch.divide(gated)
+    if len({owner for owner, _ in few}) < len(few):
+        few, many = [], gated  # an owner with two gates composed: one after the other
+    if few:
+        assert batch.bank is not None
+        out = batch.bank.gated(batch, block, few, q, out, scale)
+    pieces, at = list[torch.Tensor](), 0
+    for owner, edits in groupby(many, key=lambda pair: pair[0]):
+        start, stop = batch.running_spans[owner]
+        piece, own = out[:, start:stop], q[None, :, start:stop]
+        for _, edit in edits:
+            assert edit.gate is not None
+            keys, values = edit.keys.to(q)[None], edit.values.to(q)[None]
+            extra = _scores(own, keys, values, None, False, _Rule(scale))
+            piece = piece + edit.gate.to(q).view(-1, 1, 1) * extra[0]
+        pieces += [out[:, at:start], piece]
+        at = stop
+    return torch.cat([*pieces, out[:, at:]], -2) if pieces else out

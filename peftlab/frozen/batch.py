@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
@@ -22,12 +22,17 @@ from peftlab.edits import Bottleneck, Edits, LinearEdit, Sublayer
 from peftlab.errors import InputError
 
 if TYPE_CHECKING:
+    from peftlab.frozen.bank import Bank
     from peftlab.frozen.cache import KeyValueCache
 
 # A shared segment costs its rows a masked attention; below this many saved tokens it does not pay.
 _WORTH_SHARING = 8
 # Above this share of kept tokens the last block runs on all of them.
 _FEW_KEPT = 0.6
+# Owners with at most so many tokens are worth padding to the same number.
+_FEW_TOKENS = 8
+
+Wanted = TypeVar("Wanted", bound=tuple[int, Any])  # an owner and what it wants at a site
 
 _current: ContextVar[Batch | None] = ContextVar("peftlab_batch", default=None)
 
@@ -86,6 +91,8 @@ class Batch:
         stop_at_attention: the first attention call leaves the forward with its keys and values.
         stop_after_keeping: leave the forward as soon as `kept_input` is there.
         attention_input: (block, [1, N, D]) that the block's attention module gets for its input.
+        bank: stacks the edits of owners with few tokens; needs a cache, and brings no gradients.
+        few: those owners, where there are at least two. placements: the bank's own note.
         step_plan: the attention site's own note of which rows have one new token.
         masks: masks of rows that do not see themselves causally alone, shared by all blocks.
     """
@@ -111,6 +118,9 @@ class Batch:
     stop_at_attention: bool = False
     stop_after_keeping: bool = False
     attention_input: tuple[int, torch.Tensor] | None = None
+    bank: Bank | None = None
+    few: frozenset[int] = frozenset()
+    placements: dict[Any, Any] = field(default_factory=dict)
     step_plan: Any = None
     masks: dict[tuple[int, int, int | None], torch.Tensor] = field(default_factory=dict)
     linear: dict[str, list[tuple[int, LinearEdit]]] = field(init=False)
@@ -151,6 +161,18 @@ class Batch:
                 self.sublayer[place].append((owner, bottleneck))
             for name, tensor in edits.weights.items():
                 self.weights[name].append((owner, tensor))
+        if self.bank is not None and self.cache is not None:
+            few = [o for o, (start, stop) in self.spans.items() if stop - start <= _FEW_TOKENS]
+            self.few = frozenset(few if len(few) > 1 else ())
+
+    def divide(self, wanted: Sequence[Wanted]) -> tuple[list[Wanted], list[Wanted]]:
+        """What owners want at a site: of those that the bank takes together, and of the others."""
+        if not self.few or torch.is_grad_enabled():
+            return [], list(wanted)
+        few = [pair for pair in wanted if pair[0] in self.few]
+        if len(few) < 2:
+            return [], list(wanted)
+        return few, [pair for pair in wanted if pair[0] not in self.few]
 
     @contextmanager
     def active(self) -> Iterator[None]:
@@ -182,6 +204,7 @@ def pack(
     device: torch.device | str = "cpu",
     share: bool = True,
     cache: KeyValueCache | None = None,
+    bank: Bank | None = None,
     checkpoint: bool = False,
     fast: bool = True,
 ) -> Batch:
@@ -193,8 +216,7 @@ def pack(
         share: pack what an owner's rows have in common at their start once.
         cache: with one, rows continue at `Row.past` in their slot and nothing is shared (prefixes
             and common starts are already in the slots).
-        checkpoint: recompute blocks in backward.
-        fast: see `Batch`.
+        bank, checkpoint, fast: see `Batch`.
 
     Raises:
         InputError: no rows, an empty row, or a pseudo token that its owner has no vector for.
@@ -216,6 +238,7 @@ def pack(
         spans=packer.spans,
         kept_spans=packer.kept_spans,
         cache=cache,
+        bank=bank,
         checkpoint=checkpoint,
         fast=fast,
     )

@@ -7,12 +7,13 @@ anything, the plain forward runs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable, Iterator
 from functools import partial
 from typing import Any
 
 import torch
 from torch.utils.checkpoint import checkpoint
+from transformers.pytorch_utils import Conv1D
 
 from peftlab.edits import LinearEdit, Sublayer
 from peftlab.frozen.attention import Captured
@@ -42,14 +43,20 @@ def edit_leaf(
                 wanted.setdefault(owner, {})[attribute] = tensor
         if not wanted:
             return plain(*args, **kwargs)  # type: ignore[no-any-return]
+        if not head and _biases_alone(batch, module, wanted):
+            assert batch.bank is not None
+            out: torch.Tensor = plain(*args, **kwargs)
+            shifts = [(one, own["bias"]) for one, own in wanted.items()]
+            bias = module.get_parameter("bias")
+            return batch.bank.shift_outputs(batch, path, shifts, out, bias)
         spans = batch.kept_spans if head else batch.running_spans
         if len(spans) == 1:
             return _with_parameters(module, *wanted.values())(*args, **kwargs)  # type: ignore[no-any-return]
         size, pieces = max(stop for _, stop in spans.values()), []
-        for owner, (start, stop) in spans.items():
+        for wanting, start, stop in _runs(spans, wanted):
             own = [axis.rows(x, size, start, stop) for x in args]
             named = {key: axis.rows(x, size, start, stop) for key, x in kwargs.items()}
-            forward = _with_parameters(module, wanted[owner]) if owner in wanted else plain
+            forward = plain if wanting is None else _with_parameters(module, wanted[wanting])
             pieces.append(forward(*own, **named))
         return torch.cat(pieces, axis.of(args[0], size))
 
@@ -63,8 +70,16 @@ def edit_leaf(
         if not edits:
             return with_weights(batch, *args, **kwargs)
         spans = batch.kept_spans if head else batch.running_spans
-        placed = [(*spans[owner], edit) for owner, edit in edits]
-        return _edited_linear(args[0], placed, lambda x: with_weights(batch, x), module, path)
+        few, many = ([], edits) if head else batch.divide(edits)
+        placed = [(*spans[owner], edit) for owner, edit in many]
+        run = partial(with_weights, batch)
+        if not few:
+            return _edited_linear(args[0], placed, run, module, path)
+        assert batch.bank is not None
+        x = batch.bank.scale_inputs(batch, path, few, args[0])
+        y = _edited_linear(x, placed, run, module, path)
+        bias = getattr(module, "bias", None)
+        return batch.bank.change_outputs(batch, path, few, args[0], y, bias)
 
     module.forward = forward  # type: ignore[method-assign]
 
@@ -90,8 +105,12 @@ def edit_sublayer(
             return out
         hidden = out[0] if isinstance(out, tuple) else out
         given = args[0] if args else kwargs["hidden_states"]
+        few, many = batch.divide(edits)
+        if few:
+            assert batch.bank is not None
+            hidden = batch.bank.sublayer(batch, (block, which), few, given, hidden)
         dim, pieces = _row_dim(hidden), []
-        for owner, edit in edits:
+        for owner, edit in many:
             start, stop = batch.running_spans[owner]
             own = hidden.narrow(dim, start, stop - start)
             if edit.parallel and split:
@@ -102,6 +121,32 @@ def edit_sublayer(
         return (hidden, *out[1:]) if isinstance(out, tuple) else hidden
 
     module.forward = forward  # type: ignore[method-assign]
+
+
+def _biases_alone(
+    batch: Batch, module: torch.nn.Module, wanted: dict[int, dict[str, torch.Tensor]]
+) -> bool:
+    """Whether the bank can serve all that want weights here: only the shift at the end changes."""
+    shifts = isinstance(module, torch.nn.Linear | torch.nn.LayerNorm | Conv1D)
+    if not shifts or any(own.keys() != {"bias"} for own in wanted.values()):
+        return False
+    return not batch.divide(list(wanted.items()))[1]
+
+
+def _runs(
+    spans: dict[int, tuple[int, int]], wanted: Container[int]
+) -> Iterator[tuple[int | None, int, int]]:
+    """(owner, start, stop) of each owner that wants something, and (None, …) of all between."""
+    at = 0
+    for owner, (start, stop) in spans.items():
+        if owner in wanted:
+            if start > at:
+                yield None, at, start
+            yield owner, start, stop
+            at = stop
+    size = max(stop for _, stop in spans.values())
+    if at < size:
+        yield None, at, size
 
 
 def _with_input(

@@ -13,6 +13,7 @@ from itertools import groupby
 import torch
 
 from peftlab.errors import InputError
+from peftlab.frozen.bank import Bank
 from peftlab.frozen.batch import Row, pack
 from peftlab.frozen.cache import KeyValueCache
 from peftlab.frozen.model import FrozenLM
@@ -23,7 +24,7 @@ _PREFILL_TOKENS = 2048
 
 @dataclass(eq=False)
 class Sequence_:  # noqa: N801 - `Sequence` is taken
-    """One row of a session: its owner, its prompt without the owner's lead, what it has produced."""
+    """A session's row: its owner, its prompt without the owner's lead, what it has produced."""
 
     owner: Owner
     prompt: Sequence[int]
@@ -46,7 +47,7 @@ class Session:
 
     def __init__(self, model: FrozenLM, slots: int, capacity: int) -> None:
         self.model, self.slots = model, slots
-        self.cache = KeyValueCache(slots, capacity)
+        self.cache, self.bank = KeyValueCache(slots, capacity), Bank()
         self.live: list[Sequence_] = []
 
     @property
@@ -94,13 +95,14 @@ class Session:
         self.cache.reorder(list(sources), longest)
 
     def _forward(self, rows: Sequence[Sequence_], inputs: Sequence[Sequence[int]]) -> torch.Tensor:
-        return feed(self.model, self.cache, rows, inputs)
+        return feed(self.model, self.cache, self.bank, rows, inputs)
 
 
 @torch.no_grad()
 def feed(
     model: FrozenLM,
     cache: KeyValueCache,
+    bank: Bank,
     rows: Sequence[Sequence_],
     inputs: Sequence[Sequence[int]],
     silent: Sequence[bool] | None = None,
@@ -125,6 +127,7 @@ def feed(
         [owner.edits for owner in owners],
         device=model.device,
         cache=cache,
+        bank=bank,
     )
     logits = model(packed)
     for row, ids in zip(rows, inputs, strict=True):

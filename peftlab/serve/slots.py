@@ -10,6 +10,7 @@ import torch
 
 from peftlab.edits import Edits
 from peftlab.errors import InputError
+from peftlab.frozen.bank import Bank
 from peftlab.frozen.batch import Row, pack
 from peftlab.frozen.cache import KeyValueCache
 from peftlab.generate.session import Sequence_, feed
@@ -37,7 +38,7 @@ class Slots:
                 f"{count} slots of {capacity} positions take {self.bytes:,} bytes of keys and "
                 f"values, and the limit is {limit:,}: {fit} slots would fit, or fewer positions"
             )
-        self.cache = KeyValueCache(count, capacity)
+        self.cache, self.bank = KeyValueCache(count, capacity), Bank()
         self._free = list(range(count))
         with torch.no_grad():  # the cache takes its memory at its first use, in the model's format
             self.model(pack([Row([0])], [Edits()], device=model.device, cache=self.cache))
@@ -66,7 +67,7 @@ class Slots:
         silent: Sequence[bool],
     ) -> torch.Tensor:
         """See `generate.session.feed`."""
-        return feed(self.model, self.cache, rows, inputs, silent)
+        return feed(self.model, self.cache, self.bank, rows, inputs, silent)
 
 
 def slot_bytes(model: FrozenLM, capacity: int) -> int:

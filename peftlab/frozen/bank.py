@@ -1,0 +1,294 @@
+"""Many owners with few tokens each: their edits stacked in slots, one batched matmul a site.
+
+While decoding, a batch holds one token of each of many owners, and a loop over owners costs more
+than the model itself. Here each site has tables whose slots hold the owners' tensors, padded with
+zeros to one size; an owner's tensors stay in their slot from step to step until another owner needs
+it. Owners never share a matmul, so what is not a number in one of them stays there.
+
+Legend: N packed tokens, S slots that a call spans, k most tokens of one owner, n tokens of all of
+them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from peftlab.edits import Bottleneck, KeysValues, LinearEdit
+
+if TYPE_CHECKING:
+    from peftlab.frozen.batch import Batch
+
+Tensors = tuple[torch.Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where the owners' tokens lie in the pack, and where in a padded [S, k] layout.
+
+    Attributes:
+        first, count: the table's slots from the first to the last one in use.
+        gather: [S·k], the pack's row of each cell; cells without a token repeat some row.
+        rows, cells, slots: [n], of each token its row in the pack, its cell, and its slot.
+    """
+
+    first: int
+    count: int
+    width: int
+    gather: torch.Tensor
+    rows: torch.Tensor
+    cells: torch.Tensor
+    slots: torch.Tensor
+
+    @classmethod
+    def of(cls, batch: Batch, owners: Sequence[int], slots: Sequence[int]) -> Placement:
+        """The placement of these owners in these slots; made once for all sites that have it."""
+        key = (tuple(owners), tuple(slots))
+        if key not in batch.placements:
+            batch.placements[key] = cls._make(batch, owners, slots)
+        found: Placement = batch.placements[key]
+        return found
+
+    @classmethod
+    def _make(cls, batch: Batch, owners: Sequence[int], slots: Sequence[int]) -> Placement:
+        spans = [batch.spans[owner] for owner in owners]
+        width = max(stop - start for start, stop in spans)
+        first, count = min(slots), max(slots) - min(slots) + 1
+        gather, columns = [spans[0][0]] * (count * width), list[tuple[int, int, int]]()
+        for (start, stop), slot in zip(spans, slots, strict=True):
+            cell = (slot - first) * width
+            gather[cell : cell + stop - start] = range(start, stop)
+            columns += [(row, cell + row - start, slot) for row in range(start, stop)]
+        rows, cells, of_slot = torch.tensor(columns, device=batch.ids.device).T.contiguous()
+        device = batch.ids.device
+        return cls(first, count, width, torch.tensor(gather, device=device), rows, cells, of_slot)
+
+    def pad(self, x: torch.Tensor) -> torch.Tensor:
+        """[N, D] -> [S, k, D]."""
+        return x.index_select(0, self.gather).view(self.count, self.width, x.shape[-1])
+
+    def take(self, padded: torch.Tensor) -> torch.Tensor:
+        """[S, k, D] -> [n, D]."""
+        return padded.flatten(0, 1).index_select(0, self.cells)
+
+    def part(self, table: torch.Tensor) -> torch.Tensor:
+        """A table's slots in use."""
+        return table[self.first : self.first + self.count]
+
+
+class Table:
+    """Several owners' tensors of one site; `tensors[i]` is [slots, …] for the i-th of each."""
+
+    def __init__(self) -> None:
+        self.tensors: list[torch.Tensor] = []
+        self._held: list[object] = []  # by slot; held, so that no other object gets its id
+        self._slots: dict[int, int] = {}
+
+    def place(
+        self, items: Sequence[object], make: Callable[[Any], Tensors], dtype: torch.dtype
+    ) -> list[int]:
+        """The slots of these edits; those that have none yet get one."""
+        missing = [item for item in items if id(item) not in self._slots]
+        if missing:
+            current = {id(item) for item in items}
+            free = [slot for slot, held in enumerate(self._held) if id(held) not in current]
+            for i, item in enumerate(missing):
+                slot = free[i] if i < len(free) else len(self._held)
+                self._put(slot, item, [tensor.to(dtype) for tensor in make(item)])
+        return [self._slots[id(item)] for item in items]
+
+    def _put(self, slot: int, item: object, tensors: list[torch.Tensor]) -> None:
+        if slot == len(self._held):
+            self._held.append(None)
+        else:
+            del self._slots[id(self._held[slot])]
+        self._held[slot], self._slots[id(item)] = item, slot
+        if not self.tensors:
+            self.tensors = [tensor.new_zeros(1, *tensor.shape) for tensor in tensors]
+        for i, tensor in enumerate(tensors):
+            table = self.tensors[i] = _room_for(self.tensors[i], slot, tensor.shape)
+            table[slot].zero_()
+            corner = tuple(slice(size) for size in tensor.shape)
+            table[slot][corner] = tensor
+
+
+def _room_for(table: torch.Tensor, slot: int, shape: torch.Size) -> torch.Tensor:
+    """The table, or a larger one with the same contents."""
+    slots = len(table) if slot < len(table) else max(slot + 1, 2 * len(table))
+    size = (slots, *(max(a, b) for a, b in zip(table.shape[1:], shape, strict=True)))
+    if size == tuple(table.shape):
+        return table
+    larger = table.new_zeros(size)
+    larger[tuple(slice(length) for length in table.shape)] = table
+    return larger
+
+
+class Bank:
+    """The tables of all sites of one model."""
+
+    def __init__(self) -> None:
+        self._tables: dict[Hashable, Table] = {}
+
+    def _placed(
+        self,
+        batch: Batch,
+        site: Hashable,
+        wanted: Sequence[tuple[int, Any]],
+        make: Callable[[Any], Tensors],
+        dtype: torch.dtype,
+    ) -> tuple[Placement, list[torch.Tensor]]:
+        table = self._tables.setdefault(site, Table())
+        slots = table.place([item for _, item in wanted], make, dtype)
+        return Placement.of(batch, [owner for owner, _ in wanted], slots), table.tensors
+
+    def scale_inputs(
+        self, batch: Batch, path: str, wanted: Sequence[tuple[int, LinearEdit]], x: torch.Tensor
+    ) -> torch.Tensor:
+        """x [..., in] with the rows of owners that scale a linear's input scaled."""
+        wanted = [(owner, edit) for owner, edit in wanted if edit.in_scale is not None]
+        if not wanted:
+            return x
+        at, (scales,) = self._placed(batch, (path, "in"), wanted, _in_scale, x.dtype)
+        flat = x.flatten(0, -2)
+        own = flat.index_select(0, at.rows) * scales.index_select(0, at.slots)
+        return flat.index_copy(0, at.rows, own).view(x.shape)
+
+    def change_outputs(
+        self,
+        batch: Batch,
+        path: str,
+        wanted: Sequence[tuple[int, LinearEdit]],
+        x: torch.Tensor,
+        y: torch.Tensor,
+        bias: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """A linear's output y [..., out], changed in place; x [..., in]: its input unscaled."""
+        shape, x, y = y.shape, x.flatten(0, -2), y.flatten(0, -2)
+        affine = [
+            (owner, e) for owner, e in wanted if e.out_scale is not None or e.bias is not None
+        ]
+        low = [(owner, e) for owner, e in wanted if e.down is not None]
+        if affine:
+
+            def make(edit: LinearEdit) -> Tensors:
+                return _affine(edit, y.shape[-1], bias)
+
+            at, (scales, shifts) = self._placed(batch, (path, "affine"), affine, make, y.dtype)
+            own = y.index_select(0, at.rows) * scales.index_select(0, at.slots)
+            y.index_copy_(0, at.rows, own.add_(shifts.index_select(0, at.slots)))
+        if low:
+            at, (downs, ups) = self._placed(batch, (path, "low"), low, _low_rank, x.dtype)
+            inner = torch.bmm(at.pad(x), at.part(downs).transpose(1, 2))
+            y.index_add_(0, at.rows, at.take(torch.bmm(inner, at.part(ups))))
+        return y.view(shape)
+
+    def shift_outputs(
+        self,
+        batch: Batch,
+        name: str,
+        wanted: Sequence[tuple[int, torch.Tensor]],
+        y: torch.Tensor,
+        bias: torch.Tensor,
+    ) -> torch.Tensor:
+        """Other biases in place of a leaf's own, in its output y [..., out], changed in place."""
+        at, (shifts,) = self._placed(
+            batch, (name, "bias"), wanted, lambda own: (own - bias,), y.dtype
+        )
+        flat = y.flatten(0, -2)
+        return flat.index_add_(0, at.rows, shifts.index_select(0, at.slots)).view(y.shape)
+
+    def sublayer(
+        self,
+        batch: Batch,
+        place: Hashable,
+        wanted: Sequence[tuple[int, Bottleneck]],
+        given: torch.Tensor,
+        hidden: torch.Tensor,
+    ) -> torch.Tensor:
+        """The sublayer's output [..., D] with all owners' bottlenecks; `given` is its input."""
+        shape, given, hidden = hidden.shape, given.flatten(0, -2), hidden.flatten(0, -2)
+        kinds: dict[tuple[str, bool, bool], list[tuple[int, Bottleneck]]] = {}
+        for owner, edit in wanted:
+            kind = (edit.activation, edit.parallel, edit.norm is not None)
+            kinds.setdefault(kind, []).append((owner, edit))
+        out = hidden
+        for (activation, parallel, normed), members in kinds.items():
+            at, tables = self._placed(
+                batch, (place, activation, parallel, normed), members, _bottleneck, hidden.dtype
+            )
+            x = at.pad(given if parallel else hidden)
+            down, down_bias, up, up_bias, weight, shift = map(at.part, tables)
+            if normed:
+                x = torch.nn.functional.layer_norm(x, x.shape[-1:])
+                x = x * weight[:, None] + shift[:, None]
+            inner = torch.baddbmm(down_bias[:, None], x, down.transpose(1, 2))
+            inner = getattr(torch.nn.functional, activation, torch.tanh)(inner)
+            out = out.index_add(0, at.rows, at.take(torch.baddbmm(up_bias[:, None], inner, up)))
+        return out.view(shape)
+
+    def gated(
+        self,
+        batch: Batch,
+        block: int,
+        wanted: Sequence[tuple[int, KeysValues]],
+        q: torch.Tensor,
+        out: torch.Tensor,
+        scale: float,
+    ) -> torch.Tensor:
+        """out [H, N, hd] with gate · softmax(q kᵀ) v of each owner's keys and values added."""
+        at, (keys, values, gates, seen) = self._placed(
+            batch, (block, "gated"), wanted, lambda kv: _gated(kv, len(q)), q.dtype
+        )
+        heads, size = q.shape[0], q.shape[-1]
+        queries = at.pad(q.transpose(0, 1).flatten(1)).unflatten(-1, (heads, size))
+        extra = torch.nn.functional.scaled_dot_product_attention(
+            queries.transpose(1, 2), at.part(keys), at.part(values),
+            at.part(seen)[:, None, None] > 0, scale=scale, enable_gqa=heads != keys.shape[1],
+        )  # fmt: skip
+        extra = (extra * at.part(gates)[:, :, None, None]).transpose(1, 2).flatten(2)
+        found = at.take(extra).unflatten(-1, (heads, size)).transpose(0, 1)
+        return out.index_add(1, at.rows, found)
+
+
+def _in_scale(edit: LinearEdit) -> Tensors:
+    assert edit.in_scale is not None
+    return (edit.in_scale,)
+
+
+def _affine(edit: LinearEdit, size: int, bias: torch.Tensor | None) -> Tensors:
+    """out_scale ⊙ (y − b) + b + bias as scale ⊙ y + shift, each [out]."""
+    one = edit.out_scale if edit.out_scale is not None else edit.bias
+    assert one is not None
+    scale = one.new_ones(size) if edit.out_scale is None else edit.out_scale
+    shift = one.new_zeros(size) if edit.bias is None else edit.bias
+    return scale, shift if bias is None else shift + (1 - scale) * bias
+
+
+def _low_rank(edit: LinearEdit) -> Tensors:
+    """down [r, in] and up, scaled with the output, as [r, out]."""
+    assert edit.down is not None and edit.up is not None
+    up = edit.up if edit.out_scale is None else edit.out_scale[:, None] * edit.up
+    return edit.down, up.T
+
+
+def _bottleneck(edit: Bottleneck) -> Tensors:
+    """down [m, D], its bias [m], scale · up as [m, D], its bias [D], and the norm's pair [D]."""
+    size, width = edit.down.shape
+    new = edit.down.new_zeros
+    down_bias = new(size) if edit.down_bias is None else edit.down_bias
+    up_bias = new(width) if edit.up_bias is None else edit.scale * edit.up_bias
+    norm = edit.norm or (new(width), new(width))
+    return edit.down, down_bias, edit.scale * edit.up.T, up_bias, *norm
+
+
+def _gated(edit: KeysValues, heads: int) -> Tensors:
+    """Keys and values [H_kv, P, hd], the gate [H], and a one for each of the P keys.
+
+    Padding brings keys of zero, which count in a softmax; the ones tell them apart.
+    """
+    assert edit.gate is not None
+    seen = edit.keys.new_ones(edit.keys.shape[-2])
+    return edit.keys, edit.values, edit.gate.expand(heads), seen
