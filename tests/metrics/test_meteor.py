@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from peftlab.metrics import MetricUnavailableError, score
-from peftlab.metrics.meteor.align import EXACT, PARAPHRASE, STEM, Lexicon, align, count_chunks
+from peftlab.metrics.meteor.align import EXACT, PARAPHRASE, STEM, Lexicon, Line, align, count_chunks
 from peftlab.metrics.meteor.normalize import Normalizer
 from peftlab.metrics.meteor.tables import find_release, read_paraphrases, read_words
 
@@ -95,7 +95,7 @@ def best_by_force(line1: list[str], line2: list[str]) -> tuple[int, int]:
 @given(WORDS.filter(lambda words: len(words) < 5), WORDS.filter(lambda words: len(words) < 5))
 @settings(max_examples=60, deadline=None)
 def test_alignment_matches_most_words_in_fewest_chunks(line1: list[str], line2: list[str]) -> None:
-    matches = align(line1, line2, BARE)
+    matches = align(Line(line1, BARE), Line(line2, BARE))
     assert (len(matches), count_chunks(matches)) == best_by_force(line1, line2)
 
 
@@ -105,7 +105,8 @@ def test_modules() -> None:
         meanings=lambda word: frozenset({word.count("x")} if "x" in word else ()),
         paraphrases={"a lot of": ["many"]},
     )
-    matches = align(["many", "cats", "saw"], ["a", "lot", "of", "cat", "saw"], lexicon)
+    line1, line2 = ["many", "cats", "saw"], ["a", "lot", "of", "cat", "saw"]
+    matches = align(Line(line1, lexicon), Line(line2, lexicon))
     assert [match.module for match in matches] == [PARAPHRASE, STEM, EXACT]
     assert (matches[0].length, matches[0].length1) == (3, 1)
     assert count_chunks(matches) == 1

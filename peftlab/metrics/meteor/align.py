@@ -15,6 +15,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
 from operator import itemgetter
 from typing import NamedTuple
 
@@ -37,11 +39,39 @@ class Match(NamedTuple):
 
 @dataclass(frozen=True)
 class Lexicon:
-    """What the inexact modules know."""
+    """What the inexact modules know.
+
+    paraphrases: phrase → its paraphrases; targets: all of those.
+    """
 
     stem: Callable[[str], str]
     meanings: Callable[[str], frozenset[str]]
     paraphrases: Mapping[str, Sequence[str]]
+
+    @cached_property
+    def targets(self) -> frozenset[str]:
+        """Every phrase that is a paraphrase of another."""
+        return frozenset(chain.from_iterable(self.paraphrases.values()))
+
+
+class Line:
+    """A tokenised text with what matching it takes, so that this is found once per text.
+
+    sources: (start, length, paraphrases) of its phrases that have any, by start, then length.
+    phrases: places, (start, length), of its phrases that paraphrase something.
+    """
+
+    def __init__(self, words: list[str], lexicon: Lexicon) -> None:
+        self.words = words
+        self.stems = [lexicon.stem(word) for word in words]
+        self.meanings = [lexicon.meanings(word) for word in words]
+        self.sources: list[tuple[int, int, Sequence[str]]] = []
+        self.phrases: dict[str, list[tuple[int, int]]] = defaultdict(list)
+        for start, length, text in phrases_of(words):
+            if text in lexicon.paraphrases:
+                self.sources.append((start, length, lexicon.paraphrases[text]))
+            if text in lexicon.targets:
+                self.phrases[text].append((start, length))
 
 
 Chain = tuple[Match, "Chain"] | None
@@ -54,16 +84,16 @@ Step = tuple[int, int, int, int, int, int, int, Match]
 start in line 1, its ends in line 2 and line 1, its distance from the diagonal, itself."""
 
 
-def align(line1: list[str], line2: list[str], lexicon: Lexicon) -> list[Match]:
+def align(line1: Line, line2: Line) -> list[Match]:
     """The chosen matches, in the order of line 2."""
     found = list(_exact(line1, line2))
-    if line1 != line2:
-        found += _inexact(line1, line2, lexicon)
-    places: list[list[Match]] = [[] for _ in line2]
+    if line1.words != line2.words:
+        found += _inexact(line1, line2)
+    places: list[list[Match]] = [[] for _ in line2.words]
     for match in found:
         places[match.start].append(match)
-    fixed = _fixed(found, places, len(line1), len(line2))
-    chosen = _search(places, fixed, len(line2))
+    fixed = _fixed(found, places, len(line1.words), len(line2.words))
+    chosen = _search(places, fixed, len(line2.words))
     return sorted([*fixed.values(), *chosen], key=lambda match: match.start)
 
 
@@ -74,29 +104,27 @@ def count_chunks(matches: Sequence[Match]) -> int:
     return len(starts) - sum(map(tuple.__eq__, starts[1:], ends))
 
 
-def _exact(line1: list[str], line2: list[str]) -> Iterator[Match]:
-    where = _positions(line1)
-    for j, word in enumerate(line2):
+def _exact(line1: Line, line2: Line) -> Iterator[Match]:
+    where = _positions(line1.words)
+    for j, word in enumerate(line2.words):
         for i in where.get(word, ()):
             yield Match(EXACT, j, 1, i, 1)
 
 
-def _inexact(line1: list[str], line2: list[str], lexicon: Lexicon) -> Iterator[Match]:
-    stems = _positions([lexicon.stem(word) for word in line1])
-    for j, word in enumerate(line2):
-        for i in stems.get(lexicon.stem(word), ()):
-            if line1[i] != word:
+def _inexact(line1: Line, line2: Line) -> Iterator[Match]:
+    stems = _positions(line1.stems)
+    for j, stem in enumerate(line2.stems):
+        for i in stems.get(stem, ()):
+            if line1.words[i] != line2.words[j]:
                 yield Match(STEM, j, 1, i, 1)
-    meanings = [lexicon.meanings(word) for word in line1]
-    for j, word in enumerate(line2):
-        ours = lexicon.meanings(word)
+    for j, ours in enumerate(line2.meanings):
         if ours:
-            for i, theirs in enumerate(meanings):
-                if not ours.isdisjoint(theirs) and line1[i] != word:
+            for i, theirs in enumerate(line1.meanings):
+                if not ours.isdisjoint(theirs) and line1.words[i] != line2.words[j]:
                     yield Match(SYNONYM, j, 1, i, 1)
-    for j, length, i, length1 in _paraphrased(line2, line1, lexicon.paraphrases):
+    for j, length, i, length1 in _paraphrased(line2, line1):
         yield Match(PARAPHRASE, j, length, i, length1)
-    for i, length1, j, length in _paraphrased(line1, line2, lexicon.paraphrases):
+    for i, length1, j, length in _paraphrased(line1, line2):
         yield Match(PARAPHRASE, j, length, i, length1)
 
 
@@ -116,17 +144,13 @@ def phrases_of(words: Sequence[str]) -> Iterator[tuple[int, int, str]]:
             yield start, length, text
 
 
-def _paraphrased(
-    source: list[str], target: list[str], paraphrases: Mapping[str, Sequence[str]]
-) -> Iterator[tuple[int, int, int, int]]:
+def _paraphrased(source: Line, target: Line) -> Iterator[tuple[int, int, int, int]]:
     """(start, length) of a phrase of `source` and of a paraphrase of it in `target`."""
-    where: dict[str, list[tuple[int, int]]] = defaultdict(list)
-    for start, length, text in phrases_of(target):
-        where[text].append((start, length))
-    for start, length, text in phrases_of(source):
-        for other in paraphrases.get(text, ()):
-            for place, size in where.get(other, ()):
-                yield start, length, place, size
+    for start, length, paraphrases in source.sources:
+        for other in paraphrases:
+            if other in target.phrases:
+                for place, size in target.phrases[other]:
+                    yield start, length, place, size
 
 
 def _fixed(
@@ -170,9 +194,9 @@ def _search(
         paths = _advance(paths, current, steps, forced) or paths[:1]
     paths.sort(key=rank)
     closed = [(path[0] + _CHUNK * (path[2] != -1), path[5]) for path in paths[:BEAM]]
-    chain = min(closed, key=rank)[1]
-    while chain is not None:
-        match, chain = chain
+    last = min(closed, key=rank)[1]
+    while last is not None:
+        match, last = last
         yield match
 
 
@@ -191,24 +215,24 @@ def _advance(
     following: list[Path] = []
     append = following.append
     for path in paths:
-        rank, index, end, used1, used2, chain = path
+        rank, index, end, used1, used2, last = path
         if used2 >> current & 1:
             if current < index:
                 append(path)
             elif index in forced:
                 _, _, gain, start1, after2, after1, distance, _ = forced[index]
                 rank += gain + distance + _CHUNK * (end not in {-1, start1})
-                append((rank, after2, after1, used1, used2, chain))
+                append((rank, after2, after1, used1, used2, last))
             continue
         for mask1, mask2, gain, start1, after2, after1, distance, match in steps:
             if not (used1 & mask1 or used2 & mask2):
                 better = rank + gain
                 if end != -1 and end != start1:
                     better += _CHUNK
-                taken = used1 | mask1, used2 | mask2, (match, chain)
+                taken = used1 | mask1, used2 | mask2, (match, last)
                 append((better, after2, after1, *taken))
                 rank += distance
         if end != -1:
             rank += _CHUNK
-        append((rank, index + 1, -1, used1, used2, chain))
+        append((rank, index + 1, -1, used1, used2, last))
     return following

@@ -15,7 +15,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from peftlab.metrics.meteor.align import Lexicon, align, count_chunks, phrases_of
+from peftlab.metrics.meteor.align import Lexicon, Line, align, count_chunks, phrases_of
 from peftlab.metrics.meteor.normalize import Normalizer
 from peftlab.metrics.meteor.tables import find_release, make_stem, read_paraphrases, read_words
 from peftlab.metrics.ptb import ptb_tokens
@@ -67,8 +67,9 @@ class Meteor:
         paraphrases = read_paraphrases(self.release, phrases)
         lexicon = Lexicon(self._stem, self._meanings, paraphrases)
         rows = np.empty((len(lines), 21))
-        for row, (line1, targets) in enumerate(lines):
-            found = [self._statistics(line1, line2, lexicon) for line2 in targets]
+        for row, (words, targets) in enumerate(lines):
+            line1 = Line(words, lexicon)
+            found = [self._statistics(line1, Line(target, lexicon)) for target in targets]
             rows[row] = max(found, key=meteor)
         return rows
 
@@ -79,13 +80,13 @@ class Meteor:
     def _tokens(self, text: str) -> list[str]:
         return self.normalizer.tokens(" ".join(ptb_tokens(text)) if self.coco else text)
 
-    def _statistics(self, line1: list[str], line2: list[str], lexicon: Lexicon) -> Rows:
+    def _statistics(self, line1: Line, line2: Line) -> Rows:
         """Statistics of one pair, [21]."""
-        matches = align(line1, line2, lexicon)
-        function1 = [word in self.words.function_words for word in line1]
-        function2 = [word in self.words.function_words for word in line2]
+        matches = align(line1, line2)
+        function1 = [word in self.words.function_words for word in line1.words]
+        function2 = [word in self.words.function_words for word in line2.words]
         row = np.zeros(21)
-        row[:4] = len(line1), len(line2), sum(function1), sum(function2)
+        row[:4] = len(line1.words), len(line2.words), sum(function1), sum(function2)
         matched = row[4:20].reshape(4, 4)  # [module, content 1 and 2, function 1 and 2]
         for match in matches:
             for function in function1[match.start1 : match.start1 + match.length1]:
@@ -93,7 +94,9 @@ class Meteor:
             for function in function2[match.start : match.start + match.length]:
                 matched[match.module, 2 * function + 1] += 1
         chunks = count_chunks(matches)
-        complete = matched[:, ::2].sum() == len(line1) and matched[:, 1::2].sum() == len(line2)
+        complete = matched[:, ::2].sum() == len(line1.words) and matched[:, 1::2].sum() == len(
+            line2.words
+        )
         # a prediction that is its reference in one piece is not penalised
         row[20] = 0 if complete and chunks == 1 else chunks
         return row
