@@ -18,7 +18,7 @@ from peftlab.train.checkpoint import Progress
 from peftlab.train.data import Data
 from peftlab.train.display import Display, silent
 from peftlab.train.journal import Journal
-from peftlab.train.loop import _COLD_STEPS, _Run
+from peftlab.train.loop import COLD_STEPS, Loop
 from peftlab.train.rows import Order, Rows
 from peftlab.train.steps import Descent
 from peftlab.train.stopping import graceful
@@ -42,6 +42,8 @@ class TrainedGuest:
     seconds: float
     step_seconds: float
     tokens: int
+    passes: int
+    validated: int
     truncated: int
     losses: list[float]
     trainable: int
@@ -79,7 +81,7 @@ def train(
     return run.finished()
 
 
-class _GuestRun(_Run):
+class _GuestRun(Loop):
     """The loop's run, with PEFT's forward in the place of ours."""
 
     steps: _GuestDescent
@@ -94,7 +96,7 @@ class _GuestRun(_Run):
         steps = config.total_steps(len(task.pairs("train")))
         self.guest = GuestModel(base, guest, steps, config.seed)
         self.data = self._data()
-        self.steps = _GuestDescent(self.guest, self.data.steps, base, guest, config)
+        self.steps = _GuestDescent(self.guest, self.budget.points, base, guest, config)
         self.resumable = self.steps.allocator is None
         self.best = self.steps.snapshot()
         self.journal = Journal(folder, self._identity(), self.steps.accelerator.is_main_process)
@@ -109,28 +111,21 @@ class _GuestRun(_Run):
         order = Order(len(rows), self.config.rows_a_step, self.config.seed)
         return Data(rows, validation, order, self.config.total_steps(len(rows)), None, None)
 
-    def _validate(self) -> None:
-        if not len(self.data.validation):
-            return
+    def validation_loss(self) -> float:
         with self.steps.accelerator.autocast():
             sums, counts = self.guest.row_losses(list(self.data.validation))
-        loss = sum(sums) / sum(counts)
-        self.journal.log(self.progress.step, {"validation_loss": loss})
-        if self.progress.improves(loss):
-            self.best = self.steps.snapshot()
-        if self.config.patience and self.progress.stale >= self.config.patience:
-            self.progress.finished = True
+        return sum(sums) / sum(counts)
 
-    def _save(self) -> None:
+    def save(self) -> None:
         if self.resumable:
-            super()._save()
+            super().save()
 
     def finished(self) -> TrainedGuest:
         """The best state, in the model."""
         progress, validated = self.progress, self.progress.best_loss is not None
         self.guest.install((self.best if validated else self.steps.snapshot()).tensors)
         self.guest.peft.eval()
-        warm = progress.step_seconds[_COLD_STEPS:] or progress.step_seconds
+        warm = progress.step_seconds[COLD_STEPS:] or progress.step_seconds
         return TrainedGuest(
             self.guest,
             steps=progress.step,
@@ -139,6 +134,8 @@ class _GuestRun(_Run):
             seconds=progress.seconds,
             step_seconds=statistics.median(warm) if warm else 0.0,
             tokens=progress.tokens,
+            passes=progress.passes,
+            validated=progress.validated,
             truncated=self.data.rows.truncated,
             losses=progress.losses,
             trainable=self.guest.trainable,
@@ -150,11 +147,11 @@ class _GuestDescent(Descent):
     """The loop's descent; the loss is PEFT's, and so are the tensors that move."""
 
     def __init__(
-        self, guest: GuestModel, steps: int, base: Any, method: Any, config: TrainConfig
+        self, guest: GuestModel, points: int, base: Any, method: Any, config: TrainConfig
     ) -> None:
         self.guest = guest
         accelerator = optimise.accelerator(config.precision, base)
-        super().__init__(steps, base, method, config, State(dict(guest.tensors)), accelerator)
+        super().__init__(points, base, method, config, State(dict(guest.tensors)), accelerator)
         guest.install(self.state.tensors)
         guest.peft.train()
         inner = guest.peft.base_model

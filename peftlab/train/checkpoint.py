@@ -22,7 +22,10 @@ Descending = tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]
 class Progress:
     """How far training has come; all that a resumed run must know besides tensors.
 
-    Seconds are of training steps alone, without evaluation and checkpoints.
+    Attributes:
+        seconds: of training steps alone, without evaluation and checkpoints.
+        tokens: packed ones of training rows. passes: tokens through the base in training, a
+            backward pass counting once more. validated: tokens through the base in validations.
     """
 
     step: int = 0
@@ -32,14 +35,17 @@ class Progress:
     finished: bool = False
     seconds: float = 0.0
     tokens: int = 0
+    passes: int = 0
+    validated: int = 0
     step_seconds: list[float] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
 
-    def add(self, loss: float, tokens: int, seconds: float) -> None:
+    def add(self, loss: float, tokens: int, passes: int, seconds: float) -> None:
         """Count a step."""
         self.step += 1
         self.seconds += seconds
         self.tokens += tokens
+        self.passes += passes
         self.step_seconds.append(seconds)
         self.losses.append(loss)
 

@@ -14,10 +14,11 @@ class TrainConfig:
     """Settings of the training loop.
 
     Attributes:
-        steps: optimiser steps; `epochs`, where given, replaces it.
+        steps: optimiser steps; where one of `epochs`, `tokens` and `seconds` is given, it replaces
+            them, see `budget`.
         batch_size: rows of a micro-batch; a step accumulates `accumulation` of them.
         learning_rate: peak rate; None takes the method's own.
-        warmup: share of the steps over which the rate rises.
+        warmup: share of the budget over which the rate rises.
         clip: largest norm of all gradients together; 0 turns clipping off.
         label_smoothing: in training only.
         precision: auto takes bf16 autocast only where it pays on this device.
@@ -35,6 +36,8 @@ class TrainConfig:
 
     steps: int = 300
     epochs: float | None = None
+    tokens: int | None = None
+    seconds: float | None = None
     batch_size: int = 16
     accumulation: int = 1
     learning_rate: float | None = None
@@ -58,6 +61,12 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        given = [n for n in ("epochs", "tokens", "seconds") if getattr(self, n) is not None]
+        if len(given) > 1:
+            raise InputError(f"{' and '.join(given)} are given; one budget was expected")
+        for name in given:
+            if not getattr(self, name) > 0:
+                raise InputError(f"{name} is {getattr(self, name)}; more than 0 was expected")
         for name in ("batch_size", "accumulation", "steps"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; at least 1 was expected")

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from peftlab.edits import Edits
+from peftlab.train.budget import Budget
 from peftlab.train.config import TrainConfig
 from peftlab.train.rows import Order, Rows
 from peftlab.trunk import Trunk, TrunkStore
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from peftlab.tasks import Task, Template
 
 _WORTH_KEEPING = 1.5  # passes over the rows from which keeping the trunk's activations pays
+_LOOKED_AT = 64  # rows whose mean length says how many steps a budget of tokens will be
 
 
 @dataclass(frozen=True)
@@ -22,14 +24,14 @@ class Data:
     """Both splits under one template.
 
     Attributes:
-        steps: optimiser steps over the training split.
+        steps: about how many there will be; None where a clock decides.
         trunk, validation_trunk: kept activations, where that pays.
     """
 
     rows: Rows
     validation: Rows
     order: Order
-    steps: int
+    steps: int | None
     trunk: Trunk | None
     validation_trunk: Trunk | None
 
@@ -48,15 +50,17 @@ class Data:
         rows = Rows(task.pairs("train"), template, model.tokenizer, room)
         pairs = task.pairs("validation")[: config.validation_limit]
         validation = Rows(pairs, template, model.tokenizer, room)
-        steps = config.total_steps(len(rows))
+        steps = _steps(config, rows)
         order = Order(len(rows), config.rows_a_step, config.seed)
         data = cls(rows, validation, order, steps, None, None)
         # The last block is resumed at even where only the head changes: its kept tokens are few.
         block = min(edits.lowest_block(model.shape), model.shape.layers - 1)
         if store is None or block < 1 or not config.fast:
             return data
-        again = steps * config.rows_a_step >= _WORTH_KEEPING * len(rows)
-        often = bool(config.evaluate_every) and steps // config.evaluate_every > 1
+        # Where a clock decides, rows are taken to come again.
+        again = steps is None or steps * config.rows_a_step >= _WORTH_KEEPING * len(rows)
+        every = config.evaluate_every
+        often = bool(every) and (steps is None or steps // every > 1)
         return replace(
             data,
             trunk=Trunk(model, rows, block, store) if again else None,
@@ -66,6 +70,12 @@ class Data:
     def validated_under(self, template: Template) -> Data:
         """The same data, its validation split in another template."""
         return replace(self, validation=self.validation.under(template))
+
+
+def _steps(config: TrainConfig, rows: Rows) -> int | None:
+    budget = Budget.of(config, len(rows))
+    count = min(len(rows), _LOOKED_AT) if budget.kind == "tokens" else 0
+    return budget.steps(config, [len(rows[i].ids) - 1 for i in range(count)])
 
 
 def row_room(model: FrozenLM, edits: Edits, max_length: int | None) -> int:

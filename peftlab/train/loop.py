@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import statistics
 import time
+from collections.abc import Callable
 from dataclasses import asdict, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,12 +19,13 @@ from peftlab.loss import mean_loss
 from peftlab.methods.adaptation import Adaptation, base_of
 from peftlab.methods.base import Method, State
 from peftlab.train import optimise
+from peftlab.train.budget import Budget
 from peftlab.train.checkpoint import Progress
 from peftlab.train.config import TrainConfig
 from peftlab.train.data import Data
 from peftlab.train.display import Display, silent
 from peftlab.train.journal import Journal
-from peftlab.train.result import Interrupted, Trained
+from peftlab.train.result import Diverged, Interrupted, Trained
 from peftlab.train.steps import Descent, Search, Steps, Taken, on_device
 from peftlab.train.stopping import graceful
 from peftlab.trunk import TrunkStore
@@ -30,7 +34,9 @@ if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM
     from peftlab.tasks import Task
 
-_COLD_STEPS = 3  # the first steps pay for allocation and are left out of the time per step
+Validated = Callable[[int, float], None]
+
+COLD_STEPS = 3  # the first steps pay for allocation and are left out of the time per step
 
 
 def train(
@@ -43,6 +49,7 @@ def train(
     display: Display = silent,
     start: State | None = None,
     store: TrunkStore | None = None,
+    validated: Validated | None = None,
 ) -> Trained:
     """Train one adaptation; the state with the lowest validation loss is kept.
 
@@ -51,6 +58,7 @@ def train(
         start: a state to start from, instead of the method's own initialisation.
         store: where the frozen trunk's activations are kept; one that several trainings share
             (seeds, learning rates) fills once. By default each run has its own, in its folder.
+        validated: is told the step and the loss of every validation; what it raises ends the run.
 
     Raises:
         Diverged, Interrupted: see there.
@@ -66,15 +74,17 @@ def train(
     if store is None:
         place = folder / "trunk" if folder is not None else None
         store = TrunkStore(config.trunk_memory, config.trunk_disk, place)
-    run = _Run(model, method, task, config, start, folder, store)
+    run = Loop(model, method, task, config, start, folder, store, validated)
     if method.trains or method.searches:
         with graceful() as stop:
             run.go(display, stop)
     return run.result()
 
 
-class _Run:
+class Loop:
     """One training: its data, its steps, its folder, and how far it has come."""
+
+    validated: Validated | None = None
 
     def __init__(
         self,
@@ -85,9 +95,10 @@ class _Run:
         start: State,
         folder: Path | None,
         store: TrunkStore,
+        validated: Validated | None = None,
     ) -> None:
         self.model, self.method, self.task, self.config = model, method, task, config
-        self.store, self.progress = store, Progress()
+        self.store, self.progress, self.validated = store, Progress(), validated
         accelerator = optimise.accelerator(config.precision, model)
         parts = (model, method, config, on_device(start, model.device), accelerator)
         still = Steps(*parts)
@@ -98,9 +109,14 @@ class _Run:
         if method.searches:
             self.steps = Search(task.template, *parts)
         elif method.trains:
-            self.steps = Descent(self.data.steps, *parts)
+            self.steps = Descent(self.budget.points, *parts)
         self.best = self.steps.snapshot()
         self.journal = Journal(folder, self._identity(), accelerator.is_main_process)
+
+    @cached_property
+    def budget(self) -> Budget:
+        """What it may use."""
+        return Budget.of(self.config, len(self.data.rows))
 
     def _identity(self) -> str:
         """A hash of all that decides the result of this run."""
@@ -123,51 +139,76 @@ class _Run:
         """
         self._restore()
         if self.method.searches and self.progress.step == 0:
-            self._validate()  # a search may find nothing better than its start
-        total, progress, last_save = self.data.steps, self.progress, time.monotonic()
-        with display(self.method.name, total, progress.step) as show:
-            while progress.step < total and not progress.finished:
-                taken, speed = self._step()
-                show(progress.step, taken.loss, speed)
+            self.validate()  # a search may find nothing better than its start
+        budget, progress, last_save = self.budget, self.progress, time.monotonic()
+        with display(self.method.name, int(budget.amount), int(budget.used(progress))) as show:
+            while not (progress.finished or budget.is_spent(progress)):
+                taken, speed = self.step()
+                show(int(budget.used(progress)), taken.loss, speed)
                 told = {"loss": taken.loss, "tokens_per_second": speed, **taken.notes}
                 self.journal.log(progress.step, told)
                 every = self.config.evaluate_every
-                if progress.step == total or (every and progress.step % every == 0):
-                    self._validate()
+                if budget.is_spent(progress) or (every and progress.step % every == 0):
+                    self.validate()
                 if stop or time.monotonic() - last_save > self.config.checkpoint_seconds:
-                    self._save()
+                    self.save()
                     last_save = time.monotonic()
                 if stop:
-                    raise Interrupted(
-                        f"stopped after step {progress.step} of {total}; the same command continues"
-                    )
+                    raise Interrupted(f"stopped after {self._so_far()}; the same command continues")
         progress.finished = True
-        self._save()
+        self.save()
 
-    def _step(self) -> tuple[Taken, float]:
-        """One step, and its tokens/s."""
+    def _so_far(self) -> str:
+        budget, progress = self.budget, self.progress
+        if budget.kind == "steps":
+            return f"step {progress.step} of {budget.amount:,.0f}"
+        used = budget.used(progress)
+        return f"step {progress.step}, {used:,.0f} of {budget.amount:,.0f} {budget.kind}"
+
+    def step(self) -> tuple[Taken, float]:
+        """Take one step; returns also its tokens/s."""
         begun, progress = time.perf_counter(), self.progress
         taken = self.steps.take(progress.step, self.data)
         seconds = time.perf_counter() - begun
         if self.method.searches:  # the text may be another now
             template = self.method.template(self.task.template, self.steps.state)
             self.data = self.data.validated_under(template)
-        progress.add(taken.loss, taken.tokens, seconds)
+        progress.add(taken.loss, taken.tokens, taken.passes, seconds)
+        self.steps.follow(self.budget.point(progress))
         return taken, taken.tokens / seconds
 
-    def _validate(self) -> None:
+    def validate(self) -> None:
+        """Take the validation loss and keep the state if it is the best so far.
+
+        Raises:
+            Diverged: it is not finite.
+        """
         if not len(self.data.validation):
             return
+        loss, progress = self.validation_loss(), self.progress
+        if not math.isfinite(loss):
+            raise Diverged(
+                f"{self.method.name}: the validation loss is {loss} at step {progress.step}; lower "
+                "the rate",
+                progress.step,
+            )
+        progress.validated += sum(len(row.ids) - 1 for row in self.data.validation)
+        self.journal.log(progress.step, {"validation_loss": loss})
+        if progress.improves(loss):
+            self.best = self.steps.snapshot()
+        if self.config.patience and progress.stale >= self.config.patience:
+            progress.finished = True
+        if self.validated is not None:
+            self.validated(progress.step, loss)
+
+    def validation_loss(self) -> float:
+        """The loss of the current state per target token of the validation split."""
         with torch.no_grad(), self.steps.accelerator.autocast():
             edits = self.steps.edits().detach()
-            loss = mean_loss(self.model, edits, self.data.validation, self.data.validation_trunk)
-        self.journal.log(self.progress.step, {"validation_loss": loss})
-        if self.progress.improves(loss):
-            self.best = self.steps.snapshot()
-        if self.config.patience and self.progress.stale >= self.config.patience:
-            self.progress.finished = True
+            return mean_loss(self.model, edits, self.data.validation, self.data.validation_trunk)
 
-    def _save(self) -> None:
+    def save(self) -> None:
+        """Write the checkpoint."""
         steps = self.steps
         self.journal.save(steps.state, self.best, steps.descending, self.progress)
 
@@ -189,7 +230,7 @@ class _Run:
             baked = self.method.bake(chosen, self.model)
         tensors = {n: t.detach().cpu() for n, t in baked.tensors.items()}
         state, base = State(tensors, baked.text), base_of(self.model)
-        warm = progress.step_seconds[_COLD_STEPS:] or progress.step_seconds
+        warm = progress.step_seconds[COLD_STEPS:] or progress.step_seconds
         return Trained(
             Adaptation(self.method, state, self.task.template, base),
             steps=progress.step,
@@ -198,6 +239,8 @@ class _Run:
             seconds=progress.seconds,
             step_seconds=statistics.median(warm) if warm else 0.0,
             tokens=progress.tokens,
+            passes=progress.passes,
+            validated=progress.validated,
             truncated=self.data.rows.truncated,
             losses=progress.losses,
             trunk_bytes=self.store.bytes_in_memory + self.store.bytes_on_disk,

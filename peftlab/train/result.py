@@ -9,7 +9,11 @@ from peftlab.methods.adaptation import Adaptation
 
 
 class Diverged(PeftlabError):
-    """The loss became NaN or infinite; the message names the step."""
+    """The loss became NaN or infinite; the message names the step, which is also in `step`."""
+
+    def __init__(self, message: str, step: int) -> None:
+        super().__init__(message)
+        self.step = step
 
 
 class Interrupted(PeftlabError):
@@ -22,7 +26,8 @@ class Trained:
 
     Attributes:
         step_seconds: median warm time of an optimiser step.
-        seconds: all steps, without evaluation. tokens: packed tokens through the base.
+        seconds: all steps, without evaluation. tokens: packed ones of training rows. passes: tokens
+            through the base, those of a backward pass once more; validated: in validations.
         truncated: training rows that lost source tokens.
         losses: every step's loss. trunk_bytes: kept activations of the frozen trunk.
     """
@@ -34,6 +39,8 @@ class Trained:
     seconds: float
     step_seconds: float
     tokens: int
+    passes: int
+    validated: int
     truncated: int
     losses: list[float]
     trunk_bytes: int

@@ -28,7 +28,8 @@ class Examples:
 
     Attributes:
         pairs: the training split. indices: the examples of this step.
-        tokens: packed tokens that have gone through the base so far.
+        tokens: packed tokens that have gone through the base so far. passes: the same, those of a
+            backward pass once more.
     """
 
     model: FrozenLM
@@ -38,6 +39,7 @@ class Examples:
     config: TrainConfig
     rng: torch.Generator
     tokens: int = 0
+    passes: int = 0
 
     def encode(self, template: Template, count: int | None = None) -> list[Encoded]:
         """The rows of all examples, or of the first `count`, in a template."""
@@ -61,8 +63,10 @@ class Examples:
         gradient, targets = torch.zeros_like(vectors), _targets(candidate.rows)
         for start in range(0, len(candidate.rows), self.config.batch_size):
             rows = candidate.rows[start : start + self.config.batch_size]
+            before = self.tokens
             share = self._sums([Candidate(edits, rows)])[0] / targets
             gradient += torch.autograd.grad(share, vectors)[0]
+            self.passes += self.tokens - before
         return gradient
 
     def _sums(self, candidates: Sequence[Candidate]) -> list[torch.Tensor]:
@@ -82,6 +86,7 @@ class Examples:
             fast=self.config.fast,
         )
         self.tokens += len(batch.ids)
+        self.passes += len(batch.ids)
         losses = token_losses(self.model, batch, encoded)
         return [losses[start:stop].sum() for start, stop in batch.kept_spans.values()]
 

@@ -29,10 +29,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Taken:
-    """One step's loss per target token, packed tokens through the base, and what else to record."""
+    """One step's loss per target token, its packed tokens, and what else to record.
+
+    passes: tokens through the base, those of a backward pass once more.
+    """
 
     loss: float
     tokens: int
+    passes: int
     notes: dict[str, Any] = field(default_factory=dict)
 
 
@@ -68,6 +72,9 @@ class Steps:
         """Take step 0, 1, …"""
         raise NotImplementedError(f"{self.method.name} has nothing to train")
 
+    def follow(self, point: int) -> None:
+        """Set what depends on how much of the budget is used, see `Budget.point`."""
+
     @property
     def descending(self) -> Descending | None:
         """Optimiser and schedule, where there are any."""
@@ -92,13 +99,17 @@ class Search(Steps):
         with self.accelerator.autocast():
             found = self.method.update(self.state, examples)
         self.state = found.state
-        return Taken(found.loss, examples.tokens, dict(found.notes))
+        return Taken(found.loss, examples.tokens, examples.passes, dict(found.notes))
 
 
 class Descent(Steps):
-    """A step of the optimiser on the gradient of the whole accumulated global batch."""
+    """A step of the optimiser on the gradient of the whole accumulated global batch.
 
-    def __init__(self, steps: int, *parts: Any) -> None:
+    Args:
+        points: the length of the learning rate's schedule, see `Budget.points`.
+    """
+
+    def __init__(self, points: int, *parts: Any) -> None:
         super().__init__(*parts)
         from transformers import get_scheduler
 
@@ -113,8 +124,8 @@ class Descent(Steps):
             for group in self.method.groups(self.state, rate)
         ]
         chosen = optimise.optimizer(self.config, groups)
-        warmup = round(self.config.warmup * steps)
-        self.scheduler = get_scheduler(self.config.schedule, chosen, warmup, steps)
+        warmup = round(self.config.warmup * points)
+        self.scheduler = get_scheduler(self.config.schedule, chosen, warmup, points)
         self.optimizer = self.accelerator.prepare(chosen)
 
     @property
@@ -139,10 +150,12 @@ class Descent(Steps):
         loss_value = float(accelerator.reduce(total, "sum") / targets)
         if not math.isfinite(loss_value):
             raise Diverged(
-                f"{self.method.name}: the loss is {loss_value} at step {step + 1}; lower the rate"
+                f"{self.method.name}: the loss is {loss_value} at step {step + 1}; lower the rate",
+                step + 1,
             )
+        rate = float(self.scheduler.get_last_lr()[0])
         self._move()
-        return Taken(loss_value, tokens, {"lr": float(self.scheduler.get_last_lr()[0])})
+        return Taken(loss_value, tokens, 2 * tokens, {"lr": rate})
 
     def _loss(
         self, data: Data, rows: list[Encoded], indices: Sequence[int], seed: int
@@ -171,8 +184,11 @@ class Descent(Steps):
         if self.config.clip:
             self.accelerator.clip_grad_norm_(live, self.config.clip)
         self.optimizer.step()
-        self.scheduler.step()
         self.optimizer.zero_grad()
+
+    def follow(self, point: int) -> None:
+        self.scheduler.last_epoch = point - 1  # which `step` raises by one
+        self.scheduler.step()
 
     def restore(self, found: Loaded) -> None:
         with torch.no_grad():
