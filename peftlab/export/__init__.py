@@ -7,15 +7,18 @@ and the nearest alternative.
 from peftlab.export import peft
 from peftlab.export.embedding_rows import EmbeddingRows, embedding_rows
 from peftlab.export.hub import kind_of, model_card, push
+from peftlab.export.kinds import KINDS, export
 from peftlab.export.merging import Merged, merged
 from peftlab.export.opening import open_adaptation
 from peftlab.export.vllm import ForVllm, vllm
 
 __all__ = [
+    "KINDS",
     "EmbeddingRows",
     "ForVllm",
     "Merged",
     "embedding_rows",
+    "export",
     "kind_of",
     "merged",
     "model_card",

@@ -1,0 +1,107 @@
+"""Our own methods keep every law that others' methods are held to; broken ones break theirs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import pytest
+import torch
+
+from peftlab.check_method import check_method
+from peftlab.edits import Edits, LinearEdit
+from peftlab.methods import REGISTRY, Count, Method, State, parse_one
+from tests.laws import world
+
+_COMPOSED = "lora:rank=2+prompt_tuning:length=3"
+
+
+@pytest.mark.parametrize("spec", [*sorted(REGISTRY), _COMPOSED])
+def test_our_own_methods_keep_all_laws(spec: str) -> None:
+    laws = check_method(parse_one(spec), world.model("gpt2"), world.task())
+    assert [law for law in laws if law.problem] == []
+    assert len(laws) == 12
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shift(Method):
+    """A trained bias of one projection; the tests break it in one way each."""
+
+    sites: ClassVar = ("linear",)
+    starts_as_base: ClassVar = True
+    name: ClassVar = "shift"
+
+    size: int = 32
+
+    def _path(self, model: Any) -> str:
+        return str(model.shape.targets(["o"], [1])[0].linear.path)
+
+    def init(self, model: Any, task: Any, rng: torch.Generator) -> State:
+        return State({"shift": torch.zeros(32)})
+
+    def edits(self, state: State, model: Any, seed: int | None = None) -> Edits:
+        return Edits(linear={self._path(model): LinearEdit(bias=state.tensors["shift"])})
+
+    def count(self, shape: Any) -> Count:
+        return Count(32, 32)
+
+
+class Drawn(Shift):
+    def init(self, model: Any, task: Any, rng: torch.Generator) -> State:
+        return State({"shift": torch.randn(32)})
+
+
+class Miscounted(Shift):
+    def count(self, shape: Any) -> Count:
+        return Count(32, 31)
+
+
+class Unrated(Shift):
+    def groups(self, state: State, rate: float) -> list[dict[str, Any]]:
+        return []
+
+
+class Started(Shift):
+    def init(self, model: Any, task: Any, rng: torch.Generator) -> State:
+        return State({"shift": torch.arange(32.0)})  # a norm would take a constant out again
+
+
+class Idle(Shift):
+    def edits(self, state: State, model: Any, seed: int | None = None) -> Edits:
+        return Edits()
+
+
+class Detached(Shift):
+    def edits(self, state: State, model: Any, seed: int | None = None) -> Edits:
+        return super().edits(state, model).detach()
+
+
+class Careless(Shift):
+    """Keeps a cache between calls, so that later states get the first one's edits."""
+
+    kept: ClassVar[list[Edits]] = []
+
+    def edits(self, state: State, model: Any, seed: int | None = None) -> Edits:
+        if not self.kept:
+            self.kept.append(super().edits(state, model).detach())
+        return self.kept[0]
+
+
+@pytest.mark.parametrize(
+    ("method", "law", "reason"),
+    [
+        (Drawn, "the start hangs on the seed alone", "elsewhere than its generator: shift"),
+        (Drawn, "the start is the base, where claimed", "logits are not the base's"),
+        (Miscounted, "the count of numbers is the tensors'", "count says 32 and 31"),
+        (Unrated, "every tensor has a rate", "the state has ['shift']"),
+        (Started, "the start is the base, where claimed", "logits are not the base's"),
+        (Idle, "training changes the output", "changes no logit"),
+        (Detached, "every tensor gets a gradient", "does not require grad"),
+        (Careless, "training changes the output", "changes no logit"),
+        (Shift, "settings come back from JSON", "unknown method 'shift'"),
+    ],
+)
+def test_a_broken_method_breaks_its_law(method: type[Method], law: str, reason: str) -> None:
+    laws = {x.name: x.problem for x in check_method(method(), world.model("gpt2"), world.task())}
+    assert reason in str(laws[law])
+    assert laws["the base stays untouched"] is None
