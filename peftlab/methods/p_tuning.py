@@ -50,7 +50,7 @@ class PTuning(Method):
 
     @property
     def learning_rate(self) -> float:
-        return 3e-2 if self.encoder == "none" else 3e-3
+        return 3e-2 if self.encoder == "none" else 1e-2
 
     def check(self, shape: ModelShape) -> None:
         positive(self, "length")

@@ -48,7 +48,7 @@ class PrefixTuning(Method):
 
     @property
     def learning_rate(self) -> float:
-        return 1e-3 if self.reparametrisation == "mlp" else 1e-2
+        return 1e-3 if self.reparametrisation == "mlp" else 2e-2
 
     def check(self, shape: ModelShape) -> None:
         positive(self, "length", "hidden")
