@@ -22,14 +22,14 @@ from peftlab.errors import InputError
 from peftlab.metrics import Metric, build_metric
 from peftlab.metrics.means import MeanOverExamples
 
-BUDGET = ("steps", "epochs", "batch_size", "accumulation", "max_length")
+BUDGET = ("steps", "epochs", "tokens", "seconds", "batch_size", "accumulation", "max_length")
 """Settings of training that must be the same; rates and the like are the method's own affair."""
 
 _COSTS: dict[str, Callable[[Record], float | None]] = {
     "trainable_parameters": lambda record: record.parameters.trainable,
     "adapter_bytes": lambda record: record.bytes,
     "peak_memory": lambda record: record.peak_memory.train,
-    "training_seconds": lambda record: record.seconds.train,
+    "training_seconds": lambda record: _training_seconds(record),
     "latency": lambda record: record.latency.token if record.latency else None,
     "context_tokens": lambda record: record.context_tokens,
 }
@@ -39,7 +39,8 @@ def read_entries(runs: Mapping[Path, Record], metric: str) -> list[Entry]:
     """One entry a method, all its seeds together, in the order of the first runs.
 
     Args:
-        runs: records by the folder of their run; those still running are left out.
+        runs: records by the folder of their run. Those still running, left out before they began, or
+            trials of a search are passed over.
         metric: whose scores are judged.
 
     Raises:
@@ -48,7 +49,7 @@ def read_entries(runs: Mapping[Path, Record], metric: str) -> list[Entry]:
     """
     groups: dict[str, dict[Path, Record]] = {}
     for folder, record in runs.items():
-        if record.status != "running":
+        if record.status in ("finished", "failed") and record.trial is None:
             groups.setdefault(record.label, {})[folder] = record
     scorer = build_metric(metric)
     return [_entry(label, group, metric, scorer) for label, group in groups.items()]
@@ -65,19 +66,24 @@ def _entry(label: str, group: Mapping[Path, Record], metric: str, scorer: Metric
     return Entry(
         name=label,
         runs=_runs(label, folders, records, metric, scorer) if records else None,
-        costs={name: _mean([cost(record) for record in records]) for name, cost in _COSTS.items()},
+        costs=costs(records),
         losses={
             split: _mean([getattr(record.loss, split) for record in records])
             for split in ("train", "validation", "test")
         },
         seconds_per_epoch=_mean([_seconds_per_epoch(record) for record in records]),
         failures=tuple(
-            Failure(record.seed, record.error or "no reason was recorded")
+            Failure(record.seed, record.error or "no reason was recorded", record.diverged_at)
             for record in group.values()
             if record.status == "failed"
         ),
         conditions=_conditions(label, list(group.values())),
     )
+
+
+def costs(records: Sequence[Record]) -> dict[str, float | None]:
+    """What runs cost, means over them, by the names of `COSTS`; None where nothing was measured."""
+    return {name: _mean([cost(record) for record in records]) for name, cost in _COSTS.items()}
 
 
 def _runs(
@@ -134,6 +140,7 @@ def _conditions(label: str, records: Sequence[Record]) -> dict[str, object]:
             "model": record.model.name,
             "weights of the model": record.model.fingerprint,
             **{name: record.train.get(name) for name in BUDGET},
+            "search for rates": _search(record),
         }
         for record in records
     ]
@@ -145,6 +152,20 @@ def _conditions(label: str, records: Sequence[Record]) -> dict[str, object]:
                     f" {value!r}. Compare runs of one task, one model and one budget."
                 )
     return found[0]
+
+
+def _search(record: Record) -> str:
+    """The budget of the search, which methods without a rate were offered as well."""
+    budget = record.budget
+    if budget is None or not budget.trials:
+        return "none"
+    return f"{budget.trials} trials of {budget.trial_share:.0%} of a run"
+
+
+def _training_seconds(record: Record) -> float | None:
+    """Of one run, and of the search that found its rate."""
+    own = record.seconds.train
+    return own if own is None or record.search is None else own + record.search.seconds
 
 
 def _seconds_per_epoch(record: Record) -> float | None:
