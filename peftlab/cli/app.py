@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 import peftlab
-from peftlab.cli import compare, learn, listing, report
+from peftlab.cli import compare, learn, listing, report, share
 from peftlab.errors import PeftlabError
 
 
@@ -41,6 +41,9 @@ app.command("report")(report.report)
 app.command("train")(learn.train)
 app.command("evaluate")(learn.evaluate)
 app.command("generate")(learn.generate)
+app.command("export")(share.export)
+app.command("inspect")(share.inspect)
+app.command("check-method")(share.check_method)
 app.command("methods")(listing.methods)
 app.add_typer(listing.tasks_app, name="tasks")
 

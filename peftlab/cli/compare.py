@@ -92,12 +92,16 @@ def compare(
 def _carry_out(plan: Plan, out: Path) -> None:
     from peftlab.cli.watch import Shown
     from peftlab.compare import comparison
+    from peftlab.report.page import write
+    from peftlab.report.records import Found
     from peftlab.report.show import show
 
     command = shlex.join(["peftlab", *sys.argv[1:]])
     compared = comparison.compare(plan, out, Shown(plan, out), {"command": command})
     show(compared.runs)
+    page = write(out, Found(compared.runs, []))
     typer.echo(f"Everything is in {out}; show it again with: peftlab report {out}")
+    typer.echo(f"The page to look at and to send: {page}")
     if any(record.status == "failed" for record in compared.records):
         raise typer.Exit(1)
 

@@ -12,7 +12,6 @@ from peftlab.cli import options as shared
 from peftlab.errors import InputError
 
 if TYPE_CHECKING:
-    from peftlab.frozen.model import FrozenLM
     from peftlab.methods.adaptation import Adaptation
 
 Adapters = Annotated[
@@ -63,7 +62,7 @@ def train(
         seed=seed,
     )
     made = parse_one(method)
-    base = _base(model, device)
+    base = shared.load_base(model, device)
     out.mkdir(parents=True, exist_ok=True)
     trained = train_one(base, made, loaded, config, folder=out, display=bar)
     trained.adaptation.save(out / "adapter")
@@ -101,7 +100,7 @@ def evaluate(
 
     loaded = shared.load_task(task, task_option, limit=limit, metrics=metrics)
     adaptation = _adaptation(adapter)
-    base = _base(model or adaptation.base["name"], device)
+    base = shared.load_base(model or adaptation.base["name"], device)
     loss = room.split_loss(base, adaptation, loaded, split, max_length=max_length)
     found = room.evaluate(
         base, adaptation, loaded, split, batch_size=batch_size, max_length=max_length
@@ -149,7 +148,7 @@ def generate(
 
     sources = _sources(input)
     adaptations = [_adaptation(folder) for folder in adapter]
-    base = _base(model or adaptations[0].base["name"], device)
+    base = shared.load_base(model or adaptations[0].base["name"], device)
     decoding = Decoding(
         beams=beams, sample=sample, temperature=temperature, top_k=top_k, top_p=top_p
     )
@@ -164,12 +163,6 @@ def generate(
             typer.echo(json.dumps({**row, "finished": reply.finished}, ensure_ascii=False))
         else:
             typer.echo(reply.text if len(adapter) == 1 else f"{folder}: {reply.text}")
-
-
-def _base(name: str, device: str) -> FrozenLM:
-    from peftlab.compare import base
-
-    return base.load(name, shared.device_name(device))
 
 
 def _adaptation(folder: Path) -> Adaptation:

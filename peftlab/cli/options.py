@@ -11,6 +11,7 @@ import typer
 from peftlab.errors import InputError, nearest
 
 if TYPE_CHECKING:
+    from peftlab.frozen.model import FrozenLM
     from peftlab.tasks import Task
     from peftlab.train import TrainConfig
 
@@ -103,6 +104,17 @@ def device_name(name: str) -> str:
         raise InputError(
             f"there is no device {name!r}; auto, cpu, cuda or cuda:1 was expected"
         ) from error
+
+
+def load_base(name: str, device: str) -> FrozenLM:
+    """The frozen base of that name.
+
+    Raises:
+        InputError: no such model, or no such device.
+    """
+    from peftlab.compare import base
+
+    return base.load(name, device_name(device))
 
 
 def load_task(

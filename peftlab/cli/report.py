@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from peftlab.errors import InputError
+
+if TYPE_CHECKING:
+    from peftlab.report.records import Found
 
 BEGIN, END = "<!-- peftlab:report -->", "<!-- /peftlab:report -->"
 
 
 def report(
     out: Annotated[Path, typer.Argument(help="The folder of a comparison, or of one run.")],
-    format: Annotated[str, typer.Option(help="table, json, csv or md.")] = "table",
+    format: Annotated[str, typer.Option(help="table, json, csv, md, latex or html.")] = "table",
     into: Annotated[
         Path | None,
         typer.Option(help="Put it into this file, between its two peftlab:report marks."),
     ] = None,
 ) -> None:
-    """Make the table again from the records of a comparison."""
+    """Make the table again from the records of a comparison, or its page.
+
+    html writes OUT/report.html and OUT/plots/*.svg; the other formats are printed.
+    """
     from peftlab.report.records import read
     from peftlab.report.show import show, words
     from peftlab.report.table import render
@@ -31,6 +37,9 @@ def report(
     if format == "table":
         show(found.runs)
         return
+    if format == "html":
+        typer.echo(_page(out, found, into))
+        return
     text = render(found.records, format)
     if format == "md":
         text += "".join(f"\n{line}\n" for line in words(found.runs))
@@ -38,6 +47,14 @@ def report(
         typer.echo(text, nl=False)
     else:
         put_between(into, text)
+
+
+def _page(out: Path, found: Found, into: Path | None) -> str:
+    from peftlab.report.page import write
+
+    if into is not None:
+        raise InputError(f"--into {into}: a page is a file of its own; leave --into out")
+    return f"The page is {write(out, found)}"
 
 
 def put_between(path: Path, text: str) -> None:

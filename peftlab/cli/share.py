@@ -1,0 +1,122 @@
+"""`peftlab export`, `inspect` and `check-method`: what an adaptation is, and where it can go."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from peftlab.cli import options as shared
+from peftlab.errors import InputError
+
+Run = Annotated[Path, typer.Argument(help="The folder of an adapter or of its run.")]
+
+
+def export(
+    run: Annotated[list[Path], typer.Argument(help="Folders of adapters or of their runs.")],
+    to: Annotated[str, typer.Option(help="peft, merged, embedding-rows or vllm.")],
+    out: Annotated[Path, typer.Option(help="The folder to write.")],
+    model: Annotated[str | None, typer.Option(help="By default the adapter's own base.")] = None,
+    push_to_hub: Annotated[
+        str | None, typer.Option(metavar="OWNER/NAME", help="Upload it, with a model card.")
+    ] = None,
+    public: Annotated[bool, typer.Option("--public", help="Make a new repository public.")] = False,
+    device: shared.Device = "auto",
+) -> None:
+    """Write adaptations for another engine; what it cannot serve is refused with the reason."""
+    from peftlab import export as room
+    from peftlab.methods.adaptation import Adaptation
+
+    adaptations = {
+        path.resolve().parent.name if path.name.startswith("seed-") else path.name: Adaptation.load(
+            shared.adapter_folder(path)
+        )
+        for path in run
+    }
+    base = shared.load_base(model or next(iter(adaptations.values())).base["name"], device)
+    written = room.export(to, adaptations, base, out)
+    typer.echo(f"Written to {out}")
+    if isinstance(written, room.Merged):
+        typer.echo(f"logits differ by {written.fp32:.1e} in fp32, {written.bf16:.1e} in bf16")
+    if push_to_hub is not None:
+        typer.echo(room.push(out, push_to_hub, _card(run, to), private=not public))
+
+
+def _card(runs: list[Path], kind: str) -> str:
+    """The model card, with the numbers of the comparison that the first run belongs to."""
+    from peftlab.export import model_card
+
+    first = runs[0].parent if runs[0].name == "adapter" else runs[0]
+    own = first / "record.json"
+    if not own.exists():
+        raise InputError(f"{own} is missing: a model card shows the numbers of a comparison's run")
+    records = [
+        json.loads(path.read_text(encoding="utf-8"))
+        for path in sorted(first.parent.parent.glob("*/seed-*/record.json"))
+    ] or [json.loads(own.read_text(encoding="utf-8"))]
+    label = json.loads(own.read_text(encoding="utf-8"))["label"]
+    return model_card(records, label, kind=kind)
+
+
+def inspect(
+    run: Run,
+    model: Annotated[str | None, typer.Option(help="By default the adapter's own base.")] = None,
+    neighbours: Annotated[int, typer.Option(help="Nearest tokens of each pseudo token.")] = 5,
+    format: Annotated[str, typer.Option(help="text or json.")] = "text",
+    device: shared.Device = "auto",
+) -> None:
+    """Show what an adaptation has learnt: nearest tokens of soft prompts, gates, norms by block."""
+    from peftlab.inspect import inspect as look
+    from peftlab.methods.adaptation import Adaptation
+
+    adaptation = Adaptation.load(shared.adapter_folder(run))
+    base = shared.load_base(model or adaptation.base["name"], device)
+    findings = asdict(look(base, adaptation, neighbours))
+    if format == "json":
+        typer.echo(json.dumps(findings, indent=2, ensure_ascii=False))
+        return
+    typer.echo(f"{adaptation.method.name} on {adaptation.base['name']}")
+    for title, values in findings.items():
+        if values:
+            typer.echo(f"\n{title}")
+            rows = values.items() if isinstance(values, dict) else enumerate(values)
+            for key, value in rows:
+                typer.echo(f"  {key!s:<12} {_short(value)}")
+
+
+def _short(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, dict):
+        return "  ".join(f"{key} {_short(inner)}" for key, inner in value.items())
+    if isinstance(value, list | tuple):
+        return "  ".join(
+            f"{item[0]!r} {item[1]:.2f}" if isinstance(item, tuple) else _short(item)
+            for item in value
+        )
+    return str(value)
+
+
+def check_method(
+    method: Annotated[str, typer.Argument(help="A method, as --methods takes it.")],
+    model: shared.Model = "demo",
+    task: shared.TaskName = "demo",
+    device: shared.Device = "auto",
+) -> None:
+    """Hold a method, your own package's too, to the laws that every method obeys."""
+    from peftlab.check_method import check_method as hold
+    from peftlab.methods import parse_one, plugins
+
+    plugins.load()
+    laws = hold(
+        parse_one(method), shared.load_base(model, device), shared.load_task(task, [], limit=64)
+    )
+    for law in laws:
+        typer.echo(f"{'ok    ' if law.problem is None else 'BROKEN'}  {law.name}")
+        if law.problem is not None:
+            typer.echo(f"        {law.problem}")
+    if any(law.problem for law in laws):
+        raise typer.Exit(1)
