@@ -20,7 +20,7 @@ from peftlab.errors import InputError, nearest
 if TYPE_CHECKING:
     from rich.table import Table
 
-FORMATS = ("table", "json", "csv", "md")
+FORMATS = ("table", "json", "csv", "md", "latex", "html")
 
 _GAP = 2  # columns of the terminal between two columns of the table
 _LABEL = 15  # what the methods' names need at least; longer ones go on in the next line
@@ -137,12 +137,14 @@ def _cell(values: Sequence[float | None], column: Column) -> str:
 
 
 def render(records: Sequence[Record], format: str) -> str:
-    """The table as json (whole records), csv (one line a run) or md.
+    """The table as json (whole records), csv (one line a run), md or latex.
 
     Raises:
         InputError: another format.
     """
-    makers = {"json": as_json, "csv": as_csv, "md": as_markdown}
+    from peftlab.report.latex import as_latex
+
+    makers = {"json": as_json, "csv": as_csv, "md": as_markdown, "latex": as_latex}
     if format not in makers:
         raise InputError(
             f"there is no format {format!r}; there are {', '.join(FORMATS)}."

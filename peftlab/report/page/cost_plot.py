@@ -1,0 +1,193 @@
+"""Quality against a cost, with intervals and the Pareto front."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from xml.etree.ElementTree import Element
+
+from peftlab.report.page.drawing import LETTER, colour, drawing, mark, put
+from peftlab.report.page.scales import Scale, fitted
+
+LABELLED = 12  # with more methods, names stand at the front's alone
+FOCUSABLE = 40  # with more, the keyboard stops at the front's alone
+
+
+@dataclass(frozen=True)
+class Point:
+    """A method. number: of its colour; low, high: of its interval; front: it is on the front."""
+
+    label: str
+    number: int | None
+    cost: float
+    quality: float
+    low: float | None
+    high: float | None
+    front: bool
+    tip: str
+
+
+@dataclass(frozen=True)
+class Box:
+    """A rectangle that a label must not lie on."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+    def meets(self, other: Box) -> bool:
+        """Whether the two overlap."""
+        return (
+            self.left < other.right
+            and other.left < self.right
+            and self.top < other.bottom
+            and other.top < self.bottom
+        )
+
+
+def cost_plot(
+    points: Sequence[Point],
+    *,
+    cost: str,
+    quality: str,
+    tick: Callable[[float], str],
+    higher_is_better: bool,
+    width: float = 900,
+    height: float = 430,
+) -> Element:
+    """One picture; `cost` and `quality` are the axes' names, `tick` writes a cost."""
+    svg = drawing(width, height, f"{quality} against {cost}", "cost-plot")
+    levels = [v for p in points for v in (p.quality, p.low, p.high) if v is not None]
+    across = fitted([point.cost for point in points], 62, width - 24)
+    up = fitted(levels, height - 50, 34, logarithmic=False)
+    _frame(svg, across, up, cost, quality, tick, (width, height), higher_is_better)
+    stairs = _front(svg, [point for point in points if point.front], across, up, width - 24)
+    few = len(points) <= LABELLED
+    for point in sorted(points, key=lambda p: (p.front, p.number is not None)):
+        reachable = point.front or len(points) <= FOCUSABLE
+        _draw(svg, point, across(point.cost), up, reachable)
+    named = [point for point in points if few or point.front]
+    _labels(svg, named, [*stairs, *_taken(points, across, up)], across, up, width)
+    return svg
+
+
+def _frame(
+    svg: Element,
+    across: Scale,
+    up: Scale,
+    cost: str,
+    quality: str,
+    tick: Callable[[float], str],
+    size: tuple[float, float],
+    higher_is_better: bool,
+) -> None:
+    width, height = size
+    bottom, left, right = height - 50, 50.0, width - 12
+    axes = put(svg, "g", class_="axes", aria_hidden="true")
+    digits = 2 if up.high - up.low > 0.08 else 3
+    for value in up.ticks():
+        y = up(value)
+        put(axes, "line", class_="grid", x1=left, x2=right, y1=y, y2=y)
+        text = f"{value:.{digits}f}" if up.high <= 2 else f"{value:g}"
+        put(axes, "text", text, x=left - 8, y=y + 4, text_anchor="end")
+    for value in across.ticks(7 if width > 600 else 4):
+        x = across(value)
+        put(axes, "line", class_="tick", x1=x, x2=x, y1=bottom, y2=bottom + 5)
+        put(axes, "text", tick(value), x=x, y=bottom + 20, text_anchor="middle")
+    if across.zero is None:
+        put(axes, "line", class_="axis", x1=left, x2=right, y1=bottom, y2=bottom)
+    else:  # the axis is broken between 0 and the logarithmic part
+        gap = (across.zero + across.start) / 2 + 2
+        put(axes, "line", class_="axis", x1=left, x2=gap - 3, y1=bottom, y2=bottom)
+        put(axes, "line", class_="axis", x1=gap + 3, x2=right, y1=bottom, y2=bottom)
+        for x in (gap - 3, gap + 3):
+            put(axes, "line", class_="axis", x1=x - 2, x2=x + 2, y1=bottom + 5, y2=bottom - 5)
+    said = f"{cost} (logarithmic)" if across.logarithmic else cost
+    put(axes, "text", f"{said} →", class_="name", x=right, y=height - 8, text_anchor="end")
+    arrow = "↑" if higher_is_better else "↓"
+    put(axes, "text", f"{arrow} {quality}, better", class_="name", x=8.0, y=16.0)
+
+
+def _front(svg: Element, points: list[Point], across: Scale, up: Scale, right: float) -> list[Box]:
+    """The best that can be had for at most that cost: a stair. Returns where its steps are."""
+    corners: list[tuple[float, float]] = []
+    for point in sorted(points, key=lambda p: p.cost):
+        x, y = across(point.cost), up(point.quality)
+        if corners:
+            corners.append((x, corners[-1][1]))
+        corners.append((x, y))
+    if corners:
+        corners.append((right, corners[-1][1]))
+        d = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in corners)
+        put(svg, "path", class_="front-line", d=d, aria_hidden="true")
+    steps = pairwise(corners)
+    return [Box(x, min(y, v) - 1, u, max(y, v) + 1) for (x, y), (u, v) in steps]
+
+
+def _taken(points: Sequence[Point], across: Scale, up: Scale) -> list[Box]:
+    """Where marks and intervals are."""
+    found = []
+    for point in points:
+        x, y = across(point.cost), up(point.quality)
+        found.append(Box(x - 6, y - 6, x + 6, y + 6))
+        if point.low is not None and point.high is not None:
+            top, bottom = sorted((up(point.low), up(point.high)))
+            found.append(Box(x - 3, top, x + 3, bottom))
+    return found
+
+
+def _draw(svg: Element, point: Point, x: float, up: Scale, reachable: bool) -> None:
+    kinds = ["point", colour(point.number), "on-front" if point.front else "off-front"]
+    group = put(
+        svg,
+        "g",
+        class_=" ".join(kinds),
+        role="img",
+        tabindex=0 if reachable else None,
+        aria_label=point.tip.replace("\n", "; "),
+        data_tip=point.tip,
+        data_method=point.label,
+    )
+    if point.low is not None and point.high is not None:
+        low, high = up(point.low), up(point.high)
+        put(group, "line", class_="interval", x1=x, x2=x, y1=low, y2=high)
+        for y in (low, high):
+            put(group, "line", class_="interval", x1=x - 3, x2=x + 3, y1=y, y2=y)
+    y = up(point.quality)
+    put(group, "circle", class_="target", cx=x, cy=y, r=14)
+    mark(group, point.number, x, y, 5.5)
+
+
+def _labels(
+    svg: Element,
+    named: Sequence[Point],
+    taken: list[Box],
+    across: Scale,
+    up: Scale,
+    width: float,
+) -> None:
+    """Names beside their marks, where there is room; all names are in the tooltips anyway."""
+    layer = put(svg, "g", class_="names", aria_hidden="true")
+    for point in sorted(named, key=lambda p: not p.front):
+        x, y = across(point.cost), up(point.quality)
+        text = point.label if len(point.label) <= 30 else point.label[:29] + "…"
+        wide = LETTER * len(text)
+        for anchor, dx, dy in _PLACES:
+            left = x + dx - (wide if anchor == "end" else wide / 2 if anchor == "middle" else 0)
+            box = Box(left, y + dy - 11, left + wide, y + dy + 3)
+            inside = box.left > 50 and box.right < width and box.top > 18
+            if inside and not any(box.meets(other) for other in taken):
+                taken.append(box)
+                kind = f"label {colour(point.number)}"
+                put(layer, "text", text, class_=kind, x=x + dx, y=y + dy, text_anchor=anchor)
+                break
+
+
+_PLACES = [
+    ("start", 10.0, 4.0), ("end", -10.0, 4.0), ("start", 9.0, -8.0), ("end", -9.0, -8.0),
+    ("start", 9.0, 17.0), ("end", -9.0, 17.0), ("middle", 0.0, -12.0), ("middle", 0.0, 22.0),
+    ("start", 9.0, -20.0), ("end", -9.0, -20.0), ("start", 9.0, 29.0), ("end", -9.0, 29.0),
+    ("start", 9.0, -34.0), ("end", -9.0, -34.0), ("start", 9.0, 43.0), ("end", -9.0, 43.0),
+]  # fmt: skip

@@ -1,0 +1,196 @@
+"""The page's figures, and the same as files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+from xml.etree.ElementTree import Element
+
+from peftlab.compare import folders
+from peftlab.compare.verdict_entries import COSTS, FRONTS
+from peftlab.compare.verdict_numbers import duration, metric_name, size
+from peftlab.errors import InputError
+from peftlab.report.page.cost_plot import Point, cost_plot
+from peftlab.report.page.curve_plot import Curve, curve_plot, thinned
+from peftlab.report.page.leaderboard import score
+from peftlab.report.page.phase_plot import PHASES, Phases, memory_plot, time_plot
+from peftlab.report.page.runs import Judged, Method
+
+MOST_POINTS = 200  # methods in a plot of costs: the best, and all of the front
+MOST_CURVES = 40
+MOST_PHASES = 24
+_FINE, _COARSE = 120, 60  # points of a curve: of few curves, of many
+
+# Of serving, the latency; of training, all that it takes.
+_TICKS: Mapping[str, Callable[[float], str]] = {
+    "adapter_bytes": size,
+    "peak_memory": size,
+    "training_seconds": duration,
+    "latency": duration,
+}
+
+
+@dataclass(frozen=True)
+class CostFigure:
+    """One cost axis, for a wide and for a narrow screen."""
+
+    key: str
+    name: str
+    wide: Element
+    narrow: Element
+    left_out: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Figures:
+    """All figures; those for which nothing was measured are None or missing."""
+
+    costs: Sequence[CostFigure]
+    training: Element | None
+    validation: Element | None
+    curves: Sequence[Method]
+    time: Element | None
+    memory: Element | None
+    phases: Sequence[Method]
+
+    def files(self) -> dict[str, Element]:
+        """By the name of the file."""
+        found = {f"quality-{figure.key.replace('_', '-')}": figure.wide for figure in self.costs}
+        others = {
+            "loss-training": self.training,
+            "loss-validation": self.validation,
+            "time": self.time,
+            "memory": self.memory,
+        }
+        return found | {name: figure for name, figure in others.items() if figure is not None}
+
+
+def figures(judged: Judged, problems: list[str]) -> Figures:
+    """Draw everything; a sentence is added to `problems` for each log that cannot be read."""
+    drawn = judged.finished[:MOST_CURVES]
+    logs = {method.label: _logs(method, problems) for method in drawn}
+    with_curves = [method for method in drawn if any(logs[method.label])]
+    shown = judged.finished[:MOST_PHASES]
+    return Figures(
+        costs=[figure for cost in FRONTS if (figure := _cost_figure(judged, cost))],
+        training=_curves(with_curves, logs, "loss", "Training loss"),
+        validation=_curves(with_curves, logs, "validation_loss", "Validation loss"),
+        curves=with_curves,
+        time=_phases(shown, "seconds", time_plot, duration),
+        memory=_phases(shown, "peak_memory", memory_plot, size),
+        phases=shown,
+    )
+
+
+def short(value: float) -> str:
+    """A number on an axis: 500, 20k, 1.5M."""
+    for unit, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= unit:
+            return f"{value / unit:g}{letter}"
+    return f"{value:g}"
+
+
+def _cost_figure(judged: Judged, cost: str) -> CostFigure | None:
+    front = set(judged.front.get(cost, ()))
+    known = [m for m in judged.finished if m.quality is not None and m.costs.get(cost) is not None]
+    if not known:
+        return None
+    chosen = [m for i, m in enumerate(known) if i < MOST_POINTS or m.label in front]
+    points = [_point(judged, method, cost, method.label in front) for method in chosen]
+
+    def draw(width: float, height: float) -> Element:
+        return cost_plot(
+            points,
+            cost=COSTS[cost].label,
+            quality=metric_name(judged.metric),
+            tick=_TICKS.get(cost, short),
+            higher_is_better=judged.higher_is_better,
+            width=width,
+            height=height,
+        )
+
+    left_out = [method.label for method in judged.finished if method not in chosen]
+    return CostFigure(cost, COSTS[cost].label, draw(1040, 440), draw(400, 400), left_out)
+
+
+def _point(judged: Judged, method: Method, cost: str, front: bool) -> Point:
+    value, quality, one = method.costs[cost], method.quality, method.interval
+    assert value is not None and quality is not None
+    lines = [method.label, f"{metric_name(judged.metric)} {score(quality)}"]
+    if one is not None:
+        lines[-1] += f" ({one.confidence:.0%} interval {score(one.low)} to {score(one.high)})"
+    lines.append(COSTS[cost].text(value))
+    if front:
+        lines.append("on the Pareto front")
+    return Point(
+        label=method.label,
+        number=method.number,
+        cost=value,
+        quality=quality,
+        low=one.low if one else None,
+        high=one.high if one else None,
+        front=front,
+        tip="\n".join(lines),
+    )
+
+
+def _logs(method: Method, problems: list[str]) -> list[list[dict[str, Any]]]:
+    found = []
+    for run in method.runs:
+        try:
+            found.append(folders.metrics(run.folder))
+        except InputError as error:
+            problems.append(f"left out of the curves: {error}")
+    return found
+
+
+def _curves(
+    methods: Sequence[Method],
+    logs: Mapping[str, list[list[dict[str, Any]]]],
+    key: str,
+    name: str,
+) -> Element | None:
+    most = _FINE if len(methods) <= 12 else _COARSE
+    curves = []
+    for method in methods:
+        points = _mean_curve(logs[method.label], key)
+        if points:
+            least, step = min((loss, step) for step, loss in points)
+            tip = f"{method.label}\nlowest {least:.3f} at step {step:,.0f}"
+            tip += f"\nlast {points[-1][1]:.3f} at step {points[-1][0]:,.0f}"
+            curves.append(Curve(method.label, method.number, thinned(points, most), tip))
+    if not curves:
+        return None
+    longest = max(len(curve.points) for curve in curves)
+    return curve_plot(curves, name, marks=key == "validation_loss" and longest <= 25)
+
+
+def _mean_curve(logs: Sequence[Sequence[Mapping[str, Any]]], key: str) -> list[tuple[float, float]]:
+    """Means over the seeds that reached each step."""
+    found: dict[int, list[float]] = {}
+    for log in logs:
+        for row in log:
+            if isinstance(row.get(key), int | float):
+                found.setdefault(row["step"], []).append(row[key])
+    return [(float(step), fmean(values)) for step, values in sorted(found.items())]
+
+
+def _phases(
+    methods: Sequence[Method],
+    part: str,
+    draw: Callable[[Sequence[Phases], Callable[[float], str]], Element],
+    show: Callable[[float], str],
+) -> Element | None:
+    found = [Phases(method.label, phase_means(method, part)) for method in methods]
+    return draw(found, show) if any(one.known for one in found) else None
+
+
+def phase_means(method: Method, part: str) -> tuple[float | None, ...]:
+    """Seconds or peak bytes of train, evaluate and generate, means over seeds."""
+    rows = [[getattr(getattr(record, part), name) for name in PHASES] for record in method.records]
+    return tuple(
+        fmean(known) if (known := [value for value in column if value is not None]) else None
+        for column in zip(*rows, strict=True)
+    )

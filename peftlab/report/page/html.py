@@ -1,0 +1,206 @@
+"""From records to one self-contained page, and the figures as files beside it.
+
+The page's policy allows no network and no script but its own (by hash), so that a text from a data
+set could do nothing even if it were not escaped.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+import peftlab
+from peftlab.compare.verdict_entries import COSTS
+from peftlab.compare.verdict_numbers import duration, metric_name, size
+from peftlab.report.page import palette
+from peftlab.report.page.drawing import file_of, swatch, text_of
+from peftlab.report.page.examples import KINDS, examples
+from peftlab.report.page.facts import facts
+from peftlab.report.page.figures import Figures, figures, phase_means
+from peftlab.report.page.leaderboard import leaderboard, pairs, roles, score
+from peftlab.report.page.phase_plot import PHASES
+from peftlab.report.page.runs import Judged, Method, judged
+from peftlab.report.records import Found
+
+NAME = "report.html"
+PLOTS = "plots"
+_TEMPLATES = Path(__file__).parent / "templates"
+_FIRST = 4  # sentences that are seen at once
+
+
+def write(out: Path, found: Found) -> Path:
+    """Write `report.html` and `plots/*.svg` into a folder; returns the page's path.
+
+    Raises:
+        InputError: no run is usable.
+    """
+    page, drawn = _page(out, found)
+    _write(out / NAME, page)
+    (out / PLOTS).mkdir(exist_ok=True)
+    for name, figure in drawn.files().items():
+        title = figure.get("aria-label", name)
+        _write(out / PLOTS / f"{name}.svg", file_of(figure, _text("plots.css"), title))
+    return out / NAME
+
+
+def render(out: Path, found: Found) -> str:
+    """The page as text.
+
+    Raises:
+        InputError: no run is usable.
+    """
+    return _page(out, found)[0]
+
+
+def _page(out: Path, found: Found) -> tuple[str, Figures]:
+    runs = judged(found)
+    drawn = figures(runs, runs.problems)
+    script = _text("page.js")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    values = {
+        "script": Markup(script),
+        "policy": f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; "
+        "img-src data:; base-uri 'none'; form-action 'none'",
+        "styles": Markup(_styles()),
+        "paper": {"light": palette.LIGHT["paper"], "dark": palette.DARK["paper"]},
+        "version": peftlab.__version__,
+        "head": _heading(runs),
+        "verdict": _verdict(runs),
+        "table": leaderboard(runs),
+        "pairs": pairs(runs.verdict),
+        "figures": drawn,
+        "phases": _phase_table(drawn.phases),
+        "phase_names": PHASES,
+        "examples": examples(runs),
+        "kinds": KINDS,
+        "facts": facts(out, runs),
+        "problems": runs.problems,
+        "runs": len(runs.records),
+    }
+    return _environment().get_template("page.html").render(values), drawn
+
+
+@cache
+def _environment() -> Environment:
+    made = Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters["svg"] = lambda figure: Markup(text_of(figure))
+    made.filters["swatch"] = lambda number: Markup(swatch(number))
+    made.filters["raw_svg"] = Markup
+    made.filters["breakable"] = _breakable
+    return made
+
+
+def _styles() -> str:
+    light, dark = palette.declarations(palette.LIGHT), palette.declarations(palette.DARK)
+    return (
+        f":root{{color-scheme:light;{light}}}\n"
+        f"@media (prefers-color-scheme:dark){{:root:not([data-theme=light])"
+        f"{{color-scheme:dark;{dark}}}}}\n"
+        f":root[data-theme=dark]{{color-scheme:dark;{dark}}}\n"
+        f"{_text('page.css')}{_text('plots.css')}"
+    )
+
+
+def _text(name: str) -> str:
+    return (_TEMPLATES / name).read_text(encoding="utf-8")
+
+
+def _heading(runs: Judged) -> dict[str, Any]:
+    first = runs.records[0]
+    seeds = sorted({record.seed for record in runs.records})
+    return {
+        "task": Path(first.task.name).name,
+        "model": Path(first.model.name).name,
+        "parameters": f"{first.model.parameters:,}",
+        "methods": len(runs.methods),
+        "test_rows": f"{first.task.test_rows:,}",
+        "train_rows": f"{first.task.train_rows:,}",
+        "seeds": len(seeds),
+        "metric": metric_name(runs.metric),
+    }
+
+
+def _verdict(runs: Judged) -> dict[str, Any]:
+    """Sentences with the methods' names marked, a card for each that stands out, the caution."""
+    outcome = runs.verdict
+    caution = outcome.caution if outcome else None
+    labels = [method.label for method in runs.methods]
+    sentences = [_named(text, labels) for text in runs.sentences if text != caution]
+    by_label = {method.label: method for method in runs.methods}
+    return {
+        "lead": sentences[0] if outcome else None,
+        "first": sentences[1 : 1 + _FIRST] if outcome else sentences,
+        "more": sentences[1 + _FIRST :] if outcome else [],
+        "caution": caution,
+        "cards": [_card(by_label[label], what) for label, what in roles(outcome).items()],
+    }
+
+
+def _card(method: Method, what: Sequence[str]) -> dict[str, Any]:
+    shown = ("trainable_parameters", "peak_memory", "training_seconds", "latency")
+    known = [(name, method.costs.get(name)) for name in shown]
+    one = method.interval
+    return {
+        "label": method.label,
+        "number": method.number,
+        "roles": what,
+        "score": score(method.quality) if method.quality is not None else "–",
+        "interval": f"{one.confidence:.0%} interval {score(one.low)} – {score(one.high)}"
+        if one
+        else "",
+        "costs": [
+            (COSTS[name].label, COSTS[name].show(value) if value else "none")
+            for name, value in known
+            if value is not None
+        ],
+    }
+
+
+def _breakable(label: str) -> Markup:
+    """A method's name, which may break after its signs."""
+    parts = re.split(r"(?<=[:,=+])", label)
+    return Markup("<wbr>").join(parts)
+
+
+def _named(text: str, labels: Sequence[str]) -> Markup:
+    """The sentence, escaped, with every method's name marked as one."""
+    ordered = sorted(labels, key=len, reverse=True)
+    names = "|".join(re.escape(label) for label in ordered)
+    parts = re.split(rf"(?<![\w+=:,])({names})(?![\w+=:]|,\w)", text)
+    marked = [
+        Markup('<b class="method">{}</b>').format(part) if i % 2 else escape(part)
+        for i, part in enumerate(parts)
+    ]
+    return Markup("").join(marked)
+
+
+def _phase_table(methods: Sequence[Method]) -> list[tuple[str, list[Any], list[Any]]]:
+    """The same numbers as in the two figures, as text and to sort by, for those who rather read."""
+
+    def cells(method: Method, part: str) -> list[tuple[str, float | None]]:
+        show = duration if part == "seconds" else size
+        values = phase_means(method, part)
+        return [("–" if value is None else show(value), value) for value in values]
+
+    return [(m.label, cells(m, "seconds"), cells(m, "peak_memory")) for m in methods]
+
+
+def _write(path: Path, text: str) -> None:
+    """A file that appears whole or not at all."""
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)

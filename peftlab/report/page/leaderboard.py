@@ -1,0 +1,251 @@
+"""The leaderboard: the terminal's columns, the intervals, and how each stands against the best."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean
+from xml.etree.ElementTree import Element
+
+from peftlab.compare.statistics import Pair
+from peftlab.compare.verdict import Verdict
+from peftlab.compare.verdict_numbers import metric_name, quality, size
+from peftlab.metrics import metric_spec
+from peftlab.report.page.drawing import colour, put, swatch, text_of
+from peftlab.report.page.runs import Judged, Method
+from peftlab.report.page.scales import fitted
+from peftlab.report.table import Column, Row, cells, columns, megabytes
+
+
+@dataclass(frozen=True)
+class Head:
+    """A column's title. low: small numbers are the good ones."""
+
+    title: str
+    low: bool
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A number as text, the number to sort by, and whether it is its column's best."""
+
+    text: str
+    value: float | None
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class Line:
+    """A method's row. strip: its interval, drawn; standing: against the best, in a word."""
+
+    label: str
+    swatch: str
+    roles: Sequence[str]
+    note: str
+    problem: str | None
+    quality: Cell
+    interval: str
+    strip: str
+    standing: str
+    cells: Sequence[Cell]
+
+
+@dataclass(frozen=True)
+class Leaderboard:
+    """Heads and lines; `metric` is the main one's name, `better` the order with the best first."""
+
+    metric: str
+    better: str
+    heads: Sequence[Head]
+    lines: Sequence[Line]
+    standings: bool
+    confidence: str
+
+
+def leaderboard(judged: Judged) -> Leaderboard:
+    """The table of these methods."""
+    wanted = _columns(judged)
+    heads = [_head(judged, column) for column in wanted]
+    means = [[_mean(method, column) for column in wanted] for method in judged.methods]
+    best = [_best([row[i] for row in means], head.low) for i, head in enumerate(heads)]
+    outcome = judged.verdict
+    lines = [
+        _line(judged, method, wanted, own, best)
+        for method, own in zip(judged.methods, means, strict=True)
+    ]
+    return Leaderboard(
+        metric=metric_name(judged.metric),
+        better="descending" if judged.higher_is_better else "ascending",
+        heads=heads,
+        lines=lines,
+        standings=any(line.standing for line in lines),
+        confidence=f"{outcome.confidence:.0%}" if outcome else "",
+    )
+
+
+def roles(outcome: Verdict | None) -> dict[str, list[str]]:
+    """By method, what it is best at; a method in the order in which its first role comes."""
+    found: dict[str, list[str]] = {}
+    if outcome is not None:
+        named = {
+            "best quality": outcome.best,
+            "best within limits": outcome.best_within_limits,
+            "best balance": outcome.balance,
+            "most frugal": outcome.frugal,
+        }
+        for role, label in named.items():
+            if label is not None:
+                found.setdefault(label, []).append(role)
+    return found
+
+
+@dataclass(frozen=True)
+class PairLine:
+    """Two methods, the better mean first, and what would decide between them."""
+
+    first: str
+    second: str
+    difference: Cell
+    interval: str
+    outcome: str
+    seeds: Cell
+    examples: Cell
+
+
+def pairs(outcome: Verdict | None) -> list[PairLine]:
+    """Every pair, in the order of the verdict."""
+    if outcome is None:
+        return []
+    best = max((abs(one.mean) for one in outcome.qualities), default=1.0)
+    return [_pair(pair, outcome.higher_is_better, best) for pair in outcome.pairs]
+
+
+def _pair(pair: Pair, higher: bool, like: float) -> PairLine:
+    first, second, low, high = pair.first, pair.second, pair.low, pair.high
+    if (pair.difference < 0) == higher and pair.difference:
+        first, second, low, high = second, first, -high, -low
+    apart, needed = abs(pair.difference), pair.needed
+    claimed = pair.scope == "methods"
+    return PairLine(
+        first=first,
+        second=second,
+        difference=Cell(quality(apart, like), apart),
+        interval=f"{quality(low, like)} – {quality(high, like)}",
+        outcome=pair.outcome if claimed else "no claim",
+        seeds=_more(needed.seeds if needed and claimed else None),
+        examples=_more(needed.examples if needed and claimed else None),
+    )
+
+
+def _more(number: int | None) -> Cell:
+    return Cell("" if number is None else f"{number:,}", number)
+
+
+def score(value: float) -> str:
+    """A quality as text."""
+    return quality(value, value)
+
+
+def _columns(judged: Judged) -> list[Column]:
+    """The terminal's, without the main metric (which has its interval beside it), and the size."""
+    wanted, metrics = [], _metrics(judged)
+    for column in columns(judged.records):
+        if metrics.get(column.title) == judged.metric:
+            continue
+        if column.show is megabytes:
+            wanted.append(Column("adapter size", lambda r: r.bytes, size))
+            column = replace(column, show=size)
+        wanted.append(column)
+    return wanted
+
+
+def _head(judged: Judged, column: Column) -> Head:
+    name = _metrics(judged).get(column.title)
+    return Head(column.title, low=name is None or not metric_spec(name).higher_is_better)
+
+
+def _metrics(judged: Judged) -> dict[str, str]:
+    """Metrics by the titles that their columns may have."""
+    names = [name for record in judged.records for name in record.scores]
+    return {title: name for name in names for title in (name, metric_name(name))}
+
+
+def _mean(method: Method, column: Column) -> float | None:
+    known = [v for v in (column.read(record) for record in method.records) if v is not None]
+    return fmean(known) if known else None
+
+
+def _best(values: Sequence[float | None], low: bool) -> float | None:
+    known = [value for value in values if value is not None]
+    if len(known) < 2 or min(known) == max(known):
+        return None
+    return min(known) if low else max(known)
+
+
+def _line(
+    judged: Judged,
+    method: Method,
+    wanted: Sequence[Column],
+    means: Sequence[float | None],
+    best: Sequence[float | None],
+) -> Line:
+    texts = cells(Row(method.label, method.records), wanted)
+    one = method.interval
+    text = score(method.quality) if method.quality is not None else "–"
+    return Line(
+        label=method.label,
+        swatch=swatch(method.number),
+        roles=roles(judged.verdict).get(method.label, []),
+        note=_note(method),
+        problem=method.problem,
+        quality=Cell(text, method.quality),
+        interval=f"{score(one.low)} – {score(one.high)}" if one else "",
+        strip=_strip(judged, method),
+        standing=_standing(judged.verdict, method.label),
+        cells=[
+            Cell(text, mean, mean is not None and mean == top)
+            for text, mean, top in zip(texts, means, best, strict=True)
+        ],
+    )
+
+
+def _note(method: Method) -> str:
+    seeds = len(method.runs)
+    if not method.runs:
+        return ""
+    failed = f", {len(method.failures)} failed" if method.failures else ""
+    return f"{seeds} seed{'s' * (seeds != 1)}{failed}"
+
+
+def _standing(outcome: Verdict | None, label: str) -> str:
+    """Against the best method; with one seed no claim is made."""
+    if outcome is None or outcome.best is None or label == outcome.best:
+        return ""
+    for pair in outcome.pairs:
+        if {pair.first, pair.second} == {label, outcome.best}:
+            if pair.scope != "methods":
+                return "no claim"
+            return "worse" if pair.outcome == "better" else pair.outcome
+    return ""
+
+
+def _strip(judged: Judged, method: Method) -> str:
+    """The interval on a line that all methods share."""
+    shown = [m.interval for m in judged.methods if m.interval]
+    if method.interval is None or len(shown) < 2:
+        return ""
+    ends = [end for one in shown for end in (one.low, one.high)]
+    scale = fitted(ends, 4.0, 92.0, logarithmic=False)
+    root = Element(
+        "svg",
+        {
+            "viewBox": "0 0 96 16",
+            "class": f"strip {colour(method.number)}",
+            "aria-hidden": "true",
+        },
+    )
+    put(root, "line", class_="base", x1=0.0, x2=96.0, y1=8.0, y2=8.0)
+    low, high = scale(method.interval.low), scale(method.interval.high)
+    put(root, "line", class_="interval", x1=low, x2=high, y1=8.0, y2=8.0)
+    put(root, "circle", class_="mark", cx=scale(method.interval.mean), cy=8.0, r=3.6)
+    return text_of(root)
