@@ -88,7 +88,9 @@ class Library:
         found = {
             path.name: path
             for path in self.folder.iterdir()
-            if _NAME.fullmatch(path.name) and any((path / mark).is_file() for mark in _MARKS)
+            if _NAME.fullmatch(path.name)
+            and path.resolve().parent == self.folder.resolve()  # no link leads out of it
+            and any((path / mark).is_file() for mark in _MARKS)
         }
         with self._lock:
             self._known |= found
@@ -169,25 +171,20 @@ class Library:
                 self._lock.notify_all()
 
     def prepare_one(self) -> bool:
-        """Run one loaded adapter's common start through the model; the engine's thread calls it.
+        """Run one wanted adapter's common start through the model, in the engine's thread.
 
-        Returns whether the model ran. Those that need no run are all prepared.
+        Returns whether the model ran; adapters whose rows start with nothing of the kind are ready
+        as soon as they are loaded.
         """
         with self._lock:
-            waiting = [it for it in self._loaded.values() if not it.owners]
-        for it in waiting:
-            try:
-                ran = it.prepare(self.model)
-            except InputError as error:
-                with self._lock:
-                    self._failed[it.name] = error
-                    self._loaded.pop(it.name, None)
-                continue
-            with self._lock:
-                self._sizes[it.name] = it.size
-            if ran:
-                return True
-        return False
+            waiting = (self._loaded.get(name) for name in self._wanted)
+            it = next((it for it in waiting if it is not None and not it.owners), None)
+        if it is None:
+            return False
+        it.prepare(self.model)
+        with self._lock:
+            self._sizes[it.name] = it.size
+        return True
 
     # The loader's side.
 

@@ -10,7 +10,7 @@ import torch
 
 from peftlab.edits import Edits
 from peftlab.errors import InputError
-from peftlab.generate.owner import Owner, prepare
+from peftlab.generate.owner import Owner, common_lead, prepare
 from peftlab.methods.adaptation import Adaptation
 from peftlab.tasks import Encoded, Example, Template
 
@@ -30,6 +30,7 @@ class Loaded:
         end: the token that ends its replies.
         owners: the ways to start a row, the longest common start first; empty until `prepare`.
         size: bytes of its tensors, prepared starts included.
+        starts: prompts that have nothing in common but the template.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Loaded:
     end: int
     owners: list[Owner] = field(default_factory=list)
     size: int = 0
+    starts: list[tuple[int, ...]] = field(default_factory=list)
 
     @classmethod
     def make(cls, name: str, version: int, adaptation: Adaptation, model: FrozenLM) -> Loaded:
@@ -56,21 +58,22 @@ class Loaded:
         made = cls(
             name, version, adaptation.method.name, template, edits, template.end_id(model.tokenizer)
         )
+        made.starts = made._probes(model)
+        if not common_lead(made.starts):
+            made.prepare(model)  # nothing to run
         made.size = made._bytes()
         return made
 
-    def prepare(self, model: FrozenLM) -> bool:
-        """Run what all rows start with through the model, once; returns whether anything was run.
+    def prepare(self, model: FrozenLM) -> None:
+        """Run what all rows start with through the model, once.
 
         That is a soft prompt before the text, and the template's own text where it comes first.
         """
-        prompts = self._probes(model)
-        self.owners = [prepare(model, self.edits, prompts)]
-        pseudo = next((i for i, token in enumerate(prompts[0]) if token >= 0), 0)
+        self.owners = [prepare(model, self.edits, self.starts)]
+        pseudo = next((i for i, token in enumerate(self.starts[0]) if token >= 0), 0)
         if len(self.owners[0].lead) > pseudo:  # a source may change how the text before it is cut
-            self.owners.append(prepare(model, self.edits, prompts[:1]))
+            self.owners.append(prepare(model, self.edits, self.starts[:1]))
         self.size = self._bytes()
-        return any(owner.lead for owner in self.owners)
 
     def _probes(self, model: FrozenLM) -> list[tuple[int, ...]]:
         room, found = model.shape.context, []

@@ -21,28 +21,32 @@ class TextStream:
     def __init__(self, tokenizer: Any, stops: Sequence[str] = ()) -> None:
         self._tokenizer, self._stops = tokenizer, tuple(stops)
         self._tokens: list[int] = []
-        # Tokens from `_start` on are decoded together, since some tokenizers write a token's space
-        # only after another token; the text of those up to `_read` is in `_held` or given out.
+        # A token's text hangs on those before it: some tokenizers drop the first space, and not
+        # that of a second token. So tokens are decoded from `_start` on, and `_known` is the text
+        # of those that are in `_held` or given out.
         self._start = self._read = 0
+        self._known = ""
         self._held = ""
         self._begun = self.stopped = False
 
     def add(self, token: int) -> str:
         """Take a token in; returns the text that nothing to come can change."""
         self._tokens.append(token)
-        text = self._new_text()
-        if text.endswith(_BROKEN):
+        whole = self._decode(self._tokens[self._start :])
+        if whole.endswith(_BROKEN):
             return ""
-        self._start, self._read = self._read, len(self._tokens)
+        text, own = whole[len(self._known) :], self._decode(self._tokens[self._read :])
+        if own.strip():  # from here on, what follows does not hang on what came before
+            self._start, whole = self._read, own
+        self._read, self._known = len(self._tokens), whole
         return self._give(text, last=False)
 
     def finish(self) -> str:
         """The rest, when no token will follow."""
-        return "" if self.stopped else self._give(self._new_text(), last=True)
-
-    def _new_text(self) -> str:
-        known = self._decode(self._tokens[self._start : self._read])
-        return self._decode(self._tokens[self._start :])[len(known) :]
+        if self.stopped:
+            return ""
+        rest = self._decode(self._tokens[self._start :])[len(self._known) :]
+        return self._give(rest, last=True)
 
     def _decode(self, tokens: Sequence[int]) -> str:
         # Cleaning up would change text that is already given out.

@@ -1,0 +1,193 @@
+"""Sixteen tasks served at once against PEFT: the same requests, each reply as long as its reference.
+
+    python -m bench.serve --tasks 16 --workload dialogsum --peer peft-switch --size small --json
+
+Peers: `peft-switch` answers requests in the order in which they come, calling `set_adapter` for each
+(PEFT's own way of serving several tasks; methods that it lacks take part as hand-written modules);
+`peft-grouped` answers all requests of an adapter as one padded batch; `peft-adapter-names` is PEFT's
+mixed batch, which has LoRA alone, so both sides then serve LoRA alone; `own-single` is our engine
+with one adaptation for all requests. Ours goes through `peftlab.serve.Engine`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.pairing import Measured, common_arguments, compare, report
+from bench.workloads import make_model, make_task, tokenizer
+
+MIXED = (
+    "lora:rank=8,targets=c_attn",
+    "prompt_tuning:length=20",
+    "prefix_tuning:length=20",
+    "ia3",
+    "llama_adapter:length=10,layers=2",
+    "p_tuning:length=20,placement=first",
+    "bottleneck:bottleneck=32",
+    "bitfit",
+)
+METHODS = {
+    "mixed": MIXED,
+    # What PEFT itself can switch between in one model of several adapters.
+    "lora": MIXED[:1],
+    "last-k": (*MIXED[:3], "last_k:k=1"),
+}
+PEERS = ("peft-switch", "peft-grouped", "peft-adapter-names", "own-single")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request: its adapter's number, its source and its reply's length in tokens."""
+
+    adapter: int
+    source: str
+    tokens: int
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--tasks", type=int, default=16)
+    parser.add_argument("--workload", choices=("dialogsum", "e2e"), default="dialogsum")
+    parser.add_argument("--peer", choices=PEERS, default="peft-switch")
+    parser.add_argument("--methods", choices=METHODS, default="mixed")
+    parser.add_argument("--requests", type=int, default=64)
+    parser.add_argument("--slots", type=int, default=32)
+    parser.add_argument("--prefill", type=int, default=512, help="prompt tokens a step")
+    common_arguments(parser)
+    arguments = parser.parse_args()
+    if arguments.peer == "peft-adapter-names":
+        arguments.methods = "lora"
+    with tempfile.TemporaryDirectory() as folder:
+        settings = vars(arguments) | {"model": str(make_model(arguments.size, Path(folder)))}
+        other = single if arguments.peer == "own-single" else peer
+        result = compare(ours, other, settings, arguments.repeats)
+    title = (
+        f"{arguments.tasks} tasks ({arguments.methods}), {arguments.workload}, GPT-2 "
+        f"{arguments.size}: output tokens/s against {arguments.peer}"
+    )
+    report(result, title, arguments.json)
+
+
+def asked(settings: dict[str, Any]) -> list[Asked]:
+    """The requests, in the order in which they come: adapters at random, real lengths."""
+    task, vocabulary = make_task(settings["workload"], settings["requests"]), tokenizer()
+    rng, found = random.Random(0), []
+    for i, example in enumerate(task.test[: settings["requests"]]):
+        length = len(vocabulary(" " + example.targets[0])["input_ids"]) + 1
+        found.append(Asked(i % settings["tasks"], example.source, length))
+    rng.shuffle(found)
+    return found
+
+
+def specs(settings: dict[str, Any]) -> list[str]:
+    """Each task's method, in the words of the command line."""
+    kinds = METHODS[settings["methods"]]
+    return [kinds[i % len(kinds)] for i in range(settings["tasks"])]
+
+
+def ours(settings: dict[str, Any]) -> Callable[[], Measured]:
+    """Our engine with every task's adaptation."""
+    return _engine(settings, specs(settings), asked(settings))
+
+
+def single(settings: dict[str, Any]) -> Callable[[], Measured]:
+    """Our engine with the first task's adaptation for all requests."""
+    requests = [Asked(0, one.source, one.tokens) for one in asked(settings)]
+    return _engine(settings, specs(settings)[:1], requests)
+
+
+def _engine(
+    settings: dict[str, Any], methods: list[str], requests: list[Asked]
+) -> Callable[[], Measured]:
+    import torch
+
+    from peftlab.frozen.model import FrozenLM
+    from peftlab.measure import phase, tune_allocator
+    from peftlab.methods import State, parse_one
+    from peftlab.methods.adaptation import Adaptation, base_of
+    from peftlab.serve import Engine, Library, Limits, Request
+
+    if settings["malloc"] != "none":
+        tune_allocator()
+    model = FrozenLM.load(settings["model"])
+    task, rng = make_task(settings["workload"], settings["requests"]), torch.Generator()
+    library = Library(model)
+    for i, spec in enumerate(methods):
+        method = parse_one(spec)
+        with torch.no_grad():
+            state = method.bake(method.init(model, task, rng.manual_seed(i)), model)
+        moved = {
+            name: t + 0.02 * torch.randn(t.shape, generator=rng)
+            for name, t in state.tensors.items()
+        }
+        adaptation = Adaptation(method, State(moved, state.text), task.template, base_of(model))
+        library.load(f"task{i}", adaptation)
+    while library.load_one():
+        pass
+    limits = Limits(
+        slots=settings["slots"], capacity=768, prefill_tokens=settings["prefill"],
+        queue=len(requests), queue_share=len(requests),
+    )  # fmt: skip
+    engine = Engine(model, library, limits)
+
+    def work() -> Measured:
+        with phase("serve", "cpu") as cost:
+            begun = time.perf_counter()
+            tickets = [
+                engine.submit(
+                    Request(
+                        f"task{one.adapter}", one.source, one.tokens, one.tokens, truncate=True
+                    ),
+                    stream=False,
+                )
+                for one in requests
+            ]
+            while engine.step():
+                pass
+            seconds = time.perf_counter() - begun
+        replies = [ticket.result(0) for ticket in tickets]
+        made = sum(len(reply.tokens) for reply in replies)
+        prompts = [float(reply.prompt_tokens) for reply in replies]
+        return Measured(seconds, made, cost.growth_bytes, [float(made), sum(prompts)])
+
+    return work
+
+
+def peer(settings: dict[str, Any]) -> Callable[[], Measured]:
+    """PEFT: one request at a time, one adapter's requests at a time, or LoRA rows mixed."""
+    import torch
+
+    from bench.serve_peers import Peer
+    from peftlab.measure import phase, tune_allocator
+
+    if settings["malloc"] == "both":
+        tune_allocator()
+    made, requests = Peer(settings["model"], specs(settings)), asked(settings)
+    answer = {
+        "peft-switch": made.one_by_one,
+        "peft-grouped": made.grouped,
+        "peft-adapter-names": made.mixed,
+    }[settings["peer"]]
+
+    def work() -> Measured:
+        with phase("serve", "cpu") as cost, torch.no_grad():
+            begun = time.perf_counter()
+            tokens = answer(requests)
+            seconds = time.perf_counter() - begun
+        return Measured(seconds, tokens, cost.growth_bytes, [float(tokens)])
+
+    return work
+
+
+if __name__ == "__main__":
+    main()
