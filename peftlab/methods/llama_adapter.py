@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 @register("llama_adapter")
 @dataclass(frozen=True, kw_only=True)
 class LlamaAdapter(Method):
-    """`length` prompt vectors in each of the top `layers` blocks (0: all but the first two)."""
+    """`length` prompt vectors in each of the top `layers` blocks.
+
+    0 stands for 15 of 16, the official script's 30 of 32.
+    """
 
     sites: ClassVar = ("attention",)
     starts_as_base: ClassVar = True
@@ -43,7 +46,8 @@ class LlamaAdapter(Method):
 
     def blocks(self, shape: ModelShape) -> range:
         """The adapted blocks."""
-        return range(shape.layers - (self.layers or max(1, shape.layers - 2)), shape.layers)
+        lowest = shape.layers - self.layers if self.layers else shape.layers // 16
+        return range(lowest, shape.layers)
 
     def check(self, shape: ModelShape) -> None:
         positive(self, "length")
