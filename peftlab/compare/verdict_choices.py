@@ -11,6 +11,7 @@ from peftlab.compare.verdict_entries import COSTS, FRONTS, Entry
 FRUGAL_BY = ("trainable_parameters", "adapter_bytes", "peak_memory", "training_seconds", "latency")
 BALANCED_BY = ("trainable_parameters", "peak_memory", "training_seconds", "latency")
 LEAST_RANGE = 10.0  # costs that differ by less than this factor do not fill the scale
+LEAST_GOOD = 0.75  # of the way from the worst quality to the best: less is cheap, not balanced
 LEAST_SPREAD = 0.1  # neither do qualities that differ by less than this share of the best
 
 
@@ -78,6 +79,7 @@ def best_balance(ranked: Ranked) -> str:
 
     Quality falls from 1 at the best to 0 at the worst; frugality is the mean, over the costs that
     all have, of how cheap a method is on a logarithmic scale from the cheapest to the dearest.
+    Only methods count that come most of the way from the worst quality to the best.
     """
     spread = max(ranked.loss_of(len(ranked.entries) - 1), LEAST_SPREAD * abs(ranked.qualities[0]))
     columns = [[_cost(entry, name) for entry in ranked.entries] for name in BALANCED_BY]
@@ -87,6 +89,9 @@ def best_balance(ranked: Ranked) -> str:
     scores = []
     for index in range(len(ranked.entries)):
         good = 1 - ranked.loss_of(index) / spread if spread else 1.0
+        if good < LEAST_GOOD:
+            scores.append(0.0)
+            continue
         cheap = sum(column[index] for column in columns) / len(columns)
         scores.append(2 * good * cheap / (good + cheap) if good + cheap else 0.0)
     return ranked.entries[scores.index(max(scores))].name

@@ -227,6 +227,10 @@ def test_balance() -> None:
     assert balance({"dear": (0.50, 1e8), "cheap": (0.499, 1e2)}) == "cheap"
     assert balance({"best": (0.5, 1.1e4), "worst": (0.2, 1e4)}) == "best"
     assert balance({"only": (0.5, 1e4)}) == "only"
+    assert (
+        balance({"free": (0.7, 0), "lora": (0.85, 2e4), "all": (0.98, 2e6), "none": (0.02, 0)})
+        == "lora"
+    )
     assert balance({"nothing": (0.1, 0), "some": (0.5, 1e4), "all": (0.51, 1e8)}) == "some"
 
 
