@@ -118,7 +118,7 @@ def _largest_matrices(shapes: Iterable[Sequence[int]]) -> tuple[tuple[int, int],
 
 
 @cache
-def _speedup(matrices: tuple[tuple[int, int], ...], device: str, threads: int) -> float:
+def _speedup(matrices: tuple[tuple[int, int], ...], device: str, _threads: int) -> float:
     """Time of the matmuls in fp32 / under bf16 autocast. `threads` only keeps answers apart."""
     import torch
 
