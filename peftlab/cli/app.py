@@ -44,6 +44,7 @@ app.command("generate")(learn.generate)
 app.command("export")(share.export)
 app.command("inspect")(share.inspect)
 app.command("check-method")(share.check_method)
+app.command("families")(listing.families)
 app.command("methods")(listing.methods)
 app.add_typer(listing.tasks_app, name="tasks")
 

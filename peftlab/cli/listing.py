@@ -183,3 +183,15 @@ def _check_format(format: str) -> None:
         raise InputError(
             f"there is no format {format!r}; there are {', '.join(known)}.{nearest(format, known)}"
         )
+
+
+def families() -> None:
+    """Check which decoder families of transformers can be edited, on tiny random models."""
+    from peftlab.frozen.families import survey
+
+    for verdict in survey():
+        if verdict.refused is not None:
+            typer.echo(f"{verdict.family:<14} refused: {verdict.refused}")
+        else:
+            gaps = "; ".join(f"not {site}: {why}" for site, why in verdict.gaps.items())
+            typer.echo(f"{verdict.family:<14} {gaps or 'every site works'}")
