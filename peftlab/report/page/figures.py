@@ -9,6 +9,7 @@ from typing import Any
 from xml.etree.ElementTree import Element
 
 from peftlab.compare import folders
+from peftlab.compare.record import Record
 from peftlab.compare.verdict_entries import COSTS, FRONTS
 from peftlab.compare.verdict_numbers import duration, metric_name, size
 from peftlab.errors import InputError
@@ -17,6 +18,7 @@ from peftlab.report.page.curve_plot import Curve, curve_plot, thinned
 from peftlab.report.page.leaderboard import score
 from peftlab.report.page.phase_plot import PHASES, Phases, memory_plot, time_plot
 from peftlab.report.page.runs import Judged, Method
+from peftlab.report.page.search_plot import Searched, search_plot
 
 MOST_POINTS = 200  # methods in a plot of costs: the best, and all of the front
 MOST_CURVES = 40
@@ -54,6 +56,8 @@ class Figures:
     time: Element | None
     memory: Element | None
     phases: Sequence[Method]
+    searched: Sequence[Method]
+    search: tuple[Element, Element] | None
 
     def files(self) -> dict[str, Element]:
         """By the name of the file."""
@@ -63,6 +67,7 @@ class Figures:
             "loss-validation": self.validation,
             "time": self.time,
             "memory": self.memory,
+            "learning-rates": self.search[0] if self.search else None,
         }
         return found | {name: figure for name, figure in others.items() if figure is not None}
 
@@ -73,6 +78,7 @@ def figures(judged: Judged, problems: list[str]) -> Figures:
     logs = {method.label: _logs(method, problems) for method in drawn}
     with_curves = [method for method in drawn if any(logs[method.label])]
     shown = judged.finished[:MOST_PHASES]
+    searches = _searches(drawn)
     return Figures(
         costs=[figure for cost in FRONTS if (figure := _cost_figure(judged, cost))],
         training=_curves(with_curves, logs, "loss", "Training loss"),
@@ -81,6 +87,8 @@ def figures(judged: Judged, problems: list[str]) -> Figures:
         time=_phases(shown, "seconds", time_plot, duration),
         memory=_phases(shown, "peak_memory", memory_plot, size),
         phases=shown,
+        searched=[method for method in drawn if method.label in {one.label for one in searches}],
+        search=(search_plot(searches), search_plot(searches, 400, 320)) if searches else None,
     )
 
 
@@ -167,6 +175,17 @@ def _curves(
     return curve_plot(curves, name, marks=key == "validation_loss" and longest <= 25)
 
 
+def _searches(methods: Sequence[Method]) -> list[Searched]:
+    """One search a method; its seeds share it."""
+    found = []
+    for method in methods:
+        search = next((record.search for record in method.records if record.search), None)
+        if search is not None:
+            one = Searched(method.label, method.number, search.trials, search.rate)
+            found += [one] if one.known else []
+    return found
+
+
 def _mean_curve(logs: Sequence[Sequence[Mapping[str, Any]]], key: str) -> list[tuple[float, float]]:
     """Means over the seeds that reached each step."""
     found: dict[int, list[float]] = {}
@@ -175,6 +194,13 @@ def _mean_curve(logs: Sequence[Sequence[Mapping[str, Any]]], key: str) -> list[t
             if isinstance(row.get(key), int | float):
                 found.setdefault(row["step"], []).append(row[key])
     return [(float(step), fmean(values)) for step, values in sorted(found.items())]
+
+
+def _phase(record: Record, part: str, name: str) -> float | None:
+    if name == "search":
+        return record.search.seconds if record.search and part == "seconds" else None
+    found: float | None = getattr(getattr(record, part), name)
+    return found
 
 
 def _phases(
@@ -188,8 +214,8 @@ def _phases(
 
 
 def phase_means(method: Method, part: str) -> tuple[float | None, ...]:
-    """Seconds or peak bytes of train, evaluate and generate, means over seeds."""
-    rows = [[getattr(getattr(record, part), name) for name in PHASES] for record in method.records]
+    """Seconds or peak bytes of each phase, means over seeds; of a search, seconds alone."""
+    rows = [[_phase(record, part, name) for name in PHASES] for record in method.records]
     return tuple(
         fmean(known) if (known := [value for value in column if value is not None]) else None
         for column in zip(*rows, strict=True)

@@ -78,7 +78,6 @@ def _page(out: Path, found: Found) -> tuple[str, Figures]:
         "pairs": pairs(runs.verdict),
         "figures": drawn,
         "phases": _phase_table(drawn.phases),
-        "phase_names": PHASES,
         "examples": examples(runs),
         "kinds": KINDS,
         "facts": facts(out, runs),
@@ -188,15 +187,18 @@ def _named(text: str, labels: Sequence[str]) -> Markup:
     return Markup("").join(marked)
 
 
-def _phase_table(methods: Sequence[Method]) -> list[tuple[str, list[Any], list[Any]]]:
-    """The same numbers as in the two figures, as text and to sort by, for those who rather read."""
-
-    def cells(method: Method, part: str) -> list[tuple[str, float | None]]:
-        show = duration if part == "seconds" else size
-        values = phase_means(method, part)
-        return [("–" if value is None else show(value), value) for value in values]
-
-    return [(m.label, cells(m, "seconds"), cells(m, "peak_memory")) for m in methods]
+def _phase_table(methods: Sequence[Method]) -> dict[str, Any]:
+    """The two figures' numbers, as text and to sort by, without phases that nobody measured."""
+    heads, columns = [], []
+    for what, part, show in (("time", "seconds", duration), ("memory", "peak_memory", size)):
+        means = [phase_means(method, part) for method in methods]
+        for i, name in enumerate(PHASES):
+            values = [own[i] for own in means]
+            if any(value is not None for value in values):
+                heads.append(f"{what}, {name}")
+                columns.append([("–" if v is None else show(v), v) for v in values])
+    rows = [(method.label, [column[i] for column in columns]) for i, method in enumerate(methods)]
+    return {"heads": heads, "rows": rows}
 
 
 def _write(path: Path, text: str) -> None:

@@ -34,6 +34,7 @@ LIGHT: Mapping[str, str] = {
     "p0": "#2c4f8f",
     "p1": "#7a9ad6",
     "p2": "#c9962f",
+    "p3": "#8a5a9e",
 }
 
 DARK: Mapping[str, str] = {
@@ -63,6 +64,7 @@ DARK: Mapping[str, str] = {
     "p0": "#86aef5",
     "p1": "#4a6496",
     "p2": "#dfb257",
+    "p3": "#b98bcc",
 }
 
 

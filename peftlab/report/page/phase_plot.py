@@ -8,7 +8,7 @@ from xml.etree.ElementTree import Element
 
 from peftlab.report.page.drawing import drawing, put
 
-PHASES = ("train", "evaluate", "generate")
+PHASES = ("train", "evaluate", "generate", "search")
 _ROW, _THIN = 42.0, 5.0
 
 

@@ -49,7 +49,9 @@ class Method:
         """Why there is nothing to show."""
         if self.runs:
             return None
-        return f"failed: {self.failures[0].error}" if self.failures else "not finished"
+        if not self.failures:
+            return "not finished"
+        return f"{self.failures[0].status}: {self.failures[0].error}"
 
     @property
     def records(self) -> list[Record]:
@@ -117,6 +119,8 @@ def _usable(found: Found) -> tuple[list[Kept], dict[str, list[dict[str, Any]]], 
     predictions: dict[str, list[dict[str, Any]]] = {}
     problems = list(found.problems)
     for run in sorted(found.runs, key=lambda run: run.record.seed):
+        if run.record.trial is not None:
+            continue  # its numbers are in the records of its search's method
         if run.record.status == "finished":
             try:
                 rows = _checked(run.folder)
@@ -169,7 +173,7 @@ def _method(
         label=label,
         number=number,
         runs=finished,
-        failures=[run.record for run in group if run.record.status == "failed"],
+        failures=[run.record for run in group if run.record.status in ("failed", "left out")],
         quality=_quality(group, metric),
         interval=interval,
         costs=_costs([run.record for run in finished]),

@@ -1,0 +1,89 @@
+"""The search for learning rates: a trial is a mark, the rate that was taken is ringed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from xml.etree.ElementTree import Element
+
+from peftlab.compare.record import Tried
+from peftlab.report.page.drawing import colour, drawing, mark, path, put
+from peftlab.report.page.scales import Scale, fitted
+
+
+@dataclass(frozen=True)
+class Searched:
+    """A method's trials, and the rate that was taken."""
+
+    label: str
+    number: int | None
+    trials: Sequence[Tried]
+    rate: float
+
+    @property
+    def known(self) -> list[tuple[float, float, Tried]]:
+        """Trials with a loss by rising rate: rate, loss, trial."""
+        found = [(one.rate, one.loss, one) for one in self.trials if one.loss is not None]
+        return sorted(found, key=lambda one: one[:2])
+
+
+def search_plot(searches: Sequence[Searched], width: float = 900, height: float = 340) -> Element:
+    """Lowest validation loss of each trial against its rate; one search at least has a loss."""
+    svg = drawing(width, height, "Validation loss by learning rate", "search-plot curve-plot")
+    points = [(rate, loss) for one in searches for rate, loss, _ in one.known]
+    losses = [loss for _, loss in points]
+    across = fitted([rate for rate, _ in points], 52, width - 16, logarithmic=True)
+    apart = min(losses) > 0 and max(losses) >= 4 * min(losses)
+    up = fitted(losses, height - 46, 34, logarithmic=apart)
+    _frame(svg, across, up, width, height)
+    for one in sorted(searches, key=lambda one: one.number is not None):
+        if one.known:
+            _line(svg, one, across, up)
+    return svg
+
+
+def _frame(svg: Element, across: Scale, up: Scale, width: float, height: float) -> None:
+    axes = put(svg, "g", class_="axes", aria_hidden="true")
+    bottom, left, right = height - 46, 48.0, width - 10
+    for value in up.ticks():
+        y = up(value)
+        put(axes, "line", class_="grid", x1=left, x2=right, y1=y, y2=y)
+        put(axes, "text", f"{value:g}", x=left - 8, y=y + 4, text_anchor="end")
+    for value in across.ticks(6 if width > 600 else 4):
+        x = across(value)
+        put(axes, "line", class_="tick", x1=x, x2=x, y1=bottom, y2=bottom + 5)
+        put(axes, "text", f"{value:g}", x=x, y=bottom + 19, text_anchor="middle")
+    put(axes, "line", class_="axis", x1=left, x2=right, y1=bottom, y2=bottom)
+    name = "Lowest validation loss of a trial" + (" (logarithmic)" if up.logarithmic else "")
+    put(axes, "text", name, class_="name", x=8.0, y=16.0)
+    place = {"x": f"{right:g}", "y": f"{height - 6:g}"}
+    put(axes, "text", "learning rate (logarithmic) →", class_="name", text_anchor="end", **place)
+
+
+def _line(svg: Element, one: Searched, across: Scale, up: Scale) -> None:
+    tip = f"{one.label}\nrate {one.rate:.2g} taken out of {len(one.trials)} trials"
+    group = put(
+        svg,
+        "g",
+        class_=f"curve {colour(one.number)}",
+        role="img",
+        tabindex=0,
+        aria_label=tip.replace("\n", "; "),
+        data_tip=tip,
+        data_method=one.label,
+    )
+    places = [(across(rate), up(loss)) for rate, loss, _ in one.known]
+    if len(places) > 1:
+        put(group, "path", class_="target", d=path(places))
+        put(group, "path", class_="stroke thin", d=path(places))
+    for (x, y), (rate, loss, trial) in zip(places, one.known, strict=True):
+        taken = rate == one.rate
+        if taken:
+            put(group, "circle", class_="ring", cx=x, cy=y, r=9.5)
+        dot = mark(group, one.number, x, y, 4.2)
+        ended = "" if trial.status == "finished" else f", {trial.status}"
+        dot.set(
+            "data-tip",
+            f"{one.label}\nrate {rate:.2g}: {loss:.3f} after {trial.steps:,} steps{ended}"
+            + ("\nthe rate that was taken" if taken else ""),
+        )
