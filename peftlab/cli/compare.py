@@ -14,12 +14,15 @@ from peftlab.errors import InputError
 
 if TYPE_CHECKING:
     from peftlab.compare.plan import Plan
+    from peftlab.guests import Guest
     from peftlab.methods import Method
     from peftlab.tasks import Task
 
 # With no argument: minutes on two cores.
 DEMO_STEPS, DEMO_TEST = 150, 100
 STEPS = 300
+# With --full: every method, its rate searched for, under 45 minutes on two cores.
+FULL_SEEDS, FULL_SEARCH = "0,1,2", 4
 FIVE = "hard_prompt,hard_prompt:instruction=task,prompt_tuning,lora,last_k,full"
 
 
@@ -27,8 +30,30 @@ def compare(
     model: shared.Model = "demo",
     task: shared.TaskName = "demo",
     methods: Annotated[
-        str, typer.Option(help="Methods with settings: lora:rank=4,prompt_tuning:length=5.")
+        str,
+        typer.Option(
+            help="Methods with settings: lora:rank=4,prompt_tuning:length=5; PEFT's as peft:oft."
+        ),
     ] = "",
+    full: Annotated[
+        bool,
+        typer.Option("--full", help="Every method, a search for each one's rate, three seeds."),
+    ] = False,
+    search: Annotated[
+        int | None,
+        typer.Option(help="Learning rates tried for each method; 0: the methods' own."),
+    ] = None,
+    search_share: Annotated[
+        float, typer.Option(help="Of a run's budget, for each of these trials.")
+    ] = 0.5,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KIND=AMOUNT",
+            help="steps=300, tokens=2e6 (all through the base, a backward pass counting once "
+            "more) or seconds=60 (of training; not repeatable): the same for every method.",
+        ),
+    ] = None,
     steps: shared.Steps = None,
     epochs: shared.Epochs = None,
     batch_size: shared.BatchSize = 16,
@@ -40,7 +65,9 @@ def compare(
     evaluate_every: shared.EvaluateEvery = 50,
     patience: shared.Patience = 0,
     recompute: shared.Recompute = False,
-    seeds: Annotated[str, typer.Option(help="With commas: 0,1,2.")] = "0",
+    seeds: Annotated[
+        str | None, typer.Option(help="With commas: 0,1,2. By default 0, with --full 0,1,2.")
+    ] = None,
     limit: shared.Limit = None,
     test_limit: shared.TestLimit = None,
     metrics: shared.Metrics = None,
@@ -56,7 +83,7 @@ def compare(
     made again; an interrupted comparison continues when the same command is given again.
     """
     from peftlab.compare import comparison
-    from peftlab.compare.plan import Plan
+    from peftlab.compare.plan import Plan, SearchConfig
 
     comparison.warm_up()
     if task == "demo" and limit is None and test_limit is None:
@@ -66,6 +93,7 @@ def compare(
     )
     config = shared.train_config(
         DEMO_STEPS if task == "demo" else STEPS,
+        budget=budget,
         steps=steps,
         epochs=epochs,
         batch_size=batch_size,
@@ -81,9 +109,15 @@ def compare(
     plan = Plan(
         model=model,
         task=loaded,
-        methods=_methods(methods, loaded),
+        methods=_methods(methods, loaded, full),
         config=config,
-        seeds=_seeds(seeds),
+        search=SearchConfig(
+            trials=(FULL_SEARCH if full and learning_rate is None else 0)
+            if search is None
+            else search,
+            share=search_share,
+        ),
+        seeds=_seeds(seeds or (FULL_SEEDS if full else "0")),
         device=shared.device_name(device),
     )
     _carry_out(plan, out or _default_folder(loaded.name, model))
@@ -106,13 +140,20 @@ def _carry_out(plan: Plan, out: Path) -> None:
         raise typer.Exit(1)
 
 
-def _methods(text: str, task: Task) -> tuple[Method, ...]:
-    from peftlab.methods import parse
+def _methods(text: str, task: Task, full: bool) -> tuple[Method | Guest, ...]:
+    from peftlab.compare.label import parse
+    from peftlab.methods import REGISTRY
 
     if text:
-        return tuple(parse(text))
-    chosen = FIVE if task.instruction else FIVE.replace("hard_prompt:instruction=task,", "")
-    return tuple(parse(chosen))
+        return parse(text)
+    chosen = FIVE
+    if full:
+        prompts = "hard_prompt,hard_prompt:instruction=task"
+        others = sorted(REGISTRY.keys() - {"hard_prompt"})
+        chosen = ",".join([prompts, *others])
+    return parse(
+        chosen if task.instruction else chosen.replace(",hard_prompt:instruction=task", "")
+    )
 
 
 def _seeds(text: str) -> tuple[int, ...]:

@@ -174,10 +174,10 @@ def task_options(options: Sequence[str]) -> dict[str, Any]:
 
 
 def train_config(default_steps: int, **given: Any) -> TrainConfig:
-    """Training settings with steps or epochs, as given.
+    """Training settings with one budget, as given: `budget`, `steps` or `epochs`.
 
     Raises:
-        InputError: both steps and epochs, or a value that cannot be used.
+        InputError: two budgets, or a value that cannot be used.
     """
     from pydantic import TypeAdapter, ValidationError
 
@@ -185,6 +185,11 @@ def train_config(default_steps: int, **given: Any) -> TrainConfig:
 
     if given["steps"] is not None and given["epochs"] is not None:
         raise InputError("both --steps and --epochs are given; one of them was expected")
+    budget = given.pop("budget", None)
+    if budget is not None:
+        if given["steps"] is not None or given["epochs"] is not None:
+            raise InputError("--budget and --steps or --epochs are given; one of them was expected")
+        given |= _budget(budget)
     given["steps"] = given["steps"] if given["steps"] is not None else default_steps
     try:
         return TypeAdapter(TrainConfig).validate_python(given)
@@ -192,6 +197,21 @@ def train_config(default_steps: int, **given: Any) -> TrainConfig:
         first = error.errors()[0]
         option = str(first["loc"][0]).replace("_", "-")
         raise InputError(f"--{option}: {first['msg']}, got {first['input']!r}") from error
+
+
+def _budget(text: str) -> dict[str, int | float]:
+    kind, _, amount = text.partition("=")
+    kinds = ("steps", "tokens", "seconds")
+    try:
+        value = float(amount)
+    except ValueError:
+        value = 0.0
+    if kind not in kinds or not 0 < value < float("inf"):
+        raise InputError(
+            f"--budget {text!r}: steps=300, tokens=2e6 or seconds=60 was expected."
+            f"{nearest(kind, kinds)}"
+        )
+    return {kind: value if kind == "seconds" else max(1, round(value))}
 
 
 def adapter_folder(folder: Path) -> Path:

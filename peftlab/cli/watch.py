@@ -11,8 +11,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 if TYPE_CHECKING:
     from peftlab.compare.plan import Plan, Run
-    from peftlab.compare.record import Record
+    from peftlab.compare.record import Record, Search, Tried
     from peftlab.compare.survey import Survey
+    from peftlab.train import Budget
 
 _WORDS = {"load": "loading", "train": "training", "evaluate": "losses", "generate": "generating"}
 
@@ -35,9 +36,15 @@ class Shown:
         width = max(len(run.label) for run in runs)
         self._say(
             f"Base: {survey.base.parameters:,} parameters, context {survey.context}, on "
-            f"{survey.base.device}. Every method: {config.total_steps(rows):,} steps of "
+            f"{survey.base.device}. Every method: {_amount(runs[0].budget)} in steps of "
             f"{config.rows_a_step} rows out of {rows:,}, {len(task.test):,} test examples."
         )
+        search = self.plan.search
+        if search.trials:
+            self._say(
+                f"Each method's rate is searched for in {search.trials} trials of "
+                f"{search.share:.0%} of that, by validation loss."
+            )
         for label, count in survey.counts.items():
             part = count.trainable / survey.base.parameters
             self._say(f"  {label:<{width}}  {count.trainable:>12,} trainable ({part:.3%})")
@@ -59,6 +66,7 @@ class Shown:
         """Begin a bar."""
         self.number += 1
         self.title = f"[{self.number}/{self.total}] {run.label}, seed {run.seed}"
+        self.running = self.title
         if self.console.is_terminal:
             columns = (
                 TextColumn("{task.description}", markup=False),
@@ -75,7 +83,10 @@ class Shown:
         """Move the bar."""
         if self.bar is None:
             return
-        if word == "phase":
+        if word == "trial":
+            number, of, rate = values
+            self.title = f"{self.running}: trial {number} of {of}, rate {rate:.2g}"
+        elif word == "phase":
             name, total, done = values
             self.bar.reset(
                 self.task,
@@ -94,6 +105,9 @@ class Shown:
         if self.bar is not None:
             self.bar.stop()
             self.bar = None
+        self.title = self.running
+        if record.search is not None and run.seed == self.plan.seeds[0]:
+            self._say(f"{self.title}: {_search(record.search)}")
         if record.status == "failed":
             self._say(f"{self.title}: failed: {record.error}")
             return
@@ -105,6 +119,22 @@ class Shown:
 
     def _say(self, text: str) -> None:
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _amount(budget: Budget) -> str:
+    told = {"tokens": "tokens through the base (a training token counts twice)"}
+    return f"{budget.amount:,.0f} {told.get(budget.kind, budget.kind)}"
+
+
+def _search(found: Search) -> str:
+    tried = ", ".join(f"{one.rate:.2g} {_ended(one)}" for one in found.trials)
+    return f"rate {found.rate:.2g} in {found.seconds:.0f} s (validation loss at {tried})"
+
+
+def _ended(one: Tried) -> str:
+    if one.status == "failed":
+        return "diverged"
+    return f"{one.loss:.3f}" if one.status == "finished" else "ended early"
 
 
 def _count(things: Sequence[object], name: str) -> str:

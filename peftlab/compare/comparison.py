@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from peftlab.compare import folders
 from peftlab.compare.outcome import Kept
-from peftlab.compare.plan import Plan, Run, runs_of
+from peftlab.compare.plan import Plan, Run, runs_of, searches
 from peftlab.compare.processes import RunFailed, call, server
 from peftlab.compare.record import Record
 from peftlab.compare.survey import Survey
@@ -75,20 +75,49 @@ def compare(
         folders.claim(out, folders.identity(plan.task, found.base), described or {})
         task = found.limited(plan.task)
         runs = runs_of(plan, found.base, task)
-        done = {run.folder: folders.finished(out, run.folder, run.config_hash) for run in runs}
-        watcher.planned(runs, found, sum(record is not None for record in done.values()))
-        kept = [Kept(done[run.folder] or _one(run, out, watcher), out / run.folder) for run in runs]
+        known = [_searched(run, out) for run in runs]
+        finished = [run for run in known if run and _finished(run, out)]
+        watcher.planned(runs, found, len(finished))
+        kept = [_made(run, out, watcher) for run in runs]
     return Compared(kept, found)
 
 
-def _one(run: Run, out: Path, watcher: Watcher) -> Record:
+def _finished(run: Run, out: Path) -> Record | None:
+    return folders.finished(out, run.folder, run.config_hash)
+
+
+def _searched(run: Run, out: Path) -> Run | None:
+    """The run at the rate that an earlier search has found; None where there was none yet."""
+    if not searches(run):
+        return run
+    found = folders.found_rate(out / run.search_folder)
+    return None if found is None else run.at(found.rate, found=found)
+
+
+def _made(run: Run, out: Path, watcher: Watcher) -> Kept:
+    """A run's record: the one that lies there, or after the search for its rate a new one."""
+    at_rate = _searched(run, out)
+    if at_rate is not None and (record := _finished(at_rate, out)) is not None:
+        return Kept(record, out / at_rate.folder)
     watcher.started(run)
     try:
-        record: Record = call("peftlab.compare.work:work", run, out, hear=watcher.heard)
+        if at_rate is None:
+            found = call("peftlab.compare.search:search", run, out, hear=watcher.heard)
+            at_rate = run.at(found.rate, found=found)
+        record = call("peftlab.compare.work:work", at_rate, out, hear=watcher.heard)
     except RunFailed as error:
-        record = run.record().failed(str(error))
+        at_rate = at_rate or run
+        record = _failed(at_rate, out, str(error))
+    watcher.ended(at_rate, record)
+    return Kept(record, out / at_rate.folder)
+
+
+def _failed(run: Run, out: Path, message: str) -> Record:
+    """What the run has recorded of its failure, or, where it could not, that alone."""
+    record = folders.record(out / run.folder, run.config_hash)
+    if record is None or record.status != "failed":
+        record = run.record().failed(message)
         record.write(out / run.folder)
-    watcher.ended(run, record)
     return record
 
 

@@ -12,7 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from peftlab.compare.record import NAME, Record, read_json, write_json
+from pydantic import ValidationError
+
+from peftlab.compare.record import NAME, Record, Search, read_json, write_json
 from peftlab.errors import InputError
 
 COMPARISON = "comparison.json"
@@ -21,6 +23,8 @@ ADAPTER = "adapter"
 PREDICTIONS = "predictions.jsonl"
 METRICS = "metrics.jsonl"
 CHECKPOINT = "checkpoint.safetensors"
+TRUNK = "trunk"
+SEARCH = "search.json"
 
 
 def predictions(folder: Path) -> list[dict[str, Any]]:
@@ -82,17 +86,33 @@ def claim(out: Path, identity: dict[str, Any], described: dict[str, Any]) -> Non
         )
 
 
-def finished(out: Path, folder: Path, config_hash: str) -> Record | None:
-    """The record of a run that has ended well under the same configuration."""
-    path = out / folder / NAME
+def record(folder: Path, config_hash: str) -> Record | None:
+    """The record in a run's folder, if it is of the same configuration."""
+    path = folder / NAME
     if not path.exists():
         return None
     try:
-        record = Record.read(path)
+        found = Record.read(path)
     except InputError:
         return None  # half written or of another version: the run is made again
-    same = record.status == "finished" and record.config_hash == config_hash
-    return record if same else None
+    return found if found.config_hash == config_hash else None
+
+
+def finished(out: Path, folder: Path, config_hash: str) -> Record | None:
+    """The record of a run that has ended well under the same configuration."""
+    found = record(out / folder, config_hash)
+    return found if found is not None and found.status == "finished" else None
+
+
+def found_rate(folder: Path) -> Search | None:
+    """The result of a search that had ended, from its folder; None where it has not."""
+    path = folder / SEARCH
+    if not path.exists():
+        return None
+    try:
+        return Search.model_validate(read_json(path))
+    except ValidationError as error:
+        raise InputError(f"{path} is damaged; delete it to search again") from error
 
 
 LOCK = ".lock"

@@ -1,4 +1,4 @@
-"""Names for methods with settings: as one would type them, and as a folder can be called."""
+"""Methods with settings, guests included: as one types them, and as a folder can be called."""
 
 from __future__ import annotations
 
@@ -6,11 +6,25 @@ import re
 from dataclasses import MISSING, fields
 from typing import Any
 
-from peftlab.methods import Composed, Method
+from peftlab.guests import Guest
+from peftlab.methods import Composed, Method, parse_one, specs
 
 
-def label(method: Method) -> str:
+def parse(text: str) -> tuple[Method | Guest, ...]:
+    """The methods of a list, guests included: `lora:rank=4,peft:vera,r=8`.
+
+    Raises:
+        InputError: an unknown method (with the nearest name), setting or value.
+    """
+    return tuple(
+        Guest.parse(spec) if spec.startswith("peft:") else parse_one(spec) for spec in specs(text)
+    )
+
+
+def label(method: Method | Guest) -> str:
     """`lora`, or `lora:rank=4,targets=q+k` where settings differ from the method's defaults."""
+    if isinstance(method, Guest):
+        return method.label
     if isinstance(method, Composed):
         return "+".join(label(part) for part in method.parts)
     changed = []

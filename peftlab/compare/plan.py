@@ -9,11 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from peftlab.compare.label import label, slug
-from peftlab.compare.record import ModelFacts, Parameters, Record, TaskFacts
+from peftlab.compare.record import (
+    BudgetFacts,
+    ModelFacts,
+    Parameters,
+    Record,
+    Search,
+    TaskFacts,
+)
 from peftlab.errors import InputError
+from peftlab.guests import Guest
 from peftlab.methods import Method
 from peftlab.tasks import Task
-from peftlab.train import TrainConfig
+from peftlab.train import Budget, TrainConfig
 
 # Settings that change how a run is carried out, but not what comes out of it.
 _NOT_THE_RESULT = ("checkpoint_seconds", "trunk_memory", "trunk_disk")
@@ -40,27 +48,52 @@ class EvaluationConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SearchConfig:
+    """How each method's learning rate is found; the same for all that have one.
+
+    Attributes:
+        trials: rates tried; 0 takes the methods' own.
+        share: of a run's budget that each trial may use.
+    """
+
+    trials: int = 0
+    share: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.trials < 0:
+            raise InputError(f"--search is {self.trials}; a number of trials was expected")
+        if not 0 < self.share <= 1:
+            raise InputError(f"the search's share is {self.share}; above 0 and at most 1 expected")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """A comparison.
 
     Attributes:
         model: demo, or the hub id or folder of a base.
         config: of training, for every method; a rate of None takes each method's own.
+        search: of the methods' rates.
         seeds: of data order, initialisation and drawn exemplars; each makes a run of every method.
         device: cpu, cuda, cuda:1, …
     """
 
     model: str
     task: Task
-    methods: tuple[Method, ...]
+    methods: tuple[Method | Guest, ...]
     config: TrainConfig = field(default_factory=TrainConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    search: SearchConfig = field(default_factory=SearchConfig)
     seeds: tuple[int, ...] = (0,)
     device: str = "cpu"
 
     def __post_init__(self) -> None:
         if not self.methods:
             raise InputError("a comparison needs at least one method; got none")
+        if self.search.trials and self.config.learning_rate is not None:
+            raise InputError(
+                "a learning rate and a search for one are given; one of them was expected"
+            )
         for what, values in (("seeds", self.seeds), ("methods", self.methods)):
             if len(set(map(repr, values))) < len(values):
                 raise InputError(f"{what} holds something twice: {', '.join(map(str, values))}")
@@ -78,14 +111,20 @@ class Base:
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One method with one seed, resolved: everything that its process needs to know."""
+    """One method with one seed, resolved: everything that its process needs to know.
 
-    method: Method
+    trial: the number of this trial in the search for the method's rate. found: that search.
+    """
+
+    method: Method | Guest
     seed: int
     task: Task
     config: TrainConfig
     evaluation: EvaluationConfig
     base: Base
+    search: SearchConfig = field(default_factory=SearchConfig)
+    found: Search | None = None
+    trial: int | None = None
 
     @property
     def label(self) -> str:
@@ -97,6 +136,23 @@ class Run:
         """Relative to the comparison's: the seeds of one configuration lie side by side."""
         shared = _digest({**self._decides(), "seed": None})[:8]
         return Path(f"{slug(self.label)}-{shared}") / f"seed-{self.seed}"
+
+    @property
+    def search_folder(self) -> Path:
+        """Where the trials for this method lie: one search for all seeds, whatever it finds."""
+        decides = self._decides()
+        train = {**decides["train"], "learning_rate": None}
+        searched = {**decides, "train": train, "seed": None}
+        return Path(f"{slug(self.label)}-{_digest(searched)[:8]}-search")
+
+    @property
+    def budget(self) -> Budget:
+        """What it may use."""
+        return Budget.of(self.config, len(self.task.pairs("train")))
+
+    def at(self, rate: float, **changes: Any) -> Run:
+        """The same run with another learning rate."""
+        return replace(self, config=replace(self.config, learning_rate=rate), **changes)
 
     @property
     def config_hash(self) -> str:
@@ -129,6 +185,15 @@ class Run:
             ),
             train=asdict(self.config),
             parameters=Parameters(trainable=None, stored=None, base=base.parameters),
+            guest=isinstance(self.method, Guest),
+            trial=self.trial,
+            search=self.found,
+            budget=BudgetFacts(
+                kind=self.budget.kind,
+                amount=self.budget.amount,
+                trials=self.search.trials,
+                trial_share=self.search.share,
+            ),
         )
 
     def _decides(self) -> dict[str, Any]:
@@ -152,6 +217,7 @@ class Run:
             },
             "model": {"name": self.base.name, "fingerprint": self.base.fingerprint},
             "device": self.base.device.partition(":")[0],
+            **({"search": asdict(self.search)} if self.search.trials else {}),
         }
 
 
@@ -168,13 +234,19 @@ def runs_of(plan: Plan, base: Base, task: Task) -> list[Run]:
             config=_resolved(plan.config, method, seed),
             evaluation=plan.evaluation,
             base=base,
+            search=plan.search,
         )
         for seed in plan.seeds
         for method in plan.methods
     ]
 
 
-def _resolved(config: TrainConfig, method: Method, seed: int) -> TrainConfig:
+def searches(run: Run) -> bool:
+    """Whether the run's method has a rate that is to be searched for."""
+    return bool(run.search.trials) and run.method.trains
+
+
+def _resolved(config: TrainConfig, method: Method | Guest, seed: int) -> TrainConfig:
     rate = config.learning_rate or (method.learning_rate if method.trains else None)
     return replace(config, seed=seed, learning_rate=rate)
 

@@ -18,7 +18,9 @@ from peftlab.errors import InputError
 VERSION = 1
 NAME = "record.json"
 
-Status = Literal["running", "finished", "failed"]
+Status = Literal["running", "finished", "failed", "pruned", "left out"]
+"""pruned: a trial that was ended since others did better. left out: not run, since it was predicted
+to exceed a limit."""
 
 
 class Part(BaseModel):
@@ -99,26 +101,71 @@ class ModelFacts(Part):
 
 
 class Progress(Part):
-    """steps: taken. best_step: whose state was kept. tokens: packed ones through the base."""
+    """steps: taken. best_step: whose state was kept. tokens: packed ones of training rows.
+
+    passes: tokens through the base, those of a backward pass once more; what a budget of tokens
+    counts. validated: tokens through the base in validations during training.
+    """
 
     steps: int
     best_step: int
     tokens: int
+    passes: int | None = None
+    validated: int | None = None
     tokens_per_second: float | None
 
 
+class BudgetFacts(Part):
+    """What every method of the comparison was allowed.
+
+    Attributes:
+        kind: steps, tokens or seconds, of which each run gets `amount`.
+        trials, trial_share: trials of the search for a rate, and each one's share of `amount`.
+    """
+
+    kind: str
+    amount: float
+    trials: int
+    trial_share: float
+
+
+class Tried(Part):
+    """One trial of a search: its rate, its lowest validation loss and how it ended."""
+
+    rate: float
+    loss: float | None
+    status: Status
+    steps: int
+
+
+class Search(Part):
+    """How a method's rate was found, by validation alone, and what that cost in all.
+
+    tokens: through the base, validations included and those of a backward pass once more.
+    """
+
+    rate: float
+    trials: list[Tried]
+    seconds: float
+    tokens: int
+
+
 class Record(Part):
-    """One run.
+    """One run, or one trial of a search.
 
     Attributes:
         label: the method with the settings that differ from its defaults, as one would type it.
         settings: all settings of the method.
         config_hash: of all that decides the result; a finished run is known again by it.
-        error: why the run failed.
+        error: why the run failed, or was left out.
+        diverged_at: the step at which the loss ceased to be finite.
+        trial: the number of a search's trial; its test figures stay empty.
+        search: how the rate was found; None where it is the stored one.
         bytes: of the saved adapter's files.
         context_tokens: mean positions before the target that are not the source's.
         truncated: test prompts that lost source tokens.
-        predicted: what was estimated before the run, beside what was measured.
+        predicted: what was estimated before the run (bytes, seconds), and as `…_error` the share by
+            which it was above what was then measured.
         guest: the run was made by another library, under the same measurements.
     """
 
@@ -129,11 +176,15 @@ class Record(Part):
     seed: int
     status: Status
     error: str | None = None
+    diverged_at: int | None = None
+    trial: int | None = None
     config_hash: str
     task: TaskFacts
     model: ModelFacts
     train: dict[str, Any]
     parameters: Parameters
+    budget: BudgetFacts | None = None
+    search: Search | None = None
     progress: Progress | None = None
     bytes: int | None = None
     seconds: Seconds = Field(default_factory=Seconds)
@@ -147,9 +198,10 @@ class Record(Part):
     predicted: dict[str, float] = Field(default_factory=dict)
     guest: bool = False
 
-    def failed(self, message: str) -> Record:
+    def failed(self, message: str, diverged_at: int | None = None) -> Record:
         """The same run, ended by an error."""
-        return self.model_copy(update={"status": "failed", "error": message})
+        found = {"status": "failed", "error": message, "diverged_at": diverged_at}
+        return self.model_copy(update=found)
 
     def write(self, folder: Path) -> None:
         """Replace the folder's record; it appears whole or not at all."""

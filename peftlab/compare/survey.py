@@ -17,6 +17,7 @@ from peftlab.compare.label import label
 from peftlab.compare.plan import Base, Plan
 from peftlab.compare.processes import Say
 from peftlab.errors import InputError, PeftlabError
+from peftlab.guests import Guest
 from peftlab.methods import Count, Method
 from peftlab.tasks import Example, Task, Template
 
@@ -70,6 +71,8 @@ def survey(_say: Say, plan: Plan) -> Survey:
     model = base.load(plan.model, plan.device)
     counts, misfits, extras = {}, {}, {}
     for method in plan.methods:
+        if isinstance(method, Guest):
+            continue  # PEFT says only on a base of its own what it trains there
         try:
             for site in method.sites:
                 model.conformance.require(site, method.name)

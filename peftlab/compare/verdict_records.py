@@ -39,8 +39,8 @@ def read_entries(runs: Mapping[Path, Record], metric: str) -> list[Entry]:
     """One entry a method, all its seeds together, in the order of the first runs.
 
     Args:
-        runs: records by the folder of their run. Those still running, left out before they began, or
-            trials of a search are passed over.
+        runs: records by the folder of their run. Trials of a search, and runs that still go on or
+            were left out, are passed over.
         metric: whose scores are judged.
 
     Raises:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
 import shutil
 import time
@@ -18,22 +19,19 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from peftlab.compare import base, folders
-from peftlab.compare.latency import latency
+from peftlab.compare import folders
+from peftlab.compare.hosts import host
 from peftlab.compare.plan import Run
 from peftlab.compare.processes import Say, describe
-from peftlab.compare.record import (
-    Parameters,
-    Progress,
-    Record,
-    write_json,
-)
+from peftlab.compare.record import Progress, Record, write_json
 from peftlab.errors import InputError
-from peftlab.evaluate import Evaluation, SplitLoss, evaluate, split_loss
+from peftlab.evaluate import Evaluation, SplitLoss
 from peftlab.measure import Phase, environment, phase, tune_allocator
-from peftlab.train import Trained, train
+from peftlab.train import Diverged, Trained
+from peftlab.train.checkpoint import Progress as Far
 
 if TYPE_CHECKING:
+    from peftlab.guests import TrainedGuest
     from peftlab.train.display import Display, Show
 
 _SHOW_SECONDS = 0.2  # between two messages about the same phase
@@ -50,7 +48,7 @@ def work(say: Say, run: Run, out: Path) -> Record:
     tune_allocator()
     folder = out / run.folder
     folder.mkdir(parents=True, exist_ok=True)
-    with _lock(folder):
+    with lock(folder):
         record = run.record()
         write_json(folder / folders.CONFIG, run.resolved())
         try:
@@ -59,7 +57,8 @@ def work(say: Say, run: Run, out: Path) -> Record:
             kind, message = describe(error)
             if kind in ("input", "defect"):
                 (folder / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
-                record.failed(message).write(folder)
+                step = error.step if isinstance(error, Diverged) else None
+                record.failed(message, step).write(folder)
             raise
 
 
@@ -71,46 +70,25 @@ class _Work:
         run, record = self.run, self.record
         record.environment = environment()
         self.say("phase", "load", 0, 0)
-        self.model = base.load(run.base.name, run.base.device)
-        if self.model.fingerprint != run.base.fingerprint:
-            raise InputError(
-                f"the weights of {run.base.name} have changed since this comparison began"
-            )
-        count = run.method.count(self.model.shape)
-        record.parameters = Parameters(
-            trainable=count.trainable, stored=count.stored, base=self.model.shape.size
-        )
-        trained = self._train()
-        self._save(trained)
+        self.host = host(run)
+        self._train()
+        self._save()
         losses = self._losses()
         evaluation = self._generate()
-        if run.evaluation.latency_tokens:
-            record.latency = latency(
-                self.model,
-                self.adaptation,
-                run.task,
-                run.evaluation.latency_tokens,
-                run.config.max_length,
-            )
+        record.latency = self.host.latency()
         self._write_predictions(evaluation, losses)
-        shutil.rmtree(self.folder / "trunk", ignore_errors=True)  # kept to train again from
+        shutil.rmtree(self.folder / folders.TRUNK, ignore_errors=True)  # kept to train again from
         record.status = "finished"
         record.write(self.folder)
         return record
 
-    def _train(self) -> Trained:
-        record, run = self.record, self.run
+    def _train(self) -> None:
+        record = self.record
         earlier = self._measured_before()
-        pipe = _Pipe(self.say)
-        with phase("train", self.model.device) as measured:
-            trained = train(
-                self.model,
-                run.method,
-                run.task,
-                run.config,
-                folder=self.folder,
-                display=pipe.display,
-            )
+        pipe = Pipe(self.say)
+        with phase("train", self.host.device) as measured:
+            trained = self.host.train(self.run, self.folder, pipe.display)
+        record.parameters = self.host.parameters()
         # Of a training that had already ended, the peak is what was recorded then.
         now = measured.peak_bytes if pipe.steps else None
         peaks = [peak for peak in (now, earlier) if peak is not None]
@@ -118,14 +96,8 @@ class _Work:
         record.peak_memory.gauge = measured.method
         record.seconds.train, record.seconds.step = trained.seconds, trained.step_seconds
         record.loss.validation = trained.validation_loss
-        record.progress = Progress(
-            steps=trained.steps,
-            best_step=trained.best_step,
-            tokens=trained.tokens,
-            tokens_per_second=trained.tokens / trained.seconds if trained.seconds else None,
-        )
+        record.progress = progress_of(trained)
         record.write(self.folder)
-        return trained
 
     def _measured_before(self) -> int | None:
         """The peak of training that an earlier process of this same run measured, if one did."""
@@ -135,46 +107,35 @@ class _Work:
             return None
         return earlier.peak_memory.train if earlier.config_hash == self.record.config_hash else None
 
-    def _save(self, trained: Trained) -> None:
-        self.adaptation = trained.adaptation
+    def _save(self) -> None:
         adapter = self.folder / folders.ADAPTER
-        self.adaptation.save(adapter)
+        self.host.save(adapter)
         self.record.bytes = sum(file.stat().st_size for file in adapter.iterdir())
 
     def _losses(self) -> SplitLoss:
         """Losses of a sample of train, of validation and of test; returns that of test."""
-        run, record = self.run, self.record
-        room = run.config.max_length
+        run, record, loss = self.run, self.record, self.host.loss
         self.say("phase", "evaluate", 3, 0)
-
-        def loss(split: str, limit: int | None = None) -> SplitLoss:
-            return split_loss(
-                self.model, self.adaptation, run.task, split, limit=limit, max_length=room
-            )
-
-        with phase("evaluate", self.model.device) as measured:
+        with phase("evaluate", self.host.device) as measured:
             record.loss.train = loss("train", run.evaluation.train_rows).loss
             self.say("step", 1, None, None)
             record.loss.validation = loss("validation").loss
             self.say("step", 2, None, None)
             test = loss("test")
         record.loss.test = test.loss
+        for split, value in record.loss.model_dump().items():
+            if not math.isfinite(value):
+                steps = record.progress.steps if record.progress else 0
+                raise Diverged(f"the {split} loss of the trained state is {value}", steps)
         record.seconds.evaluate, record.peak_memory.evaluate = _costs(measured)
         return test
 
     def _generate(self) -> Evaluation:
         run, record = self.run, self.record
         self.say("phase", "generate", len(run.task.test), 0)
-        with phase("generate", self.model.device) as measured:
-            evaluation = evaluate(
-                self.model,
-                self.adaptation,
-                run.task,
-                batch_size=run.evaluation.batch_size,
-                max_length=run.config.max_length,
-                seed=run.seed,
-                done=_throttled(lambda count: self.say("step", count, None, None)),
-            )
+        with phase("generate", self.host.device) as measured:
+            tell = _throttled(lambda count: self.say("step", count, None, None))
+            evaluation = self.host.evaluate(tell)
         record.seconds.generate, record.peak_memory.generate = _costs(measured)
         record.scores = dict(evaluation.scores.corpus)
         record.context_tokens = evaluation.context_tokens
@@ -210,7 +171,19 @@ def _costs(measured: Phase) -> tuple[float, int]:
     return measured.seconds, measured.peak_bytes
 
 
-class _Pipe:
+def progress_of(trained: Trained | TrainedGuest | Far) -> Progress:
+    """How far a training came, as records have it."""
+    return Progress(
+        steps=trained.step if isinstance(trained, Far) else trained.steps,
+        best_step=trained.best_step,
+        tokens=trained.tokens,
+        passes=trained.passes,
+        validated=trained.validated,
+        tokens_per_second=trained.tokens / trained.seconds if trained.seconds else None,
+    )
+
+
+class Pipe:
     """Tells the parent how training goes on."""
 
     def __init__(self, say: Say) -> None:
@@ -248,7 +221,7 @@ def _throttled(tell: Callable[..., None]) -> Callable[..., None]:
 
 
 @contextmanager
-def _lock(folder: Path) -> Iterator[None]:
+def lock(folder: Path) -> Iterator[None]:
     """Wait for a process that is still ending a run in this folder (its comparison was killed)."""
     with (folder / ".lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

@@ -18,7 +18,7 @@ from peftlab.train.checkpoint import Progress
 from peftlab.train.data import Data
 from peftlab.train.display import Display, silent
 from peftlab.train.journal import Journal
-from peftlab.train.loop import COLD_STEPS, Loop
+from peftlab.train.loop import COLD_STEPS, Loop, Validated
 from peftlab.train.rows import Order, Rows
 from peftlab.train.steps import Descent
 from peftlab.train.stopping import graceful
@@ -44,6 +44,7 @@ class TrainedGuest:
     tokens: int
     passes: int
     validated: int
+    validation_seconds: float
     truncated: int
     losses: list[float]
     trainable: int
@@ -58,6 +59,7 @@ def train(
     *,
     folder: Path | None = None,
     display: Display = silent,
+    validated: Validated | None = None,
 ) -> TrainedGuest:
     """Train a guest under the settings of all other methods; the best state is kept.
 
@@ -67,6 +69,7 @@ def train(
         base: used up: PEFT's modules stay in it.
         folder: where `metrics.jsonl` and the checkpoint go. A run that was cut off there continues;
             one whose method keeps more than tensors (AdaLoRA's ranks) begins again.
+        validated: as of our own methods.
 
     Raises:
         Diverged, Interrupted: as of our own methods.
@@ -76,6 +79,7 @@ def train(
     if config.recompute:
         base.model.gradient_checkpointing_enable({"use_reentrant": False})
     run = _GuestRun(base, guest, task, config, folder)
+    run.validated = validated
     with graceful() as stop:
         run.go(display, stop)
     return run.finished()
@@ -136,6 +140,7 @@ class _GuestRun(Loop):
             tokens=progress.tokens,
             passes=progress.passes,
             validated=progress.validated,
+            validation_seconds=progress.validation_seconds,
             truncated=self.data.rows.truncated,
             losses=progress.losses,
             trainable=self.guest.trainable,

@@ -17,7 +17,7 @@ from peftlab.methods import (  # noqa: F401 - importing a method registers it
 )
 from peftlab.methods.base import REGISTRY, Count, Method, State, register
 from peftlab.methods.composed import Composed
-from peftlab.methods.parse import build, parse, parse_one
+from peftlab.methods.parse import build, parse, parse_one, specs
 
 __all__ = [
     "REGISTRY",
@@ -29,4 +29,5 @@ __all__ = [
     "parse",
     "parse_one",
     "register",
+    "specs",
 ]

@@ -24,15 +24,24 @@ def parse(text: str) -> list[Method]:
     Raises:
         InputError: an unknown method (with the nearest name), setting or value.
     """
-    specs: list[str] = []
+    return [parse_one(spec) for spec in specs(text)]
+
+
+def specs(text: str) -> list[str]:
+    """The methods of a comma-separated list, each with its settings, as they were typed.
+
+    Raises:
+        InputError: there is none.
+    """
+    found: list[str] = []
     for token in filter(None, (part.strip() for part in text.split(","))):
-        if specs and "=" in token and not _starts_method(token):
-            specs[-1] += f",{token}"
+        if found and "=" in token and not _starts_method(token):
+            found[-1] += f",{token}"
         else:
-            specs.append(token)
-    if not specs:
+            found.append(token)
+    if not found:
         raise InputError(f"no methods in {text!r}; there are {', '.join(sorted(REGISTRY))}")
-    return [parse_one(spec) for spec in specs]
+    return found
 
 
 def parse_one(spec: str) -> Method:

@@ -12,7 +12,10 @@ from peftlab.errors import InputError
 
 @dataclass(frozen=True)
 class Found:
-    """The records under a folder, with their folders, and a sentence for each that is unusable."""
+    """The records of runs under a folder, and a sentence for each that is unusable.
+
+    Trials of a search are no runs: what came of them stands in the records of their method's runs.
+    """
 
     runs: list[Kept]
     problems: list[str]
@@ -34,9 +37,12 @@ def read(out: Path) -> Found:
     found = Found([], [])
     for path in sorted(out.rglob(NAME), key=lambda path: (path.stat().st_mtime, str(path))):
         try:
-            found.runs.append(Kept(Record.read(path), path.parent))
+            record = Record.read(path)
         except InputError as error:
             found.problems.append(f"left out: {error}")
+        else:
+            if record.trial is None:
+                found.runs.append(Kept(record, path.parent))
     if not found.runs:
         said = f" ({'; '.join(found.problems)})" if found.problems else ""
         raise InputError(f"{out} holds no record of a run{said}; give the --out of a comparison")

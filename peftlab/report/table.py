@@ -72,6 +72,8 @@ def share(value: float) -> str:
 def columns(records: Sequence[Record]) -> list[Column]:
     """The columns of these records; every metric that one of them has."""
     metrics = list(dict.fromkeys(name for record in records for name in record.scores))
+    search = Column("rate search", lambda r: r.search.seconds if r.search else None, seconds)
+    searched = [search] if any(record.search for record in records) else []
     return [
         Column("trainable", lambda r: r.parameters.trainable, lambda v: f"{v:,.0f}"),
         Column("% of base", _share_of_base, share),
@@ -84,6 +86,7 @@ def columns(records: Sequence[Record]) -> list[Column]:
         ),
         Column("peak memory", lambda r: r.peak_memory.train, megabytes),
         Column("train time", lambda r: r.seconds.train, seconds),
+        *searched,
         Column("per token", lambda r: r.latency.token if r.latency else None, _milliseconds, True),
         Column("prompt tokens", lambda r: r.context_tokens, lambda v: f"{v:.0f}", True),
     ]
@@ -119,6 +122,8 @@ def _row(label: str, group: list[Record]) -> Row:
         return Row(f"{label} ({len(failed)} of {len(group)} seeds failed)", done)
     if failed:
         return Row(label, [], f"failed: {failed[0].error}")
+    if group[0].status == "left out":
+        return Row(label, [], f"left out: {group[0].error}")
     return Row(label, [], "not finished")
 
 

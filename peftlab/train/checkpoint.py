@@ -25,7 +25,7 @@ class Progress:
     Attributes:
         seconds: of training steps alone, without evaluation and checkpoints.
         tokens: packed ones of training rows. passes: tokens through the base in training, a
-            backward pass counting once more. validated: tokens through the base in validations.
+            backward pass counting once more. validated, validation_seconds: of validations.
     """
 
     step: int = 0
@@ -37,6 +37,7 @@ class Progress:
     tokens: int = 0
     passes: int = 0
     validated: int = 0
+    validation_seconds: float = 0.0
     step_seconds: list[float] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM
     from peftlab.tasks import Task
 
-Validated = Callable[[int, float], None]
+Validated = Callable[[int, float], bool]
 
 COLD_STEPS = 3  # the first steps pay for allocation and are left out of the time per step
 
@@ -58,7 +58,8 @@ def train(
         start: a state to start from, instead of the method's own initialisation.
         store: where the frozen trunk's activations are kept; one that several trainings share
             (seeds, learning rates) fills once. By default each run has its own, in its folder.
-        validated: is told the step and the loss of every validation; what it raises ends the run.
+        validated: is told the step and the loss of every validation; training ends where it
+            returns true.
 
     Raises:
         Diverged, Interrupted: see there.
@@ -136,7 +137,15 @@ class Loop:
 
         Raises:
             Interrupted: it did; everything is saved.
+            Diverged: knows how far it came.
         """
+        try:
+            self._go(display, stop)
+        except Diverged as error:
+            error.progress = self.progress
+            raise
+
+    def _go(self, display: Display, stop: list[int]) -> None:
         self._restore()
         if self.method.searches and self.progress.step == 0:
             self.validate()  # a search may find nothing better than its start
@@ -185,7 +194,9 @@ class Loop:
         """
         if not len(self.data.validation):
             return
-        loss, progress = self.validation_loss(), self.progress
+        begun, progress = time.perf_counter(), self.progress
+        loss = self.validation_loss()
+        progress.validation_seconds += time.perf_counter() - begun
         if not math.isfinite(loss):
             raise Diverged(
                 f"{self.method.name}: the validation loss is {loss} at step {progress.step}; lower "
@@ -198,8 +209,8 @@ class Loop:
             self.best = self.steps.snapshot()
         if self.config.patience and progress.stale >= self.config.patience:
             progress.finished = True
-        if self.validated is not None:
-            self.validated(progress.step, loss)
+        if self.validated is not None and self.validated(progress.step, loss):
+            progress.finished = True
 
     def validation_loss(self) -> float:
         """The loss of the current state per target token of the validation split."""
@@ -241,6 +252,7 @@ class Loop:
             tokens=progress.tokens,
             passes=progress.passes,
             validated=progress.validated,
+            validation_seconds=progress.validation_seconds,
             truncated=self.data.rows.truncated,
             losses=progress.losses,
             trunk_bytes=self.store.bytes_in_memory + self.store.bytes_on_disk,

@@ -6,10 +6,17 @@ from dataclasses import dataclass
 
 from peftlab.errors import PeftlabError
 from peftlab.methods.adaptation import Adaptation
+from peftlab.train.checkpoint import Progress
 
 
 class Diverged(PeftlabError):
-    """The loss became NaN or infinite; the message names the step, which is also in `step`."""
+    """The loss became NaN or infinite; the message names the step, which is also in `step`.
+
+    Attributes:
+        progress: what training had taken by then.
+    """
+
+    progress: Progress | None = None
 
     def __init__(self, message: str, step: int) -> None:
         super().__init__(message)
@@ -26,8 +33,9 @@ class Trained:
 
     Attributes:
         step_seconds: median warm time of an optimiser step.
-        seconds: all steps, without evaluation. tokens: packed ones of training rows. passes: tokens
-            through the base, those of a backward pass once more; validated: in validations.
+        seconds: all steps, without evaluation. tokens: packed ones of training rows.
+        passes: tokens through the base, those of a backward pass once more.
+        validated, validation_seconds: tokens and time of validations.
         truncated: training rows that lost source tokens.
         losses: every step's loss. trunk_bytes: kept activations of the frozen trunk.
     """
@@ -41,6 +49,7 @@ class Trained:
     tokens: int
     passes: int
     validated: int
+    validation_seconds: float
     truncated: int
     losses: list[float]
     trunk_bytes: int
