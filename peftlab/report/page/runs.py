@@ -119,8 +119,6 @@ def _usable(found: Found) -> tuple[list[Kept], dict[str, list[dict[str, Any]]], 
     predictions: dict[str, list[dict[str, Any]]] = {}
     problems = list(found.problems)
     for run in sorted(found.runs, key=lambda run: run.record.seed):
-        if run.record.trial is not None:
-            continue  # its numbers are in the records of its search's method
         if run.record.status == "finished":
             try:
                 rows = _checked(run.folder)
