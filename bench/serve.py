@@ -1,9 +1,9 @@
-"""Sixteen tasks served at once against PEFT: the same requests, each reply as long as its reference.
+"""Sixteen tasks served at once against PEFT, each reply as long as its reference in both.
 
     python -m bench.serve --tasks 16 --workload dialogsum --peer peft-switch --size small --json
 
-Peers: `peft-switch` answers requests in the order in which they come, calling `set_adapter` for each
-(PEFT's own way of serving several tasks; methods that it lacks take part as hand-written modules);
+Peers: `peft-switch` answers requests in their order, calling `set_adapter` for each
+(PEFT's own way of serving several tasks; for methods that it lacks the bare model answers);
 `peft-grouped` answers all requests of an adapter as one padded batch; `peft-adapter-names` is PEFT's
 mixed batch, which has LoRA alone, so both sides then serve LoRA alone; `own-single` is our engine
 with one adaptation for all requests. Ours goes through `peftlab.serve.Engine`.

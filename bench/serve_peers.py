@@ -26,9 +26,8 @@ class Peer:
     LoRA, IA3, prompt tuning, prefix tuning and P-tuning are PEFT's. Adapters of one type are loaded
     into one PeftModel and switched by `set_adapter`; since PEFT does not mix types in one model,
     each type has a PeftModel on the same weights, and those that put layers into the base are
-    disabled while another type answers. Bottlenecks, LLaMA-Adapter's two layers and biases, which
-    PEFT lacks or loads slowly, are served by the bare model here: the peer is then too fast, never
-    too slow.
+    disabled while another type answers. Bottlenecks, LLaMA-Adapter and BitFit are served by the
+    bare model here: the peer is then too fast, never too slow.
     """
 
     def __init__(self, folder: str, specs: Sequence[str]) -> None:
