@@ -4,7 +4,7 @@
 
 Peers: `peft-switch` answers requests in their order, calling `set_adapter` for each
 (PEFT's own way of serving several tasks; for methods that it lacks the bare model answers);
-`peft-grouped` answers all requests of an adapter as one padded batch; `peft-adapter-names` is PEFT's
+`peft-grouped` answers all requests of an adapter as one padded batch; `peft-adapter-names` PEFT's
 mixed batch, which has LoRA alone, so both sides then serve LoRA alone; `own-single` is our engine
 with one adaptation for all requests. Ours goes through `peftlab.serve.Engine`.
 """
