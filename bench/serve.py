@@ -3,9 +3,9 @@
     python -m bench.serve --tasks 16 --workload dialogsum --peer peft-switch --size small --json
 
 Peers: `peft-switch` answers requests in their order, calling `set_adapter` for each
-(PEFT's own way of serving several tasks; for methods that it lacks the bare model answers);
-`peft-grouped` answers all requests of an adapter as one padded batch; `peft-adapter-names` PEFT's
-mixed batch, which has LoRA alone, so both sides then serve LoRA alone; `own-single` is our engine
+(its own way of serving several tasks; for methods that it lacks the bare model answers);
+`peft-grouped` answers all requests of an adapter as one padded batch; `peft-adapter-names` is
+PEFT's mixed batch, LoRA alone, so both sides then serve LoRA alone; `own-single` is our engine
 with one adaptation for all requests. Ours goes through `peftlab.serve.Engine`.
 """
 
