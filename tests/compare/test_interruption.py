@@ -17,13 +17,13 @@ import pytest
 from peftlab.cli.app import run
 from peftlab.compare.record import Record
 
-STEPS = 500  # seconds of training, so that an interruption comes on the way
+STEPS = 200  # long enough that an interruption comes on the way
 PATIENCE = 120.0  # seconds until a test gives up on a machine that is busy
 
 
 def command(base: str, data: Path, out: Path) -> list[str]:
     options = f"--model {base} --task {data} -o max_new_tokens=4 --methods lora:rank=2"
-    sizes = f"--steps {STEPS} --batch-size 2 --evaluate-every 100 --device cpu --out {out}"
+    sizes = f"--steps {STEPS} --batch-size 2 --evaluate-every 50 --device cpu --out {out}"
     return ["compare", *options.split(), *sizes.split()]
 
 
