@@ -10,11 +10,12 @@ from __future__ import annotations
 import json
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from peftlab.errors import InputError, nearest
 
-__all__ = ["config", "names"]
+__all__ = ["config", "configuration", "names"]
 
 
 def names() -> tuple[str, ...]:
@@ -37,6 +38,25 @@ def config(name: str) -> dict[str, Any]:
         )
     # Parsed anew for every caller, so that nobody's change reaches anybody else.
     return dict(json.loads(_table()[hub_id]))
+
+
+def configuration(name: str) -> dict[str, Any]:
+    """The configuration of a folder with a config.json, or of a known model.
+
+    Raises:
+        InputError: neither, or a damaged file.
+    """
+    folder = Path(name)
+    if not folder.is_dir():
+        return config(name)
+    path = folder / "config.json"
+    try:
+        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"{folder} has no config.json, which a model's folder needs") from error
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path} is damaged: {error}") from error
+    return values
 
 
 @cache

@@ -46,14 +46,7 @@ def compare(
     search_share: Annotated[
         float, typer.Option(help="Of a run's budget, for each of these trials.")
     ] = 0.5,
-    budget: Annotated[
-        str | None,
-        typer.Option(
-            metavar="KIND=AMOUNT",
-            help="steps=300, tokens=2e6 (all through the base, a backward pass counting once "
-            "more) or seconds=60 (of training; not repeatable): the same for every method.",
-        ),
-    ] = None,
+    budget: shared.Budget = None,
     steps: shared.Steps = None,
     epochs: shared.Epochs = None,
     batch_size: shared.BatchSize = 16,
@@ -75,6 +68,9 @@ def compare(
     out: Annotated[
         Path | None, typer.Option(help="Folder of all runs; by default runs/TASK-MODEL.")
     ] = None,
+    max_memory: shared.MaxMemory = None,
+    max_adapter_size: shared.MaxAdapterSize = None,
+    max_time: shared.MaxTime = None,
     device: shared.Device = "auto",
 ) -> None:
     """Train and evaluate several methods on one task, and say which is best.
@@ -109,7 +105,7 @@ def compare(
     plan = Plan(
         model=model,
         task=loaded,
-        methods=_methods(methods, loaded, full),
+        methods=methods_of(methods, loaded, full),
         config=config,
         search=SearchConfig(
             trials=(FULL_SEARCH if full and learning_rate is None else 0)
@@ -117,6 +113,8 @@ def compare(
             else search,
             share=search_share,
         ),
+        predict=True,
+        limits=shared.limits(max_memory, max_adapter_size, max_time),
         seeds=_seeds(seeds or (FULL_SEEDS if full else "0")),
         device=shared.device_name(device),
     )
@@ -140,7 +138,8 @@ def _carry_out(plan: Plan, out: Path) -> None:
         raise typer.Exit(1)
 
 
-def _methods(text: str, task: Task, full: bool) -> tuple[Method | Guest, ...]:
+def methods_of(text: str, task: Task, full: bool) -> tuple[Method | Guest, ...]:
+    """The methods that were named, or every one with `full`, or else five."""
     from peftlab.compare.label import parse
     from peftlab.methods import REGISTRY
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -59,21 +58,12 @@ def shape_of(name: str) -> ModelShape:
     Raises:
         InputError: neither a folder with config.json nor a model whose configuration is known.
     """
-    from peftlab import known_models, layouts
+    from peftlab import layouts
     from peftlab.compare.base import located
+    from peftlab.known_models import configuration
     from peftlab.shapes import ModelShape
 
-    folder = Path(located(name))
-    if folder.is_dir():
-        path = folder / "config.json"
-        if not path.exists():
-            raise InputError(f"{folder} has no config.json, which a model's folder needs")
-        try:
-            config = json.loads(path.read_text(encoding="utf-8"))
-        except json.JSONDecodeError as error:
-            raise InputError(f"{path} is damaged: {error}") from error
-    else:
-        config = known_models.config(name)
+    config = configuration(located(name))
     return ModelShape.read(config, layouts.parameter_shapes(config))
 
 

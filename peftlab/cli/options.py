@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +12,7 @@ import typer
 from peftlab.errors import InputError, nearest
 
 if TYPE_CHECKING:
+    from peftlab.estimate import Limits
     from peftlab.frozen.model import FrozenLM
     from peftlab.tasks import Task
     from peftlab.train import TrainConfig
@@ -84,6 +86,25 @@ Recompute = Annotated[
         help="Gradient checkpointing: less memory, more time.",
         rich_help_panel=_TRAIN,
     ),
+]
+Budget = Annotated[
+    str | None,
+    typer.Option(
+        metavar="KIND=AMOUNT",
+        help="steps=300, tokens=2e6 (all through the base, a backward pass counting once more) or "
+        "seconds=60 (of training; not repeatable): the same for every method.",
+        rich_help_panel=_TRAIN,
+    ),
+]
+MaxMemory = Annotated[
+    str | None, typer.Option(help="Leave out what is predicted to take more: 2GB.")
+]
+MaxAdapterSize = Annotated[
+    str | None, typer.Option(help="Leave out what is predicted to be larger: 1MB.")
+]
+MaxTime = Annotated[
+    str | None,
+    typer.Option(help="Leave out what is predicted to train longer, search included: 10m."),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
 
@@ -197,6 +218,55 @@ def train_config(default_steps: int, **given: Any) -> TrainConfig:
         first = error.errors()[0]
         option = str(first["loc"][0]).replace("_", "-")
         raise InputError(f"--{option}: {first['msg']}, got {first['input']!r}") from error
+
+
+_SIZE_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+_TIME_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def byte_size(option: str, text: str | None) -> float | None:
+    """`2GB`, `500 MiB` or a number of bytes; units are powers of 1024.
+
+    Raises:
+        InputError: anything else.
+    """
+    return _quantity(option, text, _SIZE_UNITS, r"i?b?", "2GB or 500MB")
+
+
+def duration(option: str, text: str | None) -> float | None:
+    """`90`, `90s`, `10m` or `2h`, in seconds.
+
+    Raises:
+        InputError: anything else.
+    """
+    return _quantity(option, text, _TIME_UNITS, "", "90s, 10m or 2h")
+
+
+def _quantity(
+    option: str, text: str | None, units: Mapping[str, float], ending: str, expected: str
+) -> float | None:
+    if text is None:
+        return None
+    names = "|".join(filter(None, units))
+    found = re.fullmatch(rf"(\d+(?:\.\d+)?)\s*({names})?{ending}", text.strip().lower())
+    if found is None or not float(found[1]) > 0:
+        raise InputError(f"{option} {text!r}: {expected} was expected")
+    return float(found[1]) * units[found[2] or ""]
+
+
+def limits(memory: str | None, adapter: str | None, time: str | None) -> Limits:
+    """The limits that a command line names.
+
+    Raises:
+        InputError: a size or a time that cannot be read.
+    """
+    from peftlab.estimate import Limits
+
+    return Limits(
+        memory=byte_size("--max-memory", memory),
+        adapter=byte_size("--max-adapter-size", adapter),
+        seconds=duration("--max-time", time),
+    )
 
 
 def _budget(text: str) -> dict[str, int | float]:

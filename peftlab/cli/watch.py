@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from peftlab.estimate.prediction import size
+
 if TYPE_CHECKING:
     from peftlab.compare.plan import Plan, Run
     from peftlab.compare.record import Record, Search, Tried
@@ -47,7 +49,8 @@ class Shown:
             )
         for label, count in survey.counts.items():
             part = count.trainable / survey.base.parameters
-            self._say(f"  {label:<{width}}  {count.trainable:>12,} trainable ({part:.3%})")
+            told = f"  {label:<{width}}  {count.trainable:>12,} trainable ({part:.3%})"
+            self._say(f"{told}{_cost(survey, label)}")
         for label, reason in survey.misfits.items():
             self._say(f"  {label:<{width}}  will fail: {reason}")
         if survey.cut:
@@ -56,6 +59,13 @@ class Shown:
                 f"{survey.longest[0] or 'the template'} (+{survey.longest[1]} tokens) fits too: "
                 f"{survey.cut:,} rows lose some."
             )
+        trained = sum(
+            (found.train_seconds or 0.0) * len(self.plan.seeds) + found.search_seconds
+            for label, found in survey.predictions.items()
+            if label not in survey.left_out
+        )
+        if trained:
+            self._say(f"Training will take about {_minutes(trained)} here, besides evaluation.")
         if finished:
             self._say(
                 f"{finished} of {len(runs)} runs are finished already and are not made again."
@@ -119,6 +129,21 @@ class Shown:
 
     def _say(self, text: str) -> None:
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:,.0f} min"
+
+
+def _cost(survey: Survey, label: str) -> str:
+    """What is predicted for a run, and whether it is left out for that."""
+    found = survey.predictions.get(label)
+    if found is None or found.train_seconds is None:
+        return ""
+    told = f"  ~{size(found.peak_memory or 0)}, ~{found.train_seconds:,.0f} s"
+    told += f" + {found.search_seconds:,.0f} s search" if found.search_seconds else ""
+    reason = survey.left_out.get(label)
+    return told if reason is None else f"{told}: left out, {reason}"
 
 
 def _amount(budget: Budget) -> str:

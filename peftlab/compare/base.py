@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -17,6 +18,18 @@ def located(name: str) -> str:
     from peftlab.demo.world import MODEL_FOLDER
 
     return str(MODEL_FOLDER)
+
+
+def is_here(name: str) -> bool:
+    """Whether a model can be loaded without a network: from a folder, or from the hub's cache."""
+    where = located(name)
+    folder = Path(where)
+    if folder.is_dir():
+        return any(folder.glob("*.safetensors")) or any(folder.glob("pytorch_model*.bin"))
+    from huggingface_hub import try_to_load_from_cache
+
+    files = ("model.safetensors", "model.safetensors.index.json")
+    return any(isinstance(try_to_load_from_cache(where, file), str) for file in files)
 
 
 def load(name: str, device: str = "cpu") -> FrozenLM:

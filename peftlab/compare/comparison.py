@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from peftlab.compare import folders
+from peftlab.compare.kept import at_rate, finished
 from peftlab.compare.outcome import Kept
-from peftlab.compare.plan import Plan, Run, runs_of, searches
+from peftlab.compare.plan import Plan, Run, runs_of
 from peftlab.compare.processes import RunFailed, call, server
 from peftlab.compare.record import Record
 from peftlab.compare.survey import Survey
@@ -71,45 +72,47 @@ def compare(
     """
     watcher = watcher or Silent()
     with folders.only_one(out):
-        found: Survey = call("peftlab.compare.survey:survey", plan)
+        found: Survey = call("peftlab.compare.survey:survey", plan, out)
         folders.claim(out, folders.identity(plan.task, found.base), described or {})
         task = found.limited(plan.task)
-        runs = runs_of(plan, found.base, task)
-        known = [_searched(run, out) for run in runs]
-        finished = [run for run in known if run and _finished(run, out)]
-        watcher.planned(runs, found, len(finished))
-        kept = [_made(run, out, watcher) for run in runs]
+        runs = [found.predicting(run) for run in runs_of(plan, found.base, task)]
+        watcher.planned(runs, found, sum(finished(run, out) is not None for run in runs))
+        kept = [_made(run, out, watcher) for run in runs if _wanted(run, found, plan)]
     return Compared(kept, found)
 
 
-def _finished(run: Run, out: Path) -> Record | None:
-    return folders.finished(out, run.folder, run.config_hash)
-
-
-def _searched(run: Run, out: Path) -> Run | None:
-    """The run at the rate that an earlier search has found; None where there was none yet."""
-    if not searches(run):
-        return run
-    found = folders.found_rate(out / run.search_folder)
-    return None if found is None else run.at(found.rate, found=found)
+def _wanted(run: Run, found: Survey, plan: Plan) -> bool:
+    """A method that was left out has one record, which says why, whatever the seeds."""
+    return run.label not in found.left_out or run.seed == plan.seeds[0]
 
 
 def _made(run: Run, out: Path, watcher: Watcher) -> Kept:
     """A run's record: the one that lies there, or after the search for its rate a new one."""
-    at_rate = _searched(run, out)
-    if at_rate is not None and (record := _finished(at_rate, out)) is not None:
-        return Kept(record, out / at_rate.folder)
+    known, record = at_rate(run, out), finished(run, out)
+    if known is not None and record is not None:
+        return Kept(record, out / known.folder)
+    if run.left_out is not None:
+        return Kept(_left_out(run, out), out / run.folder)
     watcher.started(run)
     try:
-        if at_rate is None:
+        if known is None:
             found = call("peftlab.compare.search:search", run, out, hear=watcher.heard)
-            at_rate = run.at(found.rate, found=found)
-        record = call("peftlab.compare.work:work", at_rate, out, hear=watcher.heard)
+            known = run.at(found.rate, found=found)
+        folders.forget_failure(out / known.folder)
+        record = call("peftlab.compare.work:work", known, out, hear=watcher.heard)
     except RunFailed as error:
-        at_rate = at_rate or run
-        record = _failed(at_rate, out, str(error))
-    watcher.ended(at_rate, record)
-    return Kept(record, out / at_rate.folder)
+        known = known or run
+        record = _failed(known, out, str(error))
+    assert record is not None
+    watcher.ended(known, record)
+    return Kept(record, out / known.folder)
+
+
+def _left_out(run: Run, out: Path) -> Record:
+    found = {"status": "left out", "error": run.left_out}
+    record = run.record().model_copy(update=found)
+    record.write(out / run.folder)
+    return record
 
 
 def _failed(run: Run, out: Path, message: str) -> Record:

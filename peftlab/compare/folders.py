@@ -98,6 +98,17 @@ def record(folder: Path, config_hash: str) -> Record | None:
     return found if found.config_hash == config_hash else None
 
 
+def forget_failure(folder: Path) -> None:
+    """Remove the record of a failed run that is tried again, so that it cannot be taken for new."""
+    path = folder / NAME
+    try:
+        failed = read_json(path).get("status") == "failed"
+    except InputError:
+        return
+    if failed:
+        path.unlink()
+
+
 def finished(out: Path, folder: Path, config_hash: str) -> Record | None:
     """The record of a run that has ended well under the same configuration."""
     found = record(out / folder, config_hash)

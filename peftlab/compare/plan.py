@@ -18,6 +18,7 @@ from peftlab.compare.record import (
     TaskFacts,
 )
 from peftlab.errors import InputError
+from peftlab.estimate import Limits
 from peftlab.guests import Guest
 from peftlab.methods import Method
 from peftlab.tasks import Task
@@ -74,6 +75,8 @@ class Plan:
         model: demo, or the hub id or folder of a base.
         config: of training, for every method; a rate of None takes each method's own.
         search: of the methods' rates.
+        predict: whether a few steps of every method are taken first, to say what it will cost.
+        limits: what is predicted to exceed them is left out.
         seeds: of data order, initialisation and drawn exemplars; each makes a run of every method.
         device: cpu, cuda, cuda:1, …
     """
@@ -84,6 +87,8 @@ class Plan:
     config: TrainConfig = field(default_factory=TrainConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     search: SearchConfig = field(default_factory=SearchConfig)
+    predict: bool = False
+    limits: Limits = field(default_factory=Limits)
     seeds: tuple[int, ...] = (0,)
     device: str = "cpu"
 
@@ -114,6 +119,7 @@ class Run:
     """One method with one seed, resolved: everything that its process needs to know.
 
     trial: the number of this trial in the search for the method's rate. found: that search.
+    predicted: what it is expected to cost, by the names of a record. left_out: why it is not made.
     """
 
     method: Method | Guest
@@ -125,6 +131,8 @@ class Run:
     search: SearchConfig = field(default_factory=SearchConfig)
     found: Search | None = None
     trial: int | None = None
+    predicted: dict[str, float] = field(default_factory=dict)
+    left_out: str | None = None
 
     @property
     def label(self) -> str:
@@ -187,6 +195,7 @@ class Run:
             parameters=Parameters(trainable=None, stored=None, base=base.parameters),
             guest=isinstance(self.method, Guest),
             trial=self.trial,
+            predicted=self.predicted,
             search=self.found,
             budget=BudgetFacts(
                 kind=self.budget.kind,

@@ -132,6 +132,7 @@ class _Search:
             config=replace(self.config, learning_rate=rate),
             trial=number,
             found=None,
+            predicted={},
         )
         folder = self.folder / f"trial-{number}"
         record = folders.record(folder, run.config_hash)

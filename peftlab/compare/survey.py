@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from peftlab.compare import base
+from peftlab.compare.kept import finished
 from peftlab.compare.label import label
-from peftlab.compare.plan import Base, Plan
+from peftlab.compare.plan import Base, Plan, Run, runs_of, searches
 from peftlab.compare.processes import Say
 from peftlab.errors import InputError, PeftlabError
+from peftlab.estimate import Prediction, probe
 from peftlab.guests import Guest
+from peftlab.measure import choose_precision, tune_allocator
 from peftlab.methods import Count, Method
 from peftlab.tasks import Example, Task, Template
 
@@ -40,6 +44,8 @@ class Survey:
         source_tokens: most tokens of a source that any method gets; None where all fit whole.
         longest: the method that takes most of the row, and how many tokens it takes.
         cut: how many of the rows looked at lose source tokens.
+        predictions: by label; of what has finished already, and of guests, there is none.
+        left_out: by label, why a method will not fit the plan's limits.
     """
 
     base: Base
@@ -49,6 +55,14 @@ class Survey:
     source_tokens: int | None
     longest: tuple[str, int]
     cut: int
+    predictions: dict[str, Prediction] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+
+    def predicting(self, run: Run) -> Run:
+        """The run with what it is expected to cost."""
+        found = self.predictions.get(run.label)
+        values = found.values() if found else {}
+        return replace(run, predicted=values, left_out=self.left_out.get(run.label))
 
     def limited(self, task: Task) -> Task:
         """The task as every run gets it."""
@@ -57,15 +71,16 @@ class Survey:
         return replace(task, template=replace(task.template, source_tokens=self.source_tokens))
 
 
-def survey(_say: Say, plan: Plan) -> Survey:
+def survey(_say: Say, plan: Plan, out: Path | None = None) -> Survey:
     """Load the base once and look, in a process of its own.
+
+    Args:
+        out: the comparison's folder; what has finished there is not predicted.
 
     Raises:
         InputError: a base that cannot be loaded, or a method that leaves no room for a source.
     """
     import torch
-
-    from peftlab.measure import choose_precision
 
     choose_precision([], plan.device, plan.config.precision)  # refuses a device that is not here
     model = base.load(plan.model, plan.device)
@@ -87,7 +102,7 @@ def survey(_say: Say, plan: Plan) -> Survey:
     longest = max(extras.items(), key=lambda pair: pair[1], default=("", 0))
     context = min(plan.config.max_length or model.shape.context, model.shape.context)
     room, cut = _source_room(model, plan.task, context - longest[1], longest[0])
-    return Survey(
+    found = Survey(
         base=Base(
             name=plan.model,
             fingerprint=model.fingerprint,
@@ -101,6 +116,31 @@ def survey(_say: Say, plan: Plan) -> Survey:
         longest=longest,
         cut=cut,
     )
+    return _predicted(model, plan, found, out) if plan.predict or plan.limits else found
+
+
+def _predicted(model: FrozenLM, plan: Plan, found: Survey, out: Path | None) -> Survey:
+    """Probe every method that has a run to make, and hold it against the limits."""
+    tune_allocator()
+    predictions: dict[str, Prediction] = {}
+    misfits, left_out = dict(found.misfits), {}
+    for run in runs_of(plan, found.base, found.limited(plan.task)):
+        todo = run.label not in predictions and (out is None or finished(run, out) is None)
+        if not todo or run.label in misfits or isinstance(run.method, Guest):
+            continue
+        try:
+            prediction = probe(model, run.method, run.task, run.config)
+        except PeftlabError as error:
+            misfits[run.label] = str(error)
+            continue
+        if searches(run):
+            trials = run.search.trials * run.search.share * (prediction.train_seconds or 0.0)
+            prediction = replace(prediction, search_seconds=trials)
+        predictions[run.label] = prediction
+        reason = plan.limits.reason(prediction)
+        if reason is not None:
+            left_out[run.label] = reason
+    return replace(found, predictions=predictions, misfits=misfits, left_out=left_out)
 
 
 def _extra(model: FrozenLM, task: Task, method: Method, rng: torch.Generator) -> int:

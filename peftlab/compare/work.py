@@ -25,6 +25,7 @@ from peftlab.compare.plan import Run
 from peftlab.compare.processes import Say, describe
 from peftlab.compare.record import Progress, Record, write_json
 from peftlab.errors import InputError
+from peftlab.estimate.prediction import errors
 from peftlab.evaluate import Evaluation, SplitLoss
 from peftlab.measure import Phase, environment, phase, tune_allocator
 from peftlab.train import Diverged, Trained
@@ -78,9 +79,21 @@ class _Work:
         record.latency = self.host.latency()
         self._write_predictions(evaluation, losses)
         shutil.rmtree(self.folder / folders.TRUNK, ignore_errors=True)  # kept to train again from
+        record.predicted |= errors(record.predicted, self._measured())
         record.status = "finished"
         record.write(self.folder)
         return record
+
+    def _measured(self) -> dict[str, float | None]:
+        """What predictions are held against, by their names."""
+        record = self.record
+        return {
+            "trainable_parameters": record.parameters.trainable,
+            "adapter_bytes": record.bytes,
+            "peak_memory": record.peak_memory.train,
+            "step_seconds": record.seconds.step,
+            "train_seconds": record.seconds.train,
+        }
 
     def _train(self) -> None:
         record = self.record

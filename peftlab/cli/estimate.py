@@ -1,0 +1,163 @@
+"""`peftlab estimate`: what methods would cost, without training them, or even having the model."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from peftlab.cli import options as shared
+from peftlab.cli.compare import DEMO_STEPS, STEPS, methods_of
+from peftlab.errors import InputError, PeftlabError, nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from peftlab.estimate import Prediction
+    from peftlab.methods import Method
+    from peftlab.tasks import Task
+    from peftlab.train import TrainConfig
+
+_FORMATS = ("table", "json")
+
+
+def estimate(
+    model: shared.Model = "demo",
+    task: shared.TaskName = "demo",
+    methods: Annotated[
+        str, typer.Option(help="Methods with settings: lora:rank=4,prompt_tuning:length=5.")
+    ] = "",
+    full: Annotated[bool, typer.Option("--full", help="Every method.")] = False,
+    budget: shared.Budget = None,
+    steps: shared.Steps = None,
+    epochs: shared.Epochs = None,
+    batch_size: shared.BatchSize = 16,
+    accumulation: shared.Accumulation = 1,
+    precision: shared.Precision = "fp32",
+    max_length: shared.MaxLength = None,
+    recompute: shared.Recompute = False,
+    limit: shared.Limit = None,
+    task_option: shared.TaskOptions = [],  # noqa: B006 - typer copies it
+    max_memory: shared.MaxMemory = None,
+    max_adapter_size: shared.MaxAdapterSize = None,
+    max_time: shared.MaxTime = None,
+    device: shared.Device = "auto",
+    format: Annotated[str, typer.Option(help="table or json.")] = "table",
+) -> None:
+    """Predict parameters, adapter size, peak memory and time of training on this machine.
+
+    A few steps are taken with each method: on the model where it is here, else on two small models
+    of its widths, made from its configuration alone.
+    """
+    if format not in _FORMATS:
+        raise InputError(
+            f"there is no format {format!r}; there are {', '.join(_FORMATS)}."
+            f"{nearest(format, _FORMATS)}"
+        )
+    limits = shared.limits(max_memory, max_adapter_size, max_time)
+    loaded = shared.load_task(task, task_option, limit=limit)
+    config = shared.train_config(
+        DEMO_STEPS if task == "demo" else STEPS,
+        budget=budget,
+        steps=steps,
+        epochs=epochs,
+        batch_size=batch_size,
+        accumulation=accumulation,
+        precision=precision,
+        max_length=max_length,
+        recompute=recompute,
+    )
+    predict, weights, about = _predictor(model, shared.device_name(device))
+    rows = []
+    for method in methods_of(methods, loaded, full):
+        row = _row(predict, method, loaded, config)
+        predicted = row.pop("prediction")
+        row["left_out"] = limits.reason(predicted) if predicted is not None else None
+        rows.append(row)
+    if format == "json":
+        told = {"model": model, "weights_bytes": weights, "methods": rows}
+        typer.echo(json.dumps(told, indent=2, ensure_ascii=False))
+    else:
+        _show(rows, f"{model}: {about}")
+
+
+def _predictor(
+    name: str, device: str
+) -> tuple[Callable[[Method, Task, TrainConfig], Prediction], int, str]:
+    """How to predict for a model, the bytes of its weights, and what it is in words."""
+    from peftlab.compare import base
+    from peftlab.estimate import Miniature, probe
+    from peftlab.estimate.prediction import size
+    from peftlab.known_models import configuration
+    from peftlab.measure import tune_allocator
+
+    tune_allocator()
+    if base.is_here(name):
+        model = base.load(name, device)
+        weights = 4 * model.shape.size
+        return (
+            lambda method, task, config: probe(model, method, task, config),
+            weights,
+            f"{model.shape.size:,} parameters, {size(weights)} of weights",
+        )
+    small = Miniature(configuration(base.located(name)), base.located(base.DEMO), device)
+    weights = 4 * small.shape.size
+    return (
+        small.probe,
+        weights,
+        f"{small.shape.size:,} parameters, {size(weights)} of weights, not here: predicted from "
+        "small models of its widths",
+    )
+
+
+def _row(
+    predict: Callable[[Method, Task, TrainConfig], Prediction],
+    method: Any,
+    task: Task,
+    config: TrainConfig,
+) -> dict[str, Any]:
+    from peftlab.compare.label import label
+    from peftlab.guests import Guest
+
+    row: dict[str, Any] = {"method": label(method), "prediction": None}
+    if isinstance(method, Guest):
+        return {**row, "problem": "guests are not predicted"}
+    try:
+        found = predict(method, task, config)
+    except PeftlabError as error:
+        return {**row, "problem": str(error)}
+    return {**row, "prediction": found, "problem": None, **found.values()}
+
+
+def _show(rows: list[dict[str, Any]], title: str) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    from peftlab.estimate.prediction import size
+
+    shown = {
+        "trainable_parameters": ("trainable", lambda v: f"{v:,.0f}"),
+        "adapter_bytes": ("adapter", size),
+        "peak_memory": ("peak memory", size),
+        "step_seconds": ("a step", lambda v: f"{v:.3f} s"),
+        "train_seconds": ("training", lambda v: f"{v:,.0f} s"),
+    }
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("method", overflow="fold")
+    for head, _ in shown.values():
+        table.add_column(head, justify="right", no_wrap=True)
+    for row in rows:
+        values = [row.get(name) for name in shown]
+        cells = [
+            "–" if value is None else show(value)
+            for value, (_, show) in zip(values, shown.values(), strict=True)
+        ]
+        table.add_row(row["method"], *cells)
+    console = Console()
+    typer.echo(title)
+    console.print(table)
+    for row in rows:
+        if row["problem"] or row["left_out"]:
+            typer.echo(f"{row['method']}: {row['problem'] or row['left_out']}")

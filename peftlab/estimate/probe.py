@@ -1,0 +1,174 @@
+"""A few real steps of a training, from which all of it is predicted.
+
+The steps are taken by the loop that will train, on rows of the training split: the step with the
+most tokens, which decides the peak of memory, then usual ones, each a second time where activations
+of the frozen trunk are kept, since only the first visit of a row pays for those. Time grows with
+the tokens; how many there will be is counted.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from statistics import fmean, median
+from typing import TYPE_CHECKING
+
+import torch
+
+from peftlab.estimate.prediction import Prediction
+from peftlab.loss import mean_loss
+from peftlab.measure import phase
+from peftlab.methods import Method
+from peftlab.train import TrainConfig
+from peftlab.train.loop import Loop
+from peftlab.trunk import TrunkStore
+
+if TYPE_CHECKING:
+    from peftlab.frozen.model import FrozenLM
+    from peftlab.tasks import Task
+
+_STEPS = 5  # warm ones, of usual size
+_LOOKED_AT = 400  # planned steps whose tokens are counted; of more, evenly spaced ones
+_HEADER = 1500  # bytes of an adapter's JSON and of its tensors' names, about
+_VALIDATED = 32  # rows of the validation split: a full batch of evaluation
+
+
+@dataclass
+class _Taken:
+    """What the usual steps took; the largest comes first and pays for what is done once.
+
+    filling: seconds that first visits took beyond second ones. filled: bytes kept by them.
+    """
+
+    seconds: list[float] = field(default_factory=list)
+    tokens: list[int] = field(default_factory=list)
+    passes: list[int] = field(default_factory=list)
+    filling: float = 0.0
+    filled: int = 0
+
+    def per_token(self, amounts: Sequence[float]) -> float:
+        """Of a usual step; the median, since a busy machine makes single steps slow."""
+        return median(amount / count for amount, count in zip(amounts, self.tokens, strict=True))
+
+
+def probe(
+    model: FrozenLM, method: Method, task: Task, config: TrainConfig, *, patience: float = 10.0
+) -> Prediction:
+    """Predict one training by taking a few of its steps.
+
+    Args:
+        patience: seconds after which no further step is begun; two are taken at least.
+
+    Raises:
+        InputError, UnsupportedModel, Diverged: as training would.
+    """
+    count = method.count(model.shape)
+    plain = Prediction(count.trainable, count.stored, 4 * count.stored + _HEADER)
+    if not (method.trains or method.searches):
+        return plain
+    with (
+        tempfile.TemporaryDirectory(prefix="peftlab-probe-") as folder,
+        phase("train", model.device) as measured,
+    ):
+        loop = _loop(model, method, task, config, Path(folder))
+        planned = _plan(loop)
+        taken = _take(loop, planned, patience)
+        _validate_and_save(loop)
+    step, train = _times(loop, planned, taken)
+    return replace(plain, peak_memory=measured.peak_bytes, step_seconds=step, train_seconds=train)
+
+
+def _times(loop: Loop, planned: _Planned, taken: _Taken) -> tuple[float, float]:
+    """Seconds of a usual step, and of all."""
+    budget = loop.budget
+    step = taken.per_token(taken.seconds) * planned.mean_tokens
+    passes = taken.per_token(taken.passes) * planned.mean_tokens
+    if budget.kind == "seconds":
+        return step, budget.amount
+    steps = budget.amount / (1 if budget.kind == "steps" else passes)
+    filling = 0.0
+    if taken.filled:
+        row = planned.mean_tokens / loop.config.rows_a_step * loop.model.shape.hidden * 4
+        filling = taken.filling / taken.filled * row * planned.rows
+    return step, steps * step + filling
+
+
+def _loop(model: FrozenLM, method: Method, task: Task, config: TrainConfig, folder: Path) -> Loop:
+    for site in method.sites:
+        model.conformance.require(site, method.name)
+    method.check(model.shape)
+    start = method.init(model, task, torch.Generator().manual_seed(config.seed))
+    store = TrunkStore(config.trunk_memory, config.trunk_disk, folder / "trunk")
+    return Loop(model, method, task, config, start, folder, store)
+
+
+@dataclass(frozen=True)
+class _Planned:
+    """The largest of the planned steps, usual ones, their mean tokens, and how many rows come."""
+
+    largest: int
+    usual: list[int]
+    mean_tokens: float
+    rows: int
+
+
+def _plan(loop: Loop) -> _Planned:
+    rows, config = len(loop.data.rows), loop.config
+    total = loop.data.steps or -(-rows // config.rows_a_step)
+    tokens = {step: _tokens(loop, step) for step in range(0, total, -(-total // _LOOKED_AT))}
+    middle = median(tokens.values())
+    return _Planned(
+        largest=max(tokens, key=tokens.__getitem__),
+        usual=sorted(tokens, key=lambda step: abs(tokens[step] - middle))[:_STEPS],
+        mean_tokens=fmean(tokens.values()),
+        rows=min(rows, total * config.rows_a_step),
+    )
+
+
+def _tokens(loop: Loop, step: int) -> int:
+    return sum(len(loop.data.rows[i].ids) - 1 for i in loop.data.order.step(step))
+
+
+def _take(loop: Loop, planned: _Planned, patience: float) -> _Taken:
+    begun, taken = time.perf_counter(), _Taken()
+    _timed(loop, planned.largest)
+    for step in planned.usual:
+        if taken.seconds and time.perf_counter() - begun > patience:
+            break
+        kept = _kept(loop)
+        first = _timed(loop, step) if loop.data.trunk is not None else None
+        again = _timed(loop, step)
+        if first is not None and _kept(loop) > kept:
+            taken.filling += max(0.0, first[0] - again[0])
+            taken.filled += _kept(loop) - kept
+        taken.seconds.append(again[0])
+        taken.passes.append(again[1])
+        taken.tokens.append(_tokens(loop, step))
+    return taken
+
+
+def _kept(loop: Loop) -> int:
+    return loop.store.bytes_in_memory + loop.store.bytes_on_disk
+
+
+def _timed(loop: Loop, step: int) -> tuple[float, int]:
+    """Seconds and passes of one step."""
+    begun = time.perf_counter()
+    taken = loop.steps.take(step, loop.data)
+    seconds = time.perf_counter() - begun
+    loop.progress.add(taken.loss, taken.tokens, taken.passes, seconds)
+    return seconds, taken.passes
+
+
+def _validate_and_save(loop: Loop) -> None:
+    """What else a run does while its memory is measured, with a new best state as the peak has."""
+    count = min(_VALIDATED, len(loop.data.validation))
+    if count:
+        rows = [loop.data.validation[i] for i in range(count)]
+        with torch.no_grad(), loop.steps.accelerator.autocast():
+            mean_loss(loop.model, loop.steps.edits().detach(), rows)
+    loop.best = loop.steps.snapshot()
+    loop.save()

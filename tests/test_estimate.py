@@ -1,0 +1,152 @@
+"""Predictions: what is exact, what is probed, limits, and models whose weights are not here."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from peftlab import known_models
+from peftlab.cli.app import run
+from peftlab.cli.options import byte_size, duration
+from peftlab.compare import base as bases
+from peftlab.compare.comparison import compare
+from peftlab.errors import InputError
+from peftlab.estimate import Limits, Miniature, Prediction, probe
+from peftlab.estimate.prediction import errors, size
+from peftlab.frozen.model import FrozenLM
+from peftlab.methods import parse, parse_one
+from peftlab.tasks import Task
+from peftlab.train import TrainConfig, train
+from tests.compare.conftest import base, data, task  # noqa: F401 - fixtures
+from tests.compare.test_comparison import Counting, make
+
+# ruff: noqa: F811 - pytest hands fixtures in under the names they are imported by
+CONFIG = TrainConfig(steps=12, batch_size=4, evaluate_every=6)
+
+
+@pytest.fixture(scope="module")
+def model(base: str) -> FrozenLM:
+    return bases.load(base)
+
+
+def test_what_is_counted_is_exact(model: FrozenLM, task: Task, tmp_path: Path) -> None:
+    method = parse_one("lora:rank=2")
+    found = probe(model, method, task, CONFIG)
+    trained = train(model, method, task, CONFIG)
+    trained.adaptation.save(tmp_path / "adapter")
+    assert found.trainable == method.count(model.shape).trainable
+    saved = sum(file.stat().st_size for file in (tmp_path / "adapter").iterdir())
+    assert found.adapter_bytes == pytest.approx(saved, abs=3000)
+    assert found.peak_memory and found.step_seconds and found.train_seconds
+    assert found.train_seconds == pytest.approx(12 * found.step_seconds, rel=1e-6)
+
+
+def test_what_does_not_train_takes_nothing(model: FrozenLM, task: Task) -> None:
+    found = probe(model, parse_one("hard_prompt"), task, CONFIG)
+    assert (found.trainable, found.peak_memory, found.train_seconds) == (0, None, None)
+    assert found.values() == {"trainable_parameters": 0.0}
+
+
+def test_budgets_are_predicted_in_their_own_units(model: FrozenLM, task: Task) -> None:
+    seconds = probe(model, parse_one("ia3"), task, replace(CONFIG, seconds=7.0))
+    assert seconds.train_seconds == 7.0
+    tokens = probe(model, parse_one("ia3"), task, replace(CONFIG, tokens=100_000))
+    assert tokens.train_seconds and tokens.step_seconds
+    per_step = 100_000 * tokens.step_seconds / tokens.train_seconds
+    whole = train(model, parse_one("ia3"), task, CONFIG)
+    assert per_step == pytest.approx(whole.passes / whole.steps, rel=0.2)
+
+
+def test_a_probe_leaves_no_trace(model: FrozenLM, task: Task) -> None:
+    method, before = parse_one("full"), model.fingerprint
+    first = train(model, method, task, replace(CONFIG, steps=2)).losses
+    probe(model, method, task, CONFIG)
+    assert train(model, method, task, replace(CONFIG, steps=2)).losses == first
+    del model.__dict__["fingerprint"]
+    assert model.fingerprint == before
+
+
+def test_limits_say_why() -> None:
+    found = Prediction(5, 5, 3 << 20, peak_memory=2 << 30, train_seconds=30.0, search_seconds=60.0)
+    assert Limits().reason(found) is None and not Limits()
+    assert Limits(memory=4 << 30, adapter=4 << 20, seconds=100).reason(found) is None
+    said = Limits(memory=1 << 30, adapter=1 << 20, seconds=80).reason(found)
+    assert said == (
+        "predicted to take 2 GiB of memory, above 1 GiB and an adapter of 3 MiB, above 1 MiB and "
+        "90 s of training, above 80 s"
+    )
+    with pytest.raises(InputError, match="limit on memory is -1"):
+        Limits(memory=-1)
+
+
+def test_sizes_and_times_are_read() -> None:
+    assert byte_size("--max-memory", "2GB") == byte_size("--max-memory", "2 gib") == 2 << 30
+    assert byte_size("--max-memory", "1.5m") == 1.5 * (1 << 20)
+    assert duration("--max-time", "10m") == 600 and duration("--max-time", "90") == 90
+    for bad in ("two", "-1GB", "5 parsecs", "0"):
+        with pytest.raises(InputError, match=r"--max-memory .*2GB or 500MB was expected"):
+            byte_size("--max-memory", bad)
+    assert (size(1500), size(2 << 30), size(12)) == ("1.46 KiB", "2 GiB", "12 bytes")
+
+
+def test_errors_are_shares_of_what_was_measured() -> None:
+    found = errors({"peak_memory": 110.0, "train_seconds": 3.0}, {"peak_memory": 100.0})
+    assert found == {"peak_memory_error": pytest.approx(0.1)}
+
+
+def test_a_model_of_which_only_the_configuration_is_known(base: str, task: Task) -> None:
+    config = json.loads((Path(base) / "config.json").read_text())
+    small = Miniature(config, base)
+    for method in parse("lora:rank=2,last_k,prompt_tuning:length=4"):
+        found = small.probe(method, task, CONFIG)
+        count = method.count(small.shape)
+        assert (found.trainable, found.stored) == (count.trainable, count.stored)
+        assert found.peak_memory and found.train_seconds
+    wide = {**known_models.config("gpt2"), "n_embd": 98_304, "n_head": 96}
+    big = Miniature(wide, base)
+    with pytest.raises(InputError, match=r"probing needs .* of memory"):
+        big.probe(parse_one("lora"), task, CONFIG)
+
+
+def test_what_exceeds_a_limit_is_left_out_and_recorded(
+    base: str, task: Task, tmp_path: Path
+) -> None:
+    plan = make(
+        base,
+        task,
+        "hard_prompt,lora:rank=2,full",
+        limits=Limits(adapter=20_000),
+        seeds=(0, 1),
+    )
+    watcher = Counting()
+    records = compare(plan, tmp_path / "out", watcher).records
+    told = [(record.label, record.status) for record in records]
+    assert told.count(("full", "left out")) == 1 and ("full", "finished") not in told
+    assert watcher.made.count("full") == 0 and watcher.made.count("lora:rank=2") == 2
+    full = next(record for record in records if record.label == "full")
+    assert "an adapter of" in str(full.error) and "above 19.5 KiB" in str(full.error)
+    lora = next(record for record in records if record.label == "lora:rank=2")
+    assert lora.predicted["trainable_parameters"] == lora.parameters.trainable
+    assert lora.predicted["trainable_parameters_error"] == 0.0
+    measured = lora.peak_memory.train
+    assert measured and lora.predicted["peak_memory_error"] == pytest.approx(
+        lora.predicted["peak_memory"] / measured - 1
+    )
+    assert {"train_seconds", "train_seconds_error"} <= lora.predicted.keys()
+
+
+def test_the_command(base: str, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = f"estimate --model {base} --task {data} --steps 3 --batch-size 2 --device cpu"
+    asked = "--methods lora:rank=2,last_k:k=9 --max-adapter-size 1KB"
+    assert run([*line.split(), *asked.split(), "--format", "json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    lora, last = found["methods"]
+    assert lora["trainable_parameters"] == 768 and lora["peak_memory"] > 0
+    assert "above 1 KiB" in lora["left_out"]
+    assert "k=9" in last["problem"]
+    assert run([*line.split(), *asked.split()]) == 0
+    shown = capsys.readouterr().out
+    assert "lora:rank=2" in shown and "768" in shown and "k=9" in shown
