@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 # With no argument: minutes on two cores.
 DEMO_STEPS, DEMO_TEST = 150, 100
 STEPS = 300
-# With --full: every method, its rate searched for, under 45 minutes on two cores.
-FULL_SEEDS, FULL_SEARCH = "0,1,2", 4
+# With --full: every method, its rate searched for, under 45 minutes on two cores. The budget is of
+# tokens, since a step of a discrete search takes as many as ten of the others.
+FULL_SEEDS, FULL_SEARCH, FULL_BUDGET = "0,1,2", 4, "tokens=330_000"
 FIVE = "hard_prompt,hard_prompt:instruction=task,prompt_tuning,lora,last_k,full"
 
 
@@ -82,8 +83,10 @@ def compare(
     from peftlab.compare.plan import Plan, SearchConfig
 
     comparison.warm_up()
-    if task == "demo" and limit is None and test_limit is None:
+    if task == "demo" and limit is None and test_limit is None and not full:
         test_limit = DEMO_TEST
+    if full and budget is None and steps is None and epochs is None:
+        budget = FULL_BUDGET
     loaded = shared.load_task(
         task, task_option, limit=limit, test_limit=test_limit, metrics=metrics
     )

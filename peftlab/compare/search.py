@@ -77,7 +77,9 @@ def trial_config(run: Run) -> TrainConfig:
         patience=0,
     )
     every = config.evaluate_every or config.steps
-    if config.tokens is None and config.seconds is None:
+    if config.tokens is not None:
+        every = max(1, every // _VALIDATIONS)
+    elif config.seconds is None:
         steps = shorter.total_steps(len(run.task.pairs("train")))
         every = min(every, max(1, steps // _VALIDATIONS))
     return replace(shorter, evaluate_every=every)

@@ -68,6 +68,7 @@ class Entry:
         costs: by the names of `COSTS`, means over the finished runs; None where not measured.
         losses: "train", "validation", "test": means per target token.
         seconds_per_epoch: of training.
+        search_seconds: of the search for the rate, which training_seconds among the costs include.
         failures: the runs that did not finish.
         conditions: what must be the same for all entries: task, split, model, budget, decoding …
     """
@@ -77,6 +78,7 @@ class Entry:
     costs: Mapping[str, float | None] = field(default_factory=dict)
     losses: Mapping[str, float | None] = field(default_factory=dict)
     seconds_per_epoch: float | None = None
+    search_seconds: float | None = None
     failures: Sequence[Failure] = ()
     conditions: Mapping[str, object] = field(default_factory=dict)
 

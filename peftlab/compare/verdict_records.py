@@ -72,6 +72,7 @@ def _entry(label: str, group: Mapping[Path, Record], metric: str, scorer: Metric
             for split in ("train", "validation", "test")
         },
         seconds_per_epoch=_mean([_seconds_per_epoch(record) for record in records]),
+        search_seconds=_mean([r.search.seconds if r.search else None for r in records]),
         failures=tuple(
             Failure(record.seed, record.error or "no reason was recorded", record.diverged_at)
             for record in group.values()

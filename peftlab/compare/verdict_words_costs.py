@@ -12,7 +12,7 @@ OVERFIT = 0.2  # validation loss above training loss by more than this share of 
 
 def cost_sentences(entries: Sequence[Entry]) -> tuple[str, ...]:
     """Of the finished methods' measurements."""
-    return (*_overfitting(entries), *_context(entries), *_epochs(entries))
+    return (*_overfitting(entries), *_context(entries), *_epochs(entries), *_searches(entries))
 
 
 def failure_sentences(entries: Sequence[Entry]) -> tuple[str, ...]:
@@ -55,6 +55,12 @@ def _epochs(entries: Sequence[Entry]) -> list[str]:
     trained = [e for e in entries if e.cost("trainable_parameters") != 0]
     values = [(entry.seconds_per_epoch, entry.name) for entry in trained]
     return _range(values, duration, "An epoch of training takes {}")
+
+
+def _searches(entries: Sequence[Entry]) -> list[str]:
+    values = [(entry.search_seconds, entry.name) for entry in entries]
+    told = "The search for a learning rate, part of the training time above, takes {}"
+    return _range(values, duration, told)
 
 
 def _range(

@@ -23,7 +23,8 @@ class TrainConfig:
         label_smoothing: in training only.
         precision: auto takes bf16 autocast only where it pays on this device.
         max_length: tokens of a row, prompt included; None takes the model's context.
-        evaluate_every: steps between validation losses; 0 evaluates at the end alone.
+        evaluate_every: steps between validation losses; 0 evaluates at the end alone. Of tokens it
+            is the steps of usual size, of seconds there are ten validations.
         patience: evaluations without improvement before training stops early; 0 never stops.
         validation_limit: rows of the validation split that steer training; None takes all.
         checkpoint_seconds: time between checkpoints of the run's folder.

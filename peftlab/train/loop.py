@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 Validated = Callable[[int, float], bool]
 
+_VALIDATIONS = 10  # of a budget of seconds
 COLD_STEPS = 3  # the first steps pay for allocation and are left out of the time per step
 
 
@@ -152,12 +153,12 @@ class Loop:
         budget, progress, last_save = self.budget, self.progress, time.monotonic()
         with display(self.method.name, int(budget.amount), int(budget.used(progress))) as show:
             while not (progress.finished or budget.is_spent(progress)):
+                used = budget.used(progress)
                 taken, speed = self.step()
                 show(int(budget.used(progress)), taken.loss, speed)
                 told = {"loss": taken.loss, "tokens_per_second": speed, **taken.notes}
                 self.journal.log(progress.step, told)
-                every = self.config.evaluate_every
-                if budget.is_spent(progress) or (every and progress.step % every == 0):
+                if budget.is_spent(progress) or self._validation_is_due(used):
                     self.validate()
                 if stop or time.monotonic() - last_save > self.config.checkpoint_seconds:
                     self.save()
@@ -166,6 +167,21 @@ class Loop:
                     raise Interrupted(f"stopped after {self._so_far()}; the same command continues")
         progress.finished = True
         self.save()
+
+    def _validation_is_due(self, before: float) -> bool:
+        """Every so many steps; of tokens or seconds, as often for methods whose steps are larger.
+
+        Args:
+            before: what of the budget was used before the last step.
+        """
+        every, budget = self.config.evaluate_every, self.budget
+        if not every:
+            return False
+        if budget.kind == "steps":
+            return self.progress.step % every == 0
+        times = max(1, (self.data.steps or _VALIDATIONS * every) // every)
+        share = budget.amount / times
+        return budget.used(self.progress) // share > before // share
 
     def _so_far(self) -> str:
         budget, progress = self.budget, self.progress

@@ -94,7 +94,7 @@ def test_what_a_trial_may_use(about: Base, task: Task) -> None:
     shorter = trial_config(run_of(about, task))
     assert (shorter.steps, shorter.evaluate_every, shorter.patience) == (10, 2, 0)
     tokens = trial_config(run_of(about, task, tokens=5001))
-    assert (tokens.tokens, tokens.evaluate_every) == (2500, 50)
+    assert (tokens.tokens, tokens.evaluate_every) == (2500, 10)
     assert trial_config(run_of(about, task, seconds=3.0)).seconds == 1.5
     assert trial_config(run_of(about, task, epochs=2.0)).epochs == 1.0
 

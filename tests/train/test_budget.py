@@ -63,6 +63,17 @@ def test_a_search_pays_for_its_candidates() -> None:
     assert search.passes > search.tokens, "the pass that takes the gradient counts as well"
 
 
+def test_a_search_is_validated_as_often_as_the_others(tmp_path: Path) -> None:
+    config = replace(CONFIG, tokens=8000, batch_size=1, evaluate_every=60)
+    counts = []
+    for name in ("lora", "discrete_search:width=6,length=4"):
+        train(model("gpt2"), parse_one(name), task(), config, folder=tmp_path / name[:4])
+        lines = (tmp_path / name[:4] / "metrics.jsonl").read_text().splitlines()
+        losses = [json.loads(line) for line in lines]
+        counts.append(sum("validation_loss" in line and line["step"] > 0 for line in losses))
+    assert counts[0] > 2 and abs(counts[0] - counts[1]) <= 1
+
+
 def test_tokens_continue_bit_for_bit(tmp_path: Path) -> None:
     config = replace(CONFIG, tokens=1500)
     run = {"model": model("gpt2"), "method": parse_one("lora:dropout=0.2"), "task": task()}
