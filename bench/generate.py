@@ -60,7 +60,7 @@ def ours(settings: dict[str, Any]) -> Callable[[], Measured]:
         tune_allocator()
     model = FrozenLM.load(settings["model"])
     task = make_task(settings["workload"], settings["rows"])
-    config = TrainConfig(steps=1, batch_size=1, evaluate_every=0)
+    config = TrainConfig(steps=1, batch_size=1, evaluate_every=0, learning_rate=1e-12)
     adaptation = train(model, parse_one(METHODS[settings["method"]]), task, config).adaptation
     lengths = _lengths(settings, model.tokenizer)
     requests = [
