@@ -61,6 +61,11 @@ def free(lock: Path) -> bool:
     return True
 
 
+def _hears_ctrl_c() -> None:
+    """A shell starts its background jobs deaf to Ctrl-C, and their children inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_an_interrupted_comparison_continues(
     how: signal.Signals, base: str, data: Path, whole: Record, tmp_path: Path
@@ -69,6 +74,7 @@ def test_an_interrupted_comparison_continues(
     process = subprocess.Popen(
         [sys.executable, "-m", "peftlab", *command(base, data, out)],
         start_new_session=True,
+        preexec_fn=_hears_ctrl_c,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
