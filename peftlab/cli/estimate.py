@@ -127,7 +127,7 @@ def _row(
         found = predict(method, task, config)
     except PeftlabError as error:
         return {**row, "problem": str(error)}
-    return {**row, "prediction": found, "problem": None, **found.values()}
+    return {**row, "prediction": found, "problem": None, "busy": found.busy, **found.values()}
 
 
 def _show(rows: list[dict[str, Any]], title: str) -> None:
@@ -158,6 +158,8 @@ def _show(rows: list[dict[str, Any]], title: str) -> None:
     console = Console()
     typer.echo(title)
     console.print(table)
+    if any(row.get("busy") for row in rows):
+        typer.echo("Other programs are busy on this machine: times may be far off.")
     for row in rows:
         if row["problem"] or row["left_out"]:
             typer.echo(f"{row['method']}: {row['problem'] or row['left_out']}")

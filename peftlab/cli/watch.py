@@ -66,6 +66,8 @@ class Shown:
         )
         if trained:
             self._say(f"Training will take about {_minutes(trained)} here, besides evaluation.")
+        if any(found.busy for found in survey.predictions.values()):
+            self._say("Other programs are busy on this machine: times may be far off.")
         if finished:
             self._say(
                 f"{finished} of {len(runs)} runs are finished already and are not made again."

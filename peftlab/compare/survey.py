@@ -82,6 +82,8 @@ def survey(_say: Say, plan: Plan, out: Path | None = None) -> Survey:
     """
     import torch
 
+    if plan.predict or plan.limits:
+        tune_allocator()  # as runs do, before anything is loaded: the heap is then as theirs
     choose_precision([], plan.device, plan.config.precision)  # refuses a device that is not here
     model = base.load(plan.model, plan.device)
     counts, misfits, extras = {}, {}, {}
@@ -121,7 +123,6 @@ def survey(_say: Say, plan: Plan, out: Path | None = None) -> Survey:
 
 def _predicted(model: FrozenLM, plan: Plan, found: Survey, out: Path | None) -> Survey:
     """Probe every method that has a run to make, and hold it against the limits."""
-    tune_allocator()
     predictions: dict[str, Prediction] = {}
     misfits, left_out = dict(found.misfits), {}
     for run in runs_of(plan, found.base, found.limited(plan.task)):

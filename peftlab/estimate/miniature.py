@@ -78,6 +78,7 @@ class Miniature:
             peak_memory=whole("peak_memory"),
             step_seconds=whole("step_seconds"),
             train_seconds=whole("train_seconds"),
+            busy=few.busy or many.busy,
         )
 
     def models(self) -> list[FrozenLM]:

@@ -19,6 +19,7 @@ class Prediction:
         peak_memory: in training, of the process, as `measure` takes it; bytes.
         step_seconds: of a warm optimiser step. train_seconds: of all steps.
         search_seconds: of the trials for the rate, if none is ended early.
+        busy: other programs took much of the processor meanwhile, so seconds may be far off.
     """
 
     trainable: int
@@ -28,6 +29,7 @@ class Prediction:
     step_seconds: float | None = None
     train_seconds: float | None = None
     search_seconds: float = 0.0
+    busy: bool = False
 
     def values(self) -> dict[str, float]:
         """What a record keeps."""

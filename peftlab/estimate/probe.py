@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 _STEPS = 5  # warm ones, of usual size
 _LOOKED_AT = 400  # planned steps whose tokens are counted; of more, evenly spaced ones
+_ALONE = 0.7  # share of the time that a program which has a core to itself computes
 _HEADER = 1500  # bytes of an adapter's JSON and of its tensors' names, about
 _VALIDATED = 32  # rows of the validation split: a full batch of evaluation
 
@@ -41,6 +42,7 @@ class _Taken:
     """What the usual steps took; the largest comes first and pays for what is done once.
 
     filling: seconds that first visits took beyond second ones. filled: bytes kept by them.
+    watched: seconds in all. computing: those of the processor, of all threads together.
     """
 
     seconds: list[float] = field(default_factory=list)
@@ -48,6 +50,8 @@ class _Taken:
     passes: list[int] = field(default_factory=list)
     filling: float = 0.0
     filled: int = 0
+    watched: float = 0.0
+    computing: float = 0.0
 
     def per_token(self, amounts: Sequence[float]) -> float:
         """Of a usual step; the median, since a busy machine makes single steps slow."""
@@ -78,7 +82,13 @@ def probe(
         taken = _take(loop, planned, patience)
         _validate_and_save(loop)
     step, train = _times(loop, planned, taken)
-    return replace(plain, peak_memory=measured.peak_bytes, step_seconds=step, train_seconds=train)
+    return replace(
+        plain,
+        peak_memory=measured.peak_bytes,
+        step_seconds=step,
+        train_seconds=train,
+        busy=model.device.type == "cpu" and taken.computing < _ALONE * taken.watched,
+    )
 
 
 def _times(loop: Loop, planned: _Planned, taken: _Taken) -> tuple[float, float]:
@@ -133,7 +143,7 @@ def _tokens(loop: Loop, step: int) -> int:
 
 
 def _take(loop: Loop, planned: _Planned, patience: float) -> _Taken:
-    begun, taken = time.perf_counter(), _Taken()
+    begun, worked, taken = time.perf_counter(), time.process_time(), _Taken()
     _timed(loop, planned.largest)
     for step in planned.usual:
         if taken.seconds and time.perf_counter() - begun > patience:
@@ -147,6 +157,8 @@ def _take(loop: Loop, planned: _Planned, patience: float) -> _Taken:
         taken.seconds.append(again[0])
         taken.passes.append(again[1])
         taken.tokens.append(_tokens(loop, step))
+    taken.watched = time.perf_counter() - begun
+    taken.computing = time.process_time() - worked
     return taken
 
 
