@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from peftlab.report.page import palette, write
+from peftlab import palette
+from peftlab.report.page import write
 from peftlab.report.records import read
 from tests.report.pages import comparison
 

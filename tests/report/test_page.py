@@ -12,10 +12,11 @@ from xml.etree import ElementTree
 
 import pytest
 
+from peftlab import palette
 from peftlab.cli.app import run as command
 from peftlab.compare.outcome import said, verdict
 from peftlab.errors import InputError
-from peftlab.report.page import palette, render, write
+from peftlab.report.page import render, write
 from peftlab.report.page.cost_plot import Point, cost_plot
 from peftlab.report.page.examples import compared
 from peftlab.report.page.scales import fitted

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
-from peftlab.report.page.palette import COLOURED, resolved
+from peftlab.palette import COLOURED, resolved
 
 LETTER = 7.8  # width of an average letter of 12.5 px, for placing labels
 _SIDES = {1: 4, 2: 4, 3: 3, 4: 3, 5: 5, 6: 6}  # shapes by colour; 0 is a disc, 7 a cross

@@ -18,9 +18,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 import peftlab
+from peftlab import palette
 from peftlab.compare.verdict_entries import COSTS
 from peftlab.compare.verdict_numbers import duration, metric_name, size
-from peftlab.report.page import palette
 from peftlab.report.page.drawing import file_of, swatch, text_of
 from peftlab.report.page.examples import KINDS, examples
 from peftlab.report.page.facts import facts
@@ -104,14 +104,7 @@ def _environment() -> Environment:
 
 
 def _styles() -> str:
-    light, dark = palette.declarations(palette.LIGHT), palette.declarations(palette.DARK)
-    return (
-        f":root{{color-scheme:light;{light}}}\n"
-        f"@media (prefers-color-scheme:dark){{:root:not([data-theme=light])"
-        f"{{color-scheme:dark;{dark}}}}}\n"
-        f":root[data-theme=dark]{{color-scheme:dark;{dark}}}\n"
-        f"{_text('page.css')}{_text('plots.css')}"
-    )
+    return f"{palette.schemes()}{_text('page.css')}{_text('plots.css')}"
 
 
 def _text(name: str) -> str:

@@ -18,7 +18,7 @@ from peftlab.compare.verdict_entries import Entry
 from peftlab.compare.verdict_records import costs
 from peftlab.errors import InputError
 from peftlab.metrics import metric_spec
-from peftlab.report.page.palette import COLOURED
+from peftlab.palette import COLOURED
 from peftlab.report.records import Found
 
 MOST_JUDGED = 40  # methods whose pairs are tested; their number grows with the square

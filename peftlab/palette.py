@@ -1,4 +1,4 @@
-"""Colours of page and plots, light and dark; text keeps the contrast of WCAG AA."""
+"""Colours of pages and plots, light and dark; text keeps the contrast of WCAG AA."""
 
 from __future__ import annotations
 
@@ -71,6 +71,17 @@ DARK: Mapping[str, str] = {
 def declarations(theme: Mapping[str, str]) -> str:
     """The colours as CSS variables."""
     return "".join(f"--{name}:{value};" for name, value in theme.items())
+
+
+def schemes() -> str:
+    """CSS of both themes: what the system says, unless the root's `data-theme` says otherwise."""
+    light, dark = declarations(LIGHT), declarations(DARK)
+    return (
+        f":root{{color-scheme:light;{light}}}\n"
+        f"@media (prefers-color-scheme:dark){{:root:not([data-theme=light])"
+        f"{{color-scheme:dark;{dark}}}}}\n"
+        f":root[data-theme=dark]{{color-scheme:dark;{dark}}}\n"
+    )
 
 
 def resolved(css: str, theme: Mapping[str, str] = LIGHT) -> str:
