@@ -1,21 +1,28 @@
-"""Evaluation: the loss of a split, and scores of what the adapted model really generates."""
+"""Evaluation: the loss of a split, scores of what the adapted model really generates, and the loss
+of text that belongs to no task.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import TYPE_CHECKING
 
+from peftlab.edits import Edits
 from peftlab.errors import InputError
 from peftlab.frozen.model import FrozenLM
 from peftlab.generate import Reply, Request, generate
-from peftlab.loss import row_losses
+from peftlab.loss import mean_loss, row_losses
 from peftlab.methods.adaptation import Adaptation
 from peftlab.tasks import Decoding, Example, Task
+from peftlab.tasks.plain import text_rows
 
 if TYPE_CHECKING:
     from peftlab.metrics import Scores
+
+TEXT_WINDOW, TEXT_TOKENS = 256, 8192
+"""Plain text is read in windows of at most so many tokens, and so many tokens of it in all."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +76,47 @@ def split_loss(
     encoded = [template.encode(tokenizer, example, target, room) for example, target in pairs]
     sums, counts = row_losses(model, edits, encoded)
     return SplitLoss(sum(sums) / sum(counts), sums, counts, sum(e.dropped > 0 for e in encoded))
+
+
+def text_loss(
+    model: FrozenLM,
+    adaptation: Adaptation | None,
+    documents: Sequence[str],
+    *,
+    window: int | None = None,
+    most: int = TEXT_TOKENS,
+) -> float:
+    """The loss in nats per token of plain text, with an adaptation on; None: of the bare base.
+
+    The adaptation is on as in use: prefixes are attended to and a soft prompt's pseudo tokens stand
+    before every window, wherever its template has them. Words of a template or of a hard prompt
+    belong to the task and are left out. A window's first token is not predicted, so the same tokens
+    count whatever stands before them.
+
+    Args:
+        documents: texts; each is cut into windows that do not overlap.
+        window: text tokens of a row; by default 256, or half of a shorter context.
+
+    Raises:
+        InputError: prompt and window exceed the context, or there is nothing to predict.
+    """
+    edits = Edits() if adaptation is None else replace(adaptation.edits(model), template=None)
+    lead = () if edits.embeddings is None else tuple(-j - 1 for j in range(len(edits.embeddings)))
+    context, before = model.shape.context, edits.prefix_length + len(lead)
+    window = window or text_window(context)
+    if before + window > context:
+        raise InputError(
+            f"{before} positions of the prompt and a window of {window} tokens exceed the context "
+            f"of {context}; take a shorter window"
+        )
+    rows = text_rows(model.tokenizer, documents, window, most)
+    led = [replace(r, ids=lead + r.ids, target_start=len(lead) + r.target_start) for r in rows]
+    return mean_loss(model, edits, led)
+
+
+def text_window(context: int, taken: int = 0) -> int:
+    """Tokens of a window of plain text in a context of which a prompt has `taken` some."""
+    return min(TEXT_WINDOW, context // 2, context - taken)
 
 
 def evaluate(

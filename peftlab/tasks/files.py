@@ -103,6 +103,13 @@ def _text_lines(path: Path) -> Iterator[tuple[int, str]]:
                 ) from error
 
 
+def text_of(path: Path) -> str:
+    """Return the text of a UTF-8 file. Raises `InputError` where it is missing or not UTF-8."""
+    if not path.is_file():
+        raise InputError(f"There is no file {path}.")
+    return "".join(line for _, line in _text_lines(path))
+
+
 def _read_jsonl(path: Path) -> Table:
     rows, lines = [], []
     for number, line in _text_lines(path):
@@ -131,7 +138,7 @@ def _json_object(text: str, place: str) -> dict[str, Any]:
 
 def _read_json(path: Path) -> Table:
     """Read a JSON list of objects; many `.json` files are jsonl in truth, which is read too."""
-    text = "".join(line for _, line in _text_lines(path))
+    text = text_of(path)
     if not text.lstrip().startswith("["):
         return _read_jsonl(path)
     try:
@@ -147,7 +154,7 @@ def _read_json(path: Path) -> Table:
 
 
 def _read_delimited(path: Path, delimiter: str) -> Table:
-    text = "".join(line for _, line in _text_lines(path))
+    text = text_of(path)
     csv.field_size_limit(max(csv.field_size_limit(), len(text) + 1))
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     rows: list[dict[str, str]] = []
