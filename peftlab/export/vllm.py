@@ -36,6 +36,7 @@ _REFUSED = {
     "bitfit": "it has no trained biases; the merged export is exact where the base has biases",
     "last_k": "it takes whole checkpoints only; use the merged export",
     "layers": "it takes whole checkpoints only; use the merged export",
+    "intrinsic": "it takes whole checkpoints only; use the merged export",
     "full": "it takes whole checkpoints only; use the merged export",
     "hard_prompt": "there is nothing to load; send the prompt's text to the base",
 }

@@ -7,6 +7,7 @@ from peftlab.methods import (  # noqa: F401 - importing a method registers it
     full,
     hard_prompt,
     ia3,
+    intrinsic,
     last_k,
     layers,
     llama_adapter,

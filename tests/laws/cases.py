@@ -43,6 +43,7 @@ _VARIANTS = (
     "lora:rank=4,targets=q+k+up,dora=true",
     "lora:rank=4,dropout=0.2,plus=4",
     "ia3:targets=q+k+v+o,feedforward=",
+    "intrinsic:dimension=40,structure=true",
     "last_k:k=2,final_norm=true",
     "layers:head=true",
     "layers:head=true,final_norm=true",

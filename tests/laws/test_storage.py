@@ -69,6 +69,7 @@ def test_counts_equal_the_closed_formula(family: str, case: str) -> None:
         ("lora:rank=128,targets=q+k+v+o,layers=0", "gpt2", 786_432, 786_432),
         ("prefix_tuning:length=10,reparametrisation=mlp", "gpt2-medium", 25_750_016, 491_520),
         ("full", "gpt2", 124_439_808, 124_439_808),
+        ("intrinsic:dimension=200", "gpt2", 200, 200),
     ],
 )
 def test_published_counts(case: str, model: str, trainable: int, stored: int) -> None:

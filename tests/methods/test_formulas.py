@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
+import scipy.linalg
 import torch
 from transformers import DynamicCache
 
 from peftlab.frozen.batch import pack
 from peftlab.methods import parse_one
+from peftlab.methods.fastfood import fastfood
 from tests.laws.cases import Made, made
 from tests.models import REQUIRED, tiny
 
@@ -171,6 +174,48 @@ def test_p_tunings_encoder_is_torchs_lstm_and_mlp() -> None:
         expected = mlp(lstm(t["embedding"])[0])
         got = it.method.bake(it.moved, it.model).tensors["prompt"]
     torch.testing.assert_close(got, expected)
+
+
+@pytest.mark.parametrize("structure", [False, True])
+def test_a_random_subspace_is_a_stack_of_hadamard_blocks(structure: bool) -> None:
+    """W = W₀ + λ P θ, with P = H G Π H B written out as a matrix from the stored seed."""
+    it = made(f"intrinsic:dimension=40,structure={structure}", "llama")
+    theta, shape = it.moved.tensors["directions"].double().numpy(), it.model.shape
+    scales = it.moved.tensors["scales"].tolist() if structure else [1.0] * (shape.layers + 1)
+    rng, n = np.random.RandomState(it.moved.text["projection"]), 64
+    blocks = -(-shape.size // n)
+    signs = rng.randint(0, 2, (blocks, n), dtype=np.int8) * 2 - 1
+    orders = np.argsort(rng.random_sample((blocks, n)), axis=1)
+    gains, h = rng.standard_normal((blocks, n)), scipy.linalg.hadamard(n)
+    moved = []
+    for b in range(blocks):
+        g = np.diag(gains[b] / np.linalg.norm(gains[b]))
+        block = h @ g @ np.eye(n)[orders[b]] @ h @ np.diag(signs[b])
+        np.testing.assert_allclose(np.linalg.norm(block, axis=1), n**0.5)
+        moved.append(block[:, : len(theta)] / len(theta) ** 0.5 @ theta)
+    change = np.concatenate(moved)[: shape.size]
+
+    def move(plain: Any) -> None:
+        at = 0
+        for name in shape.parameters:
+            weight, block = plain.get_parameter(name), shape.block_of(name)
+            own = torch.from_numpy(change[at : at + weight.numel()]).float().view_as(weight)
+            weight += scales[shape.layers if block is None else block] * own
+            at += weight.numel()
+
+    _agree(it, move)
+
+
+@pytest.mark.parametrize("d", [1, 2, 33, 100])
+def test_a_random_projection_keeps_lengths_and_angles(d: int) -> None:
+    """Its columns are nearly orthogonal and of one length, as the papers want them."""
+    rows = 6000
+    columns = torch.stack([fastfood(5, d, rows, torch.device("cpu"))(e) for e in torch.eye(d)])
+    products = columns @ columns.T * d / rows
+    torch.testing.assert_close(products, torch.eye(d), atol=0.12, rtol=0)
+    assert int(torch.linalg.matrix_rank(columns)) == d
+    other = fastfood(6, d, rows, torch.device("cpu"))(torch.eye(d)[0])
+    assert abs(float(other @ columns[0]) * d / rows) < 0.12
 
 
 @pytest.mark.parametrize("family", REQUIRED)

@@ -50,6 +50,7 @@ _NEAREST = {
     "last_k": "use the merged export, a full checkpoint",
     "layers": "use the merged export, a full checkpoint",
     "full": "use the merged export, a full checkpoint",
+    "intrinsic": "use the merged export, a full checkpoint",
     "hard_prompt": "it has no parameters: its text is all there is to take along",
 }
 

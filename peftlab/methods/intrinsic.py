@@ -1,0 +1,87 @@
+"""Training in a random subspace: all weights move, in few directions.
+
+W = W₀ + P θ with θ of d numbers and P a fixed random projection (Li et al. 2018, arXiv:1804.08838,
+section 2); the least d that reaches 90 % of full fine-tuning's quality is the task's intrinsic
+dimension. P is Fastfood, as in Aghajanyan et al. 2021, arXiv:2012.13255, whose structure-aware form
+(its equation 4) spends some of the d numbers on a scale for each layer.
+
+The papers give P's columns the length 1; here its rows have it. That is another unit of θ alone,
+and makes a step of Adam move each weight about as far as in full fine-tuning, whatever d and the
+base.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+
+from peftlab.edits import Edits
+from peftlab.errors import InputError
+from peftlab.methods.base import Count, Method, State, positive, register
+from peftlab.methods.fastfood import fastfood
+from peftlab.shapes import ModelShape
+
+if TYPE_CHECKING:
+    from peftlab.frozen.model import FrozenLM
+    from peftlab.tasks import Task
+
+
+@register("intrinsic")
+@dataclass(frozen=True, kw_only=True)
+class Intrinsic(Method):
+    """`dimension` numbers that move every weight of the base; the projection is stored as a seed.
+
+    Settings:
+        dimension: d.
+        structure: whether one of the d numbers scales the change of each block, and one that of all
+            that lies outside the blocks.
+    """
+
+    sites: ClassVar = ("weights",)
+    starts_as_base: ClassVar = True
+    size: ClassVar = "dimension"
+
+    dimension: int = 1000
+    structure: bool = False
+
+    @property
+    def learning_rate(self) -> float:
+        return 1e-2
+
+    def check(self, shape: ModelShape) -> None:
+        positive(self, "dimension")
+        if self.dimension > shape.size:
+            raise InputError(
+                f"intrinsic: dimension={self.dimension:,} is above the {shape.size:,} parameters "
+                "of this model"
+            )
+        if self.structure and self.dimension <= shape.layers + 1:
+            raise InputError(
+                f"intrinsic: dimension={self.dimension} leaves no direction beside the "
+                f"{shape.layers + 1} scales of structure=true"
+            )
+
+    def count(self, shape: ModelShape) -> Count:
+        return Count(self.dimension, self.dimension)
+
+    def init(self, model: FrozenLM, task: Task, rng: torch.Generator) -> State:
+        scales = model.shape.layers + 1 if self.structure else 0
+        tensors = {"directions": torch.zeros(self.dimension - scales)}
+        if self.structure:
+            tensors["scales"] = torch.ones(scales)
+        seed = int(torch.randint(1 << 31, (), generator=rng))
+        return State(tensors, {"projection": seed})
+
+    def edits(self, state: State, model: FrozenLM, seed: int | None = None) -> Edits:
+        shape, theta = model.shape, state.tensors["directions"]
+        project = fastfood(state.text["projection"], len(theta), shape.size, theta.device)
+        sizes = [size.numel() for size in map(torch.Size, shape.parameters.values())]
+        weights = {}
+        for name, change in zip(shape.parameters, project(theta).split(sizes), strict=True):
+            if self.structure:
+                block = shape.block_of(name)
+                change = change * state.tensors["scales"][shape.layers if block is None else block]
+            weights[name] = model.gather(name).float() + change.view(shape.parameters[name])
+        return Edits(weights=weights)
