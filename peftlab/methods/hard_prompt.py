@@ -14,6 +14,7 @@ import torch
 
 from peftlab.edits import Edits
 from peftlab.errors import InputError
+from peftlab.methods.adaptation import Adaptation, base_of
 from peftlab.methods.base import Count, Method, State, register
 from peftlab.shapes import ModelShape
 
@@ -86,3 +87,11 @@ class HardPrompt(Method):
 
     def edits(self, state: State, model: FrozenLM, seed: int | None = None) -> Edits:
         return Edits()
+
+
+def unadapted(model: FrozenLM) -> Adaptation:
+    """The frozen model itself: its prompts are its sources, with nothing round them."""
+    from peftlab.tasks import Template
+
+    state = State(text={"instruction": "", "exemplars": []})
+    return Adaptation(HardPrompt(), state, Template("{source}{target}"), base_of(model))

@@ -1,11 +1,14 @@
 """Serving: one frozen model, many adaptations of any method in one batch, under names."""
 
-from peftlab.serve.engine import Engine, Limits
+from peftlab.serve.engine import Engine
 from peftlab.serve.errors import Closed, Failed, QueueFull, UnknownAdapter
 from peftlab.serve.library import Library
+from peftlab.serve.limits import Limits, Stats
+from peftlab.serve.prompt import Chat
 from peftlab.serve.request import Piece, Reply, Request, Ticket, Token
 
 __all__ = [
+    "Chat",
     "Closed",
     "Engine",
     "Failed",
@@ -15,6 +18,7 @@ __all__ = [
     "QueueFull",
     "Reply",
     "Request",
+    "Stats",
     "Ticket",
     "Token",
     "UnknownAdapter",

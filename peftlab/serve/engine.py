@@ -11,13 +11,14 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
 from peftlab.errors import InputError, PeftlabError
 from peftlab.serve.errors import Closed, Failed, UnknownAdapter
 from peftlab.serve.library import Library
+from peftlab.serve.limits import Limits, Stats
+from peftlab.serve.loaded import Room
 from peftlab.serve.pick import pick
 from peftlab.serve.request import Finished, Listener, Reply, Request, Ticket, Token
 from peftlab.serve.running import Running, Waiting, nothing
@@ -29,55 +30,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _IDLE = 0.05  # seconds between looks at what may have been cancelled while nothing can run
-
-
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """What an engine allows.
-
-    Attributes:
-        slots: most rows of the batch.
-        capacity: most positions of a row (an adapter's prefix, prompt, reply); None means the
-            model's context.
-        cache_bytes: most bytes of keys and values; `slots × capacity` positions are taken at once.
-        prefill_tokens: most prompt tokens read in one step, over all rows.
-        max_new_tokens: the longest reply that may be asked for.
-        queue: most waiting requests. queue_share: most of one adapter; None means half of them.
-    """
-
-    slots: int = 16
-    capacity: int | None = None
-    cache_bytes: int = 8 << 30
-    prefill_tokens: int = 256
-    max_new_tokens: int = 1024
-    queue: int = 256
-    queue_share: int | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("slots", "prefill_tokens", "max_new_tokens", "queue"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}; at least 1 was expected")
-
-
-@dataclass(frozen=True)
-class Stats:
-    """The engine at this moment, and what it has done since it was made.
-
-    Attributes:
-        waiting, running: requests now. slots: most that can run.
-        steps, prompt_tokens, tokens: done so far; prompt tokens as read, without prepared starts.
-        finished: replies by (adapter, how they ended).
-        cache_bytes: of keys and values.
-    """
-
-    waiting: int
-    running: int
-    slots: int
-    steps: int
-    prompt_tokens: int
-    tokens: int
-    finished: dict[tuple[str, str], int]
-    cache_bytes: int
 
 
 class Engine:
@@ -93,6 +45,7 @@ class Engine:
         self.model, self.library, self.limits = model, library, limits or Limits()
         context = model.shape.context
         self.capacity = min(self.limits.capacity or context, context)
+        self._room = Room(self.capacity, self.limits.prompt_tokens)
         self._slots = Slots(model, self.limits.slots, self.capacity, self.limits.cache_bytes)
         share = self.limits.queue_share or max(1, self.limits.queue // 2)
         self._queue: FairQueue[Waiting] = FairQueue(self.limits.queue, share)
@@ -129,7 +82,7 @@ class Engine:
         waiting = Waiting(Ticket(request, listener), stream)
         adapter = self.library.get(request.adapter)
         if adapter is not None:  # refuse at once what does not fit; else once it is loaded
-            waiting.encode(self.model, adapter, self.capacity)
+            waiting.encode(self.model, adapter, self._room)
         with self._changed:
             if self._closing:
                 raise Closed("the engine is stopping and takes no more requests")
@@ -145,6 +98,11 @@ class Engine:
                 len(self._queue), len(self._rows), self.limits.slots, self._steps, self._read,
                 self._made, dict(self._finished), self._slots.bytes,
             )  # fmt: skip
+
+    @property
+    def alive(self) -> bool:
+        """Whether it runs in its thread and takes requests."""
+        return self._thread is not None and self._thread.is_alive() and not self._closing
 
     def start(self) -> None:
         """Run in threads of its own, the library's loader included, from now on."""
@@ -197,7 +155,19 @@ class Engine:
                 if not self._rows and not self._news:
                     self._changed.wait(_IDLE if len(self._queue) else None)
                 self._news = False
-            self.step()
+            try:
+                self.step()
+            except Exception as error:  # a defect: nobody may wait for ever, the engine goes on
+                _log.exception("the engine failed")
+                self._lose_all(Failed(f"the engine failed: {type(error).__name__}: {error}"))
+
+    def _lose_all(self, error: Failed) -> None:
+        with self._changed:
+            waiting = self._queue.remove(lambda _: True)
+        for one in waiting:
+            self._tell(one.ticket, error)
+        for row in list(self._rows):
+            self._leave(row, error)
 
     def _wake(self) -> None:
         with self._changed:
@@ -260,8 +230,8 @@ class Engine:
         adapter = self.library.get(waiting.adapter)
         assert adapter is not None
         try:
-            encoded = waiting.encode(self.model, adapter, self.capacity)
-            row = Running(waiting, adapter, encoded, self.model.tokenizer)
+            encoded = waiting.encode(self.model, adapter, self._room)
+            row = Running(waiting, adapter, encoded, self.model)
         except InputError as error:
             self._tell(waiting.ticket, error)
             return

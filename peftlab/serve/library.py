@@ -115,7 +115,7 @@ class Library:
             InputError: a name that is none, or no such subfolder.
         """
         check_name(name)
-        load = _Load(name, self._subfolder(name) if source is None else source, Future())
+        load = _Load(name, self.subfolder(name) if source is None else source, Future())
         with self._lock:
             self._asked.append(load)
             self._lock.notify_all()
@@ -147,6 +147,22 @@ class Library:
                     f"there is no adapter {name[:128]!r} among the {len(self._known)} known."
                     f"{nearest(name[:128], self._known)}"
                 )
+
+    def subfolder(self, name: str) -> Path:
+        """The folder of that name inside the library's own.
+
+        Raises:
+            InputError: a name that is none or leads out. UnknownAdapter: no such folder.
+        """
+        check_name(name)
+        if self.folder is None:
+            raise InputError(f"{name!r} cannot be loaded by name: there is no folder of adapters")
+        path = self.folder / name
+        if not path.resolve().is_relative_to(self.folder.resolve()):
+            raise InputError(f"{name!r} leads out of the folder of adapters")
+        if not path.is_dir():
+            raise UnknownAdapter(f"there is no adapter {name!r} in {self.folder}")
+        return path
 
     # The engine's side.
 
@@ -288,16 +304,6 @@ class Library:
                 return
             if name != newest:
                 total -= self._loaded.pop(name).size
-
-    def _subfolder(self, name: str) -> Path:
-        if self.folder is None:
-            raise InputError(f"{name!r} cannot be loaded by name: there is no folder of adapters")
-        path = self.folder / name
-        if not path.resolve().is_relative_to(self.folder.resolve()):
-            raise InputError(f"{name!r} leads out of the folder of adapters")
-        if not path.is_dir():
-            raise UnknownAdapter(f"there is no adapter {name!r} in {self.folder}")
-        return path
 
     def _listed(self, name: str) -> Listed:
         source, it = self._known[name], self._loaded.get(name)

@@ -12,6 +12,7 @@ from peftlab.edits import Edits
 from peftlab.errors import InputError
 from peftlab.generate.owner import Owner, common_lead, prepare
 from peftlab.methods.adaptation import Adaptation
+from peftlab.serve import prompt
 from peftlab.tasks import Encoded, Example, Template
 
 if TYPE_CHECKING:
@@ -22,12 +23,24 @@ if TYPE_CHECKING:
 _PROBES = ("a", "7 Zebras?")
 
 
+@dataclass(frozen=True)
+class Room:
+    """What a request has to fit into.
+
+    Attributes:
+        positions: most of a row, its adapter's prefix and its reply included.
+        prompt: most tokens of a prompt, template included; None means as many as fit.
+    """
+
+    positions: int
+    prompt: int | None = None
+
+
 @dataclass(eq=False)
 class Loaded:
     """An adapter's edits and, once prepared, what its rows start with.
 
     Attributes:
-        end: the token that ends its replies.
         owners: the ways to start a row, the longest common start first; empty until `prepare`.
         size: bytes of its tensors, prepared starts included.
         starts: prompts that have nothing in common but the template.
@@ -38,7 +51,6 @@ class Loaded:
     method: str
     template: Template
     edits: Edits
-    end: int
     owners: list[Owner] = field(default_factory=list)
     size: int = 0
     starts: list[tuple[int, ...]] = field(default_factory=list)
@@ -55,9 +67,8 @@ class Loaded:
         if any(not bool(tensor.isfinite().all()) for tensor in _tensors(edits)):
             raise InputError(f"{name!r} holds numbers that are infinite or not a number")
         template = edits.template or adaptation.template
-        made = cls(
-            name, version, adaptation.method.name, template, edits, template.end_id(model.tokenizer)
-        )
+        template.end_id(model.tokenizer)  # refuse a tokenizer without one now
+        made = cls(name, version, adaptation.method.name, template, edits)
         made.starts = made._probes(model)
         if not common_lead(made.starts):
             made.prepare(model)  # nothing to run
@@ -93,28 +104,34 @@ class Loaded:
             if ids[: len(owner.lead)] == owner.lead and len(ids) > len(owner.lead)
         )
 
-    def encode(self, model: FrozenLM, request: Request, capacity: int) -> Encoded:
+    def encode(self, model: FrozenLM, request: Request, room: Room) -> Encoded:
         """The request's prompt.
-
-        Args:
-            capacity: most positions of a row, its prefix and its output included.
 
         Raises:
             InputError: the prompt does not fit; says by how much.
         """
-        room = capacity - self.edits.prefix_length - request.max_new_tokens
-        example, tokenizer = request.example, model.tokenizer
-        encoded = self.template.encode(tokenizer, example, None, 1 << 30)
-        if len(encoded.ids) <= room:
+        encoded, tokenizer = prompt.encode(self.template, model, request.source), model.tokenizer
+        left = room.positions - self.edits.prefix_length - request.max_new_tokens
+        most = left if room.prompt is None else min(left, room.prompt)
+        if len(encoded.ids) <= most:
             return encoded
-        if request.truncate:
-            return self.template.encode(tokenizer, example, None, room)
+        example = prompt.example(request.source)
+        if request.truncate and example is not None:
+            return self.template.encode(tokenizer, example, None, most)
         raise InputError(
-            f"the prompt has {len(encoded.ids)} tokens, and there is room for {max(0, room)}: "
-            f"{capacity} positions less {request.max_new_tokens} for the reply and "
-            f"{self.edits.prefix_length} for {self.name!r} itself; shorten it, ask for fewer "
-            "tokens, or allow it to be truncated"
+            f"the prompt has {len(encoded.ids):,} tokens, and there is room for {max(0, most):,}: "
+            + (
+                "the longest prompt that is taken here"
+                if most != left
+                else f"{room.positions:,} positions less {request.max_new_tokens:,} for the reply "
+                f"and {self.edits.prefix_length} for {self.name!r} itself"
+            )
+            + "; shorten it, ask for fewer tokens, or allow it to be truncated"
         )
+
+    def end_of(self, model: FrozenLM, request: Request) -> int:
+        """The token that ends the reply."""
+        return prompt.end(self.template, model.tokenizer, request.source)
 
     def _bytes(self) -> int:
         stores = {

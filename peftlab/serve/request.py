@@ -10,10 +10,12 @@ from queue import SimpleQueue
 from typing import Literal
 
 from peftlab.errors import InputError
-from peftlab.tasks import Decoding, Example
+from peftlab.serve.prompt import Source, check_source
+from peftlab.tasks import Decoding
 
 _MOST_STOPS = 16
 _MOST_LOGPROBS = 20
+_COLDEST = 0.01  # scores divided by less than this may overflow
 
 Finished = Literal["end", "length", "stop", "cancelled"]
 
@@ -24,6 +26,8 @@ class Request:
 
     Attributes:
         adapter: its name in the library.
+        source: a text or an example for the adapter's own template; token ids or a chat, see
+            `prompt`, stand beside it.
         max_new_tokens, min_new_tokens: the output's length in tokens; its end is not counted.
         decoding: greedy by default; beams are not served.
         seed: of a sampled reply, which then depends on nothing else; None draws one.
@@ -33,7 +37,7 @@ class Request:
     """
 
     adapter: str
-    source: str | Example
+    source: Source
     max_new_tokens: int = 64
     min_new_tokens: int = 0
     decoding: Decoding = field(default_factory=Decoding)
@@ -42,19 +46,13 @@ class Request:
     logprobs: int | None = None
     truncate: bool = False
 
-    @property
-    def example(self) -> Example:
-        """The source as an example."""
-        return self.source if isinstance(self.source, Example) else Example(self.source, ())
-
     def check(self) -> None:
         """Refuse what no adapter could answer.
 
         Raises:
             InputError: names the field, what it was and what was expected.
         """
-        if not self.example.source.strip():
-            raise InputError("the prompt is empty; a text was expected")
+        check_source(self.source)
         _within("max_new_tokens", self.max_new_tokens, 1, None)
         _within("min_new_tokens", self.min_new_tokens, 0, self.max_new_tokens)
         if self.logprobs is not None:
@@ -78,8 +76,8 @@ def _check_decoding(decoding: Decoding) -> None:
         raise InputError(f"beams is {decoding.beams}; the engine serves greedy and sampled replies")
     _within("top_k", decoding.top_k, 0, None)
     _within("no_repeat_ngram", decoding.no_repeat_ngram, 0, None)
-    if not (math.isfinite(decoding.temperature) and decoding.temperature > 0):
-        raise InputError(f"temperature is {decoding.temperature}; a number above 0 was expected")
+    if not (math.isfinite(decoding.temperature) and decoding.temperature >= _COLDEST):
+        raise InputError(f"temperature is {decoding.temperature}; at least {_COLDEST} was expected")
     if not 0 < decoding.top_p <= 1:
         raise InputError(f"top_p is {decoding.top_p}; above 0 and at most 1 was expected")
 

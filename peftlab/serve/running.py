@@ -5,12 +5,12 @@ from __future__ import annotations
 import secrets
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from peftlab.generate.session import Sequence_
-from peftlab.serve.loaded import Loaded
+from peftlab.serve.loaded import Loaded, Room
 from peftlab.serve.request import Finished, Piece, Reply, Request, Ticket, Token
 from peftlab.serve.text import TextStream
 from peftlab.tasks import Encoded
@@ -38,10 +38,10 @@ class Waiting:
         """Whose turn it waits for."""
         return self.ticket.request.adapter
 
-    def encode(self, model: FrozenLM, adapter: Loaded, capacity: int) -> Encoded:
+    def encode(self, model: FrozenLM, adapter: Loaded, room: Room) -> Encoded:
         """Its prompt for this version, made once."""
         if self.encoded is None or self.encoded[0] is not adapter:
-            self.encoded = adapter, adapter.encode(model, self.request, capacity)
+            self.encoded = adapter, adapter.encode(model, self.request, room)
         return self.encoded[1]
 
 
@@ -53,18 +53,20 @@ class Running:
         least: how many tokens come before its end may. end: the token that ends it.
     """
 
-    def __init__(self, waiting: Waiting, adapter: Loaded, encoded: Encoded, tokenizer: Any) -> None:
+    def __init__(
+        self, waiting: Waiting, adapter: Loaded, encoded: Encoded, model: FrozenLM
+    ) -> None:
         self.ticket, self.request, self.stream = waiting.ticket, waiting.request, waiting.stream
         self.adapter, self._encoded = adapter, encoded
         owner = adapter.owner(encoded.ids)
         self.row = Sequence_(owner, encoded.ids[len(owner.lead) :])
         self.unread = len(self.row.prompt)
-        self.end = adapter.end
+        self.end = adapter.end_of(model, self.request)
         decoding = self.request.decoding
         self.least = max(self.request.min_new_tokens, decoding.min_new_tokens)
         seed = secrets.randbits(32) if self.request.seed is None else self.request.seed
         self.generator = torch.Generator().manual_seed(seed % (1 << 63))
-        self._text = TextStream(tokenizer, self.request.stop)
+        self._text = TextStream(model.tokenizer, self.request.stop)
         self._reads = self.stream or bool(self.request.stop)  # whether text is made at every step
         self._tokens: list[Token] = []
         self._pieces: list[str] = []

@@ -46,7 +46,7 @@ def _cut(tokenizer: Tokenizer) -> Frame:
             "model. Leave chat out, or load the instruction-tuned model's tokenizer."
         )
     user = {"role": "user", "content": _MESSAGE}
-    text = _rendered(tokenizer, [user, {"role": "assistant", "content": _REPLY}], False)
+    text = rendered(tokenizer, [user, {"role": "assistant", "content": _REPLY}], False)
     before, found_reply, tail = text.partition(_REPLY)
     head, found_message, bridge = before.partition(_MESSAGE)
     if not found_message or not found_reply:
@@ -55,14 +55,19 @@ def _cut(tokenizer: Tokenizer) -> Frame:
             "the assistant's reply in this order, so it cannot frame a task."
         )
     # Mistral's templates put a space before a reply that their generation prompt lacks.
-    prompt = _rendered(tokenizer, [user], True)
+    prompt = rendered(tokenizer, [user], True)
     lead = before[len(prompt) :] if before.startswith(prompt) else ""
     if not lead.isspace():
         lead = ""
     return Frame(head, bridge.removesuffix(lead), lead, _end(tokenizer, tail))
 
 
-def _rendered(tokenizer: Tokenizer, turns: list[dict[str, str]], generation: bool) -> str:
+def rendered(tokenizer: Tokenizer, turns: list[dict[str, str]], generation: bool) -> str:
+    """Return messages (`role`, `content`) in the tokenizer's own chat template.
+
+    generation: end where the assistant's reply begins. Raises `InputError` where the template
+    cannot render them.
+    """
     try:
         text = tokenizer.apply_chat_template(
             turns,
@@ -73,8 +78,8 @@ def _rendered(tokenizer: Tokenizer, turns: list[dict[str, str]], generation: boo
         )
     except Exception as error:  # templates are programs and raise what they like
         raise InputError(
-            f"The chat template of {type(tokenizer).__name__} cannot render a user's message and "
-            f"a reply: {error}."
+            f"The chat template of {type(tokenizer).__name__} cannot render these messages "
+            f"({', '.join(turn['role'] for turn in turns)}): {error}."
         ) from error
     return str(text)
 

@@ -1,0 +1,133 @@
+"""What can be asked: a source for the adapter's own template, tokens as they stand, or a chat.
+
+Tokens, and the chat of an adapter whose template is nothing but the source, are placed right after
+the pseudo tokens that the template begins with.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from peftlab.errors import InputError
+from peftlab.tasks import Encoded, Example, Template
+from peftlab.tasks.chat import frame, rendered
+from peftlab.tasks.markup import Pseudo, Slot
+from peftlab.tasks.tokens import traits
+
+if TYPE_CHECKING:
+    from peftlab.frozen.model import FrozenLM
+
+_ANY_ROOM = 1 << 30
+
+
+@dataclass(frozen=True)
+class Chat:
+    """Messages as (role, content), the last one to be answered.
+
+    An adapter that was trained on a template with words of its own takes one user's message, as its
+    source; the others take any conversation, in the tokenizer's chat template.
+    """
+
+    turns: tuple[tuple[str, str], ...]
+
+
+Source = str | Example | tuple[int, ...] | Chat
+
+
+def check_source(source: Source) -> None:
+    """Refuse what is no question.
+
+    Raises:
+        InputError: it is empty.
+    """
+    match source:
+        case tuple():
+            empty = not source
+        case Chat(turns):
+            empty = not any(content.strip() for _, content in turns)
+        case _:
+            text = source if isinstance(source, str) else source.source
+            empty = not text.strip()
+    if empty:
+        raise InputError("the prompt is empty; a text was expected")
+
+
+def example(source: Source) -> Example | None:
+    """The source as an example for a template; None for tokens and chats."""
+    if isinstance(source, str):
+        return Example(source, ())
+    return source if isinstance(source, Example) else None
+
+
+def encode(template: Template, model: FrozenLM, source: Source) -> Encoded:
+    """The whole prompt, whatever its length.
+
+    Raises:
+        InputError: tokens that the model does not know, a chat that this template or this tokenizer
+            cannot render, a column that the template names and the example lacks.
+    """
+    if isinstance(source, tuple):
+        return _placed(template, _known(source, model.shape.vocab))
+    if isinstance(source, Chat):
+        return _encode_chat(template, model.tokenizer, source)
+    made = example(source)
+    assert made is not None
+    return template.encode(model.tokenizer, made, None, _ANY_ROOM)
+
+
+def end(template: Template, tokenizer: Any, source: Source) -> int:
+    """The token that ends a reply: a chat's own, or the template's."""
+    chat = isinstance(source, Chat) and not _has_words(template)
+    return frame(tokenizer).end if chat else template.end_id(tokenizer)
+
+
+def _encode_chat(template: Template, tokenizer: Any, chat: Chat) -> Encoded:
+    frame(tokenizer)  # refuses a tokenizer without a chat template
+    single = len(chat.turns) == 1 and chat.turns[0][0] == "user"
+    if _has_words(template) and not single:
+        raise InputError(
+            f"this adapter was trained on {template.text!r}, which has a place for one source: "
+            "one message, of the role user, was expected"
+        )
+    if single and (template.chat or _has_words(template)):
+        return template.encode(tokenizer, Example(chat.turns[0][1], ()), None, _ANY_ROOM)
+    for _, content in chat.turns:
+        if found := traits(tokenizer).special.search(content):
+            raise InputError(
+                f"a message holds the text {found.group()!r}, which is a special token of this "
+                "tokenizer; take it out"
+            )
+    turns = [{"role": role, "content": content} for role, content in chat.turns]
+    text = rendered(tokenizer, turns, True)
+    return _placed(template, tuple(tokenizer(text, add_special_tokens=False)["input_ids"]))
+
+
+def _has_words(template: Template) -> bool:
+    """Whether the template shows more than the source."""
+    shown = [part for part in template.markup.context if not isinstance(part, Pseudo)]
+    silent = [Slot("instruction")] * (not template.instruction)
+    silent += [Slot("exemplars")] * (not template.exemplars)
+    return [part for part in shown if part not in silent] != [Slot("source")]
+
+
+def _known(ids: tuple[int, ...], vocab: int) -> tuple[int, ...]:
+    for place, token in enumerate(ids):
+        if not 0 <= token < vocab:
+            raise InputError(
+                f"token {place} of the prompt is {token}; 0 to {vocab - 1:,} was expected"
+            )
+    return ids
+
+
+def _placed(template: Template, ids: tuple[int, ...]) -> Encoded:
+    """Tokens after the pseudo tokens at the template's beginning."""
+    context = template.markup.context
+    lead = context[0].count if context and isinstance(context[0], Pseudo) else 0
+    if template.pseudo_tokens > lead:
+        raise InputError(
+            f"this adapter has pseudo tokens inside its template {template.text!r}, so tokens or a "
+            "conversation cannot take its place; send a text"
+        )
+    row = (*(-(j + 1) for j in range(lead)), *ids)
+    return Encoded(row, len(row), 0)
