@@ -209,6 +209,7 @@ class Run:
         task = self.task
         train = {k: v for k, v in asdict(self.config).items() if k not in _NOT_THE_RESULT}
         train.pop("seed")
+        files = {} if isinstance(self.method, Guest) else self.method.files()
         return {
             "method": self.method.name,
             "settings": self.method.settings(),
@@ -227,6 +228,7 @@ class Run:
             "model": {"name": self.base.name, "fingerprint": self.base.fingerprint},
             "device": self.base.device.partition(":")[0],
             **({"search": asdict(self.search)} if self.search.trials else {}),
+            **({"files": files} if files else {}),
         }
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,9 +33,22 @@ _SIZES = ("family", "layers", "hidden", "heads", "kv_heads", "head_dim", "vocab"
 
 
 def base_of(model: FrozenLM) -> dict[str, Any]:
-    """What an adaptation notes of its base: name, fingerprint, and the sizes that it hangs on."""
+    """What an adaptation notes of its base: name, fingerprint, and the sizes that it hangs on.
+
+    dtype: the format of the base's numbers. checkpoint: where they came from, in any format.
+    """
     shape = {name: getattr(model.shape, name) for name in _SIZES}
-    return {"name": model.name, "fingerprint": model.fingerprint, "shape": shape}
+    return {
+        "name": model.name,
+        "fingerprint": model.fingerprint,
+        "dtype": model.base_dtype,
+        "checkpoint": model.checkpoint,
+        "shape": shape,
+    }
+
+
+class OtherFormat(UserWarning):
+    """An adaptation is used on its base in another number format than it was made on."""
 
 
 @dataclass(frozen=True)
@@ -70,16 +84,11 @@ class Adaptation:
         """Refuse a base that this adaptation was not made for, see `edits`."""
         for site in self.method.sites:
             model.conformance.require(site, self.method.name)
-        here, problems = base_of(model), list[str]()
-        if self.base["fingerprint"] != here["fingerprint"]:
-            problems.append(
-                f"made for {self.base['name']} ({_digits(self.base)}), "
-                f"loaded on {model.name} ({_digits(here)})"
-            )
+        problems = self._other_weights(model)
         problems += [
-            f"{size} is {here['shape'][size]}, not {value}"
+            f"{size} is {getattr(model.shape, size)}, not {value}"
             for size, value in self.base.get("shape", {}).items()
-            if here["shape"][size] != value
+            if getattr(model.shape, size) != value
         ]
         try:
             self.method.check(model.shape)
@@ -94,6 +103,30 @@ class Adaptation:
                 )
         if problems:
             raise InputError(f"this adaptation is for another base: {'; '.join(problems)}")
+
+    def _other_weights(self, model: FrozenLM) -> list[str]:
+        """What is wrong with the model's weights; the same ones in another format are let pass."""
+        if self.base["fingerprint"] == model.fingerprint:
+            return []
+        made, here = self.base.get("dtype", "fp32"), model.base_dtype
+        if made != here and self._same_checkpoint(model):
+            warnings.warn(
+                f"this {self.method.name} was made on {self.base['name']} in {made} and is used on "
+                f"it in {here}: its figures will not be those that were measured",
+                OtherFormat,
+                stacklevel=4,
+            )
+            return []
+        mend = f"; load the base with --base-dtype {made}" if made != here else ""
+        digits = _digits(self.base["fingerprint"])
+        return [
+            f"made for {self.base['name']} in {made} ({digits}), loaded on {model.name} in {here} "
+            f"({_digits(model.fingerprint)}){mend}"
+        ]
+
+    def _same_checkpoint(self, model: FrozenLM) -> bool:
+        made = self.base.get("checkpoint")
+        return made is not None and made == model.checkpoint
 
     def save(self, folder: Path) -> None:
         """Write the folder; each file appears whole or not at all."""
@@ -144,9 +177,9 @@ class Adaptation:
         )
 
 
-def _digits(base: Mapping[str, Any]) -> str:
+def _digits(fingerprint: object) -> str:
     """Enough of a fingerprint for people to tell two apart."""
-    return str(base["fingerprint"]).rpartition(":")[2][:12]
+    return str(fingerprint).rpartition(":")[2][:12]
 
 
 def _replace(path: Path, write: Any) -> None:

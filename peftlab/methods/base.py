@@ -145,6 +145,14 @@ class Method(ABC):
         """The resolved settings as JSON values."""
         return asdict(self)
 
+    def files(self) -> dict[str, str]:
+        """Fingerprints of the files that settings name: with other contents it is another run.
+
+        Raises:
+            InputError: a file is missing.
+        """
+        return {}
+
     def with_share(self, shape: ModelShape, share: float) -> Method:
         """The same method sized so that it stores at most this share of the base's parameters.
 

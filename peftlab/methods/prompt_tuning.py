@@ -1,6 +1,7 @@
 """Prompt tuning: trained vectors before the input.
 
-Lester et al. 2021, arXiv:2104.08691, section 2. As in PEFT they come before the
+Lester et al. 2021, arXiv:2104.08691, section 2. A prompt learnt on one task can be the
+start for another: Vu et al. 2022, arXiv:2110.07904, section 2.2. As in PEFT they come before the
 beginning-of-sequence token. They do not depend on the input, so the frozen model runs them once a
 batch and every row attends to what they left.
 """
@@ -8,6 +9,7 @@ batch and every row attends to what they left.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
@@ -15,7 +17,7 @@ import torch
 from peftlab.edits import Edits
 from peftlab.errors import InputError
 from peftlab.methods.base import Count, Method, State, positive, register
-from peftlab.methods.soft_prompt import Start, start_vectors
+from peftlab.methods.soft_prompt import Start, saved_digest, saved_prompt, start_vectors
 from peftlab.shapes import ModelShape
 
 if TYPE_CHECKING:
@@ -31,6 +33,8 @@ class PromptTuning(Method):
     Settings:
         initialisation: text (the task's instruction, or `text`), vocabulary (sampled tokens),
             labels (class labels), random (normal, at the embedding table's own scale).
+        prompt: instead, a folder with an adaptation whose soft prompt, of the same length and for
+            the same base, is the start.
     """
 
     sites: ClassVar = ("embeddings",)
@@ -39,6 +43,7 @@ class PromptTuning(Method):
     length: int = 20
     initialisation: Start = "text"
     text: str = ""
+    prompt: str = ""
 
     @property
     def learning_rate(self) -> float:
@@ -52,8 +57,13 @@ class PromptTuning(Method):
         return Count(self.length * shape.hidden, self.length * shape.hidden)
 
     def init(self, model: FrozenLM, task: Task, rng: torch.Generator) -> State:
+        if self.prompt:
+            return State({"prompt": saved_prompt(Path(self.prompt), self.length, model)})
         vectors = start_vectors(self.initialisation, self.length, self.text, model, task, rng)
         return State({"prompt": vectors})
+
+    def files(self) -> dict[str, str]:
+        return {"prompt": saved_digest(Path(self.prompt))} if self.prompt else {}
 
     def template(self, template: Template, state: State) -> Template:
         return template.with_leading_prompt(self.length)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -52,6 +54,42 @@ def start_vectors(
         return noise * float(table.std())
     ids = start_ids(start, length, text, model, task, rng)
     return model.embed(torch.tensor(ids)).cpu().clone()
+
+
+def saved_prompt(folder: Path, length: int, model: FrozenLM) -> torch.Tensor:
+    """The vectors [length, D] of a soft prompt that was saved.
+
+    Raises:
+        InputError: no adaptation, one without a soft prompt, or one of another length or base.
+    """
+    from peftlab.methods.adaptation import Adaptation
+
+    saved = Adaptation.load(folder)
+    vectors = saved.state.tensors.get("prompt")
+    if vectors is None:
+        raise InputError(
+            f"{folder} holds {saved.method.name}, which is no soft prompt; one of prompt_tuning or "
+            "p_tuning was expected"
+        )
+    saved.check(model)
+    if len(vectors) != length:
+        raise InputError(
+            f"length={length}, but the prompt in {folder} has {len(vectors)} vectors: give "
+            f"length={len(vectors)}"
+        )
+    return vectors
+
+
+def saved_digest(folder: Path) -> str:
+    """A hash of a saved adaptation's tensors.
+
+    Raises:
+        InputError: they are missing.
+    """
+    path = folder / "adaptation.safetensors"
+    if not path.is_file():
+        raise InputError(f"{folder} holds no adaptation: {path.name} is missing")
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _tokens(model: FrozenLM, text: str) -> list[int]:
