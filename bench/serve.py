@@ -15,13 +15,18 @@ import argparse
 import random
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench.pairing import Measured, common_arguments, compare, report
 from bench.workloads import make_model, make_task, tokenizer
+
+if TYPE_CHECKING:
+    from peftlab.frozen.model import FrozenLM
+    from peftlab.methods.adaptation import Adaptation
+    from peftlab.tasks import Task
 
 MIXED = (
     "lora:rank=8,targets=c_attn",
@@ -106,22 +111,14 @@ def single(settings: dict[str, Any]) -> Callable[[], Measured]:
     return _engine(settings, specs(settings)[:1], requests)
 
 
-def _engine(
-    settings: dict[str, Any], methods: list[str], requests: list[Asked]
-) -> Callable[[], Measured]:
+def adaptations(model: FrozenLM, task: Task, methods: Sequence[str]) -> Iterator[Adaptation]:
+    """One a method, untrained but moved away from where it starts, so that each answers its way."""
     import torch
 
-    from peftlab.frozen.model import FrozenLM
-    from peftlab.measure import phase, tune_allocator
     from peftlab.methods import State, parse_one
     from peftlab.methods.adaptation import Adaptation, base_of
-    from peftlab.serve import Engine, Library, Limits, Request
 
-    if settings["malloc"] != "none":
-        tune_allocator()
-    model = FrozenLM.load(settings["model"])
-    task, rng = make_task(settings["workload"], settings["requests"]), torch.Generator()
-    library = Library(model)
+    rng = torch.Generator()
     for i, spec in enumerate(methods):
         method = parse_one(spec)
         with torch.no_grad():
@@ -130,7 +127,22 @@ def _engine(
             name: t + 0.02 * torch.randn(t.shape, generator=rng)
             for name, t in state.tensors.items()
         }
-        adaptation = Adaptation(method, State(moved, state.text), task.template, base_of(model))
+        yield Adaptation(method, State(moved, state.text), task.template, base_of(model))
+
+
+def _engine(
+    settings: dict[str, Any], methods: list[str], requests: list[Asked]
+) -> Callable[[], Measured]:
+    from peftlab.frozen.model import FrozenLM
+    from peftlab.measure import phase, tune_allocator
+    from peftlab.serve import Engine, Library, Limits, Request
+
+    if settings["malloc"] != "none":
+        tune_allocator()
+    model = FrozenLM.load(settings["model"])
+    task = make_task(settings["workload"], settings["requests"])
+    library = Library(model)
+    for i, adaptation in enumerate(adaptations(model, task, methods)):
         library.load(f"task{i}", adaptation)
     while library.load_one():
         pass
