@@ -32,8 +32,11 @@ def is_here(name: str) -> bool:
     return any(isinstance(try_to_load_from_cache(where, file), str) for file in files)
 
 
-def load(name: str, device: str = "cpu") -> FrozenLM:
+def load(name: str, device: str = "cpu", dtype: str = "fp32") -> FrozenLM:
     """The frozen model of a name; it keeps that name, wherever the package lies.
+
+    Args:
+        dtype: the format its numbers are kept in, see `number_formats`.
 
     Raises:
         InputError, UnsupportedModel: see `FrozenLM.load`.
@@ -44,6 +47,6 @@ def load(name: str, device: str = "cpu") -> FrozenLM:
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    model = FrozenLM.load(located(name), device=device)
+    model = FrozenLM.load(located(name), dtype=dtype, device=device)
     model.name = name
     return model

@@ -19,6 +19,7 @@ from peftlab.compare.record import Delay, Delays, Latency
 from peftlab.edits import Edits
 from peftlab.export.merging import merged_weights
 from peftlab.generate import Sequence_, Session, prepare
+from peftlab.number_formats import QUANTISED
 
 if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM
@@ -55,7 +56,12 @@ def latency(
 
 
 def merged(model: FrozenLM, edits: Edits) -> Edits | None:
-    """The same edits as replaced weights; None where no linear map changes, or not only those."""
+    """The same edits as replaced weights; None where no linear map changes, or not only those.
+
+    None on a quantised base too: merged, its weights would no longer be quantised.
+    """
+    if model.base_dtype in QUANTISED:
+        return None
     if not edits.linear or edits.attention or edits.sublayer or edits.embeddings is not None:
         return None
     weights = merged_weights(model, edits)

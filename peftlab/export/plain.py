@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from peftlab.errors import InputError
-
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -28,27 +26,22 @@ def plain_model(
 ) -> PreTrainedModel:
     """The base under a configuration of its family, some weights replaced or added.
 
-    Biases that the configuration adds and `weights` does not name are zero.
-
-    Raises:
-        InputError: the base is quantised, so that its weights cannot be replaced.
+    Biases that the configuration adds and `weights` does not name are zero. Of a quantised base the
+    weights are dequantised: the adaptation was trained on those.
     """
     from transformers import AutoModelForCausalLM
     from transformers.initialization import no_init_weights
 
-    if getattr(model.model, "is_quantized", False):
-        raise InputError(
-            f"{model.name} is quantised, so its weights cannot be replaced: load the base without "
-            "quantisation for this export"
-        )
     with no_init_weights():
         made = AutoModelForCausalLM.from_config(config, dtype=model.model.dtype)
         made.tie_weights()
-    given = {**dict(model.model.named_parameters()), **dict(model.model.named_buffers()), **weights}
+    given = {**dict(model.model.named_buffers()), **weights}
     with torch.no_grad():
         for name, own in [*made.named_parameters(), *made.named_buffers()]:
             if name in given:
                 own.copy_(given[name])
+            elif name in model.shape.parameters:
+                own.copy_(model.gather(name))
             elif name.endswith(".bias"):
                 own.zero_()
             else:
@@ -61,6 +54,8 @@ def plain_config(model: FrozenLM) -> PretrainedConfig:
     """The base's configuration, to be changed at will."""
     config = copy.deepcopy(model.model.config)
     config._attn_implementation = None
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
     return config
 
 

@@ -14,19 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.activations import FastGELUActivation, NewGELUActivation
 
 from peftlab.edits import Edits, KeysValues
 from peftlab.errors import InputError
-from peftlab.frozen import attention, conformance, sites
+from peftlab.frozen import attention, conformance, quantised, sites
 from peftlab.frozen.batch import Batch, Row, pack
+from peftlab.frozen.loading import checkpoint_of, load_plain
 from peftlab.measure import fingerprint
 from peftlab.shapes import ModelShape
 
@@ -39,7 +34,8 @@ class FrozenLM(torch.nn.Module):
     Attributes:
         model: the plain transformers model, in eval mode, without gradients, weights untouched. In
             eval mode no frozen block drops anything out; methods have a dropout of their own.
-        shape: sizes, parameter names and linear roles.
+        shape: sizes, parameter names and linear roles of the plain model.
+        base_dtype: the format its numbers are kept in, see `number_formats`.
         conformance: which sites work on this family, and why one does not.
 
     Raises:
@@ -55,9 +51,10 @@ class FrozenLM(torch.nn.Module):
         super().__init__()
         self.model = model.eval().requires_grad_(False)
         self._tokenizer, self.name = tokenizer, name
-        self.shape = ModelShape.read(
-            model.config.to_dict(), {n: tuple(p.shape) for n, p in model.named_parameters()}
-        )
+        self._path: str | None = None
+        self.base_dtype = quantised.format_of(model)
+        self.shape = ModelShape.read(model.config.to_dict(), quantised.plain_shapes(model))
+        quantised.open_linears(model)
         expected = conformance.reference(model)
         attention.register()
         model.set_attn_implementation(attention.NAME)
@@ -66,28 +63,21 @@ class FrozenLM(torch.nn.Module):
 
     @classmethod
     def load(
-        cls, name: str | Path, *, dtype: str = "float32", device: torch.device | str = "cpu"
+        cls, name: str | Path, *, dtype: str = "fp32", device: torch.device | str = "cpu"
     ) -> FrozenLM:
         """Load a decoder from the hub or a local folder and check which sites work on it.
 
+        Args:
+            dtype: the format its numbers are kept in: fp32, bf16, int8 or nf4.
+
         Raises:
-            InputError: no such model, or a folder without configuration, weights or tokenizer.
+            InputError: no such model, or no room for it; see `load_plain`.
             UnsupportedModel: the family cannot be edited exactly; says why.
         """
-        path = str(name)
-        try:
-            config = AutoConfig.from_pretrained(path)
-            tokenizer = AutoTokenizer.from_pretrained(path)
-            model = AutoModelForCausalLM.from_pretrained(
-                path, config=config, dtype=getattr(torch, dtype)
-            )
-        except (OSError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise InputError(
-                f"cannot load a model from {path!r}: {reason} Expected a hub id or a folder with "
-                "config.json, model.safetensors and tokenizer.json."
-            ) from error
-        return cls(model.to(device), tokenizer, path)
+        model, tokenizer = load_plain(name, dtype, device)
+        made = cls(model, tokenizer, str(name))
+        made._path = str(name)
+        return made
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -109,12 +99,25 @@ class FrozenLM(torch.nn.Module):
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of the base's weights; nothing that peftlab does changes it."""
-        return fingerprint(self.model.named_parameters())
+        """A hash of the base's weights as they are kept; nothing that peftlab does changes it."""
+        return fingerprint(quantised.stored_tensors(self.model))
+
+    @cached_property
+    def checkpoint(self) -> str | None:
+        """The checkpoint that it was loaded from, the same for every format; None: from memory."""
+        return None if self._path is None else checkpoint_of(self._path, self.model.config)
+
+    @property
+    def base_bytes(self) -> int:
+        """What the weights take in memory, as they are kept, the scales of quantised ones too."""
+        return sum(tensor.nbytes for _, tensor in quantised.stored_tensors(self.model))
 
     def gather(self, name: str) -> torch.Tensor:
-        """A frozen parameter by its name, whole even where the base is sharded."""
-        return self.model.get_parameter(name).detach()
+        """A frozen parameter by its name, as the plain model has it.
+
+        Whole even where the base is sharded, dequantised where it is quantised.
+        """
+        return quantised.whole(self.model, name)
 
     def embed(self, ids: torch.Tensor) -> torch.Tensor:
         """The frozen input embeddings of token ids [...] -> [..., D], in float32."""

@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers.pytorch_utils import Conv1D
 
 from peftlab.edits import LinearEdit, Sublayer
+from peftlab.frozen import quantised
 from peftlab.frozen.attention import Captured
 from peftlab.frozen.batch import Batch, current_batch
 
@@ -332,6 +333,8 @@ class _TokenAxis:
 
 def _with_parameters(module: torch.nn.Module, tensors: dict[str, torch.Tensor]) -> Forward:
     """The class's forward on a stand-in with other parameters; the module is untouched."""
+    if quantised.is_quantised(module):
+        return quantised.with_parameters(module, tensors)
     twin = object.__new__(type(module))
     twin.__dict__.update(module.__dict__)
     twin.__dict__.pop("forward", None)

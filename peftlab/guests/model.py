@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from peftlab.errors import InputError
+from peftlab.frozen import quantised
+from peftlab.frozen.loading import load_plain
 from peftlab.guests.guest import Guest
 from peftlab.measure import fingerprint
 from peftlab.shapes import ModelShape
@@ -36,27 +38,22 @@ class PlainBase:
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str
     ) -> None:
         self.model, self.tokenizer, self.name = model.eval().requires_grad_(False), tokenizer, name
-        named = {n: tuple(p.shape) for n, p in model.named_parameters()}
-        self.shape = ModelShape.read(model.config.to_dict(), named)
-        self.fingerprint = fingerprint(model.named_parameters())
+        self.shape = ModelShape.read(model.config.to_dict(), quantised.plain_shapes(model))
+        self.fingerprint = fingerprint(quantised.stored_tensors(model))
+        quantised.open_linears(model)  # as in our own base, so that both compute the same
         _no_dropout(model)
 
     @classmethod
-    def load(cls, path: str | Path, name: str | None = None, device: str = "cpu") -> PlainBase:
-        """Load a base from the hub or a folder.
+    def load(
+        cls, path: str | Path, name: str | None = None, device: str = "cpu", dtype: str = "fp32"
+    ) -> PlainBase:
+        """Load a base from the hub or a folder, in a format of `number_formats`.
 
         Raises:
-            InputError: no such model.
+            InputError: no such model, or no room for it.
         """
-        from transformers import AutoModelForCausalLM, AutoTokenizer
-
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(str(path))
-            model = AutoModelForCausalLM.from_pretrained(str(path), dtype=torch.float32)
-        except (OSError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise InputError(f"cannot load a model from {str(path)!r}: {reason}") from error
-        return cls(model.to(device), tokenizer, name or str(path))
+        model, tokenizer = load_plain(path, dtype, device)
+        return cls(model, tokenizer, name or str(path))
 
     @property
     def device(self) -> torch.device:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from peftlab.measure.allocator import tune_allocator
 from peftlab.measure.environment import environment
-from peftlab.measure.fingerprint import fingerprint
+from peftlab.measure.fingerprint import fingerprint, fingerprint_of_files
 from peftlab.measure.phases import Phase, phase
 from peftlab.measure.precision import Precision, choose_precision
+from peftlab.measure.room import free_memory
 
 __all__ = [
     "Phase",
@@ -14,6 +15,8 @@ __all__ = [
     "choose_precision",
     "environment",
     "fingerprint",
+    "fingerprint_of_files",
+    "free_memory",
     "phase",
     "tune_allocator",
 ]

@@ -1,0 +1,113 @@
+"""From a name to a plain transformers model in a number format, if there is room for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from peftlab import layouts
+from peftlab.errors import InputError
+from peftlab.frozen import quantised
+from peftlab.measure import fingerprint_of_files, free_memory
+from peftlab.number_formats import FORMATS, QUANTISED, base_bytes, rest_format
+
+_TORCH = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+def load_plain(
+    name: str | Path, dtype: str = "fp32", device: torch.device | str = "cpu"
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A model and its tokenizer from the hub or a local folder.
+
+    Args:
+        dtype: of `FORMATS`.
+
+    Raises:
+        InputError: no such model; a folder without configuration, weights or tokenizer; less memory
+            than the weights take; or no bitsandbytes.
+    """
+    path = str(name)
+    if dtype not in FORMATS:
+        raise InputError(f"the base's format is {dtype!r}; one of {', '.join(FORMATS)} expected")
+    try:
+        config = AutoConfig.from_pretrained(path)
+        check_room(path, config, dtype, device)
+        tokenizer = AutoTokenizer.from_pretrained(path)
+        model = AutoModelForCausalLM.from_pretrained(
+            path, config=config, **_options(config, dtype, device)
+        )
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(
+            f"cannot load a model from {path!r}: {reason} Expected a hub id or a folder with "
+            "config.json, model.safetensors and tokenizer.json."
+        ) from error
+    return model if dtype in QUANTISED else model.to(device), tokenizer
+
+
+def _options(config: PretrainedConfig, dtype: str, device: torch.device | str) -> dict[str, Any]:
+    if dtype not in QUANTISED:
+        return {"dtype": _TORCH[dtype]}
+    rest = _TORCH[rest_format(config.to_dict())]
+    return quantised.loading_options(dtype, rest, device)
+
+
+def check_room(
+    name: str, config: PretrainedConfig, dtype: str, device: torch.device | str = "cpu"
+) -> None:
+    """Refuse a base whose weights alone are more than the device has free.
+
+    Raises:
+        InputError: says what it takes in every format, and what is free.
+    """
+    values = config.to_dict()
+    shapes = parameter_shapes(config)
+    free, needed = free_memory(device), base_bytes(values, shapes, dtype)
+    if needed <= free:
+        return
+    sizes = {known: base_bytes(values, shapes, known) for known in FORMATS}
+    fitting = [known for known, size in sizes.items() if size <= free]
+    mend = (
+        f"choose --base-dtype {' or '.join(fitting)}"
+        if fitting
+        else "take a larger device, or share it out among several processes"
+    )
+    takes = ", ".join(f"{size / 2**30:,.1f} GiB in {known}" for known, size in sizes.items())
+    raise InputError(
+        f"{name} does not fit: its weights take {needed / 2**30:,.1f} GiB in {dtype}, and "
+        f"{free / 2**30:,.1f} GiB are free on {device} ({takes}). Nothing was loaded; {mend}"
+    )
+
+
+def parameter_shapes(config: PretrainedConfig) -> Mapping[str, tuple[int, ...]]:
+    """The parameters of a configuration's model, without making it where the layout is known."""
+    try:
+        return layouts.parameter_shapes(config.to_dict())
+    except InputError:
+        with torch.device("meta"):
+            made = AutoModelForCausalLM.from_config(config)
+        return {name: tuple(p.shape) for name, p in made.named_parameters()}
+
+
+def checkpoint_of(path: str, config: PretrainedConfig) -> str | None:
+    """Which checkpoint a model came from, whatever format its numbers were then loaded in.
+
+    The hub's commit, or a hash of a folder's weights; None where neither is known.
+    """
+    folder = Path(path)
+    if folder.is_dir():
+        files = [*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")]
+        return fingerprint_of_files(files) if files else None
+    commit = getattr(config, "_commit_hash", None)
+    return f"{path}@{commit}" if commit else None
