@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from peftlab.metrics.registry import MetricSpec, register
+from dataclasses import replace
+
+from peftlab.metrics.registry import MetricSpec, register, registered
 
 _ROUGE_UNITS = {
     "rouge1": "unigrams",
@@ -129,6 +131,22 @@ def _generation() -> None:
     )
 
 
+def _prepared() -> None:
+    """The metrics of WebNLG and DART for text as models write it."""
+    for way, title in (("webnlg", "WebNLG 2017"), ("dart", "DART")):
+        for short, metric in (("bleu", f"bleu-{way}"), ("meteor", "meteor"), ("ter", "ter")):
+            scored = registered(metric)
+            register(
+                replace(
+                    scored,
+                    name=f"{short}-{way}-raw",
+                    description=f"`{metric}` of raw text, prepared as {title}'s script does",
+                    factory="peftlab.metrics.prepared:Prepared",
+                    settings=(("metric", metric), ("way", way)),
+                )
+            )
+
+
 def _labels() -> None:
     exact = "peftlab.metrics.labels:ExactMatch"
     for name, text, settings in (
@@ -170,5 +188,6 @@ def _neural() -> None:
 _rouge()
 _sacrebleu()
 _generation()
+_prepared()
 _labels()
 _neural()

@@ -106,6 +106,11 @@ def register(spec: MetricSpec) -> MetricSpec:
     return spec
 
 
+def registered(name: str) -> MetricSpec:
+    """An entry that was registered before; `metric_spec` finds all."""
+    return _REGISTRY[name]
+
+
 @cache
 def _load_all() -> None:
     """Fill the registry: our own table first, then plug-ins by entry point."""
