@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from xml.etree.ElementTree import Element
 
-from peftlab.report.page.drawing import LETTER, colour, drawing, mark, put
+from peftlab.report.page.drawing import colour, drawing, mark, put
+from peftlab.report.page.labels import Box, Named, put_names
 from peftlab.report.page.scales import Scale, fitted
 
 LABELLED = 12  # with more methods, names stand at the front's alone
@@ -26,25 +27,6 @@ class Point:
     high: float | None
     front: bool
     tip: str
-
-
-@dataclass(frozen=True)
-class Box:
-    """A rectangle that a label must not lie on."""
-
-    left: float
-    top: float
-    right: float
-    bottom: float
-
-    def meets(self, other: Box) -> bool:
-        """Whether the two overlap."""
-        return (
-            self.left < other.right
-            and other.left < self.right
-            and self.top < other.bottom
-            and other.top < self.bottom
-        )
 
 
 def cost_plot(
@@ -69,7 +51,12 @@ def cost_plot(
         reachable = point.front or len(points) <= FOCUSABLE
         _draw(svg, point, across(point.cost), up, reachable)
     named = [point for point in points if few or point.front]
-    _labels(svg, named, [*stairs, *_taken(points, across, up)], across, up, width)
+    marks = [
+        Named(point.label, point.number, across(point.cost), up(point.quality))
+        for point in sorted(named, key=lambda p: not p.front)
+    ]
+    taken = [*stairs, *_taken(points, across, up)]
+    put_names(svg, marks, taken, Box(50, 18, width, height))
     return svg
 
 
@@ -158,36 +145,3 @@ def _draw(svg: Element, point: Point, x: float, up: Scale, reachable: bool) -> N
     y = up(point.quality)
     put(group, "circle", class_="target", cx=x, cy=y, r=14)
     mark(group, point.number, x, y, 5.5)
-
-
-def _labels(
-    svg: Element,
-    named: Sequence[Point],
-    taken: list[Box],
-    across: Scale,
-    up: Scale,
-    width: float,
-) -> None:
-    """Names beside their marks, where there is room; all names are in the tooltips anyway."""
-    layer = put(svg, "g", class_="names", aria_hidden="true")
-    for point in sorted(named, key=lambda p: not p.front):
-        x, y = across(point.cost), up(point.quality)
-        text = point.label if len(point.label) <= 30 else point.label[:29] + "…"
-        wide = LETTER * len(text)
-        for anchor, dx, dy in _PLACES:
-            left = x + dx - (wide if anchor == "end" else wide / 2 if anchor == "middle" else 0)
-            box = Box(left, y + dy - 11, left + wide, y + dy + 3)
-            inside = box.left > 50 and box.right < width and box.top > 18
-            if inside and not any(box.meets(other) for other in taken):
-                taken.append(box)
-                kind = f"label {colour(point.number)}"
-                put(layer, "text", text, class_=kind, x=x + dx, y=y + dy, text_anchor=anchor)
-                break
-
-
-_PLACES = [
-    ("start", 10.0, 4.0), ("end", -10.0, 4.0), ("start", 9.0, -8.0), ("end", -9.0, -8.0),
-    ("start", 9.0, 17.0), ("end", -9.0, 17.0), ("middle", 0.0, -12.0), ("middle", 0.0, 22.0),
-    ("start", 9.0, -20.0), ("end", -9.0, -20.0), ("start", 9.0, 29.0), ("end", -9.0, 29.0),
-    ("start", 9.0, -34.0), ("end", -9.0, -34.0), ("start", 9.0, 43.0), ("end", -9.0, 43.0),
-]  # fmt: skip

@@ -1,30 +1,21 @@
-"""From records to one self-contained page, and the figures as files beside it.
-
-The page's policy allows no network and no script but its own (by hash), so that a text from a data
-set could do nothing even if it were not escaped.
-"""
+"""From records to one self-contained page, and the figures as files beside it."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import re
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-import peftlab
-from peftlab import palette
 from peftlab.compare.verdict_entries import COSTS
 from peftlab.compare.verdict_numbers import duration, metric_name, size
-from peftlab.report.page.drawing import file_of, swatch, text_of
+from peftlab.report.page.drawing import file_of
 from peftlab.report.page.examples import KINDS, examples
 from peftlab.report.page.facts import facts
 from peftlab.report.page.figures import Figures, figures, phase_means
+from peftlab.report.page.frame import environment, file_text, shared, write_text
 from peftlab.report.page.leaderboard import leaderboard, pairs, roles, score
 from peftlab.report.page.phase_plot import PHASES
 from peftlab.report.page.runs import Judged, Method, judged
@@ -32,7 +23,6 @@ from peftlab.report.records import Found
 
 NAME = "report.html"
 PLOTS = "plots"
-_TEMPLATES = Path(__file__).parent / "templates"
 _FIRST = 4  # sentences that are seen at once
 
 
@@ -43,11 +33,12 @@ def write(out: Path, found: Found) -> Path:
         InputError: no run is usable.
     """
     page, drawn = _page(out, found)
-    _write(out / NAME, page)
+    write_text(out / NAME, page)
     (out / PLOTS).mkdir(exist_ok=True)
     for name, figure in drawn.files().items():
         title = figure.get("aria-label", name)
-        _write(out / PLOTS / f"{name}.svg", file_of(figure, _text("plots.css"), title))
+        drawn_file = file_of(figure, file_text("plots.css"), title)
+        write_text(out / PLOTS / f"{name}.svg", drawn_file)
     return out / NAME
 
 
@@ -63,15 +54,8 @@ def render(out: Path, found: Found) -> str:
 def _page(out: Path, found: Found) -> tuple[str, Figures]:
     runs = judged(found)
     drawn = figures(runs, runs.problems)
-    script = _text("page.js")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     values = {
-        "script": Markup(script),
-        "policy": f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; "
-        "img-src data:; base-uri 'none'; form-action 'none'",
-        "styles": Markup(_styles()),
-        "paper": {"light": palette.LIGHT["paper"], "dark": palette.DARK["paper"]},
-        "version": peftlab.__version__,
+        **shared(),
         "head": _heading(runs),
         "verdict": _verdict(runs),
         "table": leaderboard(runs),
@@ -84,31 +68,7 @@ def _page(out: Path, found: Found) -> tuple[str, Figures]:
         "problems": runs.problems,
         "runs": len(runs.records),
     }
-    return _environment().get_template("page.html").render(values), drawn
-
-
-@cache
-def _environment() -> Environment:
-    made = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    made.filters["svg"] = lambda figure: Markup(text_of(figure))
-    made.filters["swatch"] = lambda number: Markup(swatch(number))
-    made.filters["raw_svg"] = Markup
-    made.filters["breakable"] = _breakable
-    return made
-
-
-def _styles() -> str:
-    return f"{palette.schemes()}{_text('page.css')}{_text('plots.css')}"
-
-
-def _text(name: str) -> str:
-    return (_TEMPLATES / name).read_text(encoding="utf-8")
+    return environment().get_template("page.html").render(values), drawn
 
 
 def _heading(runs: Judged) -> dict[str, Any]:
@@ -162,12 +122,6 @@ def _card(method: Method, what: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _breakable(label: str) -> Markup:
-    """A method's name, which may break after its signs."""
-    parts = re.split(r"(?<=[:,=+])", label)
-    return Markup("<wbr>").join(parts)
-
-
 def _named(text: str, labels: Sequence[str]) -> Markup:
     """The sentence, escaped, with every method's name marked as one."""
     ordered = sorted(labels, key=len, reverse=True)
@@ -192,10 +146,3 @@ def _phase_table(methods: Sequence[Method]) -> dict[str, Any]:
                 columns.append([("–" if v is None else show(v), v) for v in values])
     rows = [(method.label, [column[i] for column in columns]) for i, method in enumerate(methods)]
     return {"heads": heads, "rows": rows}
-
-
-def _write(path: Path, text: str) -> None:
-    """A file that appears whole or not at all."""
-    temporary = path.with_name(f".{path.name}.new")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)

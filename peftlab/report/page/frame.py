@@ -1,0 +1,72 @@
+"""What all pages have in common: templates, styles, one script, and a policy that allows no other.
+
+The policy allows no network and no script but the page's own (by hash), so that a text from a data
+set could do nothing even if it were not escaped.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+import peftlab
+from peftlab import palette
+from peftlab.report.page.drawing import swatch, text_of
+
+_TEMPLATES = Path(__file__).parent / "templates"
+
+
+@cache
+def environment() -> Environment:
+    """Jinja with everything escaped; templates of comparisons and of studies."""
+    made = Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters["svg"] = lambda figure: Markup(text_of(figure))
+    made.filters["swatch"] = lambda number: Markup(swatch(number))
+    made.filters["raw_svg"] = Markup
+    made.filters["breakable"] = _breakable
+    return made
+
+
+def shared() -> dict[str, Any]:
+    """The values that every page's template needs."""
+    script = file_text("page.js")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return {
+        "script": Markup(script),
+        "policy": f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; "
+        "img-src data:; base-uri 'none'; form-action 'none'",
+        "styles": Markup(f"{palette.schemes()}{file_text('page.css')}{file_text('plots.css')}"),
+        "paper": {"light": palette.LIGHT["paper"], "dark": palette.DARK["paper"]},
+        "version": peftlab.__version__,
+    }
+
+
+def file_text(name: str) -> str:
+    """A file beside the templates."""
+    return (_TEMPLATES / name).read_text(encoding="utf-8")
+
+
+def write_text(path: Path, text: str) -> None:
+    """A file that appears whole or not at all."""
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def _breakable(label: str) -> Markup:
+    """A method's name, which may break after its signs."""
+    parts = re.split(r"(?<=[:,=+])", label)
+    return Markup("<wbr>").join(parts)
