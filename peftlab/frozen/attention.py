@@ -8,7 +8,7 @@ S keys that the row sees.
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
@@ -119,18 +119,21 @@ def _attend_cached(
     """Write every row's new keys and values into its slot, then attend to the slot."""
     cache = batch.cache
     assert cache is not None
-    steps = [segment for segment in batch.segments if segment.length == 1]
-    out = torch.empty_like(q)
-    if steps:
-        if batch.step_plan is None:
-            batch.step_plan = _StepPlan.make(steps, q.device, 2 * k.shape[0] * k.shape[-1])
-        _step(batch, block, batch.step_plan, q, k, v, rule, out)
-    for segment in batch.segments:
-        if segment.length > 1:
-            own = slice(segment.start, segment.start + segment.length)
-            cache.write(block, segment.slot, segment.past, k[:, own], v[:, own])
+    out, steps = torch.empty_like(q), list[tuple[Segment, int]]()
+    for segment, start, stop in batch.query_spans():
+        if segment.length == 1 and stop > start:
+            steps.append((segment, start))
+            continue
+        own = slice(segment.start, segment.start + segment.length)
+        cache.write(block, segment.slot, segment.past, k[:, own], v[:, own])
+        if stop > start:
             keys, values = cache.read(block, segment.slot, 1, segment.past + segment.length)
-            out[:, own] = _row(batch, q[:, own], keys[0], values[0], rule)
+            out[:, start:stop] = _row(batch, q[:, start:stop], keys[0], values[0], rule)
+    if steps:
+        if batch.narrowed not in batch.step_plans:
+            width = 2 * k.shape[0] * k.shape[-1]
+            batch.step_plans[batch.narrowed] = _StepPlan.make(steps, q.device, width)
+        _step(batch, block, batch.step_plans[batch.narrowed], q, k, v, rule, out)
     return out
 
 
@@ -143,20 +146,23 @@ class _Run:
     """
 
     tokens: torch.Tensor  # [R], where the rows' tokens lie in the pack
+    queries: torch.Tensor  # [R], where they lie among those that the block runs on
     slots: torch.Tensor  # [R]
     past: torch.Tensor  # [R]
-    start: int  # of the first row in the pack
+    start: int  # of the first row's query
     first: int
     span: int
     longest: int
+    masks: dict[int | None, torch.Tensor] = field(default_factory=dict)  # by window
 
     @classmethod
-    def make(cls, rows: list[Segment], device: torch.device) -> _Run:
-        columns = [[s.start for s in rows], [s.slot for s in rows], [s.past for s in rows]]
-        tokens, slots, past = torch.tensor(columns, device=device)
-        first, longest = rows[0].slot, max(segment.past for segment in rows) + 1
-        span = rows[-1].slot - first + 1
-        return cls(tokens, slots, past, rows[0].start, first, span, longest)
+    def make(cls, rows: list[tuple[Segment, int]], device: torch.device) -> _Run:
+        """Of segments, in the order of their slots, and where their queries lie."""
+        columns = [(s.start, query, s.slot, s.past) for s, query in rows]
+        tokens, queries, slots, past = torch.tensor(columns, device=device).T.contiguous()
+        first, longest = rows[0][0].slot, max(segment.past for segment, _ in rows) + 1
+        span = rows[-1][0].slot - first + 1
+        return cls(tokens, queries, slots, past, rows[0][1], first, span, longest)
 
 
 @dataclass(frozen=True)
@@ -170,29 +176,29 @@ class _StepPlan:
     runs: list[_Run]
 
     @classmethod
-    def make(cls, steps: list[Segment], device: torch.device, width: int) -> _StepPlan:
-        ordered = sorted(steps, key=lambda segment: segment.slot)
+    def make(cls, steps: list[tuple[Segment, int]], device: torch.device, width: int) -> _StepPlan:
+        ordered = sorted(steps, key=lambda step: step[0].slot)
         overhead = _CALL_NUMBERS[device.type] // width
         whole = _Run.make(ordered, device)
         groups = _runs(ordered, overhead)
         return cls(whole, [whole] if len(groups) == 1 else [_Run.make(g, device) for g in groups])
 
 
-def _runs(ordered: list[Segment], overhead: int) -> list[list[Segment]]:
+def _runs(ordered: list[tuple[Segment, int]], overhead: int) -> list[list[tuple[Segment, int]]]:
     """Cut rows in the order of their slots where padding would cost more than another call.
 
     Args:
         overhead: what a call costs besides, in positions that could be read meanwhile.
     """
-    groups, span, longest = [[ordered[0]]], 1, ordered[0].past + 1
-    for segment in ordered[1:]:
-        own = segment.past + 1
-        wider, deeper = segment.slot - groups[-1][0].slot + 1, max(longest, own)
+    groups, span, longest = [[ordered[0]]], 1, ordered[0][0].past + 1
+    for step in ordered[1:]:
+        own = step[0].past + 1
+        wider, deeper = step[0].slot - groups[-1][0][0].slot + 1, max(longest, own)
         if wider * deeper <= span * longest + own + overhead:
-            groups[-1].append(segment)
+            groups[-1].append(step)
             span, longest = wider, deeper
         else:
-            groups.append([segment])
+            groups.append([step])
             span, longest = 1, own
     return groups
 
@@ -207,7 +213,7 @@ def _step(
     rule: _Rule,
     out: torch.Tensor,
 ) -> None:
-    """One new token for each of R rows: q [H, N, hd], k and v [Hkv, N, hd] into out [H, N, hd]."""
+    """One new token for each of R rows: k and v [Hkv, N, hd], of q's rows into those of out."""
     cache, whole = batch.cache, plan.whole
     assert cache is not None
     cache.write_step(block, whole.slots, whole.past, k[:, whole.tokens], v[:, whole.tokens])
@@ -219,22 +225,21 @@ def _step(
             continue
         queries = q.new_zeros(run.span, q.shape[0], 1, q.shape[-1])
         places = run.slots - run.first
-        queries[places, :, 0] = q[:, run.tokens].transpose(0, 1)
-        found = _scores(queries, keys, values, _seen(batch, run, rule.window), False, rule)
-        out[:, run.tokens] = found[places, :, 0].transpose(0, 1)
+        queries[places, :, 0] = q[:, run.queries].transpose(0, 1)
+        found = _scores(queries, keys, values, _seen(run, rule.window), False, rule)
+        out[:, run.queries] = found[places, :, 0].transpose(0, 1)
 
 
-def _seen(batch: Batch, run: _Run, window: int | None) -> torch.Tensor:
+def _seen(run: _Run, window: int | None) -> torch.Tensor:
     """[span, 1, 1, longest] bool: the positions that each slot's row has, `window` back."""
-    key = (-1 - run.first, run.longest, window)  # below 0, so apart from those of `_visible`
-    if key not in batch.masks:
+    if window not in run.masks:
         place = torch.arange(run.longest, device=run.past.device)
         past = run.past.new_zeros(run.span).index_copy(0, run.slots - run.first, run.past)
         seen = place <= past[:, None]
         if window is not None:
             seen &= place > past[:, None] - window
-        batch.masks[key] = seen[:, None, None]
-    return batch.masks[key]
+        run.masks[window] = seen[:, None, None]
+    return run.masks[window]
 
 
 def _row(

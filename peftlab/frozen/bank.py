@@ -46,7 +46,7 @@ class Placement:
     @classmethod
     def of(cls, batch: Batch, owners: Sequence[int], slots: Sequence[int]) -> Placement:
         """The placement of these owners in these slots; made once for all sites that have it."""
-        key = (tuple(owners), tuple(slots))
+        key = (batch.narrowed, tuple(owners), tuple(slots))
         if key not in batch.placements:
             batch.placements[key] = cls._make(batch, owners, slots)
         found: Placement = batch.placements[key]
@@ -54,7 +54,7 @@ class Placement:
 
     @classmethod
     def _make(cls, batch: Batch, owners: Sequence[int], slots: Sequence[int]) -> Placement:
-        spans = [batch.spans[owner] for owner in owners]
+        spans = [batch.running_spans[owner] for owner in owners]
         width = max(stop - start for start, stop in spans)
         first, count = min(slots), max(slots) - min(slots) + 1
         gather, columns = [spans[0][0]] * (count * width), list[tuple[int, int, int]]()

@@ -84,7 +84,7 @@ class Batch:
         fast: allow what gives the same numbers sooner: the last block at the kept tokens only, and
             fused activations. False shows the difference.
         narrowed: the last block is running on the kept tokens; `captured` then holds the keys and
-            values [H_kv, N, hd] of all of them.
+            values [H_kv, N, hd] of all tokens.
         resume: (block k, its input [1, N, D]); the blocks below k are skipped.
         keep_input_of: the block whose input is wanted; it is put into `kept_input`.
         collected: where not None, every block's own keys and values [H_kv, N, hd] are put here.
@@ -92,8 +92,8 @@ class Batch:
         stop_after_keeping: leave the forward as soon as `kept_input` is there.
         attention_input: (block, [1, N, D]) that the block's attention module gets for its input.
         bank: stacks the edits of owners with few tokens; needs a cache, and brings no gradients.
-        few: those owners, where there are at least two. placements: the bank's own note.
-        step_plan: the attention site's own note of which rows have one new token.
+        few, few_kept: those owners, by their tokens and by their kept tokens.
+        placements, step_plans: notes of the bank and of the attention site, made once a batch.
         masks: masks of rows that do not see themselves causally alone, shared by all blocks.
     """
 
@@ -119,9 +119,10 @@ class Batch:
     stop_after_keeping: bool = False
     attention_input: tuple[int, torch.Tensor] | None = None
     bank: Bank | None = None
-    few: frozenset[int] = frozenset()
+    few: frozenset[int] = field(init=False, default=frozenset())
+    few_kept: frozenset[int] = field(init=False, default=frozenset())
     placements: dict[Any, Any] = field(default_factory=dict)
-    step_plan: Any = None
+    step_plans: dict[bool, Any] = field(default_factory=dict)
     masks: dict[tuple[int, int, int | None], torch.Tensor] = field(default_factory=dict)
     linear: dict[str, list[tuple[int, LinearEdit]]] = field(init=False)
     sublayer: dict[tuple[int, Sublayer], list[tuple[int, Bottleneck]]] = field(init=False)
@@ -145,7 +146,7 @@ class Batch:
         are kept, two passes cost more than one.
         """
         few = len(self.keep) < _FEW_KEPT * len(self.ids)
-        return self.fast and few and self.cache is None and self.collected is None
+        return self.fast and few and len(self.keep) > 0 and self.collected is None
 
     def __post_init__(self) -> None:
         self.linear, self.sublayer, self.weights = (
@@ -162,17 +163,25 @@ class Batch:
             for name, tensor in edits.weights.items():
                 self.weights[name].append((owner, tensor))
         if self.bank is not None and self.cache is not None:
-            few = [o for o, (start, stop) in self.spans.items() if stop - start <= _FEW_TOKENS]
-            self.few = frozenset(few if len(few) > 1 else ())
+            self.few, self.few_kept = _few(self.spans), _few(self.kept_spans)
 
     def divide(self, wanted: Sequence[Wanted]) -> tuple[list[Wanted], list[Wanted]]:
         """What owners want at a site: of those that the bank takes together, and of the others."""
-        if not self.few or torch.is_grad_enabled():
+        together = self.few_kept if self.narrowed else self.few
+        if not together or torch.is_grad_enabled():
             return [], list(wanted)
-        few = [pair for pair in wanted if pair[0] in self.few]
+        few = [pair for pair in wanted if pair[0] in together]
         if len(few) < 2:
             return [], list(wanted)
-        return few, [pair for pair in wanted if pair[0] not in self.few]
+        return few, [pair for pair in wanted if pair[0] not in together]
+
+    def query_spans(self) -> Iterator[tuple[Segment, int, int]]:
+        """Each segment with the slice of the running tokens that are its own."""
+        at = 0
+        for segment in self.segments:
+            count = segment.kept if self.narrowed else segment.length
+            yield segment, at, at + count
+            at += count
 
     @contextmanager
     def active(self) -> Iterator[None]:
@@ -294,6 +303,11 @@ class _Packer:
                 f"the row's text has pseudo token {-lowest}, but its adaptation brings {have} "
                 "vectors"
             )
+
+
+def _few(spans: dict[int, tuple[int, int]]) -> frozenset[int]:
+    """The owners with some tokens, but so few that padding them costs less than a loop."""
+    return frozenset(o for o, (start, stop) in spans.items() if 0 < stop - start <= _FEW_TOKENS)
 
 
 def _first_kept(row: Row) -> int:
