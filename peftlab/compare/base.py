@@ -1,9 +1,13 @@
-"""Names of bases: `demo` is the bundled model, everything else a folder or a hub id."""
+"""Names of bases: `demo` is the bundled model, `demo-0.3m` and the like are others of its kind
+(`demo.sizes`), everything else is a folder or a hub id."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from peftlab.demo.world import MODEL_FOLDER
+from peftlab.errors import InputError
 
 if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM
@@ -12,12 +16,21 @@ DEMO = "demo"
 
 
 def located(name: str) -> str:
-    """The folder or hub id that a name stands for."""
-    if name != DEMO:
-        return name
-    from peftlab.demo.world import MODEL_FOLDER
+    """The folder or hub id that a name stands for.
 
-    return str(MODEL_FOLDER)
+    Raises:
+        InputError: a demo base that has not been made yet.
+    """
+    from peftlab.demo import sizes
+
+    if name in sizes.SIZES:
+        if not sizes.is_made(name):
+            raise InputError(
+                f"{name} has not been made on this machine yet; that takes minutes: "
+                f"python -m peftlab.demo.sizes {name}"
+            )
+        return str(sizes.folder(name))
+    return str(MODEL_FOLDER) if name == DEMO else name
 
 
 def is_here(name: str) -> bool:
