@@ -43,6 +43,10 @@ class RunFailed(PeftlabError):
     """A run ended with an error of its own; the others can go on."""
 
 
+class Died(RunFailed):
+    """A run's process ended without a word, as when it is killed or memory runs out."""
+
+
 class DiskFull(PeftlabError):
     """There is no space left; nothing can go on."""
 
@@ -72,7 +76,7 @@ def call(function: str, *arguments: Any, hear: Say | None = None) -> Any:
     """
     context = server()
     ours, theirs = context.Pipe()
-    child = context.Process(target=_child, args=(theirs, function, arguments), daemon=True)  # type: ignore[attr-defined]
+    child = context.Process(target=run_child, args=(theirs, function, arguments), daemon=True)  # type: ignore[attr-defined]
     child.start()
     theirs.close()
     try:
@@ -94,14 +98,18 @@ def _listen(child: Any, pipe: Connection, hear: Say | None) -> Any:
             word, *values = pipe.recv()
         except EOFError:
             child.join()
-            raise RunFailed(_death(child.exitcode)) from None
+            raise Died(death(child.exitcode)) from None
         if word == "result":
             return values[0]
         if word == "failed":
-            kind, message = values
-            raise {"disk": DiskFull, "stopped": Stopped}.get(kind, RunFailed)(message)
+            raise failure(*values)
         if hear is not None:
             hear(word, *values)
+
+
+def failure(kind: str, message: str) -> PeftlabError:
+    """The error that a child has described, see `describe`."""
+    return {"disk": DiskFull, "stopped": Stopped}.get(kind, RunFailed)(message)
 
 
 def _stop(child: Any, pipe: Connection) -> None:
@@ -116,7 +124,8 @@ def _stop(child: Any, pipe: Connection) -> None:
         return
 
 
-def _death(code: int | None) -> str:
+def death(code: int | None) -> str:
+    """An exit code in words; negative ones are signals."""
     if code is not None and code < 0:
         name = signal.Signals(-code).name
         hint = "; the system does that when memory runs out" if name == "SIGKILL" else ""
@@ -124,7 +133,8 @@ def _death(code: int | None) -> str:
     return f"its process ended with code {code} and said nothing"
 
 
-def _child(pipe: Connection, function: str, arguments: tuple[Any, ...]) -> None:
+def run_child(pipe: Connection, function: str, arguments: tuple[Any, ...]) -> None:
+    """What a child does: say what the function says, then its result or how it failed."""
     if hasattr(os, "setpgid"):
         os.setpgid(0, 0)  # Ctrl-C in a terminal goes to the parent alone, which passes it on once
     signal.signal(signal.SIGINT, signal.default_int_handler)
