@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 import peftlab
-from peftlab.cli import compare, estimate, learn, listing, report, share
+from peftlab.cli import compare, estimate, learn, listing, report, share, study
 from peftlab.errors import PeftlabError
 
 
@@ -37,6 +37,7 @@ app = typer.Typer(
 )
 
 app.command("compare")(compare.compare)
+app.command("study", help=study.HELP)(study.study)
 app.command("estimate")(estimate.estimate)
 app.command("report")(report.report)
 app.command("train")(learn.train)

@@ -118,7 +118,7 @@ def compare(
         ),
         predict=True,
         limits=shared.limits(max_memory, max_adapter_size, max_time),
-        seeds=_seeds(seeds or (FULL_SEEDS if full else "0")),
+        seeds=seeds_of(seeds or (FULL_SEEDS if full else "0")),
         device=shared.device_name(device),
     )
     _carry_out(plan, out or _default_folder(loaded.name, model))
@@ -158,7 +158,12 @@ def methods_of(text: str, task: Task, full: bool) -> tuple[Method | Guest, ...]:
     )
 
 
-def _seeds(text: str) -> tuple[int, ...]:
+def seeds_of(text: str) -> tuple[int, ...]:
+    """The numbers of `0,1,2`.
+
+    Raises:
+        InputError: anything else.
+    """
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError as error:

@@ -1,0 +1,235 @@
+"""A study's figure: one panel for each task and quantity, in as many columns as there is room."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from xml.etree.ElementTree import Element
+
+from peftlab.palette import COLOURED
+from peftlab.report.page.drawing import LETTER, colour, drawing, mark, path, put
+from peftlab.report.page.figures import short
+from peftlab.report.page.labels import Box, Named, put_names
+from peftlab.report.page.scales import Scale, fitted
+from peftlab.study.result import Level, Panel, Point, Result
+from peftlab.study.words import shown
+
+WIDE, HIGH, NARROW = 520.0, 360.0, 400.0
+_LEGEND = 22.0  # height of a line of the legend
+_TOP, _BOTTOM, _LEFT, _RIGHT = 40.0, 52.0, 56.0, 14.0
+_TICK = 30.0  # least distance between two ticks of numbers
+_DODGE = 12.0  # between series that share a place which is a name
+
+Numbers = Mapping[str, int | None]
+
+
+def figure(result: Result, narrow: bool = False) -> Element:
+    """The whole picture; narrow: one column, for phones."""
+    panels, wide = result.panels, NARROW if narrow else WIDE
+    tasks = len({panel.task for panel in panels})
+    columns = 1 if narrow else min(2, max(1, len(panels) // tasks) if tasks > 1 else len(panels))
+    numbers = colours(result)
+    lines = _legend_lines(list(numbers), columns * wide)
+    rows = -(-len(panels) // columns)
+    head = _LEGEND * len(lines) + 6
+    svg = drawing(columns * wide, head + rows * HIGH, result.title, "study-plot")
+    _legend(svg, lines, numbers)
+    for i, panel in enumerate(panels):
+        place = f"translate({wide * (i % columns):g} {head + HIGH * (i // columns):g})"
+        _panel(put(svg, "g", transform=place), panel, numbers, wide, tasks > 1)
+    return svg
+
+
+def colours(result: Result) -> dict[str, int | None]:
+    """The number of each series' colour; None for those beyond the last colour."""
+    return {name: i if i < COLOURED else None for i, name in enumerate(_series(result.panels))}
+
+
+def _series(panels: Sequence[Panel]) -> list[str]:
+    return list(dict.fromkeys(point.series for panel in panels for point in panel.points))
+
+
+def _legend_lines(names: Sequence[str], width: float) -> list[list[str]]:
+    lines: list[list[str]] = [[]]
+    used = 0.0
+    for name in names:
+        wide = _key_width(name)
+        if lines[-1] and used + wide > width - 20:
+            lines.append([])
+            used = 0.0
+        lines[-1].append(name)
+        used += wide
+    return lines
+
+
+def _key_width(name: str) -> float:
+    return LETTER * len(name) + 40
+
+
+def _legend(svg: Element, lines: Sequence[Sequence[str]], numbers: Numbers) -> None:
+    layer = put(svg, "g", class_="legend-line")
+    for i, names in enumerate(lines):
+        x, y = 14.0, 16 + _LEGEND * i
+        for name in names:
+            key = put(layer, "g", class_=colour(numbers[name]), data_method=name)
+            mark(key, numbers[name], x, y - 4, 5)
+            put(key, "text", name, class_="label", x=x + 12, y=y)
+            x += _key_width(name)
+
+
+def _panel(svg: Element, panel: Panel, numbers: Numbers, width: float, several: bool) -> None:
+    values = [v for p in panel.points for v in (p.value, p.low, p.high, *p.seeds) if v is not None]
+    values += [level.value for level in panel.levels]
+    up = fitted(values, HIGH - _BOTTOM, _TOP, logarithmic=False)
+    across = _across(panel, width)
+    _frame(svg, panel, across, up, width, several)
+    taken = _levels(svg, panel, up, width)
+    shift = _shifts(panel)
+    marks: list[Named] = []
+    for name, points in panel.series().items():
+        number = numbers[name]
+        group = put(svg, "g", class_=f"curve {colour(number)}", data_method=name)
+        places = [(across(point.x) + shift.get(name, 0.0), up(point.value)) for point in points]
+        if panel.connected and len(points) > 1:
+            put(group, "path", class_="stroke", d=path(places))
+        for point, (x, y) in zip(points, places, strict=True):
+            taken += _point(group, panel, point, number, x, y, up)
+            if point.name and not panel.axis.names:
+                marks.append(Named(point.name, number, x, y))
+    put_names(svg, marks, taken, Box(_LEFT, _TOP - 12, width, HIGH - _BOTTOM))
+
+
+def _across(panel: Panel, width: float) -> Scale:
+    left, right = _LEFT + 14, width - _RIGHT - 14
+    if panel.axis.names:
+        last = len(panel.axis.names) - 1
+        room = (right - left) / (2 * last + 2)
+        return Scale(0, max(last, 1e-9), left + room, right - room)
+    return fitted([point.x for point in panel.points], left - 8, right + 8)
+
+
+def _shifts(panel: Panel) -> dict[str, float]:
+    """Where places are names, series stand side by side."""
+    names = list(panel.series())
+    if not panel.axis.names:
+        return {}
+    return {name: _DODGE * (i - (len(names) - 1) / 2) for i, name in enumerate(names)}
+
+
+def _frame(
+    svg: Element, panel: Panel, across: Scale, up: Scale, width: float, several: bool
+) -> None:
+    bottom, right = HIGH - _BOTTOM, width - _RIGHT
+    axes = put(svg, "g", class_="axes", aria_hidden="true")
+    digits = 2 if up.high - up.low > 0.08 else 3
+    for value in up.ticks():
+        y = up(value)
+        put(axes, "line", class_="grid", x1=_LEFT, x2=right, y1=y, y2=y)
+        text = f"{value:.{digits}f}" if up.high <= 2 else f"{value:g}"
+        put(axes, "text", text, x=_LEFT - 8, y=y + 4, text_anchor="end")
+    put(axes, "line", class_="axis", x1=_LEFT, x2=right, y1=bottom, y2=bottom)
+    if panel.axis.names:
+        _name_ticks(axes, panel.axis.names, across, bottom)
+    else:
+        _number_ticks(axes, panel, across, bottom)
+    said = f"{panel.axis.name} (logarithmic)" if across.logarithmic else panel.axis.name
+    arrow = "" if panel.axis.names else " →"
+    place = {"x": right, "y": HIGH - 8.0, "text_anchor": "end"}
+    put(axes, "text", said + arrow, class_="name", **place)
+    better = "↑" if panel.higher_is_better else "↓"
+    title = f"{better} {panel.quantity}" + (f" on {panel.task}" if several else "")
+    put(axes, "text", title, class_="name", x=8.0, y=_TOP - 18)
+
+
+def _number_ticks(axes: Element, panel: Panel, across: Scale, bottom: float) -> None:
+    """At the points themselves where these are few, else at round numbers."""
+    places = sorted({point.x for point in panel.points})
+    round_ones = len(places) > 12 or any(place != round(place) for place in places)
+    wanted = across.ticks(5) if round_ones else places
+    last = float("-inf")
+    for value in wanted:
+        x, text = across(value), short(value)
+        put(axes, "line", class_="tick", x1=x, x2=x, y1=bottom, y2=bottom + 5)
+        if x - last >= max(_TICK, LETTER * len(text)):
+            put(axes, "text", text, x=x, y=bottom + 19, text_anchor="middle")
+            last = x
+
+
+def _name_ticks(axes: Element, names: Sequence[str], across: Scale, bottom: float) -> None:
+    """Names under their places; on two lines in turn where one is too short for them."""
+    apart = across(1.0) - across(0.0) if len(names) > 1 else WIDE
+    crowded = LETTER * max(map(len, names)) > apart
+    for i, name in enumerate(names):
+        y = bottom + (32 if crowded and i % 2 else 17)
+        put(axes, "text", name, x=across(float(i)), y=y, text_anchor="middle")
+
+
+def _levels(svg: Element, panel: Panel, up: Scale, width: float) -> list[Box]:
+    """Dashed lines with their names at the right end; returns what they take."""
+    taken: list[Box] = []
+    right = width - _RIGHT
+    for level in sorted(panel.levels, key=lambda one: one.value):
+        y = up(level.value)
+        group = put(svg, "g", class_="level", data_tip=_level_tip(panel, level), tabindex=0)
+        group.set("role", "img")
+        group.set("aria-label", _level_tip(panel, level).replace("\n", "; "))
+        put(group, "line", class_="front-line", x1=_LEFT, x2=right, y1=y, y2=y)
+        wide = LETTER * len(level.name)
+        for dy in (-6.0, 15.0):
+            box = Box(right - wide, y + dy - 11, right, y + dy + 3)
+            if box.bottom < HIGH - _BOTTOM and not any(box.meets(other) for other in taken):
+                break
+        taken.append(box)
+        put(group, "text", level.name, class_="level-name", x=right, y=y + dy, text_anchor="end")
+        taken.append(Box(_LEFT, y - 1, right, y + 1))
+    return taken
+
+
+def _point(
+    group: Element, panel: Panel, point: Point, number: int | None, x: float, y: float, up: Scale
+) -> list[Box]:
+    tip = _tip(panel, point)
+    made = put(
+        group,
+        "g",
+        class_="point on-front",
+        role="img",
+        tabindex=0,
+        aria_label=tip.replace("\n", "; "),
+        data_tip=tip,
+        data_method=point.series,
+    )
+    taken = [Box(x - 6, y - 6, x + 6, y + 6)]
+    if point.low is not None and point.high is not None:
+        low, high = up(point.low), up(point.high)
+        put(made, "line", class_="interval", x1=x, x2=x, y1=low, y2=high)
+        taken.append(Box(x - 3, high, x + 3, low))
+    if len(point.seeds) > 1:
+        for value in point.seeds:
+            put(made, "circle", class_="seed", cx=x + 7, cy=up(value), r=1.8)
+    put(made, "circle", class_="target", cx=x, cy=y, r=11)
+    mark(made, number, x, y, 4.6)
+    return taken
+
+
+def _tip(panel: Panel, point: Point) -> str:
+    where = point.name or f"{panel.axis.name}: {point.x:,.6g}"
+    lines = [point.series, where, _valued(panel, point)]
+    if point.label != point.series:
+        lines.append(point.label)
+    if point.standing in ("below", "tied", "undecided"):
+        said = {"below": "below the best", "tied": "level with the best"}
+        lines.append(said.get(point.standing, "not decided against the best"))
+    if len(point.seeds) > 1:
+        lines.append("seeds: " + ", ".join(shown(panel, value) for value in point.seeds))
+    return "\n".join(lines)
+
+
+def _level_tip(panel: Panel, level: Level) -> str:
+    return f"{level.name}\n{_valued(panel, level)}"
+
+
+def _valued(panel: Panel, one: Point | Level) -> str:
+    text = f"{panel.quantity} {shown(panel, one.value)}"
+    if one.low is None or one.high is None:
+        return text
+    return f"{text} (95% interval {shown(panel, one.low)} to {shown(panel, one.high)})"

@@ -1,0 +1,195 @@
+"""From runs to the points of a panel: means over seeds, 95 % intervals, and how each point stands
+against the best of its series. Intervals and tests are those of a comparison (docs/statistics.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from statistics import fmean
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from peftlab.compare import folders
+from peftlab.compare.label import label
+from peftlab.compare.record import Record
+from peftlab.compare.statistics import Interval, absolute_margin, compare_pairs, intervals
+from peftlab.compare.statistics_components import MIN_EXAMPLES, Array, Runs, estimate
+from peftlab.compare.verdict_numbers import metric_name
+from peftlab.compare.verdict_records import read_entries
+from peftlab.errors import InputError
+from peftlab.metrics import metric_spec
+from peftlab.study.result import Axis, Level, Panel, Point, Standing
+
+if TYPE_CHECKING:
+    from peftlab.study.base import Context, Made, Study
+
+LOSS = "loss"
+_MARGIN = "2%"  # of the best of a series: a difference that does not matter
+
+
+def quantity_name(metric: str) -> str:
+    """As people call it."""
+    return "test loss" if metric == LOSS else metric_name(metric)
+
+
+def higher_is_better(metric: str) -> bool:
+    """Which way is better."""
+    return metric != LOSS and metric_spec(metric).higher_is_better
+
+
+def score(record: Record, metric: str) -> float | None:
+    """A run's number."""
+    return record.loss.test if metric == LOSS else record.scores.get(metric)
+
+
+def panel(study: Study, context: Context, metric: str) -> Panel:
+    """The usual panel: a metric of every variant against its place.
+
+    Raises:
+        InputError: no run that it could show.
+    """
+    shown = [made for made in context.made if made.variant.task is None and made.runs]
+    found = _intervals(shown, metric, context.problems)
+    points, levels = [], []
+    for i, made in enumerate(shown):
+        point = _point(study, made, metric, found.get(i))
+        if point is not None:
+            points.append(point)
+        elif made.variant.x is None:
+            levels.append(_level(made, metric, found.get(i)))
+    if not points:
+        raise InputError(f"{study.name}: no run on {context.task.name} could be used")
+    made_panel = Panel(
+        task=context.task.name,
+        metric=metric,
+        quantity=quantity_name(metric),
+        higher_is_better=higher_is_better(metric),
+        axis=_axis(study, points),
+        connected=study.connected and not study.places_are_names,
+        points=tuple(points),
+        levels=tuple(levels),
+    )
+    judged = _judged(made_panel, study, shown)
+    return replace(judged, words=tuple(study.words(judged)))
+
+
+def _axis(study: Study, points: Sequence[Point]) -> Axis:
+    if not study.places_are_names:
+        return study.axis
+    names = {point.x: point.name for point in points}
+    return Axis(study.axis.name, tuple(names.get(float(i), "") for i in range(int(max(names)) + 1)))
+
+
+def _point(study: Study, made: Made, metric: str, own: Interval | None) -> Point | None:
+    x, values = study.place(made), _values(made, metric)
+    if x is None:
+        return None
+    return Point(
+        series=made.variant.series,
+        x=x,
+        name=made.variant.name,
+        label=label(made.variant.method),
+        value=fmean(values),
+        low=own.low if own else None,
+        high=own.high if own else None,
+        seeds=tuple(values),
+        trainable=made.runs[0].record.parameters.trainable,
+    )
+
+
+def _level(made: Made, metric: str, own: Interval | None) -> Level:
+    return Level(
+        name=made.variant.series,
+        label=label(made.variant.method),
+        value=fmean(_values(made, metric)),
+        low=own.low if own else None,
+        high=own.high if own else None,
+        trainable=made.runs[0].record.parameters.trainable,
+    )
+
+
+def _values(made: Made, metric: str) -> list[float]:
+    values = [score(kept.record, metric) for kept in made.runs]
+    known = [value for value in values if value is not None]
+    if len(known) < len(values):
+        folder = made.runs[values.index(None)].folder
+        raise InputError(f"{folder} has no {metric}; delete it to have the run made again")
+    return known
+
+
+def runs_of(made: Made, metric: str, name: str) -> Runs:
+    """A variant's runs as statistics take them.
+
+    Raises:
+        InputError: predictions that are damaged or missing.
+    """
+    if metric == LOSS:
+        rows = [_losses(kept.folder) for kept in made.runs]
+        return Runs(name, np.stack(rows), aggregate=_per_token)
+    entry = read_entries({kept.folder: kept.record for kept in made.runs}, metric)[0]
+    assert entry.runs is not None
+    return replace(entry.runs, name=name)
+
+
+def _losses(folder: object) -> Array:
+    """[examples, 2]: the sum of losses, and of how many tokens."""
+    rows = folders.predictions(folder)  # type: ignore[arg-type]
+    return np.array([[sum(r["loss_sums"]), sum(r["loss_tokens"])] for r in rows], dtype=np.float64)
+
+
+def _per_token(rows: Array) -> float:
+    sums = rows.sum(axis=0)
+    return float(sums[0] / sums[1])
+
+
+def _intervals(shown: Sequence[Made], metric: str, problems: list[str]) -> dict[int, Interval]:
+    """By number of the variant; none where there are too few test examples."""
+    rows = min(made.runs[0].record.task.test_rows for made in shown) if shown else 0
+    if rows < MIN_EXAMPLES:
+        said = f"{rows} test examples are too few for intervals; {MIN_EXAMPLES} are the least."
+        if said not in problems:
+            problems.append(said)
+        return {}
+    runs = [runs_of(made, metric, str(i)) for i, made in enumerate(shown)]
+    return dict(enumerate(intervals(estimate(runs))))
+
+
+def _judged(found: Panel, study: Study, shown: Sequence[Made]) -> Panel:
+    """The panel with each point's standing against the best of its series."""
+    if any(point.low is None for point in found.points):
+        return found
+    of = [made for made in shown if study.place(made) is not None]
+    points = list(found.points)
+    for own in found.series().values():
+        numbers = [i for i, point in enumerate(points) if point.series == own[0].series]
+        standings = _standings(
+            [points[i] for i in numbers], [of[i] for i in numbers], found.metric, found
+        )
+        for i, standing in zip(numbers, standings, strict=True):
+            points[i] = replace(points[i], standing=standing)
+    return replace(found, points=tuple(points))
+
+
+def _standings(
+    points: Sequence[Point], made: Sequence[Made], metric: str, found: Panel
+) -> list[Standing]:
+    best = points.index(found.best(points))
+    if len(points) == 1:
+        return ["best"]
+    estimates = estimate([runs_of(one, metric, str(i)) for i, one in enumerate(made)])
+    pairs = compare_pairs(
+        estimates,
+        margin=absolute_margin(_MARGIN, points[best].value),
+        higher_is_better=found.higher_is_better,
+        plan=False,
+    )
+    standings: list[Standing] = ["best"] * len(points)
+    for pair in pairs:
+        ends = {int(pair.first), int(pair.second)}
+        if best in ends:
+            (other,) = ends - {best}
+            outcome = pair.among_models or pair.outcome
+            standings[other] = "below" if outcome == "better" else outcome
+    return standings
