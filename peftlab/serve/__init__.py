@@ -1,7 +1,14 @@
 """Serving: one frozen model, many adaptations of any method in one batch, under names."""
 
 from peftlab.serve.engine import Engine
-from peftlab.serve.errors import Closed, Failed, QueueFull, UnknownAdapter
+from peftlab.serve.errors import (
+    Closed,
+    Failed,
+    PromptTooLong,
+    QueueFull,
+    RefusedAdapter,
+    UnknownAdapter,
+)
 from peftlab.serve.library import Library
 from peftlab.serve.limits import Limits, Stats
 from peftlab.serve.prompt import Chat
@@ -15,7 +22,9 @@ __all__ = [
     "Library",
     "Limits",
     "Piece",
+    "PromptTooLong",
     "QueueFull",
+    "RefusedAdapter",
     "Reply",
     "Request",
     "Stats",

@@ -9,6 +9,14 @@ class UnknownAdapter(InputError):
     """No adapter has this name."""
 
 
+class RefusedAdapter(InputError):
+    """The adapter is there and cannot be used: for another base, damaged, pickled, too large."""
+
+
+class PromptTooLong(InputError):
+    """The prompt does not fit beside its reply."""
+
+
 class QueueFull(PeftlabError):
     """As many requests are waiting as may; the same request can be made again later."""
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from peftlab.errors import InputError, PeftlabError, nearest
 from peftlab.export import open_adaptation
 from peftlab.methods.adaptation import Adaptation
-from peftlab.serve.errors import Failed, UnknownAdapter
+from peftlab.serve.errors import Failed, RefusedAdapter, UnknownAdapter
 from peftlab.serve.loaded import Loaded
 
 if TYPE_CHECKING:
@@ -109,7 +109,8 @@ class Library:
                 leave the library's folder.
 
         Returns:
-            a future; it raises what `export.open_adaptation` does, and the old version then stays.
+            a future; it raises RefusedAdapter with the reasons that `export.open_adaptation` or
+            the limit of memory gives, and the old version then stays.
 
         Raises:
             InputError: a name that is none, or no such subfolder.
@@ -262,7 +263,7 @@ class Library:
         try:
             listed = self._enter(task)
         except Exception as error:
-            told = error if isinstance(error, PeftlabError) else _unexpected(task.name, error)
+            told = _told(task.name, error)
             if task.asked is not None:
                 task.asked.set_exception(told)
             else:
@@ -328,6 +329,10 @@ def _in_memory(it: Loaded, folder: Path | None) -> Listed:
     return Listed(it.name, folder, it.method, it.version, it.size)
 
 
-def _unexpected(name: str, error: Exception) -> Failed:
+def _told(name: str, error: Exception) -> PeftlabError:
+    if isinstance(error, UnknownAdapter):
+        return error
+    if isinstance(error, PeftlabError):
+        return RefusedAdapter(f"{name!r} cannot be served: {error}")
     _log.exception("loading adapter %s failed", name, exc_info=error)
     return Failed(f"loading {name!r} failed: {type(error).__name__}: {error}")

@@ -13,6 +13,7 @@ from peftlab.errors import InputError
 from peftlab.generate.owner import Owner, common_lead, prepare
 from peftlab.methods.adaptation import Adaptation
 from peftlab.serve import prompt
+from peftlab.serve.errors import PromptTooLong
 from peftlab.tasks import Encoded, Example, Template
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ class Loaded:
         """The request's prompt.
 
         Raises:
-            InputError: the prompt does not fit; says by how much.
+            PromptTooLong: says by how much. InputError: see `prompt.encode`.
         """
         encoded, tokenizer = prompt.encode(self.template, model, request.source), model.tokenizer
         left = room.positions - self.edits.prefix_length - request.max_new_tokens
@@ -118,7 +119,7 @@ class Loaded:
         example = prompt.example(request.source)
         if request.truncate and example is not None:
             return self.template.encode(tokenizer, example, None, most)
-        raise InputError(
+        raise PromptTooLong(
             f"the prompt has {len(encoded.ids):,} tokens, and there is room for {max(0, most):,}: "
             + (
                 "the longest prompt that is taken here"

@@ -39,18 +39,34 @@ def check_source(source: Source) -> None:
     """Refuse what is no question.
 
     Raises:
-        InputError: it is empty.
+        InputError: it is empty, or no Unicode.
     """
-    match source:
-        case tuple():
-            empty = not source
-        case Chat(turns):
-            empty = not any(content.strip() for _, content in turns)
-        case _:
-            text = source if isinstance(source, str) else source.source
-            empty = not text.strip()
+    if isinstance(source, tuple):
+        empty = not source
+    else:
+        texts = _texts(source)
+        _check_unicode(texts)
+        empty = not any(text.strip() for text in texts[:1])
     if empty:
         raise InputError("the prompt is empty; a text was expected")
+
+
+def _texts(source: str | Example | Chat) -> list[str]:
+    """All text that is asked, the source or the last message first."""
+    if isinstance(source, Chat):
+        return [content for _, content in reversed(source.turns)]
+    return [source] if isinstance(source, str) else [source.source, *source.fields.values()]
+
+
+def _check_unicode(texts: list[str]) -> None:
+    for text in texts:
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise InputError(
+                f"the prompt holds half of a character at position {error.start:,} (a lone "
+                "surrogate); Unicode text was expected"
+            ) from error
 
 
 def example(source: Source) -> Example | None:

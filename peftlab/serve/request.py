@@ -13,9 +13,9 @@ from peftlab.errors import InputError
 from peftlab.serve.prompt import Source, check_source
 from peftlab.tasks import Decoding
 
-_MOST_STOPS = 16
+MOST_STOPS = 16
 _MOST_LOGPROBS = 20
-_COLDEST = 0.01  # scores divided by less than this may overflow
+COLDEST = 0.01  # scores divided by less than this may overflow
 
 Finished = Literal["end", "length", "stop", "cancelled"]
 
@@ -57,9 +57,9 @@ class Request:
         _within("min_new_tokens", self.min_new_tokens, 0, self.max_new_tokens)
         if self.logprobs is not None:
             _within("logprobs", self.logprobs, 0, _MOST_LOGPROBS)
-        if len(self.stop) > _MOST_STOPS or not all(self.stop):
+        if len(self.stop) > MOST_STOPS or not all(self.stop):
             raise InputError(
-                f"stop is {list(self.stop)!r}; at most {_MOST_STOPS} strings were expected, none "
+                f"stop is {list(self.stop)!r}; at most {MOST_STOPS} strings were expected, none "
                 "of them empty"
             )
         _check_decoding(self.decoding)
@@ -76,8 +76,8 @@ def _check_decoding(decoding: Decoding) -> None:
         raise InputError(f"beams is {decoding.beams}; the engine serves greedy and sampled replies")
     _within("top_k", decoding.top_k, 0, None)
     _within("no_repeat_ngram", decoding.no_repeat_ngram, 0, None)
-    if not (math.isfinite(decoding.temperature) and decoding.temperature >= _COLDEST):
-        raise InputError(f"temperature is {decoding.temperature}; at least {_COLDEST} was expected")
+    if not (math.isfinite(decoding.temperature) and decoding.temperature >= COLDEST):
+        raise InputError(f"temperature is {decoding.temperature}; at least {COLDEST} was expected")
     if not 0 < decoding.top_p <= 1:
         raise InputError(f"top_p is {decoding.top_p}; above 0 and at most 1 was expected")
 

@@ -1,0 +1,69 @@
+"""The app: routes over one engine, which starts and stops with it."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI
+
+import peftlab
+from peftlab.serve.engine import Engine
+from peftlab.serve.http import adapters, chat, completions, errors, health, models
+from peftlab.serve.http.guard import Guard
+from peftlab.serve.http.served import Served
+from peftlab.serve.http.settings import Settings
+
+_REFUSALS: dict[int | str, dict[str, Any]] = {
+    status: {"model": errors.ErrorBody, "description": words}
+    for status, words in {
+        400: "The request cannot be used; says why.",
+        401: "An API key is missing or unknown.",
+        403: "The key may not do this.",
+        404: "No adapter has this name; the nearest is told.",
+        408: "The body did not come in time.",
+        413: "The body is too large.",
+        421: "The server is not the one that was called.",
+        429: "Too many requests wait; Retry-After says when to try again.",
+        500: "The server failed.",
+        503: "The server is stopping.",
+        504: "There was no whole reply in time.",
+    }.items()
+}
+
+
+def create_app(engine: Engine, settings: Settings | None = None) -> FastAPI:
+    """An app that serves an engine's adapters, and its base under a name of its own.
+
+    The engine starts with the app and is drained when it stops.
+
+    Raises:
+        InputError: a name of the base that cannot be one, or that an adapter has.
+    """
+    state = Served.make(engine, settings or Settings())
+    app = FastAPI(
+        title="peftlab", version=peftlab.__version__, lifespan=_lifespan, docs_url=None,
+        redoc_url=None, responses=_REFUSALS,
+    )  # fmt: skip
+    app.state.served = state
+    app.add_middleware(Guard, served=state)
+    errors.install(app)
+    for room in (completions, chat, models, adapters, health):
+        app.include_router(room.router)
+    if importlib.util.find_spec("peftlab.serve.http.playground") is not None:
+        from peftlab.serve.http import playground
+
+        playground.mount(app)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    state: Served = app.state.served
+    state.engine.start()
+    await asyncio.wrap_future(state.loading)
+    yield
+    await asyncio.to_thread(state.engine.stop, timeout=state.settings.shutdown_seconds)

@@ -1,0 +1,83 @@
+"""What all routes share: the engine, its limits, and its numbers."""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fastapi import Request as Http
+
+from peftlab.errors import InputError
+from peftlab.methods.hard_prompt import unadapted
+from peftlab.serve.engine import Engine
+from peftlab.serve.http.metrics import Metrics
+from peftlab.serve.http.settings import Settings
+from peftlab.serve.library import Library, Listed, check_name
+
+_LONGEST_WAIT = 60  # seconds; OpenAI's client passes over what is longer
+
+
+@dataclass
+class Served:
+    """One server's state.
+
+    Attributes:
+        base: the frozen model's own model name. loading: done once it can be asked for.
+        since: when the server was made (Unix time).
+    """
+
+    engine: Engine
+    settings: Settings
+    metrics: Metrics
+    base: str
+    loading: Future[Listed]
+    since: int = field(default_factory=lambda: int(time.time()))
+
+    @classmethod
+    def make(cls, engine: Engine, settings: Settings) -> Served:
+        """Enter the bare model into the library, under a name of its own.
+
+        Raises:
+            InputError: a name that cannot be one, or that an adapter has.
+        """
+        base = settings.base or base_name(engine.model.name)
+        check_name(base)
+        if base in {it.name for it in engine.library.adapters()}:
+            raise InputError(
+                f"{base!r} is the base's model name and an adapter's; give the base another one"
+            )
+        loading = engine.library.load(base, unadapted(engine.model))
+        return cls(engine, settings, Metrics(engine, settings.labels), base, loading)
+
+    @property
+    def library(self) -> Library:
+        """The engine's adapters."""
+        return self.engine.library
+
+    @property
+    def tokenizer(self) -> Any:
+        """The base's."""
+        return self.engine.model.tokenizer
+
+    def retry_after(self) -> int:
+        """Whole seconds until a place is likely to be free."""
+        stats = self.engine.stats()
+        turns = (stats.waiting + stats.running) / stats.slots
+        return min(_LONGEST_WAIT, max(1, math.ceil(turns * self.metrics.usual_seconds)))
+
+
+def base_name(loaded_from: str) -> str:
+    """A model name for a base: the last part of its folder or hub id."""
+    last = Path(loaded_from).name or "base"
+    return re.sub(r"[^A-Za-z0-9_.+=,-]", "-", last).lstrip(".+=,-")[:128] or "base"
+
+
+def served(http: Http) -> Served:
+    """The state of the app that a request has come to."""
+    found: Served = http.app.state.served
+    return found

@@ -1,0 +1,160 @@
+"""What both completion endpoints take: OpenAI's fields, and a few of this server's own.
+
+A field that OpenAI's API has and that is not served here is refused unless it asks for nothing;
+one that nobody has is refused as OpenAI does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, ClassVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from peftlab.errors import nearest
+from peftlab.serve.http.settings import Settings
+from peftlab.serve.request import COLDEST, MOST_STOPS
+from peftlab.tasks import Decoding
+
+_LARGE = 1 << 31  # more of anything that is counted is a mistake
+_IGNORED = frozenset(
+    {
+        "metadata", "prompt_cache_key", "prompt_cache_retention", "safety_identifier",
+        "service_tier", "store", "user",
+    }
+)  # fmt: skip
+NO_PENALTIES = {"frequency_penalty": (0,), "presence_penalty": (0,), "logit_bias": ({},)}
+
+
+class Wire(BaseModel):
+    """A JSON object of a request; null is as good as leaving a field out."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+    unserved: ClassVar[Mapping[str, tuple[Any, ...]]] = {}  # by name, the values that ask nothing
+
+    @model_validator(mode="before")
+    @classmethod
+    def _only_served(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given  # pydantic says what it expected
+        kept = {}
+        for name, value in given.items():
+            if name in cls.model_fields:
+                kept[name] = value
+            elif name in cls.unserved:
+                if value is not None and value not in cls.unserved[name]:
+                    raise _refused(name, f"{name} is not served here; leave it out")
+            elif name not in _IGNORED and value is not None:
+                near = nearest(name[:64], cls.model_fields)
+                raise _refused(
+                    name, f"Unrecognized request argument supplied: {name[:64]!r}.{near}"
+                )
+        return kept
+
+
+def _refused(name: str, said: str) -> PydanticCustomError:
+    return PydanticCustomError("unserved_field", "{said}", {"said": said, "field": name[:64]})
+
+
+def expected(fits: Callable[[Any], bool], words: str) -> BeforeValidator:
+    """One error for a field that may be of several types, instead of one a type."""
+
+    def check(value: Any) -> Any:
+        if value is not None and not fits(value):
+            raise ValueError(f"{words} was expected")
+        return value
+
+    return BeforeValidator(check)
+
+
+def _is_stop(value: Any) -> bool:
+    several = value if isinstance(value, list) else [value]
+    return len(several) <= MOST_STOPS and all(isinstance(one, str) and one for one in several)
+
+
+def _is_temperature(value: Any) -> bool:
+    return not isinstance(value, float) or value == 0 or value >= COLDEST
+
+
+Stop = Annotated[
+    str | list[str] | None,
+    expected(_is_stop, f"a string, or a list of at most {MOST_STOPS}, none of them empty,"),
+]
+Temperature = Annotated[
+    float,
+    Field(ge=0, le=2),
+    expected(_is_temperature, f"0, or {COLDEST} to 2,"),
+]
+Seed = Annotated[int, Field(ge=-(1 << 63), le=(1 << 63) - 1)]
+
+
+class StreamOptions(Wire):
+    """include_usage: a last chunk tells the numbers of tokens."""
+
+    unserved = {"include_obfuscation": (False,)}
+
+    include_usage: bool | None = None
+
+
+class Asked(Wire):
+    """The fields that completions and chats share.
+
+    top_k, min_tokens, no_repeat_ngram and truncate are this server's own. truncate: cut a source
+    that is too long, as in training, instead of refusing it.
+    """
+
+    model: str = Field(min_length=1)
+    max_tokens: int | None = Field(default=None, ge=1, le=_LARGE)
+    min_tokens: int | None = Field(default=None, ge=0, le=_LARGE)
+    n: int | None = Field(default=None, ge=1, le=128)
+    seed: Seed | None = None
+    stop: Stop = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    temperature: Temperature | None = None
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    top_k: int | None = Field(default=None, ge=0, le=_LARGE)
+    no_repeat_ngram: int | None = Field(default=None, ge=0, le=_LARGE)
+    truncate: bool | None = None
+
+    @model_validator(mode="after")
+    def _streams(self) -> Asked:
+        if self.stream_options is not None and not self.stream:
+            raise _refused("stream_options", "stream_options is allowed where stream is true")
+        return self
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """The stop strings."""
+        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+
+    @property
+    def usage(self) -> bool:
+        """Whether a stream tells the numbers of tokens."""
+        return bool(self.stream_options and self.stream_options.include_usage)
+
+    def decoding(self, settings: Settings) -> Decoding:
+        """Greedy at temperature 0; `top_p` or `top_k` without a temperature sample at 1."""
+        temperature = self.temperature
+        if temperature is None:
+            chance = self.top_p is not None or bool(self.top_k)
+            temperature = settings.temperature or float(chance)
+        ngram = self.no_repeat_ngram or 0
+        if temperature == 0:
+            return Decoding(no_repeat_ngram=ngram)
+        return Decoding(
+            sample=True,
+            temperature=temperature,
+            top_k=self.top_k or 0,
+            top_p=1.0 if self.top_p is None else self.top_p,
+            no_repeat_ngram=ngram,
+        )
+
+
+class Usage(BaseModel):
+    """Numbers of tokens. A prompt counts once, with its template and pseudo tokens."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
