@@ -11,6 +11,7 @@ import typer
 
 from peftlab.cli import options as shared
 from peftlab.errors import InputError
+from peftlab.number_formats import formats
 
 if TYPE_CHECKING:
     from peftlab.compare.plan import Plan
@@ -29,6 +30,7 @@ FIVE = "hard_prompt,hard_prompt:instruction=task,prompt_tuning,lora,last_k,full"
 
 def compare(
     model: shared.Model = "demo",
+    base_dtype: shared.BaseDtypes = "fp32",
     task: shared.TaskName = "demo",
     methods: Annotated[
         str,
@@ -66,6 +68,7 @@ def compare(
     test_limit: shared.TestLimit = None,
     metrics: shared.Metrics = None,
     task_option: shared.TaskOptions = [],  # noqa: B006 - typer copies it
+    general_text: shared.GeneralText = "demo",
     out: Annotated[
         Path | None, typer.Option(help="Folder of all runs; by default runs/TASK-MODEL.")
     ] = None,
@@ -107,6 +110,7 @@ def compare(
     )
     plan = Plan(
         model=model,
+        base_dtypes=formats(base_dtype),
         task=loaded,
         methods=methods_of(methods, loaded, full),
         config=config,
@@ -118,6 +122,7 @@ def compare(
         ),
         predict=True,
         limits=shared.limits(max_memory, max_adapter_size, max_time),
+        general_text=shared.general_documents(general_text),
         seeds=seeds_of(seeds or (FULL_SEEDS if full else "0")),
         device=shared.device_name(device),
     )

@@ -24,6 +24,7 @@ _FORMATS = ("table", "json")
 
 def estimate(
     model: shared.Model = "demo",
+    base_dtype: shared.BaseDtype = "fp32",
     task: shared.TaskName = "demo",
     methods: Annotated[
         str, typer.Option(help="Methods with settings: lora:rank=4,prompt_tuning:length=5.")
@@ -68,7 +69,9 @@ def estimate(
         max_length=max_length,
         recompute=recompute,
     )
-    predict, weights, about = _predictor(model, shared.device_name(device))
+    predict, weights, about = _predictor(
+        model, shared.device_name(device), shared.one_format(base_dtype)
+    )
     rows = []
     for method in methods_of(methods, loaded, full):
         row = _row(predict, method, loaded, config)
@@ -83,7 +86,7 @@ def estimate(
 
 
 def _predictor(
-    name: str, device: str
+    name: str, device: str, dtype: str
 ) -> tuple[Callable[[Method, Task, TrainConfig], Prediction], int, str]:
     """How to predict for a model, the bytes of its weights, and what it is in words."""
     from peftlab.compare import base
@@ -91,18 +94,20 @@ def _predictor(
     from peftlab.estimate.prediction import size
     from peftlab.known_models import configuration
     from peftlab.measure import tune_allocator
+    from peftlab.number_formats import base_bytes
 
     tune_allocator()
     if base.is_here(name):
-        model = base.load(name, device)
-        weights = 4 * model.shape.size
+        model = base.load(name, device, dtype)
+        weights = model.base_bytes
         return (
             lambda method, task, config: probe(model, method, task, config),
             weights,
             f"{model.shape.size:,} parameters, {size(weights)} of weights",
         )
-    small = Miniature(configuration(base.located(name)), base.located(base.DEMO), device)
-    weights = 4 * small.shape.size
+    config = configuration(base.located(name))
+    small = Miniature(config, base.located(base.DEMO), device, dtype)
+    weights = base_bytes(config, small.shape.parameters, dtype)
     return (
         small.probe,
         weights,

@@ -23,6 +23,7 @@ def train(
     method: Annotated[str, typer.Option(help="For example lora:rank=8.")],
     out: Annotated[Path, typer.Option(help="Folder of the run.")],
     model: shared.Model = "demo",
+    base_dtype: shared.BaseDtype = "fp32",
     task: shared.TaskName = "demo",
     steps: shared.Steps = None,
     epochs: shared.Epochs = None,
@@ -62,7 +63,7 @@ def train(
         seed=seed,
     )
     made = parse_one(method)
-    base = shared.load_base(model, device)
+    base = shared.load_base(model, device, base_dtype)
     out.mkdir(parents=True, exist_ok=True)
     trained = train_one(base, made, loaded, config, folder=out, display=bar)
     trained.adaptation.save(out / "adapter")
@@ -83,6 +84,7 @@ def evaluate(
     adapter: Annotated[Path, typer.Option(help="The folder of an adapter or of its run.")],
     task: shared.TaskName = "demo",
     model: Annotated[str | None, typer.Option(help="By default the adapter's own base.")] = None,
+    base_dtype: shared.AdapterBaseDtype = None,
     split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
     metrics: shared.Metrics = None,
     limit: shared.Limit = None,
@@ -100,7 +102,7 @@ def evaluate(
 
     loaded = shared.load_task(task, task_option, limit=limit, metrics=metrics)
     adaptation = _adaptation(adapter)
-    base = shared.load_base(model or adaptation.base["name"], device)
+    base = shared.load_base_of([adaptation], model, device, base_dtype)
     loss = room.split_loss(base, adaptation, loaded, split, max_length=max_length)
     found = room.evaluate(
         base, adaptation, loaded, split, batch_size=batch_size, max_length=max_length
@@ -130,6 +132,7 @@ def generate(
     adapter: Adapters,
     input: Annotated[str, typer.Option(help="A text, a .txt file (a line each) or a .jsonl file.")],
     model: Annotated[str | None, typer.Option(help="By default the adapter's own base.")] = None,
+    base_dtype: shared.AdapterBaseDtype = None,
     max_new_tokens: Annotated[int, typer.Option(help="Most tokens of an answer.")] = 64,
     beams: Annotated[int, typer.Option(help="1 is greedy search.")] = 1,
     sample: Annotated[bool, typer.Option("--sample", help="Draw tokens by chance.")] = False,
@@ -148,7 +151,7 @@ def generate(
 
     sources = _sources(input)
     adaptations = [_adaptation(folder) for folder in adapter]
-    base = shared.load_base(model or adaptations[0].base["name"], device)
+    base = shared.load_base_of(adaptations, model, device, base_dtype)
     decoding = Decoding(
         beams=beams, sample=sample, temperature=temperature, top_k=top_k, top_p=top_p
     )

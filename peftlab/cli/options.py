@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from peftlab.errors import InputError, nearest
+from peftlab.number_formats import formats
 
 if TYPE_CHECKING:
     from peftlab.estimate import Limits
     from peftlab.frozen.model import FrozenLM
+    from peftlab.methods.adaptation import Adaptation
     from peftlab.tasks import Task
     from peftlab.train import TrainConfig
 
@@ -51,6 +53,15 @@ TestLimit = Annotated[
 Metrics = Annotated[
     str | None,
     typer.Option(help="Metrics by name, with commas: rouge1,rougeL,bleu.", rich_help_panel=_TASK),
+]
+GeneralText = Annotated[
+    str,
+    typer.Option(
+        metavar="FILE",
+        help="Text of no task, to measure what is forgotten: demo (documents of the demo world), a "
+        "text file, or none.",
+        rich_help_panel=_TASK,
+    ),
 ]
 Steps = Annotated[int | None, typer.Option(help="Optimiser steps.", rich_help_panel=_TRAIN)]
 Epochs = Annotated[float | None, typer.Option(help="Instead of --steps.", rich_help_panel=_TRAIN)]
@@ -106,6 +117,29 @@ MaxTime = Annotated[
     str | None,
     typer.Option(help="Leave out what is predicted to train longer, search included: 10m."),
 ]
+_FORMATS = "fp32, bf16, int8 or nf4 (4 bits: QLoRA's)"
+BaseDtype = Annotated[
+    str,
+    typer.Option(
+        help=f"How the frozen base's numbers are kept: {_FORMATS}.", rich_help_panel=_TASK
+    ),
+]
+BaseDtypes = Annotated[
+    str,
+    typer.Option(
+        "--base-dtype",
+        help=f"How the frozen base's numbers are kept: {_FORMATS}; several with commas: every "
+        "method on each.",
+        rich_help_panel=_TASK,
+    ),
+]
+AdapterBaseDtype = Annotated[
+    str | None,
+    typer.Option(
+        "--base-dtype",
+        help=f"How the base's numbers are kept: {_FORMATS}; by default as the adapter was made.",
+    ),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
 
 
@@ -127,15 +161,39 @@ def device_name(name: str) -> str:
         ) from error
 
 
-def load_base(name: str, device: str) -> FrozenLM:
-    """The frozen base of that name.
+def load_base(name: str, device: str, dtype: str = "fp32") -> FrozenLM:
+    """The frozen base of that name, its numbers in a format.
 
     Raises:
-        InputError: no such model, or no such device.
+        InputError: no such model, device or format, or no room for it.
     """
     from peftlab.compare import base
 
-    return base.load(name, device_name(device))
+    return base.load(name, device_name(device), one_format(dtype))
+
+
+def load_base_of(
+    adaptations: Sequence[Adaptation], name: str | None, device: str, dtype: str | None = None
+) -> FrozenLM:
+    """The base of adapters: by default the first one's own, in the format that it was made on.
+
+    Raises:
+        InputError: as `load_base`.
+    """
+    own = adaptations[0].base
+    return load_base(name or own["name"], device, dtype or own.get("dtype", "fp32"))
+
+
+def one_format(text: str) -> str:
+    """The one number format that an option names.
+
+    Raises:
+        InputError: an unknown one, or several.
+    """
+    names = formats(text)
+    if len(names) > 1:
+        raise InputError(f"--base-dtype {text!r}: one was expected; `compare` takes several")
+    return names[0]
 
 
 def load_task(
@@ -161,6 +219,19 @@ def load_task(
     for metric in values.get("metrics", ()):
         metric_spec(metric)
     return Task.load(name, **values)
+
+
+def general_documents(name: str) -> tuple[str, ...]:
+    """The documents that `--general-text` stands for.
+
+    Raises:
+        InputError: a file that is missing, empty or not UTF-8.
+    """
+    from peftlab.tasks.plain import general_text
+
+    if name == "none":
+        return ()
+    return general_text(None if name == "demo" else name)
 
 
 def task_options(options: Sequence[str]) -> dict[str, Any]:

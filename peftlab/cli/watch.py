@@ -37,9 +37,10 @@ class Shown:
         rows = len(task.pairs("train"))
         width = max(len(run.label) for run in runs)
         self._say(
-            f"Base: {survey.base.parameters:,} parameters, context {survey.context}, on "
-            f"{survey.base.device}. Every method: {_amount(runs[0].budget)} in steps of "
-            f"{config.rows_a_step} rows out of {rows:,}, {len(task.test):,} test examples."
+            f"Base: {survey.base.parameters:,} parameters{_formats(survey)}, context "
+            f"{survey.context}, on {survey.base.device}. Every method: "
+            f"{_amount(runs[0].budget)} in steps of {config.rows_a_step} rows out of {rows:,}, "
+            f"{len(task.test):,} test examples."
         )
         search = self.plan.search
         if search.trials:
@@ -131,6 +132,14 @@ class Shown:
 
     def _say(self, text: str) -> None:
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _formats(survey: Survey) -> str:
+    """In which formats, and what they take; nothing where it is fp32 alone."""
+    if [base.dtype for base in survey.bases] == ["fp32"]:
+        return ""
+    told = [f"{base.dtype} ({size(base.bytes or 0)})" for base in survey.bases]
+    return f" in {' and '.join(told)}"
 
 
 def _minutes(seconds: float) -> str:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM
 
 DEMO = "demo"
+_held: dict[tuple[str, str], FrozenLM] = {}  # by name and number format, see `hold`
 
 
 def located(name: str) -> str:
@@ -54,6 +55,8 @@ def load(name: str, device: str = "cpu", dtype: str = "fp32") -> FrozenLM:
     Raises:
         InputError, UnsupportedModel: see `FrozenLM.load`.
     """
+    if device == "cpu" and (name, dtype) in _held:
+        return _held[name, dtype]
     from transformers.utils import logging
 
     from peftlab.frozen.model import FrozenLM
@@ -63,3 +66,15 @@ def load(name: str, device: str = "cpu", dtype: str = "fp32") -> FrozenLM:
     model = FrozenLM.load(located(name), dtype=dtype, device=device)
     model.name = name
     return model
+
+
+def hold(name: str, dtype: str = "fp32") -> str:
+    """Load a base for all processes that are forked from this one; `load` gives it to them.
+
+    Returns its fingerprint.
+
+    Raises:
+        InputError, UnsupportedModel: see `FrozenLM.load`.
+    """
+    _held[name, dtype] = load(name, dtype=dtype)
+    return _held[name, dtype].fingerprint

@@ -5,14 +5,15 @@ One after the other, because runs that share a machine would be measured against
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import reduce
 from pathlib import Path
 from typing import Any, Protocol
 
 from peftlab.compare import folders
 from peftlab.compare.kept import at_rate, finished
 from peftlab.compare.outcome import Kept
-from peftlab.compare.plan import Plan, Run, runs_of
+from peftlab.compare.plan import Plan, Run
 from peftlab.compare.processes import RunFailed, call, server
 from peftlab.compare.record import Record
 from peftlab.compare.survey import Survey
@@ -72,13 +73,23 @@ def compare(
     """
     watcher = watcher or Silent()
     with folders.only_one(out):
-        found: Survey = call("peftlab.compare.survey:survey", plan, out)
+        surveys = _looked(plan, out)
+        found = reduce(Survey.joined, surveys)
         folders.claim(out, folders.identity(plan.task, found.base), described or {})
-        task = found.limited(plan.task)
-        runs = [found.predicting(run) for run in runs_of(plan, found.base, task)]
+        runs = [one.predicting(run) for one in surveys for run in one.runs(plan)]
+        runs.sort(key=lambda run: plan.seeds.index(run.seed))
         watcher.planned(runs, found, sum(finished(run, out) is not None for run in runs))
         kept = [_made(run, out, watcher) for run in runs if _wanted(run, found, plan)]
     return Compared(kept, found)
+
+
+def _looked(plan: Plan, out: Path) -> list[Survey]:
+    """A look at the base in each format, each in a process of its own; one text room for all."""
+    surveys: list[Survey] = [
+        call("peftlab.compare.survey:survey", plan, out, dtype) for dtype in plan.base_dtypes
+    ]
+    rooms = [one.source_tokens for one in surveys if one.source_tokens is not None]
+    return [replace(one, source_tokens=min(rooms, default=None)) for one in surveys]
 
 
 def _wanted(run: Run, found: Survey, plan: Plan) -> bool:

@@ -48,10 +48,14 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 
 
 def identity(task: Any, base: Any) -> dict[str, Any]:
-    """What all runs of a folder have in common: the task's rows and the base's weights."""
+    """What all runs of a folder have in common: the task's rows and the base's weights.
+
+    The checkpoint is theirs in every number format, the fingerprint that of the first one.
+    """
+    model = {"name": base.name, "fingerprint": base.fingerprint, "checkpoint": base.checkpoint}
     return {
         "task": {"name": task.name, "fingerprint": task.source.fingerprint},
-        "model": {"name": base.name, "fingerprint": base.fingerprint},
+        "model": {key: value for key, value in model.items() if value is not None},
     }
 
 
@@ -77,7 +81,7 @@ def claim(out: Path, identity: dict[str, Any], described: dict[str, Any]) -> Non
         f"{part} {found.get(part, {}).get('name')} ({_short(found.get(part))}) instead of "
         f"{mine['name']} ({_short(mine)})"
         for part, mine in identity.items()
-        if _short(found.get(part)) != _short(mine)
+        if not _same(found.get(part), mine)
     ]
     if other:
         raise InputError(
@@ -145,6 +149,13 @@ def only_one(out: Path) -> Iterator[None]:
         except BlockingIOError as error:
             raise InputError(f"another comparison is running in {out}") from error
         yield
+
+
+def _same(part: Any, mine: Any) -> bool:
+    checkpoint = mine.get("checkpoint")
+    if checkpoint is not None and (part or {}).get("checkpoint") == checkpoint:
+        return True
+    return _short(part) == _short(mine)
 
 
 def _short(part: Any) -> str:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Protocol
 
 from peftlab.compare import base
 from peftlab.compare.latency import latency
-from peftlab.compare.plan import Run
+from peftlab.compare.plan import GeneralText, Run
 from peftlab.compare.record import Latency, Parameters
 from peftlab.errors import InputError
-from peftlab.evaluate import Evaluation, SplitLoss, evaluate, split_loss
+from peftlab.evaluate import Evaluation, SplitLoss, evaluate, split_loss, text_loss
 from peftlab.guests import Guest
 from peftlab.methods import Method
 from peftlab.train import Trained, train
@@ -55,6 +55,9 @@ class Host(Protocol):
     def evaluate(self, done: Callable[[int], None]) -> Evaluation:
         """Generate for the test split, and score."""
 
+    def text_loss(self, text: GeneralText) -> float:
+        """The loss of text that belongs to no task."""
+
     def latency(self) -> Latency | None:
         """Time to the first token and between tokens; None where it is not measured."""
 
@@ -76,7 +79,7 @@ def _check(run: Run, fingerprint: str) -> None:
 class _OwnHost:
     def __init__(self, run: Run) -> None:
         self.run = run
-        self.model = base.load(run.base.name, run.base.device)
+        self.model = base.load(run.base.name, run.base.device, run.base.dtype)
         self.device = self.model.device
         _check(run, self.model.fingerprint)
 
@@ -130,6 +133,9 @@ class _OwnHost:
             done=done,
         )
 
+    def text_loss(self, text: GeneralText) -> float:
+        return text_loss(self.model, self.adaptation, text.documents, window=text.window)
+
     def latency(self) -> Latency | None:
         run, tokens = self.run, self.run.evaluation.latency_tokens
         if not tokens:
@@ -150,7 +156,7 @@ class _GuestHost:
         from peftlab.guests import PlainBase
 
         about = self.run.base
-        return PlainBase.load(base.located(about.name), about.name, about.device)
+        return PlainBase.load(base.located(about.name), about.name, about.device, about.dtype)
 
     def train(
         self,
@@ -205,6 +211,11 @@ class _GuestHost:
             seed=run.seed,
             done=done,
         )
+
+    def text_loss(self, text: GeneralText) -> float:
+        from peftlab import guests
+
+        return guests.text_loss(self.trained.model, text.documents, text.window)
 
     def latency(self) -> None:
         return None

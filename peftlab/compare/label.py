@@ -21,6 +21,11 @@ def parse(text: str) -> tuple[Method | Guest, ...]:
     )
 
 
+def label_on(method: Method | Guest, dtype: str) -> str:
+    """The method's label, with the base's number format where that is not fp32: `lora@nf4`."""
+    return label(method) + ("" if dtype == "fp32" else f"@{dtype}")
+
+
 def label(method: Method | Guest) -> str:
     """`lora`, or `lora:rank=4,targets=q+k` where settings differ from the method's defaults."""
     if isinstance(method, Guest):

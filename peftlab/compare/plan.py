@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from peftlab.compare.label import label, slug
+from peftlab.compare.label import label_on, slug
 from peftlab.compare.record import (
     BudgetFacts,
     ModelFacts,
@@ -77,8 +77,11 @@ class Plan:
         search: of the methods' rates.
         predict: whether a few steps of every method are taken first, to say what it will cost.
         limits: what is predicted to exceed them is left out.
+        general_text: documents of no task, whose loss says what an adaptation has forgotten; none:
+            it is not measured.
         seeds: of data order, initialisation and drawn exemplars; each makes a run of every method.
         device: cpu, cuda, cuda:1, …
+        base_dtypes: number formats of the base; every method runs on each.
     """
 
     model: str
@@ -89,8 +92,10 @@ class Plan:
     search: SearchConfig = field(default_factory=SearchConfig)
     predict: bool = False
     limits: Limits = field(default_factory=Limits)
+    general_text: tuple[str, ...] = ()
     seeds: tuple[int, ...] = (0,)
     device: str = "cpu"
+    base_dtypes: tuple[str, ...] = ("fp32",)
 
     def __post_init__(self) -> None:
         if not self.methods:
@@ -106,12 +111,32 @@ class Plan:
 
 @dataclass(frozen=True, kw_only=True)
 class Base:
-    """What a look at the loaded base says, see `survey`. parameters: how many it has."""
+    """What a look at the loaded base says, see `survey`.
+
+    Attributes:
+        parameters: how many it has. dtype: the format of its numbers. bytes: what they take.
+        checkpoint: where they come from, the same for every format.
+    """
 
     name: str
     fingerprint: str
     parameters: int
     device: str
+    dtype: str = "fp32"
+    bytes: int | None = None
+    checkpoint: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneralText:
+    """Text of no task, as every run reads it.
+
+    window: tokens of a row. before: the bare base's loss; None where no run is left to be made.
+    """
+
+    documents: tuple[str, ...]
+    window: int
+    before: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,6 +154,7 @@ class Run:
     evaluation: EvaluationConfig
     base: Base
     search: SearchConfig = field(default_factory=SearchConfig)
+    general: GeneralText | None = None
     found: Search | None = None
     trial: int | None = None
     predicted: dict[str, float] = field(default_factory=dict)
@@ -136,8 +162,8 @@ class Run:
 
     @property
     def label(self) -> str:
-        """The method as one would type it."""
-        return label(self.method)
+        """The method as one would type it, and the base's number format."""
+        return label_on(self.method, self.base.dtype)
 
     @property
     def folder(self) -> Path:
@@ -189,7 +215,12 @@ class Run:
                 metrics=list(task.metrics),
             ),
             model=ModelFacts(
-                name=base.name, fingerprint=base.fingerprint, parameters=base.parameters
+                name=base.name,
+                fingerprint=base.fingerprint,
+                parameters=base.parameters,
+                dtype=base.dtype,
+                bytes=base.bytes,
+                checkpoint=base.checkpoint,
             ),
             train=asdict(self.config),
             parameters=Parameters(trainable=None, stored=None, base=base.parameters),
@@ -228,11 +259,12 @@ class Run:
             "model": {"name": self.base.name, "fingerprint": self.base.fingerprint},
             "device": self.base.device.partition(":")[0],
             **({"search": asdict(self.search)} if self.search.trials else {}),
+            **({"general": _identity(self.general)} if self.general else {}),
             **({"files": files} if files else {}),
         }
 
 
-def runs_of(plan: Plan, base: Base, task: Task) -> list[Run]:
+def runs_of(plan: Plan, base: Base, task: Task, general: GeneralText | None = None) -> list[Run]:
     """Every method with the first seed, then with the second, and so on.
 
     In this order an interrupted comparison has already compared something.
@@ -246,6 +278,7 @@ def runs_of(plan: Plan, base: Base, task: Task) -> list[Run]:
             evaluation=plan.evaluation,
             base=base,
             search=plan.search,
+            general=general,
         )
         for seed in plan.seeds
         for method in plan.methods
@@ -260,6 +293,11 @@ def searches(run: Run) -> bool:
 def _resolved(config: TrainConfig, method: Method | Guest, seed: int) -> TrainConfig:
     rate = config.learning_rate or (method.learning_rate if method.trains else None)
     return replace(config, seed=seed, learning_rate=rate)
+
+
+def _identity(text: GeneralText) -> dict[str, Any]:
+    """Which text is read, without all of it."""
+    return {"text": _digest({"documents": list(text.documents)}), "window": text.window}
 
 
 def _digest(values: dict[str, Any]) -> str:

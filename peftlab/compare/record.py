@@ -82,6 +82,18 @@ class Loss(Part):
     test: float | None = None
 
 
+class GeneralLoss(Part):
+    """Per token of a text that belongs to no task: of the bare base, and with the adaptation on."""
+
+    before: float
+    after: float
+
+    @property
+    def forgotten(self) -> float:
+        """By how much the text has become less likely; negative where it has become more so."""
+        return self.after - self.before
+
+
 class TaskFacts(Part):
     """Which rows were learnt: the fingerprint is of all rows after limits."""
 
@@ -93,11 +105,18 @@ class TaskFacts(Part):
 
 
 class ModelFacts(Part):
-    """The frozen base: the fingerprint is of its weights."""
+    """The frozen base: the fingerprint is of its weights as they are kept.
+
+    dtype: the format that they are kept in. bytes: what they take. checkpoint: where they come
+    from, the same for every format; null where it is not known.
+    """
 
     name: str
     fingerprint: str
     parameters: int
+    dtype: str = "fp32"
+    bytes: int | None = None
+    checkpoint: str | None = None
 
 
 class Progress(Part):
@@ -164,6 +183,7 @@ class Record(Part):
         bytes: of the saved adapter's files.
         context_tokens: mean positions before the target that are not the source's.
         truncated: test prompts that lost source tokens.
+        general: what the adaptation has cost elsewhere; None where it was not measured.
         predicted: what was estimated before the run (bytes, seconds), and as `…_error` the share by
             which it was above what was then measured.
         guest: the run was made by another library, under the same measurements.
@@ -191,6 +211,7 @@ class Record(Part):
     latency: Latency | None = None
     peak_memory: PeakMemory = Field(default_factory=PeakMemory)
     loss: Loss = Field(default_factory=Loss)
+    general: GeneralLoss | None = None
     scores: dict[str, float] = Field(default_factory=dict)
     context_tokens: float | None = None
     truncated: int | None = None

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING
 
 from peftlab.compare import base
 from peftlab.compare.kept import finished
-from peftlab.compare.label import label
-from peftlab.compare.plan import Base, Plan, Run, runs_of, searches
+from peftlab.compare.label import label_on
+from peftlab.compare.plan import Base, GeneralText, Plan, Run, runs_of, searches
 from peftlab.compare.processes import Say
 from peftlab.errors import InputError, PeftlabError
 from peftlab.estimate import Prediction, probe
+from peftlab.evaluate import text_loss, text_window
 from peftlab.guests import Guest
 from peftlab.measure import choose_precision, tune_allocator
 from peftlab.methods import Count, Method
@@ -40,12 +41,14 @@ class Survey:
     """What `survey` found.
 
     Attributes:
+        others: the base in the other number formats, once they are `joined`.
         counts: by label; a method that does not fit this base is in `misfits` with the reason.
         source_tokens: most tokens of a source that any method gets; None where all fit whole.
         longest: the method that takes most of the row, and how many tokens it takes.
         cut: how many of the rows looked at lose source tokens.
         predictions: by label; of what has finished already, and of guests, there is none.
         left_out: by label, why a method will not fit the plan's limits.
+        general: the text by which forgetting is measured, with what the bare base makes of it.
     """
 
     base: Base
@@ -57,12 +60,34 @@ class Survey:
     cut: int
     predictions: dict[str, Prediction] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
+    general: GeneralText | None = None
+    others: tuple[Base, ...] = ()
+
+    @property
+    def bases(self) -> tuple[Base, ...]:
+        """The base in every number format."""
+        return (self.base, *self.others)
+
+    def joined(self, other: Survey) -> Survey:
+        """This one with what was found of the same base in another format, to be shown."""
+        return replace(
+            self,
+            others=(*self.others, *other.bases),
+            counts=self.counts | other.counts,
+            misfits=self.misfits | other.misfits,
+            predictions=self.predictions | other.predictions,
+            left_out=self.left_out | other.left_out,
+        )
 
     def predicting(self, run: Run) -> Run:
         """The run with what it is expected to cost."""
         found = self.predictions.get(run.label)
         values = found.values() if found else {}
         return replace(run, predicted=values, left_out=self.left_out.get(run.label))
+
+    def runs(self, plan: Plan) -> list[Run]:
+        """All runs of the plan, in its order."""
+        return runs_of(plan, self.base, self.limited(plan.task), self.general)
 
     def limited(self, task: Task) -> Task:
         """The task as every run gets it."""
@@ -71,11 +96,12 @@ class Survey:
         return replace(task, template=replace(task.template, source_tokens=self.source_tokens))
 
 
-def survey(_say: Say, plan: Plan, out: Path | None = None) -> Survey:
+def survey(_say: Say, plan: Plan, out: Path | None = None, dtype: str = "fp32") -> Survey:
     """Load the base once and look, in a process of its own.
 
     Args:
         out: the comparison's folder; what has finished there is not predicted.
+        dtype: the number format of the base.
 
     Raises:
         InputError: a base that cannot be loaded, or a method that leaves no room for a source.
@@ -85,22 +111,23 @@ def survey(_say: Say, plan: Plan, out: Path | None = None) -> Survey:
     if plan.predict or plan.limits:
         tune_allocator()  # as runs do, before anything is loaded: the heap is then as theirs
     choose_precision([], plan.device, plan.config.precision)  # refuses a device that is not here
-    model = base.load(plan.model, plan.device)
+    model = base.load(plan.model, plan.device, dtype)
     counts, misfits, extras = {}, {}, {}
     for method in plan.methods:
         if isinstance(method, Guest):
             continue  # PEFT says only on a base of its own what it trains there
+        name = label_on(method, dtype)
         try:
             for site in method.sites:
                 model.conformance.require(site, method.name)
             method.check(model.shape)
-            counts[label(method)] = method.count(model.shape)
-            extras[label(method)] = max(
+            counts[name] = method.count(model.shape)
+            extras[name] = max(
                 _extra(model, plan.task, method, torch.Generator().manual_seed(seed))
                 for seed in plan.seeds
             )
         except PeftlabError as error:
-            misfits[label(method)] = str(error)
+            misfits[name] = str(error)
     longest = max(extras.items(), key=lambda pair: pair[1], default=("", 0))
     context = min(plan.config.max_length or model.shape.context, model.shape.context)
     room, cut = _source_room(model, plan.task, context - longest[1], longest[0])
@@ -110,6 +137,9 @@ def survey(_say: Say, plan: Plan, out: Path | None = None) -> Survey:
             fingerprint=model.fingerprint,
             parameters=model.shape.size,
             device=plan.device,
+            dtype=dtype,
+            bytes=model.base_bytes,
+            checkpoint=model.checkpoint,
         ),
         context=context,
         counts=counts,
@@ -117,15 +147,33 @@ def survey(_say: Say, plan: Plan, out: Path | None = None) -> Survey:
         source_tokens=room,
         longest=longest,
         cut=cut,
+        general=_general(plan, context, longest[1]),
     )
+    found = _forgettable(model, plan, found, out)
     return _predicted(model, plan, found, out) if plan.predict or plan.limits else found
+
+
+def _general(plan: Plan, context: int, taken: int) -> GeneralText | None:
+    """Windows that fit beside the longest prompt, so that every method reads the same rows."""
+    if not plan.general_text:
+        return None
+    return GeneralText(documents=plan.general_text, window=text_window(context, taken))
+
+
+def _forgettable(model: FrozenLM, plan: Plan, found: Survey, out: Path | None) -> Survey:
+    """The bare base's loss of the general text, where a run is left to be held against it."""
+    text = found.general
+    if text is None or all(out and finished(run, out) for run in found.runs(plan)):
+        return found
+    before = text_loss(model, None, text.documents, window=text.window)
+    return replace(found, general=replace(text, before=before))
 
 
 def _predicted(model: FrozenLM, plan: Plan, found: Survey, out: Path | None) -> Survey:
     """Probe every method that has a run to make, and hold it against the limits."""
     predictions: dict[str, Prediction] = {}
     misfits, left_out = dict(found.misfits), {}
-    for run in runs_of(plan, found.base, found.limited(plan.task)):
+    for run in found.runs(plan):
         todo = run.label not in predictions and (out is None or finished(run, out) is None)
         if not todo or run.label in misfits or isinstance(run.method, Guest):
             continue

@@ -67,6 +67,7 @@ class Entry:
         runs: scores of the finished runs; None when there is none.
         costs: by the names of `COSTS`, means over the finished runs; None where not measured.
         losses: "train", "validation", "test": means per target token.
+        general: loss of general text, of the bare base and with the adaptation on.
         seconds_per_epoch: of training.
         search_seconds: of the search for the rate, which training_seconds among the costs include.
         failures: the runs that did not finish.
@@ -77,6 +78,7 @@ class Entry:
     runs: Runs | None
     costs: Mapping[str, float | None] = field(default_factory=dict)
     losses: Mapping[str, float | None] = field(default_factory=dict)
+    general: tuple[float, float] | None = None
     seconds_per_epoch: float | None = None
     search_seconds: float | None = None
     failures: Sequence[Failure] = ()

@@ -7,7 +7,7 @@ rows are computed again from the predictions, by the code that computed the repo
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -52,10 +52,22 @@ def read_entries(runs: Mapping[Path, Record], metric: str) -> list[Entry]:
         if record.status in ("finished", "failed") and record.trial is None:
             groups.setdefault(record.label, {})[folder] = record
     scorer = build_metric(metric)
-    return [_entry(label, group, metric, scorer) for label, group in groups.items()]
+    weights = _checkpoints(runs.values())
+    return [_entry(label, group, metric, scorer, weights) for label, group in groups.items()]
 
 
-def _entry(label: str, group: Mapping[Path, Record], metric: str, scorer: Metric) -> Entry:
+def _checkpoints(records: Iterable[Record]) -> dict[str, str]:
+    """By fingerprint of weights, the checkpoint that they are a number format of, if known."""
+    return {r.model.fingerprint: r.model.checkpoint for r in records if r.model.checkpoint}
+
+
+def _entry(
+    label: str,
+    group: Mapping[Path, Record],
+    metric: str,
+    scorer: Metric,
+    checkpoints: Mapping[str, str],
+) -> Entry:
     seeds = [record.seed for record in group.values()]
     for seed in seeds:
         if seeds.count(seed) > 1:
@@ -71,6 +83,7 @@ def _entry(label: str, group: Mapping[Path, Record], metric: str, scorer: Metric
             split: _mean([getattr(record.loss, split) for record in records])
             for split in ("train", "validation", "test")
         },
+        general=_general(records),
         seconds_per_epoch=_mean([_seconds_per_epoch(record) for record in records]),
         search_seconds=_mean([r.search.seconds if r.search else None for r in records]),
         failures=tuple(
@@ -78,7 +91,7 @@ def _entry(label: str, group: Mapping[Path, Record], metric: str, scorer: Metric
             for record in group.values()
             if record.status == "failed"
         ),
-        conditions=_conditions(label, list(group.values())),
+        conditions=_conditions(label, list(group.values()), checkpoints),
     )
 
 
@@ -131,7 +144,9 @@ def _read(path: Path) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: row["index"])
 
 
-def _conditions(label: str, records: Sequence[Record]) -> dict[str, object]:
+def _conditions(
+    label: str, records: Sequence[Record], checkpoints: Mapping[str, str]
+) -> dict[str, object]:
     """What must be the same for all methods, after checking that it is for one method's seeds."""
     found = [
         {
@@ -139,7 +154,9 @@ def _conditions(label: str, records: Sequence[Record]) -> dict[str, object]:
             "rows of the task": record.task.fingerprint,
             "test rows": record.task.test_rows,
             "model": record.model.name,
-            "weights of the model": record.model.fingerprint,
+            "weights of the model": checkpoints.get(
+                record.model.fingerprint, record.model.fingerprint
+            ),
             **{name: record.train.get(name) for name in BUDGET},
             "search for rates": _search(record),
         }
@@ -176,6 +193,14 @@ def _seconds_per_epoch(record: Record) -> float | None:
     rows = record.train.get("batch_size", 0) * record.train.get("accumulation", 1)
     seen = rows * record.progress.steps
     return record.seconds.train * record.task.train_rows / seen if seen else None
+
+
+def _general(records: Sequence[Record]) -> tuple[float, float] | None:
+    """Losses of general text, means over the runs where they were measured."""
+    known = [record.general for record in records if record.general is not None]
+    if not known:
+        return None
+    return fmean(one.before for one in known), fmean(one.after for one in known)
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

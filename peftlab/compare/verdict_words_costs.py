@@ -12,7 +12,13 @@ OVERFIT = 0.2  # validation loss above training loss by more than this share of 
 
 def cost_sentences(entries: Sequence[Entry]) -> tuple[str, ...]:
     """Of the finished methods' measurements."""
-    return (*_overfitting(entries), *_context(entries), *_epochs(entries), *_searches(entries))
+    return (
+        *_overfitting(entries),
+        *_forgetting(entries),
+        *_context(entries),
+        *_epochs(entries),
+        *_searches(entries),
+    )
 
 
 def failure_sentences(entries: Sequence[Entry]) -> tuple[str, ...]:
@@ -41,6 +47,18 @@ def _overfitting(entries: Sequence[Entry]) -> list[str]:
         f"No method overfits by more than {percent(OVERFIT)}: validation loss is furthest from"
         f" training loss for {entry.name} ({loss(validation)} against {loss(train)})."
     ]
+
+
+def _forgetting(entries: Sequence[Entry]) -> list[str]:
+    """What adaptations do to text that belongs to no task."""
+    known = [(entry.general, entry.name) for entry in entries if entry.general is not None]
+    if not known:
+        return []
+    before = loss(known[0][0][0])
+    text = (
+        f"General text has a loss of {before} with the bare base, and with an adaptation on of {{}}"
+    )
+    return _range([(after, name) for (_, after), name in known], loss, text)
 
 
 def _context(entries: Sequence[Entry]) -> list[str]:

@@ -23,7 +23,7 @@ from peftlab.compare import folders
 from peftlab.compare.hosts import host
 from peftlab.compare.plan import Run
 from peftlab.compare.processes import Say, describe
-from peftlab.compare.record import Progress, Record, write_json
+from peftlab.compare.record import GeneralLoss, Progress, Record, write_json
 from peftlab.errors import InputError
 from peftlab.estimate.prediction import errors
 from peftlab.evaluate import Evaluation, SplitLoss
@@ -141,7 +141,14 @@ class _Work:
                 steps = record.progress.steps if record.progress else 0
                 raise Diverged(f"the {split} loss of the trained state is {value}", steps)
         record.seconds.evaluate, record.peak_memory.evaluate = _costs(measured)
+        self._forgetting()
         return test
+
+    def _forgetting(self) -> None:
+        text = self.run.general
+        if text is not None and text.before is not None:
+            after = self.host.text_loss(text)
+            self.record.general = GeneralLoss(before=text.before, after=after)
 
     def _generate(self) -> Evaluation:
         run, record = self.run, self.record

@@ -7,17 +7,20 @@ tokenizer, which makes about as many tokens as others do.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
+import torch
 
 from peftlab import layouts
 from peftlab.errors import InputError
 from peftlab.estimate.prediction import Prediction, size
 from peftlab.estimate.probe import probe
+from peftlab.number_formats import rest_format
 from peftlab.shapes import ModelShape
 
 if TYPE_CHECKING:
@@ -36,16 +39,21 @@ class Miniature:
 
     Args:
         config: as in the model's config.json. tokenizer: a folder or hub id of any tokenizer.
+        dtype: the format that the base's numbers are kept in.
 
     Raises:
         InputError: an unknown family, or even the small models do not fit into memory here.
     """
 
     def __init__(
-        self, config: Mapping[str, Any], tokenizer: str | Path, device: str = "cpu"
+        self,
+        config: Mapping[str, Any],
+        tokenizer: str | Path,
+        device: str = "cpu",
+        dtype: str = "fp32",
     ) -> None:
         self.shape = ModelShape.read(config, layouts.parameter_shapes(config))
-        self.config, self.tokenizer, self.device = config, tokenizer, device
+        self.config, self.tokenizer, self.device, self.dtype = config, tokenizer, device, dtype
         self._models: list[FrozenLM] = []
 
     def probe(
@@ -103,11 +111,20 @@ class Miniature:
     def _made(self, blocks: int) -> FrozenLM:
         from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+        from peftlab.frozen.loading import load_plain
         from peftlab.frozen.model import FrozenLM
 
         values = {k: v for k, v in self.config.items() if k not in ("layer_types", "dtype")}
         layers = "n_layer" if "n_layer" in values else "num_hidden_layers"
         config = AutoConfig.for_model(**{**values, layers: blocks})
-        model = AutoModelForCausalLM.from_config(config).to(self.device)
+        model = AutoModelForCausalLM.from_config(config)
         tokenizer = AutoTokenizer.from_pretrained(str(self.tokenizer))
-        return FrozenLM(model, tokenizer, f"{blocks} blocks")
+        name = f"{blocks} blocks"
+        if self.dtype == "fp32":
+            return FrozenLM(model.to(self.device), tokenizer, name)
+        with tempfile.TemporaryDirectory(prefix="peftlab-small-") as folder:
+            # Quantising is part of loading; what is not quantised keeps the checkpoint's format.
+            bf16 = rest_format(self.config) == "bf16"
+            model.to(torch.bfloat16 if bf16 else torch.float32).save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
+            return FrozenLM(*load_plain(folder, self.dtype, self.device), name)

@@ -10,7 +10,7 @@
 They make no edits, so they are in no mixed batch and share nothing between rows.
 """
 
-from peftlab.guests.evaluation import evaluate, generate, split_loss
+from peftlab.guests.evaluation import evaluate, generate, split_loss, text_loss
 from peftlab.guests.guest import Guest
 from peftlab.guests.model import GuestModel, PlainBase
 from peftlab.guests.training import TrainedGuest, train
@@ -23,5 +23,6 @@ __all__ = [
     "evaluate",
     "generate",
     "split_loss",
+    "text_loss",
     "train",
 ]

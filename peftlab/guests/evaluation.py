@@ -10,11 +10,12 @@ from typing import Any
 import torch
 
 from peftlab.errors import InputError
-from peftlab.evaluate import Evaluation, SplitLoss
+from peftlab.evaluate import TEXT_TOKENS, Evaluation, SplitLoss
 from peftlab.generate import Reply
 from peftlab.generate.choose import Chooser
 from peftlab.guests.model import GuestModel, quiet
 from peftlab.tasks import Decoding, Encoded, Task
+from peftlab.tasks.plain import text_rows
 
 
 def split_loss(
@@ -37,6 +38,12 @@ def split_loss(
     encoded = [task.template.encode(tokenizer, example, target, room) for example, target in pairs]
     sums, counts = model.row_losses(encoded)
     return SplitLoss(sum(sums) / sum(counts), sums, counts, sum(e.dropped > 0 for e in encoded))
+
+
+def text_loss(model: GuestModel, documents: Sequence[str], window: int) -> float:
+    """The loss in nats per token of plain text, see `peftlab.evaluate.text_loss`."""
+    sums, counts = model.row_losses(text_rows(model.base.tokenizer, documents, window, TEXT_TOKENS))
+    return sum(sums) / sum(counts)
 
 
 def evaluate(

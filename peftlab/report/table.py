@@ -74,6 +74,10 @@ def columns(records: Sequence[Record]) -> list[Column]:
     metrics = list(dict.fromkeys(name for record in records for name in record.scores))
     search = Column("rate search", lambda r: r.search.seconds if r.search else None, seconds)
     searched = [search] if any(record.search for record in records) else []
+    forgetting = Column("forgetting", _forgotten, lambda v: f"{v:+.3f}", True)
+    forgotten = [forgetting] if any(record.general for record in records) else []
+    base = Column("base memory", lambda r: r.model.bytes, megabytes)
+    formats = [base] if any(record.model.dtype != "fp32" for record in records) else []
     return [
         Column("trainable", lambda r: r.parameters.trainable, lambda v: f"{v:,.0f}"),
         Column("% of base", _share_of_base, share),
@@ -84,9 +88,11 @@ def columns(records: Sequence[Record]) -> list[Column]:
             )
             for name in metrics
         ),
+        *formats,
         Column("peak memory", lambda r: r.peak_memory.train, megabytes),
         Column("train time", lambda r: r.seconds.train, seconds),
         *searched,
+        *forgotten,
         Column("per token", lambda r: r.latency.token if r.latency else None, _milliseconds, True),
         Column("prompt tokens", lambda r: r.context_tokens, lambda v: f"{v:.0f}", True),
     ]
@@ -99,6 +105,10 @@ def _milliseconds(value: float) -> str:
 def _share_of_base(record: Record) -> float | None:
     trainable = record.parameters.trainable
     return None if trainable is None else 100 * trainable / record.parameters.base
+
+
+def _forgotten(record: Record) -> float | None:
+    return record.general.forgotten if record.general else None
 
 
 def _score(name: str) -> Callable[[Record], float | None]:

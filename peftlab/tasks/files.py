@@ -103,11 +103,20 @@ def _text_lines(path: Path) -> Iterator[tuple[int, str]]:
                 ) from error
 
 
-def text_of(path: Path) -> str:
-    """Return the text of a UTF-8 file. Raises `InputError` where it is missing or not UTF-8."""
+def text_of(path: Path, enough: int | None = None) -> str:
+    """Return the text of a UTF-8 file, or its lines until there are `enough` characters.
+
+    Raises `InputError` where it is missing or not UTF-8.
+    """
     if not path.is_file():
         raise InputError(f"There is no file {path}.")
-    return "".join(line for _, line in _text_lines(path))
+    parts, size = list[str](), 0
+    for _, line in _text_lines(path):
+        parts.append(line)
+        size += len(line)
+        if enough is not None and size >= enough:
+            break
+    return "".join(parts)
 
 
 def _read_jsonl(path: Path) -> Table:

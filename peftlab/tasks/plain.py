@@ -11,6 +11,7 @@ from peftlab.tasks.files import text_of
 from peftlab.tasks.tokens import Tokenizer, pieces, traits
 
 _DEMO_DOCUMENTS = 100
+_CHARACTERS = 200_000  # of a file; more than is ever read of it
 
 
 def general_text(file: str | Path | None = None, *, seed: int = 0) -> tuple[str, ...]:
@@ -23,7 +24,7 @@ def general_text(file: str | Path | None = None, *, seed: int = 0) -> tuple[str,
         from peftlab.demo import world
 
         return tuple(world.general_text(seed, _DEMO_DOCUMENTS))
-    text = text_of(Path(file).expanduser())
+    text = text_of(Path(file).expanduser(), _CHARACTERS)
     if not text.strip():
         raise InputError(f"{file} is empty; a text was expected")
     return (text,)

@@ -14,6 +14,8 @@ from peftlab.compare.plan import EvaluationConfig, Plan, Run
 from peftlab.compare.processes import DiskFull
 from peftlab.compare.record import Record
 from peftlab.errors import InputError, PeftlabError
+from peftlab.evaluate import text_loss
+from peftlab.frozen.model import FrozenLM
 from peftlab.methods import Method, parse
 from peftlab.methods.adaptation import Adaptation
 from peftlab.tasks import Task
@@ -84,6 +86,29 @@ def test_every_run_leaves_a_whole_folder(plan: Plan, tmp_path: Path, task: Task)
     mean = sum(row["scores"]["rougeL"] for row in rows) / len(rows)
     assert mean == pytest.approx(lora.scores["rougeL"])
     assert ("phase", "train", 3, 0) in watcher.words
+
+
+def test_what_was_forgotten_is_in_the_record(base: str, task: Task, tmp_path: Path) -> None:
+    text = ("Blue Spice is a coffee shop in the city centre.", "The cat sat on the mat. " * 9)
+    methods = "hard_prompt,prompt_tuning:length=60,last_k"
+    plan = make(base, task, methods, general_text=text)
+    compared = compare(plan, tmp_path)
+    hard, soft, last = (record.general for record in compared.records)
+    assert hard is not None and soft is not None and last is not None
+    model = FrozenLM.load(base)
+    window = 96 - 60  # what the longest prompt leaves of the context, for all
+    assert hard.before == pytest.approx(text_loss(model, None, text, window=window))
+    assert hard.after == hard.before == soft.before == last.before
+    for record, found in (("prompt_tuning", soft), ("last_k", last)):
+        (folder,) = tmp_path.glob(f"{record}*/seed-0/adapter")
+        own = text_loss(model, Adaptation.load(folder), text, window=window)
+        assert found.after == pytest.approx(own) != found.before
+    watcher = Counting()
+    again = compare(plan, tmp_path, watcher)
+    assert not watcher.made and again.records == compared.records
+    assert again.survey.general is not None and again.survey.general.before is None
+    compare(replace(plan, general_text=text[:1]), tmp_path, watcher)
+    assert len(watcher.made) == 3, "held against another text, the runs are others"
 
 
 def test_finished_runs_are_not_made_again(plan: Plan, tmp_path: Path) -> None:

@@ -276,6 +276,20 @@ def test_context_and_epochs() -> None:
     )
 
 
+def test_what_was_forgotten() -> None:
+    entries = [
+        replace(entry("full", 0.5), general=(3.21, 4.05)),
+        replace(entry("lora", 0.4), general=(3.21, 3.3)),
+        replace(entry("hard_prompt", 0.1, 0), general=(3.21, 3.21)),
+        entry("ia3", 0.2),
+    ]
+    assert said(judge(entries), "General text") == (
+        "General text has a loss of 3.21 with the bare base, and with an adaptation on of from 3.21"
+        " (hard_prompt) to 4.05 (full)."
+    )
+    assert not any("General text" in text for text in judge(three()).sentences)
+
+
 def test_failures_are_told() -> None:
     full, lora, ia3 = three()
     lora = replace(lora, failures=[Failure(2, "the loss is not a number", step=1200)])

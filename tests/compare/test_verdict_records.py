@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from peftlab.compare.record import (
+    GeneralLoss,
     Loss,
     ModelFacts,
     Parameters,
@@ -91,7 +92,18 @@ def test_seeds_come_together(tmp_path: Path) -> None:
     assert lora.seconds_per_epoch == pytest.approx(10.5 * 64 / (16 * 2 * 20))
     verdict = judge([lora, hard, ia3])
     assert verdict.best == "lora"
+    assert lora.general is None and hard.general is None
     assert "ia3 failed with seed 0" in verdict.sentences[-1]
+
+
+def test_what_was_forgotten_is_a_mean_over_seeds(tmp_path: Path) -> None:
+    folders = [predict(tmp_path / str(seed), 1) for seed in (0, 1)]
+    made = {
+        folder: record("lora", seed, general=GeneralLoss(before=2.0, after=3.0 + seed))
+        for seed, folder in enumerate(folders)
+    }
+    (lora,) = read_entries(made, "rougeL")
+    assert lora.general == (2.0, 3.5)
 
 
 def test_corpus_metrics_are_computed_from_predictions(tmp_path: Path) -> None:

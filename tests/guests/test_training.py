@@ -17,7 +17,7 @@ import torch
 
 from peftlab import guests
 from peftlab.errors import InputError
-from peftlab.evaluate import evaluate, split_loss
+from peftlab.evaluate import evaluate, split_loss, text_loss
 from peftlab.guests import Guest, PlainBase
 from peftlab.methods import parse_one
 from peftlab.tasks import Decoding
@@ -78,6 +78,10 @@ def test_losses_and_texts_are_those_of_ours(decoding: Decoding) -> None:
     expected, got = split_loss(model, own, task, "test"), guests.split_loss(guest, task, "test")
     assert got.sums == pytest.approx(expected.sums, rel=1e-3)
     assert (got.counts, got.truncated) == (expected.counts, expected.truncated)
+    documents = [example.source for example in task.test]
+    assert guests.text_loss(guest, documents, 9) == pytest.approx(
+        text_loss(model, own, documents, window=9), rel=1e-4
+    )
     texts = evaluate(model, own, task, decoding=decoding)
     again = guests.evaluate(guest, task, decoding=decoding)
     assert [r.tokens for r in again.replies] == [r.tokens for r in texts.replies]

@@ -39,6 +39,14 @@ def test_markdown_has_a_row_a_method() -> None:
     assert head.count("|") == lora.count("|") == full.count("|") - 1  # one is escaped
 
 
+def test_what_was_forgotten_has_a_column_where_it_was_measured() -> None:
+    some = [record(general={"before": 2.0, "after": 2.25}), record("ia3")]
+    head, _, lora, ia3 = render(some, "md").splitlines()
+    place = [cell.strip() for cell in head.split("|")].index("forgetting")
+    assert [line.split("|")[place].strip() for line in (lora, ia3)] == ["+0.250", "–"]
+    assert "forgetting" not in render([record()], "md")
+
+
 def test_csv_has_a_line_a_run_and_empty_cells_for_what_is_missing() -> None:
     rows = list(csv.DictReader(io.StringIO(render([record(), failed()], "csv"))))
     assert rows[0]["parameters.trainable"] == "5000" and rows[0]["seconds.step"] == "0.5"
