@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from peftlab.compare.plan import Run
     from peftlab.compare.record import Record
     from peftlab.compare.survey import Survey
+    from peftlab.study.base import Study
     from peftlab.study.result import Result
     from peftlab.tasks import Task
 
@@ -49,8 +50,9 @@ def study(
     wording: Annotated[
         list[str] | None, typer.Option(help="For instruction: a wording; give it again for more.")
     ] = None,
-    text: Annotated[
-        Path | None, typer.Option(help="For forgetting: a file of general text.")
+    general_text: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="For forgetting: a text file, instead of the demo's."),
     ] = None,
     search: Annotated[int, typer.Option(help="Learning rates tried for each variant.")] = 0,
     budget: shared.Budget = None,
@@ -84,7 +86,7 @@ def study(
         test_limit = DEMO_TEST
     drawn = _drawn(metrics)
     tasks = tuple(_task(one, task_option, limit, test_limit, drawn) for one in names)
-    bases = tuple(model) if model else found.bases(out)
+    bases = tuple(model) if model else found.bases()
     setting = Setting(
         models=bases,
         shape=look.shape(bases[0]),
@@ -105,7 +107,7 @@ def study(
         values=_numbers(values),
         methods=tuple(parse(methods)) if methods else (),
         words=tuple(wording or ()),
-        text=text,
+        general_text=_general_text(found, general_text),
     )
     command = shlex.join(["peftlab", *sys.argv[1:]])
     result = carry_out(found, setting, Told(), command)
@@ -144,6 +146,12 @@ def _usual(tasks: tuple[Task, ...]) -> tuple[str, ...]:
     from peftlab.study.points import LOSS
 
     return (main_metric(dict.fromkeys(tasks[0].metrics, 0.0)), LOSS)
+
+
+def _general_text(study: Study, given: str | None) -> tuple[str, ...]:
+    if given is None and "general_text" not in study.takes:
+        return ()
+    return shared.general_documents(given or "demo")
 
 
 def _numbers(text: str | None) -> tuple[float, ...]:

@@ -54,7 +54,7 @@ class Setting:
         config: of training. search: trials for each variant's rate.
         metrics: shown, a panel each; `loss` is the test loss.
         values: places that the user chose. methods, words: other things that some studies vary.
-        text: general text, in which forgetting is measured.
+        general_text: documents in which forgetting is measured.
         out: the folder of the study and of its runs.
     """
 
@@ -70,7 +70,7 @@ class Setting:
     values: tuple[float, ...] = ()
     methods: tuple[Method, ...] = ()
     words: tuple[str, ...] = ()
-    text: Path | None = None
+    general_text: tuple[str, ...] = ()
 
     @property
     def model(self) -> str:
@@ -113,9 +113,8 @@ class Study(ABC):
         axis: of the places.
         connected: whether a series is a line. places_are_names: of the variants, not numbers.
         tasks: the demo's tasks that it takes by default.
-        takes: which of `values`, `methods`, `words`, `text`, `models` the user may choose.
+        takes: which of `values`, `methods`, `words`, `general_text`, `models` the user may choose.
         measures: "module:function" that measures each finished run besides its record.
-        note: what must be said beside the figure whatever comes out.
     """
 
     name: ClassVar[str]
@@ -127,7 +126,6 @@ class Study(ABC):
     tasks: ClassVar[tuple[str, ...]] = (DEMO,)
     takes: ClassVar[frozenset[str]] = frozenset()
     measures: ClassVar[str] = ""
-    note: ClassVar[str] = ""
 
     @abstractmethod
     def variants(self, setting: Setting, task: Task) -> list[Variant]:
@@ -137,9 +135,17 @@ class Study(ABC):
             InputError: a value that the model or the task does not allow.
         """
 
-    def bases(self, out: Path) -> tuple[str, ...]:
-        """The bases that it takes by default; some may be made in `out`."""
+    def bases(self) -> tuple[str, ...]:
+        """The bases that it takes by default; they are made where they are not there yet."""
         return (DEMO,)
+
+    def targets(self, setting: Setting) -> Sequence[Task]:
+        """The tasks that the figure is about."""
+        return setting.tasks
+
+    def note(self, setting: Setting) -> str:
+        """What must be said beside the figure, whatever comes out."""
+        return ""
 
     def then(self, setting: Setting, task: Task, made: Sequence[Made]) -> list[Variant]:
         """Variants that need the adapters of the first ones."""

@@ -158,6 +158,7 @@ def _compared(
         config=group.config,
         evaluation=EVALUATION,
         search=SearchConfig(trials=setting.search),
+        general_text=setting.general_text,
         seeds=group.seeds,
         device=setting.device,
     )

@@ -135,8 +135,8 @@ def _frame(
     arrow = "" if panel.axis.names else " →"
     place = {"x": right, "y": HIGH - 8.0, "text_anchor": "end"}
     put(axes, "text", said + arrow, class_="name", **place)
-    better = "↑" if panel.higher_is_better else "↓"
-    title = f"{better} {panel.quantity}" + (f" on {panel.task}" if several else "")
+    better = {True: "↑ ", False: "↓ ", None: ""}[panel.higher_is_better]
+    title = f"{better}{panel.quantity}" + (f" on {panel.task}" if several else "")
     put(axes, "text", title, class_="name", x=8.0, y=_TOP - 18)
 
 

@@ -182,7 +182,7 @@ def _standings(
     pairs = compare_pairs(
         estimates,
         margin=absolute_margin(_MARGIN, points[best].value),
-        higher_is_better=found.higher_is_better,
+        higher_is_better=bool(found.higher_is_better),
         plan=False,
     )
     standings: list[Standing] = ["best"] * len(points)

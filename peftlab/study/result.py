@@ -70,13 +70,14 @@ class Panel:
 
     Attributes:
         metric: whose name the quantity has; "" where it is no score. quantity: its name.
+        higher_is_better: None where neither is.
         words: what it shows.
     """
 
     task: str
     metric: str
     quantity: str
-    higher_is_better: bool
+    higher_is_better: bool | None
     axis: Axis
     connected: bool
     points: tuple[Point, ...]
@@ -92,7 +93,7 @@ class Panel:
 
     def best(self, points: Sequence[Point]) -> Point:
         """The best of some points."""
-        sign = 1 if self.higher_is_better else -1
+        sign = -1 if self.higher_is_better is False else 1
         return max(points, key=lambda point: sign * point.value)
 
 

@@ -34,7 +34,7 @@ def carry_out(
     teller = teller or Quiet()
     problems: list[str] = []
     # Whatever cannot work on one of the tasks is said before the first run.
-    plans = [(task, study.variants(setting, task)) for task in setting.tasks]
+    plans = [(task, study.variants(setting, task)) for task in study.targets(setting)]
     panels: list[Panel] = []
     records: list[Record] = []
     for task, variants in plans:
@@ -46,7 +46,7 @@ def carry_out(
         study=study.name,
         title=study.title,
         source=study.source,
-        note=study.note,
+        note=study.note(setting),
         panels=tuple(panels),
         facts=tuple(_facts(setting, records).items()),
         command=command,
@@ -83,13 +83,13 @@ def _check(study: Study, setting: Setting) -> None:
         "values": ("--values", bool(setting.values)),
         "methods": ("--methods", bool(setting.methods)),
         "words": ("--wording", bool(setting.words)),
-        "text": ("--text", setting.text is not None),
+        "general_text": ("--general-text", bool(setting.general_text)),
         "models": ("--model twice", len(setting.models) > 1),
     }
     for name, (option, given) in options.items():
         if given and name not in study.takes:
             raise InputError(f"the study {study.name} has no use for {option}: leave it out")
-    names = [task.name for task in setting.tasks]
+    names = [task.name for task in study.targets(setting)]
     if len(set(names)) < len(names):
         raise InputError(f"--task names something twice: {', '.join(names)}")
 

@@ -65,7 +65,7 @@ def against(panel: Panel, level: str) -> str:
     parts = []
     for name, points in panel.series().items():
         best = panel.best(points)
-        share = f" ({percent(best.value / found.value)} of it)" * panel.higher_is_better
+        share = f" ({percent(best.value / found.value)} of it)" * bool(panel.higher_is_better)
         parts.append(f"{name} {shown(panel, best.value)}{share}")
     which = "the best of each series" if len(parts) > 1 else "the best"
     return f"{head(panel)} of {level} is {shown(panel, found.value)}; {which}: {listed(parts)}."
