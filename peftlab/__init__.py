@@ -4,8 +4,12 @@ torch takes seconds to import and half of the commands never need it, so it is i
 use, see `later`.
 """
 
+import logging
+
 from peftlab.later import import_later
 
 import_later("torch")
+# transformers imports it where it is installed, and it tells of a kernel that it could download.
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 __version__ = "0.1.0"

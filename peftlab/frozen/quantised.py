@@ -12,7 +12,6 @@ which gradients are lost.
 
 from __future__ import annotations
 
-import logging
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -34,18 +33,15 @@ def library() -> Any:
     Raises:
         InputError: it is not installed.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        logging.disable(logging.WARNING)  # at import it tells of kernels that it could download
-        try:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what it uses of torch
             import bitsandbytes
-        except ImportError as error:
-            raise InputError(
-                f"a base in {' or '.join(QUANTISED)} needs bitsandbytes ({error}): "
-                "pip install 'peftlab[quantised]'"
-            ) from error
-        finally:
-            logging.disable(logging.NOTSET)
+    except ImportError as error:
+        raise InputError(
+            f"a base in {' or '.join(QUANTISED)} needs bitsandbytes ({error}): "
+            "pip install 'peftlab[quantised]'"
+        ) from error
     return bitsandbytes
 
 
