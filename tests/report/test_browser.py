@@ -1,52 +1,24 @@
-"""The page in a real browser: sorting, pointing, filtering, colours, no error.
-
-Needs playwright and Debian's chromium; skipped where one is missing, unless this is CI.
-"""
+"""The page in a real browser: sorting, pointing, filtering, colours, no error."""
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from peftlab import palette
 from peftlab.report.page import write
 from peftlab.report.records import read
+from tests.browsing import Opened, browser, ground, rgb
 from tests.report.pages import comparison
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-ARGUMENTS = [
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-]  # fmt: skip
+__all__ = ["browser"]
 
 pytestmark = pytest.mark.slow
-
-
-def missing(what: str) -> None:
-    if os.environ.get("CI") == "true":
-        pytest.fail(f"{what} is missing; CI needs it")
-    pytest.skip(f"{what} is missing")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    try:
-        from playwright.sync_api import sync_playwright
-    except ModuleNotFoundError:
-        missing("playwright")
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        missing("chromium")
-    with sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
-        yield found
-        found.close()
 
 
 @pytest.fixture(scope="module")
@@ -54,28 +26,6 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> str:
     out = tmp_path_factory.mktemp("runs")
     comparison(out)
     return write(out, read(out)).as_uri()
-
-
-class Opened:
-    """A page with what it complained of and asked for."""
-
-    def __init__(self, browser: Browser, address: str, **context: Any) -> None:
-        self.context = browser.new_context(
-            **{"viewport": {"width": 1280, "height": 900}, **context}
-        )
-        self.page: Page = self.context.new_page()
-        self.complaints: list[str] = []
-        self.asked: list[str] = []
-        self.page.on("console", lambda message: self.complaints.append(message.text))
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.on("dialog", lambda dialog: self.complaints.append(dialog.message))
-        self.page.on("request", lambda request: self.asked.append(request.url))
-        self.page.goto(address)
-
-    def close(self) -> None:
-        self.context.close()
-        assert self.complaints == []
-        assert len([url for url in self.asked if not url.startswith("data:")]) == 1
 
 
 @pytest.fixture
@@ -88,14 +38,6 @@ def opened(browser: Browser, address: str) -> Iterator[Opened]:
 def column(page: Page, number: int) -> list[str]:
     cells = f"table.wide tbody tr > :nth-child({number})"
     return [str(cell.get_attribute("data-value")) for cell in page.query_selector_all(cells)]
-
-
-def ground(page: Page) -> str:
-    return str(page.evaluate("getComputedStyle(document.body).backgroundColor"))
-
-
-def rgb(colour: str) -> str:
-    return f"rgb({', '.join(str(int(colour[i : i + 2], 16)) for i in (1, 3, 5))})"
 
 
 def test_columns_sort_both_ways_and_failures_stay_last(opened: Opened) -> None:
@@ -173,7 +115,6 @@ def test_colours_follow_the_system_and_the_button(
     assert ground(page) == rgb(themes[other]["paper"])
     page.reload()
     assert ground(page) == rgb(themes[other]["paper"])  # the choice is kept
-    opened.asked.pop()
     opened.close()
 
 
