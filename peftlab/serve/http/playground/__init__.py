@@ -7,11 +7,14 @@ a reply could do nothing even if the page had a mistake.
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 from fastapi import FastAPI, HTTPException, Response
 
 from peftlab import palette
+from peftlab.serve.http.playground.examples import example
+from peftlab.serve.http.served import Served
 
 _FILES = Path(__file__).parent / "files"
 _POLICY = "; ".join(
@@ -38,7 +41,7 @@ _TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 
 
 def mount(app: FastAPI) -> None:
-    """Add the page and its files, which need no API key, to a server of the OpenAI kind."""
+    """Add the page and its files, which need no API key, and its examples, which do."""
     parts = {path.name: path.read_bytes() for path in _FILES.iterdir() if path.suffix in _TYPES}
     parts["colours.css"] = palette.schemes().encode()
     page = (_FILES / "index.html").read_bytes()
@@ -53,3 +56,10 @@ def mount(app: FastAPI) -> None:
             raise HTTPException(404, f"the playground has no file {name[:100]!r}")
         kind = _TYPES[Path(name).suffix]
         return Response(parts[name], media_type=kind, headers=_HEADERS)
+
+    @app.get("/v1/models/{name}/example", include_in_schema=False)
+    async def source(name: str) -> dict[str, str | None]:
+        state: Served = app.state.served
+        state.library.check(name)
+        folder = next(it.folder for it in state.library.adapters() if it.name == name)
+        return {"source": await asyncio.to_thread(example, folder)}

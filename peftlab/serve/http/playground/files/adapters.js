@@ -45,8 +45,8 @@ export class Adapters {
 
   /* At a first visit: up to three of the first task there is, so that something can be run. */
   suggested() {
-    const ordered = [...this.known.values()].sort(ORDERS.task);
-    return ordered.filter((it) => (it.task ?? null) === (ordered[0].task ?? null)).slice(0, 3).map((it) => it.id);
+    const ordered = [...this.known.values()].filter((it) => !it.base).sort(ORDERS.task);
+    return ordered.filter((it) => it.task === ordered[0].task).slice(0, 3).map((it) => it.id);
   }
 
   choose(ids) {
@@ -91,7 +91,7 @@ export class Adapters {
     if (focused) this.box(focused)?.focus();
     one("more").hidden = shown.length === found.length;
     one("found").textContent = this.said(found.length, shown.length);
-    one("chosen-count").textContent = `${this.chosen.length} chosen, ${MOST} at most`;
+    one("chosen-count").textContent = `${this.chosen.length} chosen${this.chosen.length < MOST ? "" : ", the most"}`;
     one("none").disabled = this.chosen.length === 0;
   }
 

@@ -15,18 +15,24 @@ export const setKey = (key) => { session.key = key; };
 
 export async function adaptations() {
   const found = await (await ask("v1/models")).json();
-  return found.data.map(({ id, peftlab }) => ({ id, ...peftlab }));
+  return found.data.map(({ id, parent, peftlab }) => ({ id, base: parent === null, ...peftlab }));
 }
 
-/* Yields each piece of the stream; a stream that ends without saying so is an error. */
+/* A source that this adaptation has learnt to answer; null where none is known. */
+export async function example(id) {
+  return (await (await ask(`v1/models/${encodeURIComponent(id)}/example`)).json()).source;
+}
+
+/* Yields each choice of the stream: its text, its tokens, how it ends. A stream that ends without
+   saying so is an error. Log-probabilities are asked for, since they tell the tokens one by one. */
 export async function* complete(request, signal) {
-  const body = JSON.stringify({ ...request, stream: true, stream_options: { include_usage: true } });
+  const body = JSON.stringify({ ...request, stream: true, logprobs: 0 });
   const answer = await ask("v1/completions", { method: "POST", body, signal });
   for await (const data of events(answer.body)) {
     if (data === "[DONE]") return;
     const piece = JSON.parse(data);
     if (piece.error) throw new Refused(0, piece.error.message);
-    yield piece;
+    yield piece.choices[0];
   }
   throw new Refused(0, "The connection ended before the reply did.");
 }

@@ -77,7 +77,7 @@ export class Board {
   }
 
   scale() {
-    const totals = [...this.cards.values()].map((card) => card.total ?? 0);
+    const totals = [...this.cards.values()].map((card) => card.total);
     for (const card of this.cards.values()) card.scale(Math.max(0, ...totals));
   }
 

@@ -13,6 +13,7 @@ export class Card {
     this.changed = changed;
     this.running = false;
     this.outcome = null; // "done", "stopped" or "failed" of the last request
+    this.total = 0; // milliseconds
     this.node = document.getElementById("card-template").content.cloneNode(true).firstElementChild;
     this.node.dataset.adapter = it.id;
     this.node.style.setProperty("--own", `var(--c${own})`);
@@ -40,9 +41,9 @@ export class Card {
     this.request = request;
     this.begin(mine);
     try {
-      for await (const piece of complete({ ...request, model: this.it.id }, mine.signal)) {
+      for await (const choice of complete({ ...request, model: this.it.id }, mine.signal)) {
         if (this.aborter !== mine) return;
-        this.take(piece);
+        this.take(choice);
       }
       this.end(mine, "done", this.ending());
     } catch (error) {
@@ -57,7 +58,7 @@ export class Card {
 
   begin(aborter) {
     Object.assign(this, { aborter, running: true, outcome: null, begun: performance.now() });
-    Object.assign(this, { first: null, total: 0, pieces: 0, tokens: null, reason: null });
+    Object.assign(this, { first: null, total: 0, tokens: 0, reason: null });
     this.said = document.createTextNode("");
     this.part("text").replaceChildren(this.said);
     this.part("text").dataset.empty = "";
@@ -68,15 +69,15 @@ export class Card {
     this.changed();
   }
 
-  take({ choices, usage }) {
-    const [choice] = choices;
-    if (choice?.text) {
-      this.first ??= performance.now() - this.begun;
-      this.said.appendData(choice.text);
+  take({ text, logprobs, finish_reason: reason }) {
+    const tokens = logprobs?.tokens.length ?? 0;
+    if (tokens && this.tokens === 0) {
+      this.first = performance.now() - this.begun;
       this.part("end").textContent = "Answering";
     }
-    this.reason = choice?.finish_reason ?? this.reason;
-    this.tokens = usage?.completion_tokens ?? this.tokens;
+    this.tokens += tokens;
+    this.said.appendData(text);
+    this.reason = reason ?? this.reason;
   }
 
   /* Called while it runs, so that the numbers move. */
@@ -84,7 +85,7 @@ export class Card {
     if (this.running) this.total = performance.now() - this.begun;
     this.part("first").textContent = this.first === null ? "–" : duration(this.first);
     this.part("total").textContent = duration(this.total);
-    this.part("tokens").textContent = this.tokens === null ? "–" : count(this.tokens);
+    this.part("tokens").textContent = count(this.tokens);
     this.part("speed").textContent = rate(this.tokens, this.total);
   }
 

@@ -3,20 +3,20 @@
 import { choices, tab } from "./kept.js";
 
 const one = (id) => document.getElementById(id);
-const FIELDS = { max_tokens: "max-tokens", temperature: "temperature", seed: "seed", stop: "stop" };
+const FIELDS = ["max-tokens", "temperature", "seed", "stop"];
 const NAMES = { "max-tokens": "Most tokens", temperature: "Temperature", seed: "Seed" };
 
 export function restore() {
   const settings = choices.get()?.settings ?? {};
-  for (const [name, id] of Object.entries(FIELDS)) {
-    if (typeof settings[name] === "string") one(id).value = settings[name];
-  }
+  for (const id of FIELDS) if (typeof settings[id] === "string") one(id).value = settings[id];
+  one("truncate").checked = settings.truncate === true;
   one("source").value = tab.get()?.source ?? "";
   one("composer").addEventListener("input", keep);
 }
 
 export function keep() {
-  const settings = Object.fromEntries(Object.entries(FIELDS).map(([name, id]) => [name, one(id).value]));
+  const settings = Object.fromEntries(FIELDS.map((id) => [id, one(id).value]));
+  settings.truncate = one("truncate").checked;
   choices.set({ ...choices.get(), settings });
   tab.set({ ...tab.get(), source: one("source").value });
 }
@@ -38,6 +38,7 @@ export function request() {
     temperature: Number(one("temperature").value),
     ...(one("seed").value !== "" && { seed: Number(one("seed").value) }),
     ...(stop.length && { stop }),
+    ...(one("truncate").checked && { truncate: true }),
   };
 }
 

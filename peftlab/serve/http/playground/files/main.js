@@ -4,6 +4,7 @@ import { Adapters } from "./adapters.js";
 import { adaptations, setKey } from "./api.js";
 import { Board } from "./board.js";
 import * as composer from "./composer.js";
+import * as examples from "./examples.js";
 import { choices, tab } from "./kept.js";
 import * as theme from "./theme.js";
 
@@ -16,7 +17,14 @@ const board = new Board({
 const adapters = new Adapters((chosen) => {
   choices.set({ ...choices.get(), chosen: chosen.map((it) => it.id) });
   board.show(chosen);
+  examples.show(chosen, useExample);
 });
+
+function useExample(source) {
+  one("source").value = source;
+  composer.keep();
+  one("source").focus();
+}
 
 async function load() {
   one("found").textContent = "Asking the server…";

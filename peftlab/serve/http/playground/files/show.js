@@ -28,7 +28,8 @@ export function size(bytes) {
   return `${new Intl.NumberFormat("en", { maximumSignificantDigits: 3 }).format(value)} ${units[0]}`;
 }
 
-export function facts({ method, task, trainable, bytes, loaded }) {
+export function facts({ base, method, task, trainable, bytes, loaded }) {
+  if (base) return "the model itself, without an adaptation";
   return [
     method,
     task,
