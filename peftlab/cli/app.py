@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 import peftlab
-from peftlab.cli import compare, estimate, learn, listing, report, share, study
+from peftlab.cli import compare, estimate, learn, listing, report, serve, share, study
 from peftlab.errors import PeftlabError
 
 
@@ -43,6 +43,7 @@ app.command("report")(report.report)
 app.command("train")(learn.train)
 app.command("evaluate")(learn.evaluate)
 app.command("generate")(learn.generate)
+app.command("serve")(serve.serve)
 app.command("export")(share.export)
 app.command("inspect")(share.inspect)
 app.command("check-method")(share.check_method)

@@ -325,6 +325,11 @@ def check_name(name: str) -> None:
         )
 
 
+def as_name(text: str, otherwise: str) -> str:
+    """A folder's or hub id's last part with what no name can hold replaced."""
+    return re.sub(r"[^A-Za-z0-9_.+=,-]", "-", Path(text).name).lstrip(".+=,-")[:64] or otherwise
+
+
 def _in_memory(it: Loaded, folder: Path | None) -> Listed:
     return Listed(it.name, folder, it.method, it.version, it.size)
 

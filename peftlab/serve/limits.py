@@ -32,9 +32,11 @@ class Limits:
     queue_share: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("slots", "prefill_tokens", "max_new_tokens", "queue"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}; at least 1 was expected")
+        counts = ("slots", "capacity", "prefill_tokens", "prompt_tokens", "max_new_tokens", "queue")
+        for name in counts:
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"{name} is {value}; at least 1 was expected")
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from peftlab.serve.request import Piece, Reply, Request
 
 _log = logging.getLogger(__name__)
 _LAST_WORDS = 5.0  # seconds to tell a client that its time is over
+STREAMED: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {}}}}
 REASONS: dict[str, Literal["stop", "length"]] = {
     "end": "stop", "stop": "stop", "length": "length",
 }  # fmt: skip

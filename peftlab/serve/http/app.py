@@ -44,7 +44,7 @@ def create_app(engine: Engine, settings: Settings | None = None) -> FastAPI:
         InputError: a name of the base that cannot be one, or that an adapter has.
     """
     state = Served.make(engine, settings or Settings())
-    app = FastAPI(
+    app = _App(
         title="peftlab", version=peftlab.__version__, lifespan=_lifespan, docs_url=None,
         redoc_url=None, responses=_REFUSALS,
     )  # fmt: skip
@@ -58,6 +58,24 @@ def create_app(engine: Engine, settings: Settings | None = None) -> FastAPI:
 
         playground.mount(app)
     return app
+
+
+class _App(FastAPI):
+    """Describes what is really answered: bad input is 400, and keys are bearer tokens."""
+
+    def openapi(self) -> dict[str, Any]:
+        """The OpenAPI description."""
+        if self.openapi_schema is None:
+            found = super().openapi()
+            for operation in (it for path in found["paths"].values() for it in path.values()):
+                operation["responses"].pop("422", None)
+            parts = found.setdefault("components", {})
+            for name in ("HTTPValidationError", "ValidationError"):
+                parts.get("schemas", {}).pop(name, None)
+            if self.state.served.settings.api_keys:
+                parts["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+                found["security"] = [{"key": []}]
+        return self.openapi_schema or {}
 
 
 @asynccontextmanager

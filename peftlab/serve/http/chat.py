@@ -11,7 +11,7 @@ from fastapi import APIRouter, Depends, Response
 from fastapi import Request as Http
 from pydantic import BaseModel, Field
 
-from peftlab.serve.http.answer import REASONS, answer
+from peftlab.serve.http.answer import REASONS, STREAMED, answer
 from peftlab.serve.http.completions import check_number, request
 from peftlab.serve.http.errors import HttpError
 from peftlab.serve.http.served import Served, served
@@ -146,7 +146,7 @@ class ChatChunk(BaseModel):
     usage: Usage | None = None
 
 
-@router.post("/v1/chat/completions", response_model=ChatCompletion)
+@router.post("/v1/chat/completions", response_model=ChatCompletion, responses=STREAMED)
 async def chat(
     asked: ChatRequest, http: Http, state: Annotated[Served, Depends(served)]
 ) -> Response:

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Depends, Response
 from fastapi import Request as Http
 from pydantic import BaseModel, Field
 
-from peftlab.serve.http.answer import REASONS, answer
+from peftlab.serve.http.answer import REASONS, STREAMED, answer
 from peftlab.serve.http.errors import HttpError
 from peftlab.serve.http.served import Served, served
 from peftlab.serve.http.tokens import Offsets, Vocabulary
@@ -101,7 +101,7 @@ class Completion(BaseModel):
     usage: Usage | None = None
 
 
-@router.post("/v1/completions", response_model=Completion)
+@router.post("/v1/completions", response_model=Completion, responses=STREAMED)
 async def completions(
     asked: CompletionRequest, http: Http, state: Annotated[Served, Depends(served)]
 ) -> Response:

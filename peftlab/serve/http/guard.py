@@ -72,19 +72,24 @@ class Guard:
 
     def _check_key(self, scope: Scope) -> None:
         settings, path = self.served.settings, scope["path"]
-        keys: Sequence[str] = (*settings.api_keys, *settings.admin_keys)
-        if not keys or path in _OPEN or path.startswith(_OPEN_BELOW):
+        managed = path.startswith(_MANAGED) and scope["method"] not in ("GET", "HEAD")
+        known = (*settings.api_keys, *settings.admin_keys)
+        if managed:
+            allowed = settings.admin_keys or settings.api_keys
+        else:
+            allowed = known if settings.api_keys else ()
+        if not allowed or path in _OPEN or path.startswith(_OPEN_BELOW):
             return
-        kind, _, given = _header(scope, b"authorization").partition(" ")
-        if kind.lower() != "bearer" or not _among(given.strip(), keys):
+        kind, _, rest = _header(scope, b"authorization").partition(" ")
+        given = rest.strip() if kind.lower() == "bearer" else ""
+        if not _among(given, known):
             raise HttpError(
                 401,
                 "an API key is needed: Authorization: Bearer KEY",
                 code="invalid_api_key",
                 headers={"WWW-Authenticate": "Bearer"},
             )
-        managed = path.startswith(_MANAGED) and scope["method"] not in ("GET", "HEAD")
-        if managed and settings.admin_keys and not _among(given.strip(), settings.admin_keys):
+        if not _among(given, allowed):
             raise HttpError(403, "this key may not manage adapters", code="forbidden")
 
     async def _body(self, scope: Scope, receive: Receive) -> bytes:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-import re
 import time
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from fastapi import Request as Http
@@ -17,7 +15,7 @@ from peftlab.methods.hard_prompt import unadapted
 from peftlab.serve.engine import Engine
 from peftlab.serve.http.metrics import Metrics
 from peftlab.serve.http.settings import Settings
-from peftlab.serve.library import Library, Listed, check_name
+from peftlab.serve.library import Library, Listed, as_name, check_name
 
 _LONGEST_WAIT = 60  # seconds; OpenAI's client passes over what is longer
 
@@ -45,7 +43,7 @@ class Served:
         Raises:
             InputError: a name that cannot be one, or that an adapter has.
         """
-        base = settings.base or base_name(engine.model.name)
+        base = settings.base or as_name(engine.model.name, "base")
         check_name(base)
         if base in {it.name for it in engine.library.adapters()}:
             raise InputError(
@@ -69,12 +67,6 @@ class Served:
         stats = self.engine.stats()
         turns = (stats.waiting + stats.running) / stats.slots
         return min(_LONGEST_WAIT, max(1, math.ceil(turns * self.metrics.usual_seconds)))
-
-
-def base_name(loaded_from: str) -> str:
-    """A model name for a base: the last part of its folder or hub id."""
-    last = Path(loaded_from).name or "base"
-    return re.sub(r"[^A-Za-z0-9_.+=,-]", "-", last).lstrip(".+=,-")[:128] or "base"
 
 
 def served(http: Http) -> Served:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from peftlab.errors import InputError
 
 _Count = Annotated[int, Field(ge=1)]
 _Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -47,3 +49,18 @@ class Settings(BaseModel):
     max_tokens: _Count = 64
     temperature: float = Field(default=0, ge=0, le=2, allow_inf_nan=False)
     labels: int = Field(default=200, ge=0)
+
+    @classmethod
+    def of(cls, **given: Any) -> Settings:
+        """Settings from a command line.
+
+        Raises:
+            InputError: a value that cannot be used.
+        """
+        try:
+            return cls(**given)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            raise InputError(
+                f"{first['loc'][0]}: {first['msg']}, got {first['input']!r}"
+            ) from error

@@ -1,0 +1,160 @@
+"""`peftlab serve`: a base and its adaptations over HTTP, as OpenAI's API."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from peftlab.cli import options as shared
+from peftlab.errors import InputError
+
+if TYPE_CHECKING:
+    from peftlab.serve import Library
+
+_BATCH, _LIMITS, _WHO = "The batch", "Limits", "Who is served"
+_LOCAL = ("localhost", "127.0.0.1", "[::1]")
+_LEVELS = ("critical", "error", "warning", "info", "debug", "trace")
+
+
+def serve(
+    model: shared.Model = "demo",
+    adapters: Annotated[
+        Path | None, typer.Option(help="Each subfolder is an adapter, ours or PEFT's.")
+    ] = None,
+    runs: Annotated[
+        Path | None, typer.Option(help="Serve the winners of the comparisons in this folder.")
+    ] = None,
+    host: Annotated[str, typer.Option(help="The address to listen at.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0: any free one.")] = 8000,
+    base_name: Annotated[
+        str | None, typer.Option(help="The base's own model name; by default its folder's.")
+    ] = None,
+    api_key: Annotated[
+        list[str],
+        typer.Option(envvar="PEFTLAB_API_KEY", help="Whom to serve.", rich_help_panel=_WHO),
+    ] = [],  # noqa: B006 - typer copies it
+    admin_key: Annotated[
+        list[str],
+        typer.Option(
+            envvar="PEFTLAB_ADMIN_KEY", help="Who manages adapters.", rich_help_panel=_WHO
+        ),
+    ] = [],  # noqa: B006
+    allow_host: Annotated[
+        list[str],
+        typer.Option(
+            help="A name that the server may be called by; on loopback only its own.",
+            rich_help_panel=_WHO,
+        ),
+    ] = [],  # noqa: B006
+    slots: Annotated[int, typer.Option(help="Rows.", rich_help_panel=_BATCH)] = 16,
+    capacity: Annotated[
+        int | None,
+        typer.Option(help="Positions of a row; by default the context.", rich_help_panel=_BATCH),
+    ] = None,
+    prefill_tokens: Annotated[
+        int, typer.Option(help="Prompt tokens read in a step.", rich_help_panel=_BATCH)
+    ] = 256,
+    cache_memory: Annotated[
+        str, typer.Option(help="Of keys and values.", rich_help_panel=_BATCH)
+    ] = "8GB",
+    adapter_memory: Annotated[
+        str, typer.Option(help="Of adapters.", rich_help_panel=_BATCH)
+    ] = "4GB",
+    max_tokens: Annotated[
+        int, typer.Option(help="Tokens of a reply.", rich_help_panel=_LIMITS)
+    ] = 1024,
+    max_prompt: Annotated[
+        int | None, typer.Option(help="Tokens of a prompt.", rich_help_panel=_LIMITS)
+    ] = None,
+    max_queue: Annotated[
+        int, typer.Option(help="Requests that wait.", rich_help_panel=_LIMITS)
+    ] = 256,
+    max_requests: Annotated[
+        int, typer.Option(help="Requests under way.", rich_help_panel=_LIMITS)
+    ] = 1024,
+    max_replies: Annotated[
+        int, typer.Option(help="Of one request: prompts times n.", rich_help_panel=_LIMITS)
+    ] = 64,
+    max_body: Annotated[str, typer.Option(help="Of a request.", rich_help_panel=_LIMITS)] = "1MB",
+    max_time: Annotated[
+        str, typer.Option(help="Until a request is answered.", rich_help_panel=_LIMITS)
+    ] = "5m",
+    shutdown_time: Annotated[
+        str, typer.Option(help="To finish what was begun.", rich_help_panel=_LIMITS)
+    ] = "60s",
+    device: shared.Device = "auto",
+    log: Annotated[str, typer.Option(help=f"{', '.join(_LEVELS)}.")] = "warning",
+) -> None:
+    """Serve a base and its adaptations as OpenAI's API, with a page to try them.
+
+    Keys are better given as PEFTLAB_API_KEY and PEFTLAB_ADMIN_KEY: others see a command line.
+    """
+    if log not in _LEVELS:
+        raise InputError(f"--log {log!r}: one of {', '.join(_LEVELS)} was expected")
+    from peftlab.serve import Engine, Library, Limits
+    from peftlab.serve.http import Settings, create_app
+    from peftlab.serve.http.run import is_loopback, run
+
+    local = is_loopback(host)
+    settings = Settings.of(
+        base=base_name,
+        api_keys=tuple(api_key),
+        admin_keys=tuple(admin_key),
+        hosts=(*(_LOCAL if local else ()), *allow_host) or ("*",),
+        body_bytes=_bytes("--max-body", max_body),
+        requests=max_requests,
+        replies=max_replies,
+        seconds=_seconds("--max-time", max_time),
+        shutdown_seconds=_seconds("--shutdown-time", shutdown_time),
+    )
+    limits = Limits(
+        slots=slots,
+        capacity=capacity,
+        cache_bytes=_bytes("--cache-memory", cache_memory),
+        prefill_tokens=prefill_tokens,
+        prompt_tokens=max_prompt,
+        max_new_tokens=max_tokens,
+        queue=max_queue,
+    )
+    base = shared.load_base(model, device)
+    library = Library(base, adapters, memory=_bytes("--adapter-memory", adapter_memory))
+    if runs is not None:
+        _enter_winners(library, runs)
+    app = create_app(Engine(base, library, limits), settings)
+    if not local and not api_key:
+        typer.echo(f"Everybody who reaches {host} is served: no --api-key is set", err=True)
+    names = len(library.adapters())
+    run(
+        app, host, port, lambda at: typer.echo(f"Serving {model} and {names} adapters at {at}"), log
+    )
+
+
+def _enter_winners(library: Library, runs: Path) -> None:
+    from peftlab.report.records import read
+    from peftlab.serve.winners import for_base, winners
+
+    found = read(runs)
+    fitting, left_out = for_base(winners(found.runs), library.model)
+    for said in (*found.problems, *left_out):
+        typer.echo(said, err=True)
+    known = {it.name for it in library.adapters()}
+    for winner in fitting:
+        if winner.name in known:
+            raise InputError(
+                f"{winner.name!r} is the winner of a comparison in {runs} and an adapter in "
+                f"{library.folder}; rename the adapter's folder"
+            )
+        asked = library.load(winner.name, winner.folder)
+        library.load_one()
+        asked.result(0)
+        typer.echo(f"{winner.name}: {winner.label} (seed {winner.seed})")
+
+
+def _bytes(option: str, text: str) -> int:
+    return int(shared.byte_size(option, text) or 0)
+
+
+def _seconds(option: str, text: str) -> float:
+    return shared.duration(option, text) or 0.0

@@ -1,0 +1,97 @@
+"""Running the app: one socket, and an end that finishes what was begun."""
+
+from __future__ import annotations
+
+import math
+import socket
+from collections.abc import Callable
+
+import uvicorn
+from fastapi import FastAPI
+
+from peftlab.errors import InputError
+from peftlab.serve.http.served import Served
+
+_BACKLOG = 2048
+
+
+def run(app: FastAPI, host: str, port: int, ready: Callable[[str], None], log: str) -> None:
+    """Serve until SIGINT or SIGTERM, then finish what was begun.
+
+    Args:
+        port: 0 for any free one. ready: told the server's address once it answers.
+        log: uvicorn's level: critical, error, warning, info, debug or trace.
+
+    Raises:
+        InputError: an address that cannot be bound.
+    """
+    state: Served = app.state.served
+    bound = listening(host, port, state.settings.stuck_seconds)
+    server(app, lambda: ready(_address(bound)), log).run(sockets=[bound])
+
+
+def server(app: FastAPI, ready: Callable[[], None], log: str) -> uvicorn.Server:
+    """What answers for an app, on sockets that are made elsewhere."""
+    state: Served = app.state.served
+    config = uvicorn.Config(
+        app,
+        http="h11",  # it limits the size of headers, which httptools does not
+        ws="none",
+        lifespan="on",
+        log_level=log,
+        access_log=log in ("info", "debug", "trace"),
+        server_header=False,
+        timeout_graceful_shutdown=math.ceil(state.settings.shutdown_seconds),
+    )
+    return _Server(config, ready)
+
+
+class _Server(uvicorn.Server):
+    """Says when it answers."""
+
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, and say so."""
+        await super().startup(sockets)
+        if self.started:
+            self._ready()
+
+
+def listening(host: str, port: int, stuck_seconds: float) -> socket.socket:
+    """A bound socket whose connections are cut off when their client stops reading for so long.
+
+    Raises:
+        InputError: it cannot be bound; says why.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        bound = socket.socket(family, kind, protocol)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            bound.setsockopt(
+                socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(stuck_seconds * 1000)
+            )
+        bound.bind(address)
+        bound.listen(_BACKLOG)
+    except (OSError, OverflowError) as error:
+        raise InputError(f"cannot serve at {host}, port {port}: {error}") from error
+    return bound
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only programs of this machine reach an address."""
+    try:
+        found = socket.getaddrinfo(host, None)
+    except OSError:
+        return False
+    return all(str(it[4][0]).startswith("127.") or it[4][0] == "::1" for it in found)
+
+
+def _address(bound: socket.socket) -> str:
+    host, port = bound.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

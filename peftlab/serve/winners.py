@@ -1,0 +1,100 @@
+"""The best adaptation of each comparison, ready to be served under its task's name."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from peftlab.compare import folders
+from peftlab.compare.outcome import Kept, verdict
+from peftlab.errors import InputError
+from peftlab.serve.library import as_name
+
+if TYPE_CHECKING:
+    from peftlab.frozen.model import FrozenLM
+
+
+@dataclass(frozen=True)
+class Winner:
+    """What is served of a comparison.
+
+    Attributes:
+        name: the task's. label: the method, as one would type it. folder: of the adaptation.
+        base: the model that it was made for, and its weights' fingerprint.
+    """
+
+    name: str
+    label: str
+    seed: int
+    folder: Path
+    base: tuple[str, str]
+
+
+def winners(runs: Sequence[Kept]) -> list[Winner]:
+    """The best method of each comparison, by the verdict; of its seeds, the lowest validation loss.
+
+    The test split has chosen the method, so it does not choose the seed as well. Guests, which the
+    engine cannot run, and runs whose adapter is gone take no part.
+
+    Args:
+        runs: of any number of comparisons, each a task, its rows and a base.
+
+    Raises:
+        InputError: runs of one task and base that cannot be compared.
+    """
+    groups: dict[tuple[Path, str, str], list[Kept]] = {}
+    for run in runs:
+        record = run.record
+        if record.status == "finished" and not record.guest and _adapter(run).is_dir():
+            out = run.folder.parent.parent
+            key = (out, record.task.fingerprint, record.model.fingerprint)
+            groups.setdefault(key, []).append(run)
+    found = [_winner(group) for group in groups.values()]
+    twice = Counter(it.name for it in found)
+    return [
+        replace(it, name=f"{it.name}.{as_name(out.name, 'runs')}") if twice[it.name] > 1 else it
+        for it, (out, _, _) in zip(found, groups, strict=True)
+    ]
+
+
+def for_base(found: Sequence[Winner], model: FrozenLM) -> tuple[list[Winner], list[str]]:
+    """Those that were made for this base, and a sentence for each of the others.
+
+    Raises:
+        InputError: none was.
+    """
+    fitting = [it for it in found if it.base[1] == model.fingerprint]
+    others = [
+        f"left out: {it.name} ({it.label}) was made for {it.base[0]}, whose weights are not those "
+        f"of {model.name}"
+        for it in found
+        if it not in fitting
+    ]
+    if not fitting:
+        said = "; ".join(others) or "there is no finished run with an adapter"
+        raise InputError(f"nothing can be served of these runs: {said}")
+    return fitting, others
+
+
+def _winner(group: Sequence[Kept]) -> Winner:
+    labels = {run.record.label for run in group}
+    best = next(iter(labels)) if len(labels) == 1 else verdict(group).best
+    mine = [run for run in group if run.record.label == best]
+    chosen = min(mine, key=lambda run: (_loss(run), run.record.seed))
+    record = chosen.record
+    base = (record.model.name, record.model.fingerprint)
+    return Winner(
+        as_name(record.task.name, "task"), record.label, record.seed, _adapter(chosen), base
+    )
+
+
+def _adapter(run: Kept) -> Path:
+    return run.folder / folders.ADAPTER
+
+
+def _loss(run: Kept) -> float:
+    loss = run.record.loss.validation
+    return float("inf") if loss is None else loss
