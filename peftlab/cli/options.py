@@ -9,13 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from peftlab.cli.bases import AdapterBaseDtype as AdapterBaseDtype
+from peftlab.cli.bases import BaseDtype as BaseDtype
+from peftlab.cli.bases import BaseDtypes as BaseDtypes
+from peftlab.cli.bases import device_name as device_name
+from peftlab.cli.bases import load_base as load_base
+from peftlab.cli.bases import load_base_of as load_base_of
+from peftlab.cli.bases import one_format as one_format
 from peftlab.errors import InputError, nearest
-from peftlab.number_formats import formats
 
 if TYPE_CHECKING:
     from peftlab.estimate import Limits
-    from peftlab.frozen.model import FrozenLM
-    from peftlab.methods.adaptation import Adaptation
     from peftlab.tasks import Task
     from peftlab.train import TrainConfig
 
@@ -117,83 +121,7 @@ MaxTime = Annotated[
     str | None,
     typer.Option(help="Leave out what is predicted to train longer, search included: 10m."),
 ]
-_FORMATS = "fp32, bf16, int8 or nf4 (4 bits: QLoRA's)"
-BaseDtype = Annotated[
-    str,
-    typer.Option(
-        help=f"How the frozen base's numbers are kept: {_FORMATS}.", rich_help_panel=_TASK
-    ),
-]
-BaseDtypes = Annotated[
-    str,
-    typer.Option(
-        "--base-dtype",
-        help=f"How the frozen base's numbers are kept: {_FORMATS}; several with commas: every "
-        "method on each.",
-        rich_help_panel=_TASK,
-    ),
-]
-AdapterBaseDtype = Annotated[
-    str | None,
-    typer.Option(
-        "--base-dtype",
-        help=f"How the base's numbers are kept: {_FORMATS}; by default as the adapter was made.",
-    ),
-]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
-
-
-def device_name(name: str) -> str:
-    """The device that `auto` stands for here.
-
-    Raises:
-        InputError: torch does not know such a device.
-    """
-    import torch
-
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        return str(torch.device(name))
-    except RuntimeError as error:
-        raise InputError(
-            f"there is no device {name!r}; auto, cpu, cuda or cuda:1 was expected"
-        ) from error
-
-
-def load_base(name: str, device: str, dtype: str = "fp32") -> FrozenLM:
-    """The frozen base of that name, its numbers in a format.
-
-    Raises:
-        InputError: no such model, device or format, or no room for it.
-    """
-    from peftlab.compare import base
-
-    return base.load(name, device_name(device), one_format(dtype))
-
-
-def load_base_of(
-    adaptations: Sequence[Adaptation], name: str | None, device: str, dtype: str | None = None
-) -> FrozenLM:
-    """The base of adapters: by default the first one's own, in the format that it was made on.
-
-    Raises:
-        InputError: as `load_base`.
-    """
-    own = adaptations[0].base
-    return load_base(name or own["name"], device, dtype or own.get("dtype", "fp32"))
-
-
-def one_format(text: str) -> str:
-    """The one number format that an option names.
-
-    Raises:
-        InputError: an unknown one, or several.
-    """
-    names = formats(text)
-    if len(names) > 1:
-        raise InputError(f"--base-dtype {text!r}: one was expected; `compare` takes several")
-    return names[0]
 
 
 def load_task(

@@ -36,7 +36,7 @@ def export(
         )
         for path in run
     }
-    base = shared.load_base(model or next(iter(adaptations.values())).base["name"], device)
+    base = shared.load_base_of(list(adaptations.values()), model, device)
     written = room.export(to, adaptations, base, out)
     typer.echo(f"Written to {out}")
     if isinstance(written, room.Merged):
@@ -73,7 +73,7 @@ def inspect(
     from peftlab.methods.adaptation import Adaptation
 
     adaptation = Adaptation.load(shared.adapter_folder(run))
-    base = shared.load_base(model or adaptation.base["name"], device)
+    base = shared.load_base_of([adaptation], model, device)
     findings = asdict(look(base, adaptation, neighbours))
     if format == "json":
         typer.echo(json.dumps(findings, indent=2, ensure_ascii=False))

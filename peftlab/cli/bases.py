@@ -1,0 +1,105 @@
+"""Which base a command line names, on which device, and in which number format."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from peftlab.errors import InputError
+from peftlab.number_formats import formats
+
+if TYPE_CHECKING:
+    from peftlab.frozen.model import FrozenLM
+    from peftlab.methods.adaptation import Adaptation
+
+_FORMATS = "fp32, bf16, int8 or nf4 (4 bits: QLoRA's)"
+BaseDtype = Annotated[
+    str,
+    typer.Option(
+        help=f"How the frozen base's numbers are kept: {_FORMATS}.", rich_help_panel="What to learn"
+    ),
+]
+BaseDtypes = Annotated[
+    str,
+    typer.Option(
+        "--base-dtype",
+        help=f"How the frozen base's numbers are kept: {_FORMATS}; several with commas: every "
+        "method on each.",
+        rich_help_panel="What to learn",
+    ),
+]
+AdapterBaseDtype = Annotated[
+    str | None,
+    typer.Option(
+        "--base-dtype",
+        help=f"How the base's numbers are kept: {_FORMATS}; by default as the adapter was made.",
+    ),
+]
+
+
+def device_name(name: str) -> str:
+    """The device that `auto` stands for here.
+
+    Raises:
+        InputError: torch does not know such a device.
+    """
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        return str(torch.device(name))
+    except RuntimeError as error:
+        raise InputError(
+            f"there is no device {name!r}; auto, cpu, cuda or cuda:1 was expected"
+        ) from error
+
+
+def load_base(name: str, device: str, dtype: str = "fp32") -> FrozenLM:
+    """The frozen base of that name, its numbers in a format.
+
+    Raises:
+        InputError: no such model, device or format, or no room for it.
+    """
+    from peftlab.compare import base
+
+    return base.load(name, device_name(device), one_format(dtype))
+
+
+def load_base_of(
+    adaptations: Sequence[Adaptation], name: str | None, device: str, dtype: str | None = None
+) -> FrozenLM:
+    """The base of adapters: by default the first one's own, in the format that it was made on.
+
+    Says where one was made on another format.
+
+    Raises:
+        InputError: as `load_base`, or an adapter was made for another base.
+    """
+    from peftlab.methods.adaptation import OtherFormat
+
+    own = adaptations[0].base
+    model = load_base(name or own["name"], device, dtype or own.get("dtype", "fp32"))
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always", OtherFormat)
+        for adaptation in adaptations:
+            adaptation.check(model)
+    for one in dict.fromkeys(str(w.message) for w in said):
+        typer.echo(f"Warning: {one}", err=True)
+    warnings.simplefilter("ignore", OtherFormat)
+    return model
+
+
+def one_format(text: str) -> str:
+    """The one number format that an option names.
+
+    Raises:
+        InputError: an unknown one, or several.
+    """
+    names = formats(text)
+    if len(names) > 1:
+        raise InputError(f"--base-dtype {text!r}: one was expected; `compare` takes several")
+    return names[0]
