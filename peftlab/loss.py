@@ -67,15 +67,16 @@ class _FrozenHeadLoss(torch.autograd.Function):
         smoothing: float,
     ) -> torch.Tensor:
         losses, gradients = [], []
+        wants = bool(ctx.needs_input_grad[0])
         for states, targets in zip(
             hidden.detach().split(_HEAD_TOKENS), wanted.split(_HEAD_TOKENS), strict=True
         ):
-            with torch.set_grad_enabled(ctx.needs_input_grad[0]):
-                states.requires_grad_(ctx.needs_input_grad[0])
-                piece = _cross_entropy(head(states), targets, smoothing)
-                if ctx.needs_input_grad[0]:
-                    gradients += torch.autograd.grad(piece.sum(), states)
-            losses.append(piece.detach())
+            with torch.set_grad_enabled(wants):
+                logits = head(states.requires_grad_(wants))
+            piece, slope = _loss_and_slope(logits.detach(), targets, smoothing)
+            if wants:
+                gradients += torch.autograd.grad(logits, states, slope)
+            losses.append(piece)
         if gradients:
             ctx.save_for_backward(torch.cat(gradients))
         return torch.cat(losses)
@@ -84,6 +85,26 @@ class _FrozenHeadLoss(torch.autograd.Function):
     def backward(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:  # type: ignore[override]
         (gradient,) = ctx.saved_tensors
         return gradient * upstream.unsqueeze(-1).to(gradient.dtype), None, None, None
+
+
+def _loss_and_slope(
+    logits: torch.Tensor, wanted: torch.Tensor, smoothing: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The cross-entropy of each of [K, V] logits in float32, and its gradient in the logits' place.
+
+    Makes nothing of the logits' size: `softmax − (1 − ε) onehot − ε / V` overwrites them.
+    """
+    scores = logits.float()  # the same tensor where they are in float32 already
+    chosen = scores.gather(1, wanted[:, None])
+    mean = scores.mean(1, keepdim=True) if smoothing else 0.0
+    most = scores.amax(1, keepdim=True)
+    total = scores.sub_(most).exp_().sum(1, keepdim=True)
+    losses = total.log() + most - (1 - smoothing) * chosen - smoothing * mean
+    slope = scores.div_(total)
+    slope.scatter_add_(1, wanted[:, None], slope.new_full((len(wanted), 1), smoothing - 1))
+    if smoothing:
+        slope.sub_(smoothing / scores.shape[1])
+    return losses.squeeze(1), slope.to(logits.dtype)
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from peftlab.tasks import Encoded
 
 _CHUNK_ROWS = 16
+_FORWARD_TOKENS = 1024  # more make no matmul faster on a processor, and take memory
 _DISK_RESERVE = 2 << 30  # bytes that are never taken from a disk, whatever the limit says
 
 
@@ -118,11 +119,26 @@ class Trunk:
             self._keys[chunk, number] = hashlib.sha256(told.encode()).hexdigest()[:32]
         return self._keys[chunk, number]
 
-    @torch.no_grad()
     def _run(self, rows: Sequence[Sequence[int]]) -> list[torch.Tensor]:
+        """What enters the block, [T, D] a row; a few rows at a time, which costs no time."""
+        return [states for few in _few_tokens(rows) for states in self._run_few(few)]
+
+    @torch.no_grad()
+    def _run_few(self, rows: Sequence[Sequence[int]]) -> list[torch.Tensor]:
         batch = pack([Row(ids) for ids in rows], [Edits()], device=self.model.device, share=False)
         states = self.model.block_input(batch, self.block)[0]
         return [part.clone() for part in states.split([len(ids) for ids in rows])]
+
+
+def _few_tokens(rows: Sequence[Sequence[int]]) -> Iterator[list[Sequence[int]]]:
+    """The rows in their order, cut where a forward would exceed so many tokens."""
+    few: list[Sequence[int]] = []
+    for ids in rows:
+        if few and sum(map(len, few)) + len(ids) > _FORWARD_TOKENS:
+            yield few
+            few = []
+        few.append(ids)
+    yield few
 
 
 def _mapped(path: Path) -> list[torch.Tensor]:

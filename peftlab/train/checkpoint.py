@@ -70,7 +70,8 @@ def save(
     """Write everything that continues this run bit for bit.
 
     Args:
-        state, best: the current one and the one with the lowest validation loss.
+        state, best: the current one and the one with the lowest validation loss; empty before
+            there was one.
         descending: optimiser and schedule, where there is a gradient to descend.
         run: a hash of what the run is; a checkpoint of another run is not continued.
     """
@@ -92,9 +93,15 @@ def save(
         "run": run,
     }
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    contiguous = {n: t.detach().cpu().contiguous().clone() for n, t in tensors.items()}
-    save_file(contiguous, temporary, metadata={"state": json.dumps(described)})
+    alone = {n: _alone(t.detach().cpu()) for n, t in tensors.items()}
+    save_file(alone, temporary, metadata={"state": json.dumps(described)})
     temporary.replace(path)
+
+
+def _alone(tensor: torch.Tensor) -> torch.Tensor:
+    """Contiguous in memory of its own; a copy only where it is not, since moments are large."""
+    whole = tensor.untyped_storage().nbytes() == tensor.nbytes
+    return tensor if whole and tensor.is_contiguous() else tensor.contiguous().clone()
 
 
 @dataclass

@@ -112,7 +112,7 @@ class Loop:
             self.steps = Search(task.template, *parts)
         elif method.trains:
             self.steps = Descent(self.budget.points, *parts)
-        self.best = self.steps.snapshot()
+        self.best = State({}, {})  # until there is a validation
         self.journal = Journal(folder, self._identity(), accelerator.is_main_process)
 
     @cached_property
@@ -253,8 +253,7 @@ class Loop:
         progress = self.progress
         validated = progress.best_loss is not None
         with torch.no_grad():
-            chosen = self.best if validated else self.steps.snapshot()
-            baked = self.method.bake(chosen, self.model)
+            baked = self.method.bake(self.best if validated else self.steps.state, self.model)
         tensors = {n: t.detach().cpu() for n, t in baked.tensors.items()}
         state, base = State(tensors, baked.text), base_of(self.model)
         warm = progress.step_seconds[COLD_STEPS:] or progress.step_seconds
