@@ -6,6 +6,9 @@ tokens into place, and rows join, leave and move by slot.
 
 from __future__ import annotations
 
+import math
+import mmap
+
 import torch
 
 from peftlab.errors import InputError
@@ -14,8 +17,9 @@ from peftlab.errors import InputError
 class KeyValueCache:
     """Per block `keys[b]` and `values[b]`, each [slots, H_kv, capacity, hd].
 
-    Memory is taken for `slots × capacity` positions at once, on the block's first write, since only
-    then the dtype is known (it differs under autocast).
+    Room for `slots × capacity` positions is reserved at once, on the block's first write, since
+    only then the dtype is known (it differs under autocast). On a CPU no memory is taken for a
+    position before it is written, so short rows cost what they are long.
     """
 
     def __init__(self, slots: int, capacity: int) -> None:
@@ -82,4 +86,18 @@ class KeyValueCache:
         if block not in self.keys:
             for store, like in ((self.keys, keys), (self.values, values)):
                 size = (self.slots, like.shape[0], self.capacity, like.shape[-1])
-                store[block] = torch.zeros(size, dtype=like.dtype, device=like.device)
+                store[block] = _zeros(size, like)
+
+
+def _zeros(size: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:
+    """Zeros of that size; on a CPU of pages that the system gives when they are written.
+
+    Zeros, since masked positions weigh nothing, but not where they are not numbers.
+    """
+    if like.device.type != "cpu":
+        return torch.zeros(size, dtype=like.dtype, device=like.device)
+    count = math.prod(size)
+    pages = mmap.mmap(-1, count * like.element_size(), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_NOHUGEPAGE"):
+        pages.madvise(mmap.MADV_NOHUGEPAGE)  # a huge page would span the room of many positions
+    return torch.frombuffer(pages, dtype=like.dtype, count=count).view(size)
