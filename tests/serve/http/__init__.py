@@ -1,0 +1,1 @@
+"""Tests of the HTTP server: a real one, and real clients."""
