@@ -8,7 +8,6 @@ import tempfile
 from functools import lru_cache
 from pathlib import Path
 
-import pytest
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
@@ -16,8 +15,6 @@ from peftlab.frozen import quantised
 from peftlab.frozen.model import FrozenLM
 from tests.laws import world
 from tests.models import tiny
-
-needs_bitsandbytes = pytest.importorskip  # called with the module's name
 
 
 @lru_cache
