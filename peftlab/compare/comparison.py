@@ -1,6 +1,6 @@
-"""`compare`: look at the base, then make every run that is not finished yet, one after the other.
+"""`compare`: look at the base, then make every run that is not finished yet.
 
-One after the other, because runs that share a machine would be measured against each other.
+Where, and how many at once, is the engine's to decide.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from peftlab.compare import folders
+from peftlab.compare.engines.engine import SEARCH, WORK, Course, Engine, Job, Opened
+from peftlab.compare.engines.local import Processes
 from peftlab.compare.kept import at_rate, finished
 from peftlab.compare.outcome import Kept
 from peftlab.compare.plan import Plan, Run
-from peftlab.compare.processes import RunFailed, call, server
+from peftlab.compare.processes import RunFailed, server
 from peftlab.compare.record import Record
 from peftlab.compare.survey import Survey
 
@@ -58,7 +60,11 @@ class Compared:
 
 
 def compare(
-    plan: Plan, out: Path, watcher: Watcher | None = None, described: dict[str, Any] | None = None
+    plan: Plan,
+    out: Path,
+    watcher: Watcher | None = None,
+    described: dict[str, Any] | None = None,
+    engine: Engine | None = None,
 ) -> Compared:
     """Make every run of a plan in `out`; runs that are finished there are not made again.
 
@@ -66,28 +72,29 @@ def compare(
 
     Args:
         described: what else is written into `comparison.json`, the command above all.
+        engine: what carries the runs out; by default processes of this machine, one at a time.
 
     Raises:
-        InputError: a plan that cannot work, or a folder of another comparison.
+        InputError: a plan that cannot work, a folder of another comparison, or an engine that
+            cannot begin.
         DiskFull, Stopped: what is finished is kept, and the same call continues.
     """
     watcher = watcher or Silent()
-    with folders.only_one(out):
-        surveys = _looked(plan, out)
+    with folders.only_one(out), (engine or Processes()).opened(plan, out) as opened:
+        surveys = _looked(plan, opened)
         found = reduce(Survey.joined, surveys)
         folders.claim(out, folders.identity(plan.task, found.base), described or {})
         runs = [one.predicting(run) for one in surveys for run in one.runs(plan)]
         runs.sort(key=lambda run: plan.seeds.index(run.seed))
         watcher.planned(runs, found, sum(finished(run, out) is not None for run in runs))
-        kept = [_made(run, out, watcher) for run in runs if _wanted(run, found, plan)]
+        courses = [_course(run, out, watcher) for run in runs if _wanted(run, found, plan)]
+        kept = opened.go(courses, watcher.heard)
     return Compared(kept, found)
 
 
-def _looked(plan: Plan, out: Path) -> list[Survey]:
+def _looked(plan: Plan, opened: Opened) -> list[Survey]:
     """A look at the base in each format, each in a process of its own; one text room for all."""
-    surveys: list[Survey] = [
-        call("peftlab.compare.survey:survey", plan, out, dtype) for dtype in plan.base_dtypes
-    ]
+    surveys = [opened.survey(dtype) for dtype in plan.base_dtypes]
     rooms = [one.source_tokens for one in surveys if one.source_tokens is not None]
     return [replace(one, source_tokens=min(rooms, default=None)) for one in surveys]
 
@@ -97,7 +104,7 @@ def _wanted(run: Run, found: Survey, plan: Plan) -> bool:
     return run.label not in found.left_out or run.seed == plan.seeds[0]
 
 
-def _made(run: Run, out: Path, watcher: Watcher) -> Kept:
+def _course(run: Run, out: Path, watcher: Watcher) -> Course:
     """A run's record: the one that lies there, or after the search for its rate a new one."""
     known, record = at_rate(run, out), finished(run, out)
     if known is not None and record is not None:
@@ -107,10 +114,10 @@ def _made(run: Run, out: Path, watcher: Watcher) -> Kept:
     watcher.started(run)
     try:
         if known is None:
-            found = call("peftlab.compare.search:search", run, out, hear=watcher.heard)
+            found = yield Job(SEARCH, run, run.search_folder)
             known = run.at(found.rate, found=found)
         folders.forget_failure(out / known.folder)
-        record = call("peftlab.compare.work:work", known, out, hear=watcher.heard)
+        record = yield Job(WORK, known, known.folder)
     except RunFailed as error:
         known = known or run
         record = _failed(known, out, str(error))

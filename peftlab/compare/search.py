@@ -24,7 +24,7 @@ from peftlab.compare.hosts import Host, host
 from peftlab.compare.plan import Run
 from peftlab.compare.processes import Say
 from peftlab.compare.record import Record, Search, Tried, write_json
-from peftlab.compare.work import Pipe, lock, progress_of
+from peftlab.compare.work import Pipe, lock, progress_of, shared_store
 from peftlab.errors import InputError
 from peftlab.measure import environment, tune_allocator
 from peftlab.train import Diverged, TrainConfig, Trained
@@ -44,10 +44,14 @@ _UNJUDGED = 2  # validations before a trial may be ended: rates that rise are sl
 _RATE = "learning_rate"
 
 
-def search(say: Say, run: Run, out: Path) -> Search:
+def search(say: Say, run: Run, out: Path, trunk: Path | None = None) -> Search:
     """Find the rate for a method; `run` is at the method's own rate.
 
     Says ("trial", number, of, rate) when a trial begins, and what runs say within.
+
+    Args:
+        trunk: a folder of kept activations that all runs of this machine share; None: those of the
+            search alone.
 
     Raises:
         InputError: no trial came to a finite loss, or settings do not fit.
@@ -56,7 +60,7 @@ def search(say: Say, run: Run, out: Path) -> Search:
     folder = out / run.search_folder
     folder.mkdir(parents=True, exist_ok=True)
     with lock(folder):
-        found = _Search(say, run, out, folder).go()
+        found = _Search(say, run, folder, shared_store(run, trunk)).go()
         write_json(folder / folders.SEARCH, found.model_dump(mode="json"))
     return found
 
@@ -88,18 +92,18 @@ def trial_config(run: Run) -> TrainConfig:
 class _Search:
     """The trials of one method, those of earlier processes included."""
 
-    def __init__(self, say: Say, run: Run, out: Path, folder: Path) -> None:
+    def __init__(self, say: Say, run: Run, folder: Path, store: TrunkStore | None) -> None:
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self.say, self.run, self.out, self.folder = say, run, out, folder
+        self.say, self.run, self.folder = say, run, folder
         self.own = run.config.learning_rate or run.method.learning_rate
         self.config = trial_config(run)
         self.study: Study = optuna.create_study(
             direction="minimize",
             pruner=optuna.pruners.MedianPruner(n_startup_trials=1, n_warmup_steps=_UNJUDGED),
         )
-        self.store = TrunkStore(
+        self.store = store or TrunkStore(
             run.config.trunk_memory, run.config.trunk_disk, folder / folders.TRUNK
         )
         self.host: Host | None = None

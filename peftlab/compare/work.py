@@ -30,6 +30,7 @@ from peftlab.evaluate import Evaluation, SplitLoss
 from peftlab.measure import Phase, environment, phase, tune_allocator
 from peftlab.train import Diverged, Trained
 from peftlab.train.checkpoint import Progress as Far
+from peftlab.trunk import TrunkStore
 
 if TYPE_CHECKING:
     from peftlab.guests import TrainedGuest
@@ -38,10 +39,14 @@ if TYPE_CHECKING:
 _SHOW_SECONDS = 0.2  # between two messages about the same phase
 
 
-def work(say: Say, run: Run, out: Path) -> Record:
+def work(say: Say, run: Run, out: Path, trunk: Path | None = None) -> Record:
     """Carry out a run and leave its record in its folder.
 
     Says ("phase", name, total, done) when a phase begins and ("step", done, loss, speed) within.
+
+    Args:
+        trunk: a folder of kept activations that all runs of this machine share, see `shared_store`;
+            None: the run has its own.
 
     Raises:
         whatever stopped the run; unless that was a full disk or Ctrl-C, it is recorded as failed.
@@ -53,7 +58,7 @@ def work(say: Say, run: Run, out: Path) -> Record:
         record = run.record()
         write_json(folder / folders.CONFIG, run.resolved())
         try:
-            return _Work(say, run, folder, record).go()
+            return _Work(say, run, folder, record, trunk).go()
         except BaseException as error:
             kind, message = describe(error)
             if kind in ("input", "defect"):
@@ -64,8 +69,11 @@ def work(say: Say, run: Run, out: Path) -> Record:
 
 
 class _Work:
-    def __init__(self, say: Say, run: Run, folder: Path, record: Record) -> None:
+    def __init__(
+        self, say: Say, run: Run, folder: Path, record: Record, trunk: Path | None
+    ) -> None:
         self.say, self.run, self.folder, self.record = say, run, folder, record
+        self.store = shared_store(run, trunk)
 
     def go(self) -> Record:
         run, record = self.run, self.record
@@ -100,7 +108,7 @@ class _Work:
         earlier = self._measured_before()
         pipe = Pipe(self.say)
         with phase("train", self.host.device) as measured:
-            trained = self.host.train(self.run, self.folder, pipe.display)
+            trained = self.host.train(self.run, self.folder, pipe.display, store=self.store)
         record.parameters = self.host.parameters()
         # Of a training that had already ended, the peak is what was recorded then.
         now = measured.peak_bytes if pipe.steps else None
@@ -185,6 +193,16 @@ class _Work:
                 }
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
         temporary.replace(path)
+
+
+def shared_store(run: Run, trunk: Path | None) -> TrunkStore | None:
+    """Activations that every run of a machine finds in files, mapped into the memory of each.
+
+    In files alone: what lies in one process's memory is of no use to the others.
+    """
+    if trunk is None:
+        return None
+    return TrunkStore(0, run.config.trunk_memory + run.config.trunk_disk, trunk)
 
 
 def _costs(measured: Phase) -> tuple[float, int]:
