@@ -15,11 +15,12 @@ from peftlab.compare import base as bases
 from peftlab.compare.comparison import compare
 from peftlab.errors import InputError
 from peftlab.estimate import Limits, Miniature, Prediction, probe
-from peftlab.estimate.prediction import errors, size
+from peftlab.estimate.prediction import errors
 from peftlab.frozen.model import FrozenLM
 from peftlab.methods import parse, parse_one
 from peftlab.tasks import Task
 from peftlab.train import TrainConfig, train
+from peftlab.units import size
 from tests.compare.conftest import base, data, task  # noqa: F401 - fixtures
 from tests.compare.test_comparison import Counting, make
 
@@ -89,7 +90,7 @@ def test_sizes_and_times_are_read() -> None:
     for bad in ("two", "-1GB", "5 parsecs", "0"):
         with pytest.raises(InputError, match=r"--max-memory .*2GB or 500MB was expected"):
             byte_size("--max-memory", bad)
-    assert (size(1500), size(2 << 30), size(12)) == ("1.46 KiB", "2 GiB", "12 bytes")
+    assert (size(1500), size(2 << 30), size(12)) == ("1.46 KiB", "2 GiB", "12 B")
 
 
 def test_errors_are_shares_of_what_was_measured() -> None:

@@ -91,10 +91,10 @@ def _predictor(
     """How to predict for a model, the bytes of its weights, and what it is in words."""
     from peftlab.compare import base
     from peftlab.estimate import Miniature, probe
-    from peftlab.estimate.prediction import size
     from peftlab.known_models import configuration
     from peftlab.measure import tune_allocator
     from peftlab.number_formats import base_bytes
+    from peftlab.units import size
 
     tune_allocator()
     if base.is_here(name):
@@ -140,7 +140,7 @@ def _show(rows: list[dict[str, Any]], title: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from peftlab.estimate.prediction import size
+    from peftlab.units import size
 
     shown = {
         "trainable_parameters": ("trainable", lambda v: f"{v:,.0f}"),

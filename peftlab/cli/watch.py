@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from peftlab.estimate.prediction import size
+from peftlab.units import size
 
 if TYPE_CHECKING:
     from peftlab.compare.plan import Plan, Run

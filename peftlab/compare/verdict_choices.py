@@ -104,19 +104,18 @@ def fronts(ranked: Ranked) -> dict[str, tuple[str, ...]]:
     """
     found = {}
     for name in FRONTS:
-        costs = {entry.name: _cost(entry, name) for entry in ranked.entries}
-        known = [entry.name for entry in ranked.entries if math.isfinite(costs[entry.name])]
-        losses = {entry.name: ranked.loss_of(i) for i, entry in enumerate(ranked.entries)}
-        front = [one for one in known if not any(_beats(o, one, costs, losses) for o in known)]
+        places = [
+            (cost, ranked.loss_of(i), entry.name)
+            for i, entry in enumerate(ranked.entries)
+            if math.isfinite(cost := _cost(entry, name))
+        ]
+        front: list[tuple[float, float, str]] = []
+        for place in sorted(places, key=lambda place: place[:2]):  # the cheapest first
+            if not front or place[1] < front[-1][1] or place[:2] == front[-1][:2]:
+                front.append(place)
         if front:
-            found[name] = tuple(sorted(front, key=lambda one: (costs[one], losses[one])))
+            found[name] = tuple(one for _, _, one in front)
     return found
-
-
-def _beats(other: str, one: str, costs: Mapping[str, float], losses: Mapping[str, float]) -> bool:
-    """Whether the other is at least as good and as cheap, and one of both strictly."""
-    no_worse = costs[other] <= costs[one] and losses[other] <= losses[one]
-    return no_worse and (costs[other] < costs[one] or losses[other] < losses[one])
 
 
 def _cost(entry: Entry, name: str) -> float:

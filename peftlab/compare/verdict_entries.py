@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from peftlab.compare.statistics_components import Runs
-from peftlab.compare.verdict_numbers import amount, duration, size
+from peftlab.compare.verdict_numbers import amount, duration
 from peftlab.errors import InputError, nearest
+from peftlab.units import size
 
 
 class MixedRecordsError(InputError):
@@ -30,7 +31,7 @@ class Cost:
     show: Callable[[float], str]
 
     def text(self, value: float) -> str:
-        """Such as "3,840 trainable parameters" or "1.2 GB of peak memory"."""
+        """Such as "3,840 trainable parameters" or "1.2 GiB of memory in training"."""
         return f"{self.show(value)} {self.unit}"
 
 

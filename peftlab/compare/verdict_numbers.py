@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from peftlab.units import three_digits
+
 _METRICS = {
     "bleu": "BLEU",
     "chrf": "chrF",
@@ -41,22 +43,14 @@ def amount(value: float) -> str:
         return f"{value:,.0f}" if value >= 99.5 or value == round(value) else f"{value:.1f}"
     for unit, name in ((1e3, "thousand"), (1e6, "million"), (1e9, "billion")):
         if value < unit * 999.5 or unit == 1e9:
-            return f"{_three_digits(value / unit)} {name}"
-    raise AssertionError("the last unit takes all")
-
-
-def size(value: float) -> str:
-    """Bytes: 512 B, 15.4 kB, 2.4 MB, 1.25 GB (powers of ten)."""
-    for unit, name in ((1.0, "B"), (1e3, "kB"), (1e6, "MB"), (1e9, "GB")):
-        if value < unit * 999.5 or unit == 1e9:
-            return f"{_three_digits(value / unit) if unit > 1 else f'{value:.0f}'} {name}"
+            return f"{three_digits(value / unit)} {name}"
     raise AssertionError("the last unit takes all")
 
 
 def duration(seconds: float) -> str:
     """3.2 ms, 4.5 s, 42 s, 3 min 20 s, 1 h 5 min."""
     if seconds < 0.9995:
-        return f"{_three_digits(seconds * 1e3)} ms"
+        return f"{three_digits(seconds * 1e3)} ms"
     if seconds < 9.95:
         return f"{seconds:.1f} s"
     whole = round(seconds)
@@ -86,10 +80,3 @@ def listed(names: Sequence[str]) -> str:
 def counted(number: int, thing: str) -> str:
     """ "1 seed", "3 seeds", "1,300 test examples"."""
     return f"{number:,} {thing}" + ("" if number == 1 else "s")
-
-
-def _three_digits(value: float) -> str:
-    """Three digits, without zeros that say nothing: 15.4, 786, 1.25, 2."""
-    digits = 0 if value >= 99.5 else 1 if value >= 9.95 else 2
-    text = f"{value:.{digits}f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text

@@ -86,8 +86,16 @@ def quality_sentences(findings: Findings) -> tuple[str, ...]:
         _frugal(findings),
         _balance(findings),
         *_fronts(findings),
+        *_untested(findings),
         *_pairs(findings),
     )
+
+
+def _untested(f: Findings) -> list[str]:
+    names = {name for pair in f.statistics.pairs for name in (pair.first, pair.second)}
+    if not names or len(names) == len(f.ranked.entries):
+        return []
+    return [f"Pairs are tested among the {len(names)} best of {len(f.ranked.entries):,} methods."]
 
 
 def _best(f: Findings) -> str:

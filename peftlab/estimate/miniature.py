@@ -18,10 +18,11 @@ import torch
 
 from peftlab import layouts
 from peftlab.errors import InputError
-from peftlab.estimate.prediction import Prediction, size
+from peftlab.estimate.prediction import Prediction
 from peftlab.estimate.probe import probe
 from peftlab.number_formats import rest_format
 from peftlab.shapes import ModelShape
+from peftlab.units import size
 
 if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM

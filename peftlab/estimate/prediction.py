@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from peftlab.errors import InputError
-
-_SIZES = ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
+from peftlab.units import size
 
 
 @dataclass(frozen=True)
@@ -85,9 +84,3 @@ class Limits:
         if self.seconds is not None and time > self.seconds:
             found.append(f"{time:,.0f} s of training, above {self.seconds:,.0f} s")
         return f"predicted to take {' and '.join(found)}" if found else None
-
-
-def size(value: float) -> str:
-    """Bytes as people read them."""
-    unit, name = next(((u, n) for u, n in _SIZES if value >= u), (1, "bytes"))
-    return f"{value / unit:,.3g} {name}" if value < 1000 * unit else f"{value / unit:,.0f} {name}"

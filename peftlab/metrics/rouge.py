@@ -7,37 +7,19 @@ rouge-score's `score_multi`. Scores are F1 in 0–1.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
-from nltk.stem.porter import PorterStemmer  # type: ignore[import-untyped]
-from rouge_score.rouge_scorer import RougeScorer
-from rouge_score.tokenize import tokenize
-from rouge_score.tokenizers import Tokenizer
 
 from peftlab.metrics.means import MeanOverExamples, column
 from peftlab.metrics.registry import Rows
 
+if TYPE_CHECKING:
+    from rouge_score.rouge_scorer import RougeScorer
+
 BOOTSTRAP_SAMPLES = 1000
 BOOTSTRAP_SEED = 0
-
-
-class CachedStemmer:
-    """Porter's stemmer behind a cache: a corpus repeats its words, and stemming is slow."""
-
-    def __init__(self) -> None:
-        self.stem = lru_cache(maxsize=100_000)(PorterStemmer().stem)
-
-
-class RougeTokenizer(Tokenizer):
-    """rouge-score's own tokenizer, with the cached stemmer or none."""
-
-    def __init__(self, stem: bool) -> None:
-        self._stemmer = CachedStemmer() if stem else None
-
-    def tokenize(self, text: str) -> list[str]:
-        """Lower-cased runs of letters and digits."""
-        return list(tokenize(text, self._stemmer))
 
 
 class Rouge(MeanOverExamples):
@@ -52,7 +34,14 @@ class Rouge(MeanOverExamples):
     def __init__(self, variant: str, stem: bool = False, first_reference: bool = False) -> None:
         self.variant = variant
         self.first_reference = first_reference
-        self.scorer = RougeScorer([variant], tokenizer=RougeTokenizer(stem))
+        self.stem = stem
+
+    @cached_property
+    def scorer(self) -> RougeScorer:
+        """rouge-score's; with NLTK it takes a second to import, and reading scores needs none."""
+        from peftlab.metrics.rouge_scorer import scorer
+
+        return scorer(self.variant, self.stem)
 
     def statistics(self, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> Rows:
         """F1 against the best reference, [examples, 1]."""

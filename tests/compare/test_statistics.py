@@ -207,6 +207,19 @@ def test_lower_is_better_turns_the_winner_only() -> None:
     assert replace(up, winner=None, leader=None) == replace(down, winner=None, leader=None)
 
 
+@pytest.mark.parametrize("higher", [True, False])
+def test_of_many_methods_the_pairs_of_the_best_are_tested(higher: bool) -> None:
+    runs = made([0.0, 0.3, 0.1, 0.2])
+    all_pairs = analyse(runs, margin=0.01, higher_is_better=higher)
+    best = analyse(runs, margin=0.01, higher_is_better=higher, most=2)
+    assert best.intervals == all_pairs.intervals, "every method has its interval"
+    (pair,) = best.pairs
+    names = ("method 1", "method 3") if higher else ("method 0", "method 2")
+    assert (pair.first, pair.second) == names
+    (same,) = [p for p in all_pairs.pairs if (p.first, p.second) == names]
+    assert pair.difference == same.difference and pair.p_different <= same.p_different
+
+
 def test_order_and_units_do_not_matter() -> None:
     runs = made([0.0, 0.03, 0.05])
     pairs = {(p.first, p.second): p for p in analyse(runs, margin=0.01).pairs}

@@ -23,9 +23,9 @@ from peftlab.compare.verdict_numbers import (
     metric_name,
     percent,
     quality,
-    size,
 )
 from peftlab.errors import InputError
+from peftlab.units import size
 
 CONDITIONS = {"task": "demo", "model": "gpt2", "steps": 200}
 COMMON = np.random.default_rng(0).normal(0.0, 0.1, 400)
@@ -396,9 +396,9 @@ def test_other_bad_input() -> None:
         (amount(124_439_808), "124 million"),
         (amount(8.03e9), "8.03 billion"),
         (size(512), "512 B"),
-        (size(15_360), "15.4 kB"),
-        (size(999_999), "1 MB"),
-        (size(2.5e12), "2500 GB"),
+        (size(15_360), "15 KiB"),
+        (size(1_048_575), "1 MiB"),
+        (size(2.5e15), "2,274 TiB"),
         (duration(0.00321), "3.21 ms"),
         (duration(0.9999), "1.0 s"),
         (duration(42.4), "42 s"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import subprocess
 import sys
@@ -11,16 +12,20 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from rich.console import Console
 
 from peftlab import palette
 from peftlab.cli.app import run as command
 from peftlab.compare.outcome import said, verdict
+from peftlab.compare.statistics_distribution import Difference
 from peftlab.errors import InputError
 from peftlab.report.page import render, write
 from peftlab.report.page.cost_plot import Point, cost_plot
 from peftlab.report.page.examples import compared
 from peftlab.report.page.scales import fitted
-from peftlab.report.records import Found, read
+from peftlab.report.records import read
+from peftlab.report.show import show
+from peftlab.units import size
 from tests.report.made import record
 from tests.report.pages import EVIL, WORDS, comparison, keep
 
@@ -226,19 +231,44 @@ def test_the_rates_that_were_searched(tmp_path: Path) -> None:
     assert "rate 0.1: 9.000 after 2 steps, pruned" in page and "search: 1 min" in page
 
 
-def test_a_thousand_runs_make_a_small_page(tmp_path: Path) -> None:
-    long = "word " * 1_000
+@pytest.fixture(scope="module")
+def thousand(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """334 methods with three seeds, and long texts."""
+    out, long = tmp_path_factory.mktemp("thousand"), "word " * 1_000
     for i in range(334):
         for seed in (0, 1, 2):
-            quality = (5, 6, 7, 8)[(i + seed) % 4]
-            keep(tmp_path, f"lora:rank={i}", seed, right=[quality] * 4, source=long)
-    found = read(tmp_path)
-    few = [run for run in found.runs if run.record.seed == 0]
-    # Judging three seeds of many methods is the statistics' own affair, and tested there.
-    page = render(tmp_path, Found(few, []))
-    assert len(page.encode()) < 5_000_000
-    assert "lora:rank=333" in page and "best of 334 methods" in page
-    assert page.count('class="example"') <= 40
+            right = [(5, 6, 7, 8)[(i * j + seed) % 4] for j in range(1, 9)]
+            keep(out, f"lora:rank={i}", seed, right=right, source=long)
+    return out
+
+
+def test_a_thousand_runs_make_a_small_page(thousand: Path) -> None:
+    page = render(thousand, read(thousand))
+    assert len(page.encode()) < 2_000_000
+    assert len(Parsed(page).tags) < 30_000, "a browser opens it at once"
+    assert "lora:rank=333" in page and page.count('class="example"') <= 40
+    shown = Parsed(page).text
+    assert "Pairs are tested among the 24 best of 334 methods." in shown
+    assert "Every pair of the 24 best methods" in shown
+    (pairs,) = re.findall(r'<table class="sortable pairs">.*?</table>', page, re.S)
+    assert pairs.count("<tr>") == 1 + 24 * 23 // 2
+
+
+def test_a_thousand_runs_make_a_table_at_once(
+    thousand: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The terminal tests no more pairs than the page: their number grows with the square."""
+    asked: list[object] = []
+
+    def tail(self: Difference, size: float) -> float:
+        asked.append(size)
+        return original(self, size)
+
+    original = Difference.tail
+    monkeypatch.setattr(Difference, "tail", tail)
+    console = Console(width=200, file=io.StringIO())
+    show(read(thousand).runs, console)
+    assert 0 < len(asked) < 100 * 24 * 23 // 2
 
 
 def test_differences_are_those_of_the_closest_reference() -> None:
@@ -291,6 +321,21 @@ def test_axes_keep_the_order(values: list[float], logarithmic: bool, zero: bool)
     assert 1 <= len(ticks) <= 8 and ticks == sorted(set(ticks))
 
 
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([390 << 20, 480 << 20], ["400 MiB", "450 MiB"]),
+        ([100 << 10, 500 << 10], ["100 KiB", "200 KiB", "300 KiB", "400 KiB", "500 KiB"]),
+        ([400, 9_000_000], ["1 KiB", "10 KiB", "100 KiB", "1 MiB", "10 MiB"]),
+    ],
+)
+def test_sizes_on_an_axis_are_round_as_they_are_written(
+    values: list[float], expected: list[str]
+) -> None:
+    ticks = fitted(values, 0, 500, binary=True).ticks()
+    assert [size(value) for value in ticks] == expected
+
+
 def test_the_front_is_a_stair_and_names_lie_apart() -> None:
     points = [
         Point(f"m{i}", i, 10.0**i, 0.1 * i, 0.1 * i - 0.02, 0.1 * i + 0.02, i != 2, f"m{i}")
@@ -321,7 +366,12 @@ def test_formats_of_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert command(line) == 2
 
 
-def test_the_page_needs_no_torch() -> None:
-    code = "import sys, peftlab.report.page, peftlab.report.show; print('torch.nn' in sys.modules)"
+@pytest.mark.parametrize("format", ["table", "md", "html"])
+def test_a_report_needs_no_torch(folder: Path, format: str) -> None:
+    line = ["report", str(folder), "--format", format]
+    code = (
+        f"import sys; from peftlab.cli.app import run; run({line!r}); "
+        "print('torch.nn' in sys.modules, 'nltk' in sys.modules, file=sys.stderr)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"
+    assert done.stderr.splitlines()[-1] == "False False"

@@ -10,6 +10,7 @@ from xml.etree.ElementTree import Element
 from peftlab.report.page.drawing import colour, drawing, mark, put
 from peftlab.report.page.labels import Box, Named, put_names
 from peftlab.report.page.scales import Scale, fitted
+from peftlab.units import size
 
 LABELLED = 12  # with more methods, names stand at the front's alone
 FOCUSABLE = 40  # with more, the keyboard stops at the front's alone
@@ -42,7 +43,7 @@ def cost_plot(
     """One picture; `cost` and `quality` are the axes' names, `tick` writes a cost."""
     svg = drawing(width, height, f"{quality} against {cost}", "cost-plot")
     levels = [v for p in points for v in (p.quality, p.low, p.high) if v is not None]
-    across = fitted([point.cost for point in points], 62, width - 24)
+    across = fitted([point.cost for point in points], 62, width - 24, binary=tick is size)
     up = fitted(levels, height - 50, 34, logarithmic=False)
     _frame(svg, across, up, cost, quality, tick, (width, height), higher_is_better)
     stairs = _front(svg, [point for point in points if point.front], across, up, width - 24)

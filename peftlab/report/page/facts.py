@@ -10,9 +10,9 @@ from typing import Any
 
 from peftlab.compare import folders
 from peftlab.compare.record import Record, read_json
-from peftlab.compare.verdict_numbers import size
 from peftlab.errors import InputError
 from peftlab.report.page.runs import Judged
+from peftlab.units import size
 
 MOST_VALUES = 5  # different values of one setting that are listed
 

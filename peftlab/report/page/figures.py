@@ -11,7 +11,7 @@ from xml.etree.ElementTree import Element
 from peftlab.compare import folders
 from peftlab.compare.record import Record
 from peftlab.compare.verdict_entries import COSTS, FRONTS
-from peftlab.compare.verdict_numbers import duration, metric_name, size
+from peftlab.compare.verdict_numbers import duration, metric_name
 from peftlab.errors import InputError
 from peftlab.report.page.cost_plot import Point, cost_plot
 from peftlab.report.page.curve_plot import Curve, curve_plot, thinned
@@ -19,6 +19,7 @@ from peftlab.report.page.leaderboard import score
 from peftlab.report.page.phase_plot import PHASES, Phases, memory_plot, time_plot
 from peftlab.report.page.runs import Judged, Method
 from peftlab.report.page.search_plot import Searched, search_plot
+from peftlab.units import size
 
 MOST_POINTS = 200  # methods in a plot of costs: the best, and all of the front
 MOST_CURVES = 40

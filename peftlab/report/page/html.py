@@ -10,7 +10,7 @@ from typing import Any
 from markupsafe import Markup, escape
 
 from peftlab.compare.verdict_entries import COSTS
-from peftlab.compare.verdict_numbers import duration, metric_name, size
+from peftlab.compare.verdict_numbers import duration, metric_name
 from peftlab.report.page.drawing import file_of
 from peftlab.report.page.examples import KINDS, examples
 from peftlab.report.page.facts import facts
@@ -20,6 +20,7 @@ from peftlab.report.page.leaderboard import leaderboard, pairs, roles, score
 from peftlab.report.page.phase_plot import PHASES
 from peftlab.report.page.runs import Judged, Method, judged
 from peftlab.report.records import Found
+from peftlab.units import size
 
 NAME = "report.html"
 PLOTS = "plots"
@@ -53,13 +54,14 @@ def render(out: Path, found: Found) -> str:
 
 def _page(out: Path, found: Found) -> tuple[str, Figures]:
     runs = judged(found)
-    drawn = figures(runs, runs.problems)
+    drawn, lines = figures(runs, runs.problems), pairs(runs.verdict)
     values = {
         **shared(),
         "head": _heading(runs),
         "verdict": _verdict(runs),
         "table": leaderboard(runs),
-        "pairs": pairs(runs.verdict),
+        "pairs": lines,
+        "tested": len({name for line in lines for name in (line.first, line.second)}),
         "figures": drawn,
         "phases": _phase_table(drawn.phases),
         "examples": examples(runs),

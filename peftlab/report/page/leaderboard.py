@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 from xml.etree.ElementTree import Element
 
 from peftlab.compare.statistics import Pair
 from peftlab.compare.verdict import Verdict
-from peftlab.compare.verdict_numbers import metric_name, quality, size
+from peftlab.compare.verdict_numbers import metric_name, quality
 from peftlab.metrics import metric_spec
 from peftlab.report.page.drawing import colour, put, swatch, text_of
 from peftlab.report.page.runs import Judged, Method
-from peftlab.report.page.scales import fitted
+from peftlab.report.page.scales import Scale, fitted
 from peftlab.report.table import Column, Row, cells, columns, megabytes
+from peftlab.units import size
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,9 @@ def leaderboard(judged: Judged) -> Leaderboard:
     means = [[_mean(method, column) for column in wanted] for method in judged.methods]
     best = [_best([row[i] for row in means], head.low) for i, head in enumerate(heads)]
     outcome = judged.verdict
+    shared = _Shared(best, roles(outcome), _standings(outcome), _interval_scale(judged))
     lines = [
-        _line(judged, method, wanted, own, best)
+        _line(method, wanted, own, shared)
         for method, own in zip(judged.methods, means, strict=True)
     ]
     return Leaderboard(
@@ -182,12 +184,18 @@ def _best(values: Sequence[float | None], low: bool) -> float | None:
     return min(known) if low else max(known)
 
 
+@dataclass(frozen=True)
+class _Shared:
+    """What every line is held against: each column's best, roles, standings, the strips' scale."""
+
+    best: Sequence[float | None]
+    roles: Mapping[str, Sequence[str]]
+    standings: Mapping[str, str]
+    scale: Scale | None
+
+
 def _line(
-    judged: Judged,
-    method: Method,
-    wanted: Sequence[Column],
-    means: Sequence[float | None],
-    best: Sequence[float | None],
+    method: Method, wanted: Sequence[Column], means: Sequence[float | None], shared: _Shared
 ) -> Line:
     texts = cells(Row(method.label, method.records), wanted)
     one = method.interval
@@ -195,16 +203,16 @@ def _line(
     return Line(
         label=method.label,
         swatch=swatch(method.number),
-        roles=roles(judged.verdict).get(method.label, []),
+        roles=shared.roles.get(method.label, []),
         note=_note(method),
         problem=method.problem,
         quality=Cell(text, method.quality),
         interval=f"{score(one.low)} – {score(one.high)}" if one else "",
-        strip=_strip(judged, method),
-        standing=_standing(judged.verdict, method.label),
+        strip=_strip(method, shared.scale),
+        standing=shared.standings.get(method.label, ""),
         cells=[
             Cell(text, mean, mean is not None and mean == top)
-            for text, mean, top in zip(texts, means, best, strict=True)
+            for text, mean, top in zip(texts, means, shared.best, strict=True)
         ],
     )
 
@@ -217,25 +225,31 @@ def _note(method: Method) -> str:
     return f"{seeds} seed{'s' * (seeds != 1)}{failed}"
 
 
-def _standing(outcome: Verdict | None, label: str) -> str:
-    """Against the best method; with one seed no claim is made."""
-    if outcome is None or outcome.best is None or label == outcome.best:
-        return ""
-    for pair in outcome.pairs:
-        if {pair.first, pair.second} == {label, outcome.best}:
-            if pair.scope != "methods":
-                return "no claim"
-            return "worse" if pair.outcome == "better" else pair.outcome
-    return ""
+def _standings(outcome: Verdict | None) -> dict[str, str]:
+    """By method, how it stands against the best; with one seed no claim is made."""
+    found: dict[str, str] = {}
+    for pair in outcome.pairs if outcome else ():
+        if outcome and outcome.best in (pair.first, pair.second):
+            other = pair.second if pair.first == outcome.best else pair.first
+            claim = "worse" if pair.outcome == "better" else pair.outcome
+            found[other] = claim if pair.scope == "methods" else "no claim"
+    return found
 
 
-def _strip(judged: Judged, method: Method) -> str:
-    """The interval on a line that all methods share."""
-    shown = [m.interval for m in judged.methods if m.interval]
-    if method.interval is None or len(shown) < 2:
+def _interval_scale(judged: Judged) -> Scale | None:
+    """The line that all intervals share, where there are some to compare."""
+    shown = [method.interval for method in judged.methods if method.interval]
+    if len(shown) < 2:
+        return None
+    return fitted(
+        [end for one in shown for end in (one.low, one.high)], 4.0, 92.0, logarithmic=False
+    )
+
+
+def _strip(method: Method, scale: Scale | None) -> str:
+    """A method's interval on that line."""
+    if method.interval is None or scale is None:
         return ""
-    ends = [end for one in shown for end in (one.low, one.high)]
-    scale = fitted(ends, 4.0, 92.0, logarithmic=False)
     root = Element(
         "svg",
         {

@@ -13,15 +13,12 @@ from peftlab.compare.outcome import Kept, main_metric, said, verdict
 from peftlab.compare.record import Record
 from peftlab.compare.statistics import Interval
 from peftlab.compare.verdict import Verdict
-from peftlab.compare.verdict_choices import Ranked, fronts
 from peftlab.compare.verdict_entries import Entry
 from peftlab.compare.verdict_records import costs
 from peftlab.errors import InputError
 from peftlab.metrics import metric_spec
 from peftlab.palette import COLOURED
 from peftlab.report.records import Found
-
-MOST_JUDGED = 40  # methods whose pairs are tested; their number grows with the square
 
 
 @dataclass(frozen=True)
@@ -101,15 +98,13 @@ def judged(found: Found) -> Judged:
     metric = main_metric(scored[0]) if scored else "rougeL"
     higher = metric_spec(metric).higher_is_better
     groups = _ranked(runs, metric, higher)
-    outcome, sentences = _outcome(runs, list(groups), metric)
+    outcome, sentences = _outcome(runs, metric)
     intervals = {one.name: one for one in outcome.qualities} if outcome else {}
     methods = [
         _method(label, i if i < COLOURED else None, group, metric, intervals.get(label))
         for i, (label, group) in enumerate(groups.items())
     ]
     front = outcome.front if outcome else {}
-    if outcome and len(outcome.qualities) < sum(bool(method.runs) for method in methods):
-        front = _front(methods, higher)
     return Judged(methods, metric, higher, front, outcome, sentences, predictions, problems)
 
 
@@ -183,26 +178,10 @@ def _costs(records: Sequence[Record]) -> dict[str, float | None]:
     return {name: entry.cost(name) for name in entry.costs}
 
 
-def _outcome(
-    runs: Sequence[Kept], labels: Sequence[str], metric: str
-) -> tuple[Verdict | None, list[str]]:
-    """The verdict and its words; of very many methods, of the best ones."""
-    chosen = set(labels[:MOST_JUDGED])
+def _outcome(runs: Sequence[Kept], metric: str) -> tuple[Verdict | None, list[str]]:
+    """The verdict and its words, or why there is none."""
     try:
-        found = verdict([run for run in runs if run.record.label in chosen], metric)
+        found = verdict(runs, metric)
     except InputError as error:
         return None, [str(error)]
-    words = said(found)
-    if len(chosen) < len(labels):
-        words.append(
-            f"Statistics are of the {len(chosen)} best of {len(labels):,} methods; all are in the"
-            " leaderboard."
-        )
-    return found, words
-
-
-def _front(methods: Sequence[Method], higher: bool) -> dict[str, tuple[str, ...]]:
-    """Fronts over all methods, judged or not."""
-    means = {method.label: method.quality for method in methods if method.quality is not None}
-    entries = [Entry(method.label, None, method.costs) for method in methods]
-    return fronts(Ranked.of(entries, means, higher))
+    return found, said(found)

@@ -15,6 +15,7 @@ class Scale:
     """From `low` … `high` to `start` … `end`.
 
     zero: on a logarithmic axis, where the number 0 is drawn; None when there is no 0.
+    binary: numbers are round in powers of 1024, as sizes are written.
     """
 
     low: float
@@ -23,6 +24,7 @@ class Scale:
     end: float
     logarithmic: bool = False
     zero: float | None = None
+    binary: bool = False
 
     def __call__(self, value: float) -> float:
         """Where a number is drawn."""
@@ -43,14 +45,18 @@ class Scale:
         rough = (self.high - self.low) / max(wanted - 1, 1)
         if rough <= 0:
             return [self.low]
-        power = 10.0 ** math.floor(math.log10(rough))
+        unit = 1024.0 ** int(math.log(max(self.high, 1.0), 1024)) if self.binary else 1.0
+        power = 10.0 ** math.floor(math.log10(rough / unit)) * unit
         step = next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= rough * 0.999)
         first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
         return [round(i * step, 12) for i in range(first, last + 1)]
 
     def _powers(self, wanted: int) -> list[float]:
         first, last = math.floor(math.log10(self.low)), math.ceil(math.log10(self.high))
-        powers = [10.0**i for i in range(first, last + 1)]
+        powers = [
+            10.0 ** (i % 3) * 1024.0 ** (i // 3) if self.binary else 10.0**i
+            for i in range(first, last + 1)
+        ]
         for factors in ((1, 2, 5), (1, 3), (1,)):
             found = [f * p for p in powers for f in factors if self._holds(f * p)]
             if len(found) <= wanted + 1:
@@ -63,7 +69,12 @@ class Scale:
 
 
 def fitted(
-    values: Sequence[float], start: float, end: float, *, logarithmic: bool | None = None
+    values: Sequence[float],
+    start: float,
+    end: float,
+    *,
+    logarithmic: bool | None = None,
+    binary: bool = False,
 ) -> Scale:
     """An axis for these numbers, with some room at its ends.
 
@@ -79,10 +90,12 @@ def fitted(
     if not logarithmic:
         low, high = min(values), max(values)
         room = (high - low) * 0.06 or abs(high) * 0.05 or 1.0
-        return Scale(max(low - room, 0.0) if low >= 0 else low - room, high + room, start, end)
+        least = max(low - room, 0.0) if low >= 0 else low - room
+        return Scale(least, high + room, start, end, binary=binary)
     low, high = min(positive), max(positive)
     room = max((high / low) ** 0.06, 1.15)
     if min(values) > 0:
-        return Scale(low / room, high * room, start, end, True)
+        return Scale(low / room, high * room, start, end, True, binary=binary)
     ahead = math.copysign(_ZERO_GAP, end - start)
-    return Scale(low / room, high * room, start + ahead, end, True, start + ahead / 4)
+    place = start + ahead / 4
+    return Scale(low / room, high * room, start + ahead, end, True, place, binary)
