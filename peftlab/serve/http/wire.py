@@ -61,7 +61,7 @@ def expected(fits: Callable[[Any], bool], words: str) -> BeforeValidator:
     """One error for a field that may be of several types, instead of one a type."""
 
     def check(value: Any) -> Any:
-        if value is not None and not fits(value):
+        if not fits(value):
             raise ValueError(f"{words} was expected")
         return value
 
@@ -69,6 +69,8 @@ def expected(fits: Callable[[Any], bool], words: str) -> BeforeValidator:
 
 
 def _is_stop(value: Any) -> bool:
+    if value is None:
+        return True
     several = value if isinstance(value, list) else [value]
     return len(several) <= MOST_STOPS and all(isinstance(one, str) and one for one in several)
 
