@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from peftlab.cli import engine as engines
 from peftlab.cli import options as shared
 from peftlab.errors import InputError
 from peftlab.number_formats import formats
 
 if TYPE_CHECKING:
+    from peftlab.compare.comparison import Watcher
+    from peftlab.compare.engines.engine import Engine
     from peftlab.compare.plan import Plan
     from peftlab.guests import Guest
     from peftlab.methods import Method
@@ -76,6 +79,9 @@ def compare(
     max_adapter_size: shared.MaxAdapterSize = None,
     max_time: shared.MaxTime = None,
     device: shared.Device = "auto",
+    engine: engines.Engine = "processes",
+    address: engines.Address = None,
+    cpus: engines.Cpus = None,
 ) -> None:
     """Train and evaluate several methods on one task, and say which is best.
 
@@ -85,7 +91,9 @@ def compare(
     from peftlab.compare import comparison
     from peftlab.compare.plan import Plan, SearchConfig
 
-    comparison.warm_up()
+    chosen = engines.engine_of(engine, address, cpus)
+    if engine == "processes":
+        comparison.warm_up()
     if task == "demo" and limit is None and test_limit is None and not full:
         test_limit = DEMO_TEST
     if full and budget is None and steps is None and epochs is None:
@@ -126,18 +134,18 @@ def compare(
         seeds=seeds_of(seeds or (FULL_SEEDS if full else "0")),
         device=shared.device_name(device),
     )
-    _carry_out(plan, out or _default_folder(loaded.name, model))
+    out = out or _default_folder(loaded.name, model)
+    _carry_out(plan, out, chosen, engines.watcher(engine, plan, out))
 
 
-def _carry_out(plan: Plan, out: Path) -> None:
-    from peftlab.cli.watch import Shown
+def _carry_out(plan: Plan, out: Path, engine: Engine, watcher: Watcher) -> None:
     from peftlab.compare import comparison
     from peftlab.report.page import write
     from peftlab.report.records import Found
     from peftlab.report.show import show
 
     command = shlex.join(["peftlab", *sys.argv[1:]])
-    compared = comparison.compare(plan, out, Shown(plan, out), {"command": command})
+    compared = comparison.compare(plan, out, watcher, {"command": command}, engine)
     show(compared.runs)
     page = write(out, Found(compared.runs, []))
     typer.echo(f"Everything is in {out}; show it again with: peftlab report {out}")
