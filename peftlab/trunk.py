@@ -110,9 +110,7 @@ class Trunk:
 
     def _key(self, chunk: int) -> str:
         """Names what the chunk holds: the base, the block, the number format and the tokens."""
-        device = self.model.device.type
-        autocast = torch.is_autocast_enabled(device)
-        number = str(torch.get_autocast_dtype(device)) if autocast else "plain"
+        number = number_format(self.model.device.type)
         if (chunk, number) not in self._keys:
             rows = self._rows_of(chunk)
             told = f"{self.model.fingerprint} {self.block} {number} {rows}"
@@ -128,6 +126,12 @@ class Trunk:
         batch = pack([Row(ids) for ids in rows], [Edits()], device=self.model.device, share=False)
         states = self.model.block_input(batch, self.block)[0]
         return [part.clone() for part in states.split([len(ids) for ids in rows])]
+
+
+def number_format(device: str) -> str:
+    """What activations are computed in now, as part of the name of what is kept."""
+    autocast = torch.is_autocast_enabled(device)
+    return str(torch.get_autocast_dtype(device)) if autocast else "plain"
 
 
 def _few_tokens(rows: Sequence[Sequence[int]]) -> Iterator[list[Sequence[int]]]:

@@ -32,6 +32,7 @@ _FEW_KEPT = 0.6
 # Owners with at most so many tokens are worth padding to the same number.
 _FEW_TOKENS = 8
 
+Given = TypeVar("Given")
 Wanted = TypeVar("Wanted", bound=tuple[int, Any])  # an owner and what it wants at a site
 
 _current: ContextVar[Batch | None] = ContextVar("peftlab_batch", default=None)
@@ -194,10 +195,17 @@ class Batch:
 
     def split_kept(self, values: torch.Tensor) -> list[torch.Tensor]:
         """Cut [K, …] into one tensor a row, in the order in which the rows were given to `pack`."""
-        pieces = values.split(self.kept)
-        given: list[torch.Tensor] = list(pieces)
-        for packed, piece in zip(self.order, pieces, strict=True):
-            given[packed] = piece
+        return self._as_given(list(values.split(self.kept)))
+
+    def given_segments(self) -> list[Segment]:
+        """Each row's segment, in the order given to `pack`; with a cache, so none is shared."""
+        assert self.cache is not None
+        return self._as_given(self.segments)
+
+    def _as_given(self, pieces: list[Given]) -> list[Given]:
+        given = list(pieces)
+        for row, piece in zip(self.order, pieces, strict=True):
+            given[row] = piece
         return given
 
 

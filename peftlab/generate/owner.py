@@ -23,11 +23,13 @@ class Owner:
         edits: with everything that comes before a row among the plain keys and values.
         lead: the tokens that rows of this owner no longer have.
         prefix: by block, what is written into a row's slot of the cache before it begins.
+        lowest_block: below it the rows, and what comes before them, are the frozen model's.
     """
 
     edits: Edits
     lead: tuple[int, ...]
     prefix: dict[int, KeysValues]
+    lowest_block: int
 
     @property
     def prefix_length(self) -> int:
@@ -49,7 +51,7 @@ def prepare(model: FrozenLM, edits: Edits, prompts: Sequence[Sequence[int]]) -> 
         if plain := [kv for kv in several if kv.gate is None]:
             keys, values = (torch.cat([getattr(kv, x) for kv in plain], -2) for x in _PAIR)
             prefix[block] = KeysValues(keys.to(dtype), values.to(dtype))
-    return Owner(ready, lead, prefix)
+    return Owner(ready, lead, prefix, edits.lowest_block(model.shape))
 
 
 def common_lead(prompts: Sequence[Sequence[int]]) -> Sequence[int]:

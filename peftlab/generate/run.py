@@ -12,10 +12,12 @@ import torch
 from peftlab.frozen.model import FrozenLM
 from peftlab.generate.beam import Beams
 from peftlab.generate.choose import Chooser
+from peftlab.generate.kept import KeptPrompts
 from peftlab.generate.owner import prepare
 from peftlab.generate.session import Sequence_, Session
 from peftlab.methods.adaptation import Adaptation
 from peftlab.tasks import Decoding, Example
+from peftlab.trunk import TrunkStore
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ def generate(
     batch_size: int = 16,
     seed: int = 0,
     max_length: int | None = None,
+    store: TrunkStore | None = None,
     done: Callable[[int], None] | None = None,
 ) -> list[Reply]:
     """Answer every request, in the order given; finished rows leave and waiting ones join.
@@ -76,6 +79,8 @@ def generate(
     Args:
         decoding: greedy where None.
         max_length: tokens of a row, prompt and output; None takes the model's context.
+        store: keeps prompts for adaptations that leave the lower blocks alone, so that reading one
+            again starts where they begin, see `generate.kept`.
         done: told how many replies are finished, for a progress bar.
 
     Raises:
@@ -86,11 +91,10 @@ def generate(
     if not jobs:
         return []
     capacity = max(job.row.length + job.request.max_new_tokens for job in jobs)
-    session = Session(model, batch_size, capacity) if decoding.beams == 1 else None
-    if session is None:
-        return _beam_search(
-            model, jobs, decoding, max(1, batch_size // decoding.beams), capacity, done
-        )
+    kept = None if store is None else KeptPrompts(model, store)
+    if decoding.beams > 1:
+        return _beam_search(model, jobs, decoding, batch_size, capacity, kept, done)
+    session = Session(model, batch_size, capacity, kept)
     return _decode(model, session, jobs, Chooser(decoding), done)
 
 
@@ -176,25 +180,25 @@ def _beam_search(
     model: FrozenLM,
     jobs: list[_Job],
     decoding: Decoding,
-    prompts: int,
+    batch_size: int,
     capacity: int,
+    kept: KeptPrompts | None,
     done: Callable[[int], None],
 ) -> list[Reply]:
-    """`prompts` prompts at a time, each with its beams as rows of one session."""
+    """A few prompts at a time, each with its beams as rows of one session."""
     replies: dict[int, Reply] = {}
+    prompts = max(1, batch_size // decoding.beams)
     for start in range(0, len(jobs), prompts):
         group = jobs[start : start + prompts]
-        for job, tokens in zip(group, _beams_of(model, group, decoding, capacity), strict=True):
+        session = Session(model, len(group) * decoding.beams, capacity, kept)
+        for job, tokens in zip(group, _beams_of(session, group, decoding), strict=True):
             replies[job.index] = _reply(model, job, tokens)
         done(len(replies))
     return [replies[i] for i in range(len(jobs))]
 
 
-def _beams_of(
-    model: FrozenLM, jobs: list[_Job], decoding: Decoding, capacity: int
-) -> list[list[int]]:
+def _beams_of(session: Session, jobs: list[_Job], decoding: Decoding) -> list[list[int]]:
     width, chooser = decoding.beams, Chooser(decoding)
-    session = Session(model, len(jobs) * width, capacity)
     searches = [
         Beams(width, job.end, job.request.max_new_tokens, decoding.length_penalty) for job in jobs
     ]

@@ -6,7 +6,7 @@ is read in place and finished rows cost nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
@@ -14,9 +14,10 @@ import torch
 
 from peftlab.errors import InputError
 from peftlab.frozen.bank import Bank
-from peftlab.frozen.batch import Row, pack
+from peftlab.frozen.batch import Batch, Row, pack
 from peftlab.frozen.cache import KeyValueCache
 from peftlab.frozen.model import FrozenLM
+from peftlab.generate.kept import KeptPrompts, Reading
 from peftlab.generate.owner import Owner
 
 _PREFILL_TOKENS = 2048
@@ -43,10 +44,13 @@ class Session:
 
     Args:
         slots: most rows at a time. capacity: most positions of a row, prefix and output included.
+        kept: prompts that were read before, and room for more.
     """
 
-    def __init__(self, model: FrozenLM, slots: int, capacity: int) -> None:
-        self.model, self.slots = model, slots
+    def __init__(
+        self, model: FrozenLM, slots: int, capacity: int, kept: KeptPrompts | None = None
+    ) -> None:
+        self.model, self.slots, self.kept = model, slots, kept
         self.cache, self.bank = KeyValueCache(slots, capacity), Bank()
         self.live: list[Sequence_] = []
 
@@ -73,13 +77,28 @@ class Session:
             self.live.append(row)
             for block, kv in row.owner.prefix.items():
                 self.cache.write(block, row.slot, 0, kv.keys, kv.values)
-        parts = [self._forward(chunk, [row.prompt for row in chunk]) for chunk in _chunks(rows)]
-        return torch.cat(parts)
+        logits = {id(row): own for row, own in self._read(rows)}
+        return torch.stack([logits[id(row)] for row in rows])
+
+    def _read(self, rows: Sequence[Sequence_]) -> Iterator[tuple[Sequence_, torch.Tensor]]:
+        """Each row, and the logits [V] of what follows its prompt."""
+        kept = self.kept
+        for reading in [Reading(rows)] if kept is None else kept.readings(rows):
+            for chunk in _chunks(reading.rows):
+                prompts = [row.prompt for row in chunk]
+                batch = packed(self.model, self.cache, self.bank, chunk, prompts)
+                if kept is not None:
+                    kept.begin(batch, chunk, reading, self.cache)
+                logits = advance(self.model, batch, chunk)
+                if kept is not None:
+                    kept.end(batch, chunk, reading, self.cache)
+                yield from zip(chunk, logits, strict=True)
 
     @torch.no_grad()
     def step(self, rows: Sequence[Sequence_]) -> torch.Tensor:
         """Feed each row its last token; returns the logits [R, V] of the next."""
-        return self._forward(rows, [[row.tokens[-1]] for row in rows])
+        inputs = [[row.tokens[-1]] for row in rows]
+        return feed(self.model, self.cache, self.bank, rows, inputs)
 
     def leave(self, row: Sequence_) -> None:
         """Free a row's slot; the last row moves into it."""
@@ -93,9 +112,6 @@ class Session:
         """Let row i continue from what row `sources[i]` of all live rows has read (beam search)."""
         longest = max(row.past for row in rows)
         self.cache.reorder(list(sources), longest)
-
-    def _forward(self, rows: Sequence[Sequence_], inputs: Sequence[Sequence[int]]) -> torch.Tensor:
-        return feed(self.model, self.cache, self.bank, rows, inputs)
 
 
 @torch.no_grad()
@@ -115,11 +131,23 @@ def feed(
     Returns:
         the logits [R, V] of what follows each row that is not silent.
     """
+    return advance(model, packed(model, cache, bank, rows, inputs, silent), rows)
+
+
+def packed(
+    model: FrozenLM,
+    cache: KeyValueCache,
+    bank: Bank,
+    rows: Sequence[Sequence_],
+    inputs: Sequence[Sequence[int]],
+    silent: Sequence[bool] | None = None,
+) -> Batch:
+    """The batch of `feed`."""
     owners = list({id(row.owner): row.owner for row in rows}.values())
     index = {id(owner): i for i, owner in enumerate(owners)}
     quiet = silent or [False] * len(rows)
     keep = [len(ids) if none else -1 for ids, none in zip(inputs, quiet, strict=True)]
-    packed = pack(
+    return pack(
         [
             Row(ids, index[id(row.owner)], first, row.slot, row.past)
             for row, ids, first in zip(rows, inputs, keep, strict=True)
@@ -129,10 +157,14 @@ def feed(
         cache=cache,
         bank=bank,
     )
-    logits = model(packed)
-    for row, ids in zip(rows, inputs, strict=True):
-        row.past += len(ids)
-    return torch.cat(packed.split_kept(logits))
+
+
+def advance(model: FrozenLM, batch: Batch, rows: Sequence[Sequence_]) -> torch.Tensor:
+    """Run a batch of these rows; returns the logits [R, V] in their order."""
+    logits = model(batch)
+    for row, segment in zip(rows, batch.given_segments(), strict=True):
+        row.past += segment.length
+    return torch.cat(batch.split_kept(logits))
 
 
 def _chunks(rows: Sequence[Sequence_]) -> list[list[Sequence_]]:
