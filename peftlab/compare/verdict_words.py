@@ -180,13 +180,15 @@ def _balance(f: Findings) -> str:
     if f.balance == f.best:
         return f"{f.balance} is also the best balance of quality and cost."
     own, best = f.ranked.entry(f.balance), f.ranked.entry(f.best)
+    text = f"{f.balance} is the best balance: {f.score(f.balance)}, {f.share(f.balance)}"
+    if own.cost("trainable_parameters") == 0:  # "0 % of its training time" would say little
+        return f"{text}, with {_price(own)}."
     shares: list[str] = []
     for name in ("trainable_parameters", "peak_memory", "training_seconds"):
         cost, reference = own.cost(name), best.cost(name)
         if cost is not None and reference:
             owner = "its" if shares else f"{f.best}'s"
             shares.append(f"{percent(cost / reference)} of {owner} {COSTS[name].label}")
-    text = f"{f.balance} is the best balance: {f.score(f.balance)}, {f.share(f.balance)}"
     return f"{text}, with {listed(shares)}." if shares else f"{text}."
 
 

@@ -86,6 +86,15 @@ def test_quick_sentences() -> None:
     )
 
 
+def test_a_balance_without_training_is_not_told_in_shares_of_nothing() -> None:
+    asked = entry("hard_prompt", 0.49, 0, peak_memory=0.0, training_seconds=0.0, context_tokens=16)
+    full = entry("full", 0.5, 2_000_000, peak_memory=8e8, training_seconds=90.0)
+    assert judge([full, asked]).quick[1] == (
+        "hard_prompt is the best balance: ROUGE-L 0.490, 98 % of the best, with no trainable"
+        " parameters, but 16 context tokens a request."
+    )
+
+
 def test_one_seed_claims_nothing() -> None:
     verdict = judge(three())
     assert verdict.caution == "One seed proves no difference between methods."
