@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+=,-]{0,127}")
 _MARKS = ("adaptation.json", "adapter_config.json")
+_OF_STRANGE_FILES = (AttributeError, LookupError, RecursionError, TypeError, ValueError)
 _log = logging.getLogger(__name__)
 
 
@@ -339,5 +340,9 @@ def _told(name: str, error: Exception) -> PeftlabError:
         return error
     if isinstance(error, PeftlabError):
         return RefusedAdapter(f"{name!r} cannot be served: {error}")
+    if isinstance(error, _OF_STRANGE_FILES):
+        return RefusedAdapter(
+            f"{name!r} cannot be served: its files are damaged ({type(error).__name__}: {error})"
+        )
     _log.exception("loading adapter %s failed", name, exc_info=error)
     return Failed(f"loading {name!r} failed: {type(error).__name__}: {error}")

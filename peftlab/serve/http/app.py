@@ -46,7 +46,7 @@ def create_app(engine: Engine, settings: Settings | None = None) -> FastAPI:
     state = Served.make(engine, settings or Settings())
     app = _App(
         title="peftlab", version=peftlab.__version__, lifespan=_lifespan, docs_url=None,
-        redoc_url=None, responses=_REFUSALS,
+        redoc_url=None, redirect_slashes=False, responses=_REFUSALS,
     )  # fmt: skip
     app.state.served = state
     app.add_middleware(Guard, served=state)

@@ -42,9 +42,9 @@ def serving(
     sizes = {"slots": 6, "capacity": world.CAPACITY, "prefill_tokens": 16, **limits}
     engine = Engine(library.model, library, Limits(**sizes))
     settings = settings or Settings()
-    bound = listening("127.0.0.1", 0, settings.stuck_seconds)
     ready = threading.Event()
     running = server(create_app(engine, settings), ready.set, "critical")
+    bound = listening("127.0.0.1", 0, settings.stuck_seconds)
     thread = threading.Thread(target=running.run, kwargs={"sockets": [bound]})
     url = f"http://127.0.0.1:{bound.getsockname()[1]}"
     thread.start()
