@@ -80,6 +80,7 @@ class Batch:
         order: `order[i]` is the index, among the rows given to `pack`, of the i-th packed row.
         kept: how many logits each packed row keeps.
         spans, kept_spans: each owner's slice of the N tokens and of the K kept ones.
+        prompted: the owners whose rows have pseudo tokens.
         cache: keys and values of earlier tokens, written and read by the attention site.
         checkpoint: recompute every block in backward instead of keeping its activations.
         fast: allow what gives the same numbers sooner: the last block at the kept tokens only, and
@@ -107,6 +108,7 @@ class Batch:
     owners: Sequence[Edits]
     spans: dict[int, tuple[int, int]]
     kept_spans: dict[int, tuple[int, int]]
+    prompted: set[int] = field(default_factory=set)
     cache: KeyValueCache | None = None
     checkpoint: bool = False
     fast: bool = True
@@ -254,6 +256,7 @@ def pack(
         owners=owners,
         spans=packer.spans,
         kept_spans=packer.kept_spans,
+        prompted=packer.prompted,
         cache=cache,
         bank=bank,
         checkpoint=checkpoint,
@@ -273,6 +276,7 @@ class _Packer:
         self.segments: list[Segment] = []
         self.spans: dict[int, tuple[int, int]] = {}
         self.kept_spans: dict[int, tuple[int, int]] = {}
+        self.prompted: set[int] = set()
 
     def add(self, owner: int, rows: list[Row]) -> None:
         """All rows of one owner, after those of the owners before it."""
@@ -311,6 +315,8 @@ class _Packer:
                 f"the row's text has pseudo token {-lowest}, but its adaptation brings {have} "
                 "vectors"
             )
+        if lowest < 0:
+            self.prompted.add(row.owner)
 
 
 def _few(spans: dict[int, tuple[int, int]]) -> frozenset[int]:

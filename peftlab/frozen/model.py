@@ -226,19 +226,16 @@ class FrozenLM(torch.nn.Module):
 
     def _inputs(self, batch: Batch) -> torch.Tensor:
         """[1, N, D]: embeddings of the tokens, with the owners' vectors at the pseudo tokens."""
-        inputs: torch.Tensor = self.model.get_input_embeddings()(
-            batch.ids.clamp(min=0).unsqueeze(0)
-        )
+        ids = batch.ids.clamp(min=0) if batch.prompted else batch.ids
+        inputs: torch.Tensor = self.model.get_input_embeddings()(ids.unsqueeze(0))
         pieces = []
-        for owner, (start, stop) in batch.spans.items():
-            own, vectors = inputs[0, start:stop], batch.owners[owner].embeddings
-            if vectors is not None:
-                ids = batch.ids[start:stop]
-                pseudo = ids < 0
-                chosen = vectors.to(own)[(-ids - 1).clamp(min=0)]
-                own = torch.where(pseudo.unsqueeze(-1), chosen, own)
-            pieces.append(own)
-        return torch.cat(pieces).unsqueeze(0) if len(pieces) > 1 else pieces[0].unsqueeze(0)
+        for owner in batch.prompted:
+            (start, stop), vectors = batch.spans[owner], batch.owners[owner].embeddings
+            assert vectors is not None
+            own, ids = inputs[:, start:stop], batch.ids[start:stop]
+            chosen = vectors.to(own)[(-ids - 1).clamp(min=0)]
+            pieces.append((start, stop, torch.where((ids < 0).unsqueeze(-1), chosen, own)))
+        return sites.replace_rows(inputs, pieces, 1)
 
     def _check_positions(self, batch: Batch) -> None:
         longest = max(s.position + s.length for s in batch.segments)

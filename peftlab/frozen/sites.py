@@ -118,7 +118,7 @@ def edit_sublayer(
                 raise RuntimeError("a parallel bottleneck needs a feed-forward that is one module")
             source = given.narrow(dim, start, stop - start) if edit.parallel else own
             pieces.append((start, stop, own + edit.change(source)))
-        hidden = _replace_rows(hidden, pieces, dim)
+        hidden = replace_rows(hidden, pieces, dim)
         return (hidden, *out[1:]) if isinstance(out, tuple) else hidden
 
     module.forward = forward  # type: ignore[method-assign]
@@ -195,27 +195,23 @@ def edit_block(module: torch.nn.Module, index: int, last: bool) -> None:
             batch.kept_input = hidden
             if batch.stop_after_keeping:
                 raise Kept
+        narrows = last and batch.narrows and not batch.stop_at_attention
+        block = partial(_on_kept_tokens, batch, plain) if narrows else plain
         if batch.checkpoint and torch.is_grad_enabled():
 
             def run(states: torch.Tensor) -> Any:
                 # On CUDA backward runs in a thread of its own, where no batch is current.
                 with batch.active():
-                    return plain(states, *args, **kwargs)
+                    return block(states, *args, **kwargs)
 
             return checkpoint(run, hidden, use_reentrant=False, preserve_rng_state=False)
-        if last and batch.narrows and not batch.stop_at_attention:
-            return _on_kept_tokens(batch, plain, hidden, args, kwargs)
-        return plain(hidden, *args, **kwargs)
+        return block(hidden, *args, **kwargs)
 
     module.forward = forward  # type: ignore[method-assign]
 
 
 def _on_kept_tokens(
-    batch: Batch,
-    plain: Forward,
-    hidden: torch.Tensor,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
+    batch: Batch, plain: Forward, hidden: torch.Tensor, *args: Any, **kwargs: Any
 ) -> Any:
     """Keys and values of all tokens, the rest of the block at the kept ones, zeros elsewhere.
 
@@ -262,7 +258,7 @@ def _edited_linear(
         for start, stop, edit in placed
         if edit.in_scale is not None
     ]
-    y: torch.Tensor = plain(_replace_rows(x, scaled, dim))
+    y: torch.Tensor = plain(replace_rows(x, scaled, dim))
     bias = getattr(module, "bias", None)
     pieces = []
     for start, stop, edit in placed:
@@ -282,10 +278,10 @@ def _edited_linear(
             own = own * edit.out_scale.to(own.dtype)
             own = own if bias is None else own + bias
         pieces.append((start, stop, own if edit.bias is None else own + edit.bias.to(own.dtype)))
-    return _replace_rows(y, pieces, dim)
+    return replace_rows(y, pieces, dim)
 
 
-def _replace_rows(x: torch.Tensor, pieces: list[Piece], dim: int) -> torch.Tensor:
+def replace_rows(x: torch.Tensor, pieces: list[Piece], dim: int) -> torch.Tensor:
     """x with the given rows replaced, by one concatenation."""
     if not pieces:
         return x
