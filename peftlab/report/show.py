@@ -9,6 +9,7 @@ from rich.console import Console
 from peftlab.compare.outcome import Kept, said, verdict
 from peftlab.compare.record import Record
 from peftlab.errors import InputError
+from peftlab.report import foretold
 from peftlab.report.table import as_rich, rows
 
 
@@ -27,11 +28,12 @@ def show(runs: Sequence[Kept], console: Console | None = None) -> None:
 
 
 def words(runs: Sequence[Kept]) -> list[str]:
-    """The verdict in sentences, or why there is none."""
+    """The verdict in sentences, or why there is none, and how good the predictions were."""
     try:
-        return said(verdict(runs))
+        found = said(verdict(runs))
     except InputError as error:
-        return [str(error)]
+        found = [str(error)]
+    return [*found, *foretold.words([run.record for run in runs])]
 
 
 def _title(records: Sequence[Record]) -> str:

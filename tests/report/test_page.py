@@ -24,7 +24,7 @@ from peftlab.report.page.cost_plot import Point, cost_plot
 from peftlab.report.page.examples import compared
 from peftlab.report.page.scales import fitted
 from peftlab.report.records import read
-from peftlab.report.show import show
+from peftlab.report.show import show, words
 from peftlab.units import size
 from tests.report.made import record
 from tests.report.pages import EVIL, WORDS, comparison, keep
@@ -125,6 +125,30 @@ def test_leaderboard_has_the_means_of_the_records(folder: Path, page: str) -> No
     (pair,) = [p for p in outcome.pairs if {p.first, p.second} == {"lora", "full"}]
     other = "full" if outcome.best == "lora" else "lora"
     assert f">{'worse' if pair.outcome == 'better' else pair.outcome}<" in dict(rows)[other]
+
+
+def test_predictions_stand_beside_measurements(tmp_path: Path) -> None:
+    keep(tmp_path, "lora", predicted={"peak_memory": 330 * 2.0**20, "train_seconds": 10.0})
+    keep(tmp_path, "lora", 1, predicted={"peak_memory": 330 * 2.0**20, "train_seconds": 10.0})
+    keep(tmp_path, "full", predicted={"peak_memory": 306 * 2.0**20})
+    keep(tmp_path, "hard_prompt")
+    text = Parsed(render(tmp_path, read(tmp_path))).text
+    memory = (
+        "Predictions of peak memory were off by 6 % on average, at most by 10 % (lora: 330 MiB for"
+        " 300 MiB)."
+    )
+    time = (
+        "Predictions of training time were off by 20 % on average, at most by 20 % (lora: 10 s for"
+        " 12 s)."
+    )
+    assert memory in text and time in text and "adapter size, predicted" not in text
+    assert "330 MiB 300 MiB +10.0 % 10 s 12 s −20.0 %" in text
+    assert "306 MiB 300 MiB +2.0 % – – –" in text
+    assert memory in words(read(tmp_path).runs) and time in words(read(tmp_path).runs)
+
+
+def test_without_predictions_nothing_is_said_of_them(parsed: Parsed) -> None:
+    assert "redictions of" not in parsed.text and ", predicted" not in parsed.text
 
 
 def test_damaged_records_are_named(parsed: Parsed) -> None:
@@ -325,7 +349,7 @@ def test_axes_keep_the_order(values: list[float], logarithmic: bool, zero: bool)
     ("values", "expected"),
     [
         ([390 << 20, 480 << 20], ["400 MiB", "450 MiB"]),
-        ([100 << 10, 500 << 10], ["100 KiB", "200 KiB", "300 KiB", "400 KiB", "500 KiB"]),
+        ([100 << 10, 500 << 10], ["200 KiB", "400 KiB"]),
         ([400, 9_000_000], ["1 KiB", "10 KiB", "100 KiB", "1 MiB", "10 MiB"]),
     ],
 )

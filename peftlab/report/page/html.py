@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup, escape
 
+from peftlab.compare.record import Record
 from peftlab.compare.verdict_entries import COSTS
 from peftlab.compare.verdict_numbers import duration, metric_name
+from peftlab.report.foretold import KINDS as FORETOLD
+from peftlab.report.foretold import Foretold, foretold, words
 from peftlab.report.page.drawing import file_of
 from peftlab.report.page.examples import KINDS, examples
 from peftlab.report.page.facts import facts
@@ -64,6 +67,7 @@ def _page(out: Path, found: Found) -> tuple[str, Figures]:
         "tested": len({name for line in lines for name in (line.first, line.second)}),
         "figures": drawn,
         "phases": _phase_table(drawn.phases),
+        "foretold": _foretold(drawn.phases, runs.records),
         "examples": examples(runs),
         "kinds": KINDS,
         "facts": facts(out, runs),
@@ -148,3 +152,27 @@ def _phase_table(methods: Sequence[Method]) -> dict[str, Any]:
                 columns.append([("–" if v is None else show(v), v) for v in values])
     rows = [(method.label, [column[i] for column in columns]) for i, method in enumerate(methods)]
     return {"heads": heads, "rows": rows}
+
+
+def _foretold(methods: Sequence[Method], records: Sequence[Record]) -> dict[str, Any] | None:
+    """Predictions beside measurements: of some methods as a table, in sentences of all records."""
+    kinds = foretold([record for method in methods for record in method.records])
+    if not kinds:
+        return None
+    names = ("{}, predicted", "{}, measured", "error")
+    heads = [name.format(FORETOLD[key].name) for key in kinds for name in names]
+    rows: dict[str, list[tuple[str, float | None]]] = {method.label: [] for method in methods}
+    for key, found in kinds.items():
+        show, own = FORETOLD[key].show, {one.label: one for one in found}
+        for label, cells in rows.items():
+            cells += _compared(own[label], show) if label in own else [("–", None)] * len(names)
+    return {"heads": heads, "rows": list(rows.items()), "words": words(records)}
+
+
+def _compared(one: Foretold, show: Callable[[float], str]) -> list[tuple[str, float | None]]:
+    error = f"{100 * one.error:+.1f} %".replace("-", "−")
+    return [
+        (show(one.predicted), one.predicted),
+        (show(one.measured), one.measured),
+        (error, one.error),
+    ]
