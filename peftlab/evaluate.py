@@ -5,7 +5,7 @@ of text that belongs to no task.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import TYPE_CHECKING
 
@@ -40,6 +40,7 @@ class Evaluation:
     """What an adaptation generates for a split, and how good it is.
 
     Attributes:
+        subsets: the corpus numbers of the task's named parts of its test split.
         context_tokens: mean positions before the target that are not the source's: instruction,
             exemplars, soft prompt, prefix, cue.
         truncated: prompts that lost source tokens.
@@ -50,6 +51,7 @@ class Evaluation:
     scores: Scores
     context_tokens: float
     truncated: int
+    subsets: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 def split_loss(
@@ -157,16 +159,31 @@ def evaluate(
         max_length=max_length,
         done=done,
     )
-    scores = score(
-        metrics or task.metrics, [r.text for r in replies], [e.targets for e in examples]
-    )
+    names, texts = metrics or task.metrics, [reply.text for reply in replies]
+    references = [example.targets for example in examples]
     return Evaluation(
         split,
         replies,
-        scores,
+        score(names, texts, references),
+        subsets=subset_scores(task, names, texts, references) if split == "test" else {},
         context_tokens=_context_tokens(model, adaptation, examples, replies),
         truncated=sum(reply.dropped > 0 for reply in replies),
     )
+
+
+def subset_scores(
+    task: Task, metrics: Sequence[str], texts: Sequence[str], references: Sequence[Sequence[str]]
+) -> dict[str, dict[str, float]]:
+    """The corpus numbers of each named part of the test split, of which `texts` are the first."""
+    from peftlab.metrics import score
+
+    found = {}
+    for name, places in task.subsets.items():
+        inside = [i for i in places if i < len(texts)]
+        if inside:
+            own = [texts[i] for i in inside], [references[i] for i in inside]
+            found[name] = score(metrics, *own).corpus
+    return found
 
 
 def _context_tokens(

@@ -32,6 +32,7 @@ FIVE = "hard_prompt,hard_prompt:instruction=task,prompt_tuning,lora,last_k,full"
 
 
 def compare(
+    context: typer.Context,
     model: shared.Model = "demo",
     base_dtype: shared.BaseDtypes = "fp32",
     task: shared.TaskName = "demo",
@@ -73,6 +74,19 @@ def compare(
     task_option: shared.TaskOptions = [],  # noqa: B006 - typer copies it
     general_text: shared.GeneralText = "demo",
     out: Annotated[
+    experiment: Annotated[
+        str | None,
+        typer.Option(
+            help="A published table, run again: prefix-tuning-table1, cnn-dailymail-gpt2, or a "
+            "YAML file. --model and --task then stand for the experiment's own."
+        ),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="With --experiment: a folder with a saved data set for every task, named after it."
+        ),
+    ] = None,
         Path | None, typer.Option(help="Folder of all runs; by default runs/TASK-MODEL.")
     ] = None,
     max_memory: shared.MaxMemory = None,
@@ -92,6 +106,13 @@ def compare(
     from peftlab.compare.plan import Plan, SearchConfig
 
     chosen = engines.engine_of(engine, address, cpus)
+    if experiment is not None:
+        from peftlab.cli.experiment import from_options
+
+        from_options(experiment, context)
+        return
+    if data is not None:
+        raise InputError("--data belongs to --experiment; for a recipe give -o data=FOLDER")
     if engine == "processes":
         comparison.warm_up()
     if task == "demo" and limit is None and test_limit is None and not full:

@@ -209,7 +209,7 @@ def train_config(default_steps: int, **given: Any) -> TrainConfig:
     if budget is not None:
         if given["steps"] is not None or given["epochs"] is not None:
             raise InputError("--budget and --steps or --epochs are given; one of them was expected")
-        given |= _budget(budget)
+        given |= budget_of(budget)
     given["steps"] = given["steps"] if given["steps"] is not None else default_steps
     try:
         return TypeAdapter(TrainConfig).validate_python(given)
@@ -268,7 +268,12 @@ def limits(memory: str | None, adapter: str | None, time: str | None) -> Limits:
     )
 
 
-def _budget(text: str) -> dict[str, int | float]:
+def budget_of(text: str) -> dict[str, int | float]:
+    """`tokens=2e6` as a setting of training.
+
+    Raises:
+        InputError: anything else than steps, tokens or seconds with an amount.
+    """
     kind, _, amount = text.partition("=")
     kinds = ("steps", "tokens", "seconds")
     try:

@@ -27,10 +27,14 @@ def report(
 
     html writes OUT/report.html and OUT/plots/*.svg; the other formats are printed.
     """
+    from peftlab.compare.experiment.run import is_experiment
     from peftlab.report.records import read
     from peftlab.report.show import show, words
     from peftlab.report.table import render
 
+    if is_experiment(out):
+        _experiment(out, format, into)
+        return
     found = read(out)
     for problem in found.problems:
         typer.echo(problem, err=True)
@@ -47,6 +51,20 @@ def report(
         typer.echo(text, nl=False)
     else:
         put_between(into, text)
+
+
+def _experiment(out: Path, format: str, into: Path | None) -> None:
+    from peftlab.cli.experiment import show
+    from peftlab.compare.experiment.run import read
+    from peftlab.report.experiment import render
+
+    found = read(out)
+    if format == "table":
+        show(found)
+    elif into is None:
+        typer.echo(render(found, format), nl=False)
+    else:
+        put_between(into, render(found, format))
 
 
 def _page(out: Path, found: Found, into: Path | None) -> str:

@@ -182,6 +182,7 @@ class Record(Part):
         search: how the rate was found; None where it is the stored one.
         bytes: of the saved adapter's files.
         context_tokens: mean positions before the target that are not the source's.
+        subsets: scores of the task's named parts of its test split.
         truncated: test prompts that lost source tokens.
         general: what the adaptation has cost elsewhere; None where it was not measured.
         predicted: what was estimated before the run (bytes, seconds), and as `…_error` the share by
@@ -213,6 +214,7 @@ class Record(Part):
     loss: Loss = Field(default_factory=Loss)
     general: GeneralLoss | None = None
     scores: dict[str, float] = Field(default_factory=dict)
+    subsets: dict[str, dict[str, float]] = Field(default_factory=dict)
     context_tokens: float | None = None
     truncated: int | None = None
     environment: dict[str, Any] = Field(default_factory=dict)

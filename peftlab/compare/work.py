@@ -165,7 +165,7 @@ class _Work:
             tell = _throttled(lambda count: self.say("step", count, None, None))
             evaluation = self.host.evaluate(tell)
         record.seconds.generate, record.peak_memory.generate = _costs(measured)
-        record.scores = dict(evaluation.scores.corpus)
+        record.scores, record.subsets = dict(evaluation.scores.corpus), evaluation.subsets
         record.context_tokens = evaluation.context_tokens
         record.truncated = evaluation.truncated
         return evaluation

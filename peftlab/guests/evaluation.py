@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from peftlab.errors import InputError
-from peftlab.evaluate import TEXT_TOKENS, Evaluation, SplitLoss
+from peftlab.evaluate import TEXT_TOKENS, Evaluation, SplitLoss, subset_scores
 from peftlab.generate import Reply
 from peftlab.generate.choose import Chooser
 from peftlab.guests.model import GuestModel, quiet
@@ -76,6 +76,7 @@ def evaluate(
     replies = generate(
         model, task, prompts, decoding or task.decoding, batch_size=batch_size, seed=seed, done=done
     )
+    names = metrics or task.metrics
     texts, references = [reply.text for reply in replies], [e.targets for e in examples]
     sources = [len(tokenizer.encode(e.source, add_special_tokens=False)) for e in examples]
     pairs = zip(replies, sources, strict=True)
@@ -83,7 +84,8 @@ def evaluate(
     return Evaluation(
         split,
         replies,
-        score(metrics or task.metrics, texts, references),
+        score(names, texts, references),
+        subsets=subset_scores(task, names, texts, references) if split == "test" else {},
         context_tokens=context,
         truncated=sum(reply.dropped > 0 for reply in replies),
     )

@@ -83,9 +83,8 @@ def columns(records: Sequence[Record]) -> list[Column]:
         Column("% of base", _share_of_base, share),
         Column("test loss", lambda r: r.loss.test, lambda v: f"{v:.3f}"),
         *(
-            Column(
-                _FEW.get(name, name), _score(name), lambda v: f"{v:.3f}" if v < 2 else f"{v:.1f}"
-            )
+            Column(f"{name} {part}", _score(name, part), _number, True)
+            for part in dict.fromkeys(part for record in records for part in record.subsets)
             for name in metrics
         ),
         *formats,
@@ -111,8 +110,14 @@ def _forgotten(record: Record) -> float | None:
     return record.general.forgotten if record.general else None
 
 
-def _score(name: str) -> Callable[[Record], float | None]:
-    return lambda record: record.scores.get(name)
+def _score(name: str, part: str | None = None) -> Callable[[Record], float | None]:
+    if part is None:
+        return lambda record: record.scores.get(name)
+    return lambda record: record.subsets.get(part, {}).get(name)
+
+
+def _number(score: float) -> str:
+    return f"{score:.3f}" if score < 2 else f"{score:.1f}"
 
 
 def rows(records: Sequence[Record]) -> list[Row]:

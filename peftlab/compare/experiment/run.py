@@ -1,0 +1,132 @@
+"""Carry an experiment out, and remember in `experiment.json` which run stands in which row.
+
+The file holds the experiment itself, so that its table can be made again wherever the folder goes.
+It is written after every part: an interrupted experiment shows what it has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from peftlab.compare import folders
+from peftlab.compare.comparison import Watcher, compare
+from peftlab.compare.experiment.grid import Part
+from peftlab.compare.experiment.spec import ExperimentSpec, parse
+from peftlab.compare.label import label
+from peftlab.compare.outcome import Kept
+from peftlab.compare.record import NAME, Record, read_json, write_json
+from peftlab.errors import InputError
+
+FILE = "experiment.json"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A run and its place. folder: of the run, relative to the experiment's."""
+
+    model: str
+    task: str
+    row: str
+    folder: str
+
+    @property
+    def place(self) -> tuple[str, str, str]:
+        """Where it stands; the seeds of one method share a place."""
+        return self.model, self.task, self.row
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What an experiment's folder holds.
+
+    Attributes:
+        models, tasks: those that were asked for. records: of the runs that there are, by cell.
+    """
+
+    spec: ExperimentSpec
+    models: tuple[str, ...]
+    tasks: tuple[str, ...]
+    records: dict[Cell, Record]
+
+
+def run(
+    spec: ExperimentSpec,
+    parts: list[Part],
+    out: Path,
+    watcher: Callable[[Part, Path], Watcher],
+    described: dict[str, Any] | None = None,
+) -> Experiment:
+    """Make every run of every part in `out`; runs that are finished there are not made again.
+
+    Args:
+        watcher: makes what watches a part, in its folder.
+        described: what else `experiment.json` tells (the command).
+
+    Raises:
+        InputError: a plan that cannot work, or a folder of another experiment.
+        DiskFull, Stopped: what is finished is kept, and the same call continues.
+    """
+    _claim(out, spec)
+    values = {
+        "experiment": spec.model_dump(mode="json"),
+        "models": list(dict.fromkeys(part.model for part in parts)),
+        "tasks": list(dict.fromkeys(part.task for part in parts)),
+        **(described or {}),
+    }
+    asked = {(part.model, part.task, row) for part in parts for row in part.rows}
+    cells = [cell for cell in _known(out) if cell.place in asked]  # of an interrupted call
+    for part in parts:
+        folder = out / part.folder
+        compared = compare(part.plan, folder, watcher(part, folder), described)
+        made = {(part.model, part.task, row) for row in part.rows}
+        cells = [cell for cell in cells if cell.place not in made]
+        cells += [_cell(part, kept, out) for kept in compared.runs]
+        write_json(out / FILE, {**values, "cells": [vars(cell) for cell in cells]})
+    return read(out)
+
+
+def _known(out: Path) -> list[Cell]:
+    return list(read(out).records) if (out / FILE).exists() else []
+
+
+def _claim(out: Path, spec: ExperimentSpec) -> None:
+    path = out / FILE
+    if path.exists():
+        other = read_json(path).get("experiment", {}).get("name")
+        if other != spec.name:
+            raise InputError(f"{out} holds the experiment {other}: choose another --out")
+    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(
+            f"{out} already exists and is not the folder of an experiment: choose another --out"
+        )
+
+
+def _cell(part: Part, kept: Kept, out: Path) -> Cell:
+    labels = [label(method) for method in part.plan.methods]
+    row = part.rows[labels.index(kept.record.label)]
+    return Cell(part.model, part.task, row, kept.folder.relative_to(out).as_posix())
+
+
+def read(out: Path) -> Experiment:
+    """What `run` left in a folder.
+
+    Raises:
+        InputError: there is no experiment, or its file or a record is damaged.
+    """
+    values = read_json(out / FILE)
+    try:
+        cells = [Cell(**cell) for cell in values["cells"]]
+        models, tasks = tuple(values["models"]), tuple(values["tasks"])
+        spec = parse(values["experiment"], str(out / FILE))
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{out / FILE} is damaged: {error}") from error
+    records = {cell: Record.read(out / cell.folder / NAME) for cell in cells}
+    return Experiment(spec, models, tasks, records)
+
+
+def is_experiment(out: Path) -> bool:
+    """Whether a folder holds an experiment."""
+    return (out / FILE).is_file() and not (out / folders.COMPARISON).exists()

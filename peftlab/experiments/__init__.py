@@ -1,0 +1,1 @@
+"""Published tables as plain YAML files, to be run again: bases, tasks, rows, published values."""
