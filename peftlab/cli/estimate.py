@@ -38,6 +38,7 @@ def estimate(
     precision: shared.Precision = "fp32",
     max_length: shared.MaxLength = None,
     recompute: shared.Recompute = False,
+    offload: shared.Offload = False,
     limit: shared.Limit = None,
     task_option: shared.TaskOptions = [],  # noqa: B006 - typer copies it
     max_memory: shared.MaxMemory = None,
@@ -68,6 +69,7 @@ def estimate(
         precision=precision,
         max_length=max_length,
         recompute=recompute,
+        offload=offload,
     )
     predict, weights, about = _predictor(
         model, shared.device_name(device), shared.one_format(base_dtype)

@@ -36,6 +36,7 @@ def train(
     evaluate_every: shared.EvaluateEvery = 50,
     patience: shared.Patience = 0,
     recompute: shared.Recompute = False,
+    offload: shared.Offload = False,
     seed: Annotated[int, typer.Option(help="Of data order and initialisation.")] = 0,
     limit: shared.Limit = None,
     task_option: shared.TaskOptions = [],  # noqa: B006 - typer copies it
@@ -60,6 +61,7 @@ def train(
         evaluate_every=evaluate_every,
         patience=patience,
         recompute=recompute,
+        offload=offload,
         seed=seed,
     )
     made = parse_one(method)

@@ -97,8 +97,17 @@ Patience = Annotated[
 Recompute = Annotated[
     bool,
     typer.Option(
+        "--gradient-checkpointing",
         "--recompute",
-        help="Gradient checkpointing: less memory, more time.",
+        help="Compute each block again in backward: less memory, more time.",
+        rich_help_panel=_TRAIN,
+    ),
+]
+Offload = Annotated[
+    bool,
+    typer.Option(
+        "--offload-activations",
+        help="What backward needs waits in the CPU's memory: longer inputs fit on a GPU.",
         rich_help_panel=_TRAIN,
     ),
 ]

@@ -25,7 +25,7 @@ from peftlab.tasks import Task
 from peftlab.train import Budget, TrainConfig
 
 # Settings that change how a run is carried out, but not what comes out of it.
-_NOT_THE_RESULT = ("checkpoint_seconds", "trunk_memory", "trunk_disk")
+_NOT_THE_RESULT = ("checkpoint_seconds", "trunk_memory", "trunk_disk", "offload")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,6 +29,7 @@ class TrainConfig:
         validation_limit: rows of the validation split that steer training; None takes all.
         checkpoint_seconds: time between checkpoints of the run's folder.
         recompute: keep no activations inside blocks, compute them again in backward.
+        offload: keep the activations that backward needs in the CPU's memory meanwhile.
         share: pack what rows have in common at their start once.
         fast: allow what gives the same numbers sooner (kept trunk activations, the head in pieces,
             the last block at target tokens only); False shows the difference.
@@ -55,6 +56,7 @@ class TrainConfig:
     validation_limit: int | None = None
     checkpoint_seconds: float = 30.0
     recompute: bool = False
+    offload: bool = False
     share: bool = True
     fast: bool = True
     trunk_memory: int = 2 << 30

@@ -126,7 +126,7 @@ class Loop:
         decides = {
             "method": self.method.name,
             "settings": self.method.settings(),
-            "config": asdict(config),
+            "config": {k: v for k, v in asdict(config).items() if k != "offload"},
             "task": self.task.source.fingerprint,
             "template": self.task.template.to_dict(),
             "base": self.model.fingerprint,

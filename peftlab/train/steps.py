@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import torch
 
 from peftlab.edits import Edits
 from peftlab.frozen.batch import pack
+from peftlab.frozen.offload import check_device, kept_on_cpu
 from peftlab.loss import token_losses, training_row
 from peftlab.methods.base import Method, State
 from peftlab.train import optimise
@@ -113,6 +115,9 @@ class Descent(Steps):
         super().__init__(*parts)
         from transformers import get_scheduler
 
+        if self.config.offload:
+            check_device(self.model.device)
+
         live: dict[str, torch.Tensor] = {
             name: torch.nn.Parameter(tensor.to(self.model.device))
             for name, tensor in self.state.tensors.items()
@@ -144,7 +149,8 @@ class Descent(Steps):
         total, tokens = torch.zeros((), device=self.model.device), 0
         for micro in range(0, len(rows), self.config.batch_size):
             size = slice(micro, micro + self.config.batch_size)
-            loss, packed = self._loss(data, rows[size], mine[size], step * 65_537 + micro)
+            with self._offloading():
+                loss, packed = self._loss(data, rows[size], mine[size], step * 65_537 + micro)
             accelerator.backward(loss / targets)
             total, tokens = total + loss.detach(), tokens + packed
         loss_value = float(accelerator.reduce(total, "sum") / targets)
@@ -156,6 +162,11 @@ class Descent(Steps):
         rate = float(self.scheduler.get_last_lr()[0])
         self._move()
         return Taken(loss_value, tokens, 2 * tokens, {"lr": rate})
+
+    def _offloading(self) -> AbstractContextManager[object]:
+        if not self.config.offload:
+            return nullcontext()
+        return kept_on_cpu([*self.model.model.parameters(), *self.state.tensors.values()])
 
     def _loss(
         self, data: Data, rows: list[Encoded], indices: Sequence[int], seed: int
