@@ -73,7 +73,6 @@ def compare(
     metrics: shared.Metrics = None,
     task_option: shared.TaskOptions = [],  # noqa: B006 - typer copies it
     general_text: shared.GeneralText = "demo",
-    out: Annotated[
     experiment: Annotated[
         str | None,
         typer.Option(
@@ -87,6 +86,7 @@ def compare(
             help="With --experiment: a folder with a saved data set for every task, named after it."
         ),
     ] = None,
+    out: Annotated[
         Path | None, typer.Option(help="Folder of all runs; by default runs/TASK-MODEL.")
     ] = None,
     max_memory: shared.MaxMemory = None,
@@ -105,7 +105,6 @@ def compare(
     from peftlab.compare import comparison
     from peftlab.compare.plan import Plan, SearchConfig
 
-    chosen = engines.engine_of(engine, address, cpus)
     if experiment is not None:
         from peftlab.cli.experiment import from_options
 
@@ -113,6 +112,7 @@ def compare(
         return
     if data is not None:
         raise InputError("--data belongs to --experiment; for a recipe give -o data=FOLDER")
+    chosen = engines.engine_of(engine, address, cpus)
     if engine == "processes":
         comparison.warm_up()
     if task == "demo" and limit is None and test_limit is None and not full:

@@ -55,7 +55,7 @@ class Row:
 
 
 def megabytes(value: float) -> str:
-    """Bytes as people compare them."""
+    """Bytes in one unit for the whole column, so that they can be compared at a glance."""
     return f"{value / 2**20:,.0f} MiB"
 
 
@@ -82,12 +82,13 @@ def columns(records: Sequence[Record]) -> list[Column]:
         Column("trainable", lambda r: r.parameters.trainable, lambda v: f"{v:,.0f}"),
         Column("% of base", _share_of_base, share),
         Column("test loss", lambda r: r.loss.test, lambda v: f"{v:.3f}"),
+        *(Column(_FEW.get(name, name), _score(name), _number) for name in metrics),
+        *formats,
         *(
             Column(f"{name} {part}", _score(name, part), _number, True)
             for part in dict.fromkeys(part for record in records for part in record.subsets)
             for name in metrics
         ),
-        *formats,
         Column("peak memory", lambda r: r.peak_memory.train, megabytes),
         Column("train time", lambda r: r.seconds.train, seconds),
         *searched,
