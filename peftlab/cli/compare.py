@@ -65,6 +65,7 @@ def compare(
     evaluate_every: shared.EvaluateEvery = 50,
     patience: shared.Patience = 0,
     recompute: shared.Recompute = False,
+    offload: shared.Offload = False,
     seeds: Annotated[
         str | None, typer.Option(help="With commas: 0,1,2. By default 0, with --full 0,1,2.")
     ] = None,
@@ -136,6 +137,7 @@ def compare(
         evaluate_every=evaluate_every,
         patience=patience,
         recompute=recompute,
+        offload=offload,
     )
     plan = Plan(
         model=model,
