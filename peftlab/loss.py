@@ -10,6 +10,7 @@ import torch
 from peftlab.edits import Edits
 from peftlab.errors import InputError
 from peftlab.frozen.batch import Batch, Row, pack
+from peftlab.processes import ALONE, Processes
 
 if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM
@@ -109,30 +110,43 @@ def _loss_and_slope(
 
 @torch.no_grad()
 def row_losses(
-    model: FrozenLM, edits: Edits, encoded: Sequence[Encoded], trunk: Trunk | None = None
+    model: FrozenLM,
+    edits: Edits,
+    encoded: Sequence[Encoded],
+    trunk: Trunk | None = None,
+    processes: Processes = ALONE,
 ) -> tuple[list[float], list[int]]:
     """Every row's summed loss in nats and its number of target tokens.
 
     Args:
         trunk: kept activations of these rows below the edits' lowest block.
+        processes: who the rows are divided among; each gets all the sums.
     """
-    sums, counts = [0.0] * len(encoded), [len(e.ids) - e.target_start for e in encoded]
-    for chunk in _chunks(encoded):
+    sums = torch.zeros(len(encoded), dtype=torch.float64)
+    counts = [len(e.ids) - e.target_start for e in encoded]
+
+    def share_of(process: int) -> list[list[int]]:
+        return list(_chunks(encoded, process, processes.count))
+
+    for chunk, own in processes.shares(share_of, even=model.is_sharded):
         rows = [encoded[i] for i in chunk]
         batch = pack(
             [training_row(row) for row in rows], [edits], device=model.device, share=trunk is None
         )
         if trunk is not None:
             trunk.resume(batch, chunk)
-        for i, losses in zip(
-            chunk, batch.split_kept(token_losses(model, batch, rows)), strict=True
-        ):
-            sums[i] = float(losses.double().sum())
-    return sums, counts
+        losses = batch.split_kept(token_losses(model, batch, rows))
+        if own:
+            sums[chunk] = torch.stack([each.double().sum() for each in losses]).cpu()
+    return processes.sum([sums])[0].tolist(), counts
 
 
 def mean_loss(
-    model: FrozenLM, edits: Edits, encoded: Sequence[Encoded], trunk: Trunk | None = None
+    model: FrozenLM,
+    edits: Edits,
+    encoded: Sequence[Encoded],
+    trunk: Trunk | None = None,
+    processes: Processes = ALONE,
 ) -> float:
     """The loss per target token over all rows, see `row_losses`.
 
@@ -141,15 +155,16 @@ def mean_loss(
     """
     if not encoded:
         raise InputError("a loss over no rows is not defined: the split is empty")
-    sums, counts = row_losses(model, edits, encoded, trunk)
+    sums, counts = row_losses(model, edits, encoded, trunk, processes)
     return sum(sums) / sum(counts)
 
 
-def _chunks(encoded: Sequence[Encoded]) -> Iterator[list[int]]:
-    """Indices by length, cut where the packed tokens would exceed the limit."""
+def _chunks(encoded: Sequence[Encoded], process: int, processes: int) -> Iterator[list[int]]:
+    """A process's indices by length, cut where the packed tokens would exceed the limit."""
     chunk: list[int] = []
     tokens = 0
-    for i in sorted(range(len(encoded)), key=lambda i: len(encoded[i].ids)):
+    ordered = sorted(range(len(encoded)), key=lambda i: len(encoded[i].ids))
+    for i in ordered[process::processes]:
         if chunk and tokens + len(encoded[i].ids) > _TOKENS_A_BATCH:
             yield chunk
             chunk, tokens = [], 0

@@ -92,6 +92,7 @@ class Batch:
         collected: where not None, every block's own keys and values [H_kv, N, hd] are put here.
         stop_at_attention: the first attention call leaves the forward with its keys and values.
         stop_after_keeping: leave the forward as soon as `kept_input` is there.
+        by_hand: the caller has gathered the sharded parameters that this batch needs.
         attention_input: (block, [1, N, D]) that the block's attention module gets for its input.
         bank: stacks the edits of owners with few tokens; needs a cache, and brings no gradients.
         few, few_kept: those owners, by their tokens and by their kept tokens.
@@ -120,6 +121,7 @@ class Batch:
     collected: dict[int, tuple[torch.Tensor, torch.Tensor]] | None = None
     stop_at_attention: bool = False
     stop_after_keeping: bool = False
+    by_hand: bool = False
     attention_input: tuple[int, torch.Tensor] | None = None
     bank: Bank | None = None
     few: frozenset[int] = field(init=False, default=frozenset())

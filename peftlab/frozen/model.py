@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from transformers.activations import FastGELUActivation, NewGELUActivation
 
 from peftlab.edits import Edits, KeysValues
 from peftlab.errors import InputError
-from peftlab.frozen import attention, conformance, quantised, sites
+from peftlab.frozen import attention, conformance, quantised, sharding, sites
 from peftlab.frozen.batch import Batch, Row, pack
 from peftlab.frozen.loading import checkpoint_of, load_plain
 from peftlab.measure import fingerprint
@@ -36,6 +36,8 @@ class FrozenLM(torch.nn.Module):
             eval mode no frozen block drops anything out; methods have a dropout of their own.
         shape: sizes, parameter names and linear roles of the plain model.
         base_dtype: the format its numbers are kept in, see `number_formats`.
+        is_sharded: whether its blocks are split over processes, see `sharding`; all of them must
+            then run it together.
         conformance: which sites work on this family, and why one does not.
 
     Raises:
@@ -51,6 +53,7 @@ class FrozenLM(torch.nn.Module):
         super().__init__()
         self.model = model.eval().requires_grad_(False)
         self._tokenizer, self.name = tokenizer, name
+        self.is_sharded = any(sharding.is_sharded(p) for p in model.parameters())
         self._path: str | None = None
         self.base_dtype = quantised.format_of(model)
         self.shape = ModelShape.read(model.config.to_dict(), quantised.plain_shapes(model))
@@ -117,7 +120,11 @@ class FrozenLM(torch.nn.Module):
 
         Whole even where the base is sharded, dequantised where it is quantised.
         """
-        return quantised.whole(self.model, name)
+        return sharding.whole(quantised.whole(self.model, name))
+
+    def copy_of(self, name: str) -> torch.Tensor:
+        """A copy of a frozen parameter in float32, to be trained; sharded where the base is."""
+        return quantised.whole(self.model, name).float().clone()
 
     def embed(self, ids: torch.Tensor) -> torch.Tensor:
         """The frozen input embeddings of token ids [...] -> [..., D], in float32."""
@@ -213,7 +220,15 @@ class FrozenLM(torch.nn.Module):
         Differentiable in `hidden`; returns keys and values [H_kv, P, hd], normed where the family
         norms its keys.
         """
+        if self.is_sharded:
+            module = self.model.get_submodule(f"{self.shape.block_prefix}{block}")
+            keys, values = sharding.project(partial(self._project, block), module, hidden)
+            return keys, values
+        return self._project(block, hidden)
+
+    def _project(self, block: int, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         batch = pack([Row([0] * len(hidden))], [Edits()], device=self.device)
+        batch.by_hand = True
         batch.positions = torch.zeros_like(batch.positions)  # rotary embedding at 0 is the identity
         states = hidden.to(self.model.dtype).unsqueeze(0)
         batch.resume, batch.attention_input = (block, states), (block, states)

@@ -19,6 +19,7 @@ from peftlab.edits import LinearEdit, Sublayer
 from peftlab.frozen import quantised
 from peftlab.frozen.attention import Captured
 from peftlab.frozen.batch import Batch, current_batch
+from peftlab.frozen.sharding import whole
 
 Forward = Callable[..., Any]
 Piece = tuple[int, int, torch.Tensor]  # start, stop, the rows' new values
@@ -335,7 +336,7 @@ def _with_parameters(module: torch.nn.Module, tensors: dict[str, torch.Tensor]) 
     twin.__dict__.update(module.__dict__)
     twin.__dict__.pop("forward", None)
     own = module.__dict__["_parameters"]
-    changed = {name: tensor.to(own[name].dtype) for name, tensor in tensors.items()}
+    changed = {name: whole(tensor).to(own[name].dtype) for name, tensor in tensors.items()}
     twin.__dict__["_parameters"] = {**own, **changed}
     forward: Forward = twin.forward
     return forward

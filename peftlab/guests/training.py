@@ -13,6 +13,7 @@ import torch
 from peftlab.guests.guest import Guest
 from peftlab.guests.model import GuestModel, PlainBase
 from peftlab.methods.base import State
+from peftlab.processes import ALONE
 from peftlab.train import TrainConfig, optimise
 from peftlab.train.checkpoint import Progress
 from peftlab.train.data import Data
@@ -141,7 +142,7 @@ class _GuestRun(Loop):
             passes=progress.passes,
             validated=progress.validated,
             validation_seconds=progress.validation_seconds,
-            truncated=self.data.rows.truncated,
+            truncated=len(self.data.rows.cut),
             losses=progress.losses,
             trainable=self.guest.trainable,
             stored=self.guest.stored,
@@ -155,8 +156,9 @@ class _GuestDescent(Descent):
         self, guest: GuestModel, points: int, base: Any, method: Any, config: TrainConfig
     ) -> None:
         self.guest = guest
-        accelerator = optimise.accelerator(config.precision, base)
-        super().__init__(points, base, method, config, State(dict(guest.tensors)), accelerator)
+        accelerator = optimise.accelerator(config.precision, base, ALONE)
+        parts = (base, method, config, State(dict(guest.tensors)), accelerator, ALONE)
+        super().__init__(points, *parts)
         guest.install(self.state.tensors)
         guest.peft.train()
         inner = guest.peft.base_model

@@ -24,7 +24,8 @@ def fingerprint(
     """Hash of e.g. `model.state_dict()` or `model.named_parameters()`, as "xxh3-128:<32 digits>".
 
     The same in every process and on every device, whatever the order of the tensors; another as
-    soon as a name, a shape, a type or one bit differs. Raises `InputError` for tensors on meta.
+    soon as a name, a shape, a type or one bit differs. Sharded tensors are gathered one at a time,
+    so that all processes must ask. Raises `InputError` for tensors on meta.
     """
     pairs = named_tensors.items() if isinstance(named_tensors, Mapping) else named_tensors
     state = xxhash.xxh3_128()
@@ -52,5 +53,7 @@ def _bytes(name: str, tensor: torch.Tensor) -> memoryview:
         raise InputError(
             f"{name} is on the meta device and holds no data to hash: load the weights first"
         )
+    if hasattr(tensor, "full_tensor"):
+        tensor = tensor.full_tensor()
     flat = tensor.detach().contiguous().reshape(-1).cpu()
     return flat.view(torch.uint8).numpy().data

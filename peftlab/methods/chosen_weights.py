@@ -33,7 +33,7 @@ class ChosenWeights(Method):
         return Count(total, total)
 
     def init(self, model: FrozenLM, task: Task, rng: torch.Generator) -> State:
-        return State({name: model.gather(name).float().clone() for name in self.names(model.shape)})
+        return State({name: model.copy_of(name) for name in self.names(model.shape)})
 
     def edits(self, state: State, model: FrozenLM, seed: int | None = None) -> Edits:
         return Edits(weights=state.tensors)

@@ -13,9 +13,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from peftlab.errors import InputError
+from peftlab.frozen.sharding import is_sharded, whole
 from peftlab.methods.base import State
 
-Descending = tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]
+
+@dataclass(frozen=True)
+class Descending:
+    """What an optimiser remembers by parameter, and a schedule; both empty where there is none."""
+
+    moments: dict[int, dict[str, Any]]
+    schedule: dict[str, Any]
 
 
 @dataclass
@@ -63,23 +70,24 @@ def save(
     path: Path,
     state: State,
     best: State,
-    descending: Descending | None,
+    descending: Descending,
     progress: Progress,
     run: str,
+    writes: bool = True,
 ) -> None:
-    """Write everything that continues this run bit for bit.
+    """Write everything that continues this run bit for bit, with any number of processes.
 
     Args:
         state, best: the current one and the one with the lowest validation loss; empty before
             there was one.
-        descending: optimiser and schedule, where there is a gradient to descend.
         run: a hash of what the run is; a checkpoint of another run is not continued.
+        writes: false in all processes but the first, which only bring their parts of what is
+            sharded: the file holds whole tensors.
     """
     tensors = {f"parameter.{n}": t for n, t in state.tensors.items()}
     tensors |= {f"best.{n}": t for n, t in best.tensors.items()}
     plain: dict[str, dict[str, Any]] = {}
-    moments = {} if descending is None else descending[0].state_dict()["state"]
-    for index, values in moments.items():
+    for index, values in descending.moments.items():
         for key, value in values.items():
             if isinstance(value, torch.Tensor):
                 tensors[f"optimizer.{index}.{key}"] = value
@@ -87,21 +95,27 @@ def save(
                 plain.setdefault(str(index), {})[key] = value
     described = {
         "progress": asdict(progress),
-        "scheduler": {} if descending is None else descending[1].state_dict(),
+        "scheduler": descending.schedule,
         "optimizer": plain,
         "text": {"parameter": dict(state.text), "best": dict(best.text)},
         "run": run,
     }
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    alone = {n: _alone(t.detach().cpu()) for n, t in tensors.items()}
+    alone: dict[str, torch.Tensor] = {}
+    for name, tensor in tensors.items():
+        if writes or is_sharded(tensor):
+            found = _alone(whole(tensor.detach()).cpu())
+            alone |= {name: found} if writes else {}
+    if not writes:
+        return
     save_file(alone, temporary, metadata={"state": json.dumps(described)})
     temporary.replace(path)
 
 
 def _alone(tensor: torch.Tensor) -> torch.Tensor:
     """Contiguous in memory of its own; a copy only where it is not, since moments are large."""
-    whole = tensor.untyped_storage().nbytes() == tensor.nbytes
-    return tensor if whole and tensor.is_contiguous() else tensor.contiguous().clone()
+    fills = tensor.untyped_storage().nbytes() == tensor.nbytes
+    return tensor if fills and tensor.is_contiguous() else tensor.contiguous().clone()
 
 
 @dataclass

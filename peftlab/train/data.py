@@ -55,7 +55,8 @@ class Data:
         data = cls(rows, validation, order, steps, None, None)
         # The last block is resumed at even where only the head changes: its kept tokens are few.
         block = min(edits.lowest_block(model.shape), model.shape.layers - 1)
-        if store is None or block < 1 or not config.fast:
+        # Whose rows are kept already differs by process, and a sharded base is run by all together.
+        if store is None or block < 1 or not config.fast or model.is_sharded:
             return data
         # Where a clock decides, rows are taken to come again.
         again = steps is None or steps * config.rows_a_step >= _WORTH_KEEPING * len(rows)

@@ -38,12 +38,11 @@ class Journal:
             with self._metrics.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": step, **values}) + "\n")
 
-    def save(
-        self, state: State, best: State, descending: Descending | None, progress: Progress
-    ) -> None:
-        """Replace the checkpoint."""
-        if self.writes:
-            checkpoint.save(self._checkpoint, state, best, descending, progress, self.identity)
+    def save(self, state: State, best: State, descending: Descending, progress: Progress) -> None:
+        """Replace the checkpoint; every process takes part."""
+        if self.folder is not None:
+            given = (state, best, descending, progress, self.identity, self.writes)
+            checkpoint.save(self._checkpoint, *given)
 
     def restore(self) -> Loaded | None:
         """The checkpoint, if there is one; lines of later steps are dropped, they will come again.

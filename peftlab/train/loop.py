@@ -11,13 +11,15 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from peftlab.frozen.sharding import is_sharded, whole
 from peftlab.loss import mean_loss
 from peftlab.methods.adaptation import Adaptation, base_of
 from peftlab.methods.base import Method, State
+from peftlab.processes import ALONE, Processes, join
 from peftlab.train import optimise
 from peftlab.train.budget import Budget
 from peftlab.train.checkpoint import Progress
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 Validated = Callable[[int, float], bool]
 
 _VALIDATIONS = 10  # of a budget of seconds
+_ADVICE = "the same command continues from the last checkpoint, with any number of processes"
 COLD_STEPS = 3  # the first steps pay for allocation and are left out of the time per step
 
 
@@ -62,31 +65,53 @@ def train(
         validated: is told the step and the loss of every validation; training ends where it
             returns true.
 
+    Where a launcher has started several processes, each calls this with the same arguments, and
+    all get the same result. A step's rows are then divided among them; the first one writes.
+
     Raises:
         Diverged, Interrupted: see there.
-        InputError: settings that do not fit the model or the task.
+        InputError: settings that do not fit the model or the task; processes that are not alike.
         UnsupportedModel: the model lacks a site.
+        Lost: another process has ended.
     """
     config = config or TrainConfig()
+    processes = join(model.device)
     for site in method.sites:
         model.conformance.require(site, method.name)
     method.check(model.shape)
-    if start is None:
-        start = method.init(model, task, torch.Generator().manual_seed(config.seed))
-    if store is None:
-        place = folder / "trunk" if folder is not None else None
-        store = TrunkStore(config.trunk_memory, config.trunk_disk, place)
-    run = Loop(model, method, task, config, start, folder, store, validated)
-    if method.trains or method.searches:
-        with graceful() as stop:
-            run.go(display, stop)
-    return run.result()
+    with processes.watched(_ADVICE if folder else "start all again"):
+        processes.agree(_decides(model, method, task, config))
+        if start is None:
+            start = method.init(model, task, torch.Generator().manual_seed(config.seed))
+        if store is None:
+            place = folder / "trunk" if folder is not None else None
+            memory = config.trunk_memory // processes.local
+            store = TrunkStore(memory, config.trunk_disk, place)
+        run = Loop(model, method, task, config, start, folder, store, validated, processes)
+        if method.trains or method.searches:
+            with graceful(together=processes.count > 1) as stop:
+                run.go(display if processes.is_first else silent, stop)
+        return run.result()
+
+
+def _decides(model: FrozenLM, method: Method, task: Task, config: TrainConfig) -> dict[str, Any]:
+    """All that decides the result of a run, by name."""
+    shown = replace(config, checkpoint_seconds=0.0, trunk_memory=0, trunk_disk=0)
+    return {
+        "method": method.name,
+        "settings": method.settings(),
+        "config": {k: v for k, v in asdict(shown).items() if k != "offload"},
+        "task": task.source.fingerprint,
+        "template": task.template.to_dict(),
+        "base": model.fingerprint,
+    }
 
 
 class Loop:
     """One training: its data, its steps, its folder, and how far it has come."""
 
     validated: Validated | None = None
+    processes: Processes = ALONE
 
     def __init__(
         self,
@@ -98,11 +123,15 @@ class Loop:
         folder: Path | None,
         store: TrunkStore,
         validated: Validated | None = None,
+        processes: Processes = ALONE,
     ) -> None:
         self.model, self.method, self.task, self.config = model, method, task, config
         self.store, self.progress, self.validated = store, Progress(), validated
-        accelerator = optimise.accelerator(config.precision, model)
-        parts = (model, method, config, on_device(start, model.device), accelerator)
+        self.processes = processes
+        accelerator = optimise.accelerator(config.precision, model, processes)
+        start = on_device(start, model.device)
+        processes.from_first([t for t in start.tensors.values() if not is_sharded(t)])
+        parts = (model, method, config, start, accelerator, processes)
         still = Steps(*parts)
         template = method.template(task.template, start)
         kept = store if method.trains else None
@@ -113,7 +142,7 @@ class Loop:
         elif method.trains:
             self.steps = Descent(self.budget.points, *parts)
         self.best = State({}, {})  # until there is a validation
-        self.journal = Journal(folder, self._identity(), accelerator.is_main_process)
+        self.journal = Journal(folder, self._identity(), processes.is_first)
 
     @cached_property
     def budget(self) -> Budget:
@@ -122,15 +151,7 @@ class Loop:
 
     def _identity(self) -> str:
         """A hash of all that decides the result of this run."""
-        config = replace(self.config, checkpoint_seconds=0.0, trunk_memory=0, trunk_disk=0)
-        decides = {
-            "method": self.method.name,
-            "settings": self.method.settings(),
-            "config": {k: v for k, v in asdict(config).items() if k != "offload"},
-            "task": self.task.source.fingerprint,
-            "template": self.task.template.to_dict(),
-            "base": self.model.fingerprint,
-        }
+        decides = _decides(self.model, self.method, self.task, self.config)
         return hashlib.sha256(json.dumps(decides, sort_keys=True, default=str).encode()).hexdigest()
 
     def go(self, display: Display, stop: list[int]) -> None:
@@ -148,6 +169,9 @@ class Loop:
 
     def _go(self, display: Display, stop: list[int]) -> None:
         self._restore()
+        if self.processes.count > 1:
+            how = {"processes": self.processes.count, "sharded": self.model.is_sharded}
+            self.journal.log(self.progress.step, how)
         if self.method.searches and self.progress.step == 0:
             self.validate()  # a search may find nothing better than its start
         budget, progress, last_save = self.budget, self.progress, time.monotonic()
@@ -160,13 +184,19 @@ class Loop:
                 self.journal.log(progress.step, told)
                 if budget.is_spent(progress) or self._validation_is_due(used):
                     self.validate()
-                if stop or time.monotonic() - last_save > self.config.checkpoint_seconds:
+                overdue = time.monotonic() - last_save > self.config.checkpoint_seconds
+                stopped, due = self._somebody(bool(stop), overdue)
+                if stopped or due:
                     self.save()
                     last_save = time.monotonic()
-                if stop:
+                if stopped:
                     raise Interrupted(f"stopped after {self._so_far()}; the same command continues")
         progress.finished = True
         self.save()
+
+    def _somebody(self, *asks: bool) -> list[bool]:
+        """What any of the processes asks for."""
+        return [any(column) for column in zip(*self.processes.numbers(*asks), strict=True)]
 
     def _validation_is_due(self, before: float) -> bool:
         """Every so many steps; of tokens or seconds, as often for methods whose steps are larger.
@@ -194,13 +224,15 @@ class Loop:
         """Take one step; returns also its tokens/s."""
         begun, progress = time.perf_counter(), self.progress
         taken = self.steps.take(progress.step, self.data)
-        seconds = time.perf_counter() - begun
+        everyone = self.processes.numbers(time.perf_counter() - begun, taken.tokens, taken.passes)
+        seconds = max(each[0] for each in everyone)
+        tokens, passes = (int(sum(each[i] for each in everyone)) for i in (1, 2))
         if self.method.searches:  # the text may be another now
             template = self.method.template(self.task.template, self.steps.state)
             self.data = self.data.validated_under(template)
-        progress.add(taken.loss, taken.tokens, taken.passes, seconds)
+        progress.add(taken.loss, tokens, passes, seconds)
         self.steps.follow(self.budget.point(progress))
-        return taken, taken.tokens / seconds
+        return taken, tokens / seconds
 
     def validate(self) -> None:
         """Take the validation loss and keep the state if it is the best so far.
@@ -225,14 +257,15 @@ class Loop:
             self.best = self.steps.snapshot()
         if self.config.patience and progress.stale >= self.config.patience:
             progress.finished = True
-        if self.validated is not None and self.validated(progress.step, loss):
-            progress.finished = True
+        asked = self.validated is not None and self.validated(progress.step, loss)
+        progress.finished |= self._somebody(asked)[0]
 
     def validation_loss(self) -> float:
         """The loss of the current state per target token of the validation split."""
         with torch.no_grad(), self.steps.accelerator.autocast():
             edits = self.steps.edits().detach()
-            return mean_loss(self.model, edits, self.data.validation, self.data.validation_trunk)
+            data, processes = self.data, self.processes
+            return mean_loss(self.model, edits, data.validation, data.validation_trunk, processes)
 
     def save(self) -> None:
         """Write the checkpoint."""
@@ -241,9 +274,12 @@ class Loop:
 
     def _restore(self) -> None:
         found = self.journal.restore()
+        self.processes.agree(
+            {"the checkpoint's step": None if found is None else found.progress.step}
+        )
         if found is None:
             return
-        self.progress, self.best = found.progress, on_device(found.best, self.model.device)
+        self.progress, self.best = found.progress, self.steps.placed(found.best)
         self.steps.restore(found)
         template = self.method.template(self.task.template, self.steps.state)
         self.data = self.data.validated_under(template)
@@ -254,7 +290,7 @@ class Loop:
         validated = progress.best_loss is not None
         with torch.no_grad():
             baked = self.method.bake(self.best if validated else self.steps.state, self.model)
-        tensors = {n: t.detach().cpu() for n, t in baked.tensors.items()}
+        tensors = {n: whole(t.detach()).cpu() for n, t in baked.tensors.items()}
         state, base = State(tensors, baked.text), base_of(self.model)
         warm = progress.step_seconds[COLD_STEPS:] or progress.step_seconds
         return Trained(
@@ -268,7 +304,7 @@ class Loop:
             passes=progress.passes,
             validated=progress.validated,
             validation_seconds=progress.validation_seconds,
-            truncated=self.data.rows.truncated,
+            truncated=len(set().union(*self.processes.told(self.data.rows.cut))),
             losses=progress.losses,
             trunk_bytes=self.store.bytes_in_memory + self.store.bytes_on_disk,
         )

@@ -12,21 +12,30 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
     from peftlab.frozen.model import FrozenLM
+    from peftlab.processes import Processes
 
 
-def accelerator(precision: str, model: FrozenLM) -> Accelerator:
-    """The accelerator of this process, in the precision that was asked for."""
+def accelerator(precision: str, model: FrozenLM, processes: Processes) -> Accelerator:
+    """The accelerator of this process, in the precision that was asked for.
+
+    What `auto` stands for is found by timing, so the first process finds it for all.
+    """
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
+    from accelerate.utils import GradientAccumulationPlugin
 
     from peftlab.measure import choose_precision
 
     chosen = choose_precision(model.shape.parameters.values(), model.device, precision)
-    mixed = "no" if chosen.name == "fp32" else chosen.name
+    name = processes.told(chosen.name)[0]
+    mixed = "no" if name == "fp32" else name
     shared = AcceleratorState._shared_state
     if shared and shared.get("_mixed_precision") != mixed:
         AcceleratorState._reset_state()  # one process trains in several precisions
-    return Accelerator(mixed_precision=mixed, cpu=model.device.type == "cpu")
+    # The loop accumulates by itself: a number from the launcher's environment would divide twice.
+    once = GradientAccumulationPlugin(num_steps=1)
+    cpu = model.device.type == "cpu"
+    return Accelerator(mixed_precision=mixed, cpu=cpu, gradient_accumulation_plugin=once)
 
 
 def optimizer(config: TrainConfig, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:

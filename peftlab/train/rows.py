@@ -46,9 +46,9 @@ class Rows(Sequence[Encoded]):
         return self._encoded[index]
 
     @property
-    def truncated(self) -> int:
-        """How many of the rows used so far lost source tokens."""
-        return len(self._cut)
+    def cut(self) -> set[int]:
+        """The rows used so far that lost source tokens."""
+        return self._cut
 
 
 class Order:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,7 @@ import torch
 from peftlab.frozen.batch import pack
 from peftlab.loss import token_losses, training_row
 from peftlab.methods.base import Candidate
+from peftlab.processes import ALONE, Processes
 from peftlab.train.config import TrainConfig
 from peftlab.train.rows import Rows
 
@@ -28,8 +29,9 @@ class Examples:
 
     Attributes:
         pairs: the training split. indices: the examples of this step.
-        tokens: packed tokens that have gone through the base so far. passes: the same, those of a
-            backward pass once more.
+        processes: who candidates, and rows of a gradient, are divided among.
+        tokens: packed tokens that have gone through the base so far in this process. passes: the
+            same, those of a backward pass once more.
     """
 
     model: FrozenLM
@@ -38,6 +40,7 @@ class Examples:
     indices: Sequence[int]
     config: TrainConfig
     rng: torch.Generator
+    processes: Processes = ALONE
     tokens: int = 0
     passes: int = 0
 
@@ -49,11 +52,17 @@ class Examples:
     @torch.no_grad()
     def losses(self, candidates: Sequence[Candidate]) -> list[float]:
         """Every candidate's loss per target token; all of them are owners of one batch."""
-        found: list[float] = []
-        for chunk in _chunks(candidates):
-            sums = self._sums(chunk)
-            found += [float(s) / _targets(c.rows) for s, c in zip(sums, chunk, strict=True)]
-        return found
+
+        def share_of(process: int) -> list[list[int]]:
+            chosen = range(process, len(candidates), self.processes.count)
+            return list(_chunks(candidates, chosen))
+
+        found = torch.zeros(len(candidates), dtype=torch.float64)
+        for chunk, own in self.processes.shares(share_of, even=self.model.is_sharded):
+            sums = self._sums([candidates[i] for i in chunk])
+            for i, loss in zip(chunk if own else (), sums, strict=False):
+                found[i] = float(loss) / _targets(candidates[i].rows)
+        return self.processes.sum([found])[0].tolist()
 
     def gradient(self, candidate: Candidate) -> torch.Tensor:
         """The gradient [P, D] of the candidate's loss per target token by `edits.embeddings`."""
@@ -61,13 +70,17 @@ class Examples:
         vectors = candidate.edits.embeddings.detach().requires_grad_()
         edits = replace(candidate.edits, embeddings=vectors)
         gradient, targets = torch.zeros_like(vectors), _targets(candidate.rows)
-        for start in range(0, len(candidate.rows), self.config.batch_size):
-            rows = candidate.rows[start : start + self.config.batch_size]
+
+        def share_of(process: int) -> list[Sequence[Encoded]]:
+            rows, size = candidate.rows[process :: self.processes.count], self.config.batch_size
+            return [rows[at : at + size] for at in range(0, len(rows), size)]
+
+        for rows, own in self.processes.shares(share_of, even=self.model.is_sharded):
             before = self.tokens
             share = self._sums([Candidate(edits, rows)])[0] / targets
-            gradient += torch.autograd.grad(share, vectors)[0]
+            gradient += torch.autograd.grad(share, vectors)[0] * own
             self.passes += self.tokens - before
-        return gradient
+        return self.processes.sum([gradient])[0]
 
     def _sums(self, candidates: Sequence[Candidate]) -> list[torch.Tensor]:
         """Each candidate's summed loss."""
@@ -95,11 +108,11 @@ def _targets(rows: Sequence[Encoded]) -> int:
     return sum(len(row.ids) - row.target_start for row in rows)
 
 
-def _chunks(candidates: Sequence[Candidate]) -> Iterator[list[Candidate]]:
-    chunk: list[Candidate] = []
+def _chunks(candidates: Sequence[Candidate], chosen: Iterable[int]) -> Iterator[list[int]]:
+    chunk: list[int] = []
     tokens = 0
-    for candidate in candidates:
-        size = sum(len(row.ids) for row in candidate.rows)
+    for candidate in chosen:
+        size = sum(len(row.ids) for row in candidates[candidate].rows)
         if chunk and tokens + size > _TOKENS_A_BATCH:
             yield chunk
             chunk, tokens = [], 0

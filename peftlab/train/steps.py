@@ -11,14 +11,18 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from peftlab.edits import Edits
+from peftlab.errors import InputError
 from peftlab.frozen.batch import pack
 from peftlab.frozen.offload import check_device, kept_on_cpu
+from peftlab.frozen.sharding import placed
 from peftlab.loss import token_losses, training_row
 from peftlab.methods.base import Method, State
+from peftlab.processes import Processes
 from peftlab.train import optimise
 from peftlab.train.checkpoint import Descending, Loaded
 from peftlab.train.config import TrainConfig
 from peftlab.train.data import Data
+from peftlab.train.parameters import Parameters
 from peftlab.train.result import Diverged
 from peftlab.train.search import Examples
 
@@ -42,6 +46,9 @@ class Taken:
     notes: dict[str, Any] = field(default_factory=dict)
 
 
+Moments = dict[int, dict[str, Any]]
+
+
 class Steps:
     """The state of a run and how it moves; this one never does.
 
@@ -56,9 +63,10 @@ class Steps:
         config: TrainConfig,
         state: State,
         accelerator: Accelerator,
+        processes: Processes,
     ) -> None:
         self.model, self.method, self.config = model, method, config
-        self.state, self.accelerator = state, accelerator
+        self.state, self.accelerator, self.processes = state, accelerator, processes
 
     def edits(self, dropout_seed: int | None = None) -> Edits:
         """The edits of the current state."""
@@ -78,17 +86,26 @@ class Steps:
         """Set what depends on how much of the budget is used, see `Budget.point`."""
 
     @property
-    def descending(self) -> Descending | None:
-        """Optimiser and schedule, where there are any."""
-        return None
+    def descending(self) -> Descending:
+        """What the optimiser and the schedule remember."""
+        return Descending({}, {})
 
     def restore(self, found: Loaded) -> None:
         """Go on from a checkpoint."""
-        self.state = on_device(found.state, self.model.device)
+        self.state = self.placed(found.state)
+
+    def placed(self, state: State) -> State:
+        """A whole state, its tensors where and as those of the current one are."""
+        current = self.state.tensors
+        tensors = {
+            n: placed(t, current[n]) if n in current else t.to(self.model.device)
+            for n, t in state.tensors.items()
+        }
+        return State(tensors, state.text)
 
 
 class Search(Steps):
-    """The method looks for a better state; every process does the same."""
+    """The method looks for a better state, alike in every process; they share the scoring."""
 
     def __init__(self, template: Template, *parts: Any) -> None:
         super().__init__(*parts)
@@ -97,7 +114,8 @@ class Search(Steps):
     def take(self, step: int, data: Data) -> Taken:
         rng = torch.Generator().manual_seed(self.config.seed * 1_000_003 + step)
         indices = data.order.step(step)
-        examples = Examples(self.model, self.template, data.rows, indices, self.config, rng)
+        given = (self.model, self.template, data.rows, indices, self.config, rng, self.processes)
+        examples = Examples(*given)
         with self.accelerator.autocast():
             found = self.method.update(self.state, examples)
         self.state = found.state
@@ -117,43 +135,63 @@ class Descent(Steps):
 
         if self.config.offload:
             check_device(self.model.device)
-
-        live: dict[str, torch.Tensor] = {
-            name: torch.nn.Parameter(tensor.to(self.model.device))
-            for name, tensor in self.state.tensors.items()
-        }
-        self.state = State(live, self.state.text)
-        rate = self.config.learning_rate or self.method.learning_rate
-        groups = [
-            {**group, "params": [live[name] for name in group["params"]]}
-            for group in self.method.groups(self.state, rate)
-        ]
+        self.parameters = Parameters(self.state.tensors, self.processes)
+        self.state = State(self.parameters.live, self.state.text)
+        if self.parameters.are_split:
+            self._refuse_split()
+        rate, held = self.config.learning_rate or self.method.learning_rate, self.parameters.held
+        named = self.method.groups(self.state, rate)
+        self.names = [name for group in named for name in group["params"]]
+        groups = [{**group, "params": [held[n] for n in group["params"]]} for group in named]
         chosen = optimise.optimizer(self.config, groups)
         warmup = round(self.config.warmup * points)
         self.scheduler = get_scheduler(self.config.schedule, chosen, warmup, points)
         self.optimizer = self.accelerator.prepare(chosen)
 
+    def _refuse_split(self) -> None:
+        if self.config.optimizer == "adafactor":
+            raise InputError(
+                "adafactor keeps sums over whole rows and columns, which are split here: use "
+                "adamw, or --shard never"
+            )
+        if self.accelerator.mixed_precision == "fp16":
+            raise InputError(
+                "fp16 scales its loss by what every process sees, but the trained weights are "
+                "split: use bf16, or --shard never"
+            )
+
     @property
     def descending(self) -> Descending:
-        return self.optimizer, self.scheduler
+        moments = self._each_moment(self.optimizer.state_dict()["state"], "whole_moment")
+        return Descending(moments, self.scheduler.state_dict())
+
+    def _each_moment(self, moments: Moments, change: str) -> Moments:
+        changed = getattr(self.parameters, change)
+        return {
+            index: {key: changed(self.names[index], value) for key, value in values.items()}
+            for index, values in moments.items()
+        }
 
     def take(self, step: int, data: Data) -> Taken:
-        accelerator = self.accelerator
-        mine = data.order.step(step)[accelerator.process_index :: accelerator.num_processes]
-        rows = [data.rows[i] for i in mine]
-        targets = torch.tensor(
-            float(sum(len(r.ids) - r.target_start for r in rows)), device=self.model.device
-        )
+        indices, processes = data.order.step(step), self.processes
+
+        def share_of(process: int) -> list[list[int]]:
+            own, size = indices[process :: processes.count], self.config.batch_size
+            return [own[at : at + size] for at in range(0, len(own), size)]
+
+        mine = [data.rows[i] for i in processes.mine(indices)]
+        own_targets = sum(len(row.ids) - row.target_start for row in mine)
         # All targets of the global batch divide the sum: micro-batches weigh by their tokens.
-        targets = accelerator.reduce(targets, "sum")
+        targets = sum(each[0] for each in processes.numbers(own_targets))
         total, tokens = torch.zeros((), device=self.model.device), 0
-        for micro in range(0, len(rows), self.config.batch_size):
-            size = slice(micro, micro + self.config.batch_size)
+        pieces = processes.shares(share_of, even=self.model.is_sharded)
+        for micro, (piece, counts) in enumerate(pieces):
+            seed = step * 65_537 + micro * self.config.batch_size
             with self._offloading():
-                loss, packed = self._loss(data, rows[size], mine[size], step * 65_537 + micro)
-            accelerator.backward(loss / targets)
-            total, tokens = total + loss.detach(), tokens + packed
-        loss_value = float(accelerator.reduce(total, "sum") / targets)
+                loss, packed = self._loss(data, [data.rows[i] for i in piece], piece, seed)
+            self.accelerator.backward(loss / targets if counts else loss * 0.0)
+            total, tokens = total + loss.detach() * counts, tokens + packed * counts
+        loss_value = float(processes.sum([total])[0]) / targets
         if not math.isfinite(loss_value):
             raise Diverged(
                 f"{self.method.name}: the loss is {loss_value} at step {step + 1}; lower the rate",
@@ -177,7 +215,8 @@ class Descent(Steps):
                 [self.edits(self.config.seed * 1_000_003 + seed)],
                 device=self.model.device,
                 share=self.config.share and data.trunk is None,
-                checkpoint=self.config.recompute,
+                # Sharded weights are gathered for their block, and again when it is recomputed.
+                checkpoint=self.config.recompute or self.parameters.are_split,
                 fast=self.config.fast,
             )
             if data.trunk is not None:
@@ -186,14 +225,12 @@ class Descent(Steps):
         return losses.sum(), len(packed.ids)
 
     def _move(self) -> None:
-        live = list(self.state.tensors.values())
-        if self.accelerator.num_processes > 1:
-            # Only the adaptation's gradients travel between processes; nothing of the base does.
-            for parameter in live:
-                gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-                parameter.grad = self.accelerator.reduce(gradient, "sum")
-        if self.config.clip:
-            self.accelerator.clip_grad_norm_(live, self.config.clip)
+        parameters = self.parameters
+        parameters.collect()
+        if self.config.clip and parameters.are_split:
+            parameters.clip(self.config.clip)
+        elif self.config.clip:  # which also knows the scale of an fp16 loss
+            self.accelerator.clip_grad_norm_(list(parameters.held.values()), self.config.clip)
         self.optimizer.step()
         self.optimizer.zero_grad()
 
@@ -202,11 +239,9 @@ class Descent(Steps):
         self.scheduler.step()
 
     def restore(self, found: Loaded) -> None:
-        with torch.no_grad():
-            for name, parameter in self.state.tensors.items():
-                parameter.copy_(found.state.tensors[name])
-        moments = {**self.optimizer.state_dict(), "state": found.optimizer}
-        self.optimizer.load_state_dict(moments)
+        self.parameters.set(found.state.tensors)
+        moments = self._each_moment(found.optimizer, "held_moment")
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
         self.scheduler.load_state_dict(found.scheduler)
         # The next step's rate lies in the optimiser's groups, where a schedule only writes it.
         for group, rate in zip(

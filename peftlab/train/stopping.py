@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+_APART = 2.0  # seconds; the terminal's signal and the launcher's come closer than that
+
 
 @contextmanager
-def graceful() -> Iterator[list[int]]:
-    """Collect the first Ctrl-C or SIGTERM in a list; a second Ctrl-C interrupts at once."""
+def graceful(together: bool = False) -> Iterator[list[int]]:
+    """Collect the first Ctrl-C or SIGTERM in a list; a second Ctrl-C interrupts at once.
+
+    Args:
+        together: one Ctrl-C may come twice, since a launcher passes it on to its processes.
+    """
     stop: list[int] = []
+    first = 0.0
 
     def note(number: int, _: Any) -> None:
-        if stop:
+        nonlocal first
+        if not stop:
+            first = time.monotonic()
+        elif not together or time.monotonic() - first > _APART:
             raise KeyboardInterrupt
         stop.append(number)
 
