@@ -34,6 +34,8 @@ _IGNORED = -100  # the label that transformers' losses leave out
 class PlainBase:
     """A base as transformers loads it, with what training and records need to know of it."""
 
+    is_sharded = False
+
     def __init__(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str
     ) -> None:
