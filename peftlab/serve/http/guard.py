@@ -106,10 +106,12 @@ class Guard:
                     if message["type"] == "http.disconnect":
                         raise HttpError(400, "the client left before it had sent its request")
                     body += message.get("body", b"")
+                    more = message.get("more_body", False)
                     if len(body) > settings.body_bytes:
-                        await _throw_away(receive)
+                        if more:
+                            await _throw_away(receive)
                         raise _too_large(settings.body_bytes)
-                    if not message.get("more_body", False):
+                    if not more:
                         break
         except TimeoutError:
             raise HttpError(

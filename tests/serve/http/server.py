@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import httpx
 import openai
@@ -27,6 +30,11 @@ class Server:
         """The official client; what fails fails at once."""
         return openai.OpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0, timeout=30)
 
+    def connect(self) -> socket.socket:
+        """A connection to send bytes of any kind by."""
+        host, port = self.url.removeprefix("http://").split(":")
+        return socket.create_connection((host, int(port)), timeout=20)
+
     def http(self, key: str | None = None) -> httpx.Client:
         """A plain client."""
         headers = {} if key is None else {"Authorization": f"Bearer {key}"}
@@ -34,10 +42,44 @@ class Server:
 
 
 @contextmanager
+def held(engine: Engine) -> Iterator[Callable[[int], None]]:
+    """Let the engine's steps wait; what is given lets so many of them pass. At the end all pass."""
+    passes, feed = threading.Semaphore(0), engine._slots.feed
+    over = threading.Event()
+
+    def wait(*given: Any) -> Any:
+        while not over.is_set() and not passes.acquire(timeout=0.01):
+            pass
+        return feed(*given)
+
+    engine._slots.feed = wait  # type: ignore[method-assign]
+    try:
+        yield lambda count: [passes.release() for _ in range(count)] and None
+    finally:
+        over.set()
+        engine._slots.feed = feed  # type: ignore[method-assign]
+
+
+def until(true: Callable[[], bool], seconds: float = 20) -> None:
+    """Wait for something to become true."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it never became true"
+        time.sleep(0.005)
+
+
+@contextmanager
 def serving(
-    library: Library | None = None, settings: Settings | None = None, **limits: int
+    library: Library | None = None,
+    settings: Settings | None = None,
+    send_buffer: int | None = None,
+    **limits: int,
 ) -> Iterator[Server]:
-    """Serve for a while; small batches, so that requests meet in them."""
+    """Serve for a while; small batches, so that requests meet in them.
+
+    Args:
+        send_buffer: bytes that the system keeps for a client that does not read.
+    """
     library = library or world.library()
     sizes = {"slots": 6, "capacity": world.CAPACITY, "prefill_tokens": 16, **limits}
     engine = Engine(library.model, library, Limits(**sizes))
@@ -45,6 +87,8 @@ def serving(
     ready = threading.Event()
     running = server(create_app(engine, settings), ready.set, "critical")
     bound = listening("127.0.0.1", 0, settings.stuck_seconds)
+    if send_buffer is not None:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
     thread = threading.Thread(target=running.run, kwargs={"sockets": [bound]})
     url = f"http://127.0.0.1:{bound.getsockname()[1]}"
     thread.start()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
-import socket
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -170,10 +169,9 @@ def test_raw_paths_and_links_cannot_leave_it_either(
     assert "leads out" in error(http.put("/v1/adapters/x", json={"folder": "link"}), 400)
     http.post("/v1/adapters/rescan")
     assert "link" not in [it["name"] for it in http.get("/v1/adapters").json()["data"]]
-    host, port = server.url.removeprefix("http://").split(":")
     for path in ("/v1/adapters/../outside", "/v1/adapters/..%2foutside", "/playground/../app.py"):
-        with socket.create_connection((host, int(port)), timeout=10) as connection:
-            connection.sendall(f"PUT {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+        with server.connect() as connection:
+            connection.sendall(f"PUT {path} HTTP/1.1\r\nHost: here\r\n\r\n".encode())
             assert connection.recv(12) in (b"HTTP/1.1 404", b"HTTP/1.1 400", b"HTTP/1.1 405")
 
 
@@ -234,13 +232,11 @@ def test_an_admin_key_alone_leaves_the_rest_open(folder: Path) -> None:
 
 def test_nothing_of_a_body_is_read_without_a_key(folder: Path) -> None:
     library = Library(laws.model("gpt2"), folder)
-    with serving(library, Settings(api_keys=("user",))) as running:
-        host, port = running.url.removeprefix("http://").split(":")
-        with socket.create_connection((host, int(port)), timeout=10) as connection:
-            connection.sendall(
-                b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{"
-            )
-            assert connection.recv(12) == b"HTTP/1.1 401"
+    sent = b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{"
+    settings = Settings(api_keys=("user",))
+    with serving(library, settings) as running, running.connect() as connection:
+        connection.sendall(sent)
+        assert connection.recv(12) == b"HTTP/1.1 401"
 
 
 def test_called_by_another_name_it_does_not_answer() -> None:

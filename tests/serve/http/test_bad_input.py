@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import socket
 from typing import Any
 
 import openai
@@ -148,9 +147,8 @@ def test_one_bad_prompt_of_many_refuses_all_and_leaves_nothing_behind(server: Se
 
 
 def test_what_is_no_http_is_refused_and_the_server_stays(server: Server) -> None:
-    host, port = server.url.removeprefix("http://").split(":")
     for sent in (b"\x16\x03\x01\x00\xff", b"NONSENSE\r\n\r\n", b"A" * 200_000 + b"\r\n\r\n"):
-        with socket.create_connection((host, int(port)), timeout=10) as connection:
+        with server.connect() as connection:
             connection.sendall(sent)
             assert connection.recv(100).startswith(b"HTTP/1.1 400")
     with server.http() as http:
