@@ -189,7 +189,8 @@ class Told:
             said = f"test loss {record.loss.test:.3f}, {scores} ({record.seconds.train:.0f} s)"
         else:
             said = f"{record.status}: {record.error}"
-        typer.echo(f"  {run.label}, seed {run.seed}: {said}; {self.left} to go")
+        label = " ".join(run.label.split())
+        typer.echo(f"  {label}, seed {run.seed}: {said}; {self.left} to go")
 
     def measuring(self, label: str) -> None:
         """Something besides the record."""

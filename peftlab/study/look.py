@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from peftlab import layouts
 from peftlab.compare.base import located
 from peftlab.errors import InputError
+from peftlab.known_models import configuration
 from peftlab.shapes import ModelShape
 
 
@@ -13,10 +17,19 @@ def shape(name: str) -> ModelShape:
     Raises:
         InputError: no such model, or none of transformers' decoders.
     """
+    where = located(name)
+    if Path(where).is_dir():
+        config = configuration(where)
+        if config.get("model_type") in layouts.families():
+            return ModelShape.read(config, layouts.parameter_shapes(config))
+    return _built(where)
+
+
+def _built(where: str) -> ModelShape:
+    """Of the hub, or of a family whose layout is not known by heart: built without weights."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    where = located(name)
     try:
         config = AutoConfig.from_pretrained(where)
         with torch.device("meta"):
@@ -24,8 +37,8 @@ def shape(name: str) -> ModelShape:
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(
-            f"cannot read a model's configuration from {name!r}: {reason} Expected demo, a hub id "
-            "or a folder with config.json."
+            f"cannot build a model from the configuration of {where!r}: {reason} Expected demo, a "
+            "hub id or a folder with config.json."
         ) from error
     parameters = {key: tuple(value.shape) for key, value in model.named_parameters()}
     return ModelShape.read(config.to_dict(), parameters)

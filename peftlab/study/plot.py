@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from xml.etree.ElementTree import Element
 
 from peftlab.palette import COLOURED
@@ -10,6 +11,7 @@ from peftlab.report.page.drawing import LETTER, colour, drawing, mark, path, put
 from peftlab.report.page.figures import short
 from peftlab.report.page.labels import Box, Named, put_names
 from peftlab.report.page.scales import Scale, fitted
+from peftlab.study.points import LOSS
 from peftlab.study.result import Level, Panel, Point, Result
 from peftlab.study.words import shown
 
@@ -17,6 +19,7 @@ WIDE, HIGH, NARROW = 520.0, 360.0, 400.0
 _LEGEND = 22.0  # height of a line of the legend
 _TOP, _BOTTOM, _LEFT, _RIGHT = 40.0, 52.0, 56.0, 14.0
 _TICK = 30.0  # least distance between two ticks of numbers
+_FAR = 4.0  # losses that differ by more are drawn on a logarithmic axis
 _DODGE = 12.0  # between series that share a place which is a name
 
 Numbers = Mapping[str, int | None]
@@ -79,11 +82,12 @@ def _legend(svg: Element, lines: Sequence[Sequence[str]], numbers: Numbers) -> N
 def _panel(svg: Element, panel: Panel, numbers: Numbers, width: float, several: bool) -> None:
     values = [v for p in panel.points for v in (p.value, p.low, p.high, *p.seeds) if v is not None]
     values += [level.value for level in panel.levels]
-    up = fitted(values, HIGH - _BOTTOM, _TOP, logarithmic=False)
+    up = fitted(values, HIGH - _BOTTOM, _TOP, logarithmic=_spread(panel, values))
     across = _across(panel, width)
     _frame(svg, panel, across, up, width, several)
     taken = _levels(svg, panel, up, width)
     shift = _shifts(panel)
+    lines: list[Box] = []
     marks: list[Named] = []
     for name, points in panel.series().items():
         number = numbers[name]
@@ -91,10 +95,13 @@ def _panel(svg: Element, panel: Panel, numbers: Numbers, width: float, several: 
         places = [(across(point.x) + shift.get(name, 0.0), up(point.value)) for point in points]
         if panel.connected and len(points) > 1:
             put(group, "path", class_="stroke", d=path(places))
+            lines += _along(places)
         for point, (x, y) in zip(points, places, strict=True):
             taken += _point(group, panel, point, number, x, y, up)
             if point.name and not panel.axis.names:
                 marks.append(Named(point.name, number, x, y))
+    taken += lines
+    _level_names(svg, panel, up, width, taken)
     put_names(svg, marks, taken, Box(_LEFT, _TOP - 12, width, HIGH - _BOTTOM))
 
 
@@ -124,7 +131,8 @@ def _frame(
     for value in up.ticks():
         y = up(value)
         put(axes, "line", class_="grid", x1=_LEFT, x2=right, y1=y, y2=y)
-        text = f"{value:.{digits}f}" if up.high <= 2 else f"{value:g}"
+        plain = up.high > 2 or up.logarithmic
+        text = f"{value:g}" if plain else f"{value:.{digits}f}"
         put(axes, "text", text, x=_LEFT - 8, y=y + 4, text_anchor="end")
     put(axes, "line", class_="axis", x1=_LEFT, x2=right, y1=bottom, y2=bottom)
     if panel.axis.names:
@@ -137,6 +145,7 @@ def _frame(
     put(axes, "text", said + arrow, class_="name", **place)
     better = {True: "↑ ", False: "↓ ", None: ""}[panel.higher_is_better]
     title = f"{better}{panel.quantity}" + (f" on {panel.task}" if several else "")
+    title += " (logarithmic)" if up.logarithmic else ""
     put(axes, "text", title, class_="name", x=8.0, y=_TOP - 18)
 
 
@@ -163,25 +172,53 @@ def _name_ticks(axes: Element, names: Sequence[str], across: Scale, bottom: floa
         put(axes, "text", name, x=across(float(i)), y=y, text_anchor="middle")
 
 
+def _spread(panel: Panel, values: Sequence[float]) -> bool:
+    """Losses that differ much are drawn on a logarithmic axis, as in learning curves."""
+    return panel.metric == LOSS and min(values) > 0 and max(values) >= _FAR * min(values)
+
+
+def _along(places: Sequence[tuple[float, float]]) -> list[Box]:
+    """Boxes along a line, which names do not cover."""
+    found = []
+    for (x, y), (u, v) in pairwise(places):
+        steps = max(1, int(abs(u - x) // 12))
+        for i in range(steps):
+            top, bottom = sorted((y + (v - y) * i / steps, y + (v - y) * (i + 1) / steps))
+            found.append(
+                Box(x + (u - x) * i / steps, top - 1, x + (u - x) * (i + 1) / steps, bottom + 1)
+            )
+    return found
+
+
 def _levels(svg: Element, panel: Panel, up: Scale, width: float) -> list[Box]:
-    """Dashed lines with their names at the right end; returns what they take."""
-    taken: list[Box] = []
-    right = width - _RIGHT
-    for level in sorted(panel.levels, key=lambda one: one.value):
-        y = up(level.value)
-        group = put(svg, "g", class_="level", data_tip=_level_tip(panel, level), tabindex=0)
-        group.set("role", "img")
-        group.set("aria-label", _level_tip(panel, level).replace("\n", "; "))
-        put(group, "line", class_="front-line", x1=_LEFT, x2=right, y1=y, y2=y)
-        wide = LETTER * len(level.name)
-        for dy in (-6.0, 15.0):
-            box = Box(right - wide, y + dy - 11, right, y + dy + 3)
-            if box.bottom < HIGH - _BOTTOM and not any(box.meets(other) for other in taken):
-                break
-        taken.append(box)
-        put(group, "text", level.name, class_="level-name", x=right, y=y + dy, text_anchor="end")
-        taken.append(Box(_LEFT, y - 1, right, y + 1))
+    """Lines across the panel; returns what they take."""
+    taken = []
+    for level in panel.levels:
+        y, tip = up(level.value), _level_tip(panel, level)
+        group = put(svg, "g", class_="level", role="img", tabindex=0, data_tip=tip)
+        group.set("aria-label", tip.replace("\n", "; "))
+        put(group, "path", class_="target", d=path([(_LEFT, y), (width - _RIGHT, y)]))
+        put(group, "line", class_="front-line", x1=_LEFT, x2=width - _RIGHT, y1=y, y2=y)
+        taken.append(Box(_LEFT, y - 1, width - _RIGHT, y + 1))
     return taken
+
+
+def _level_names(svg: Element, panel: Panel, up: Scale, width: float, taken: list[Box]) -> None:
+    """Above or below each level, where nothing else is; at the right end where it is crowded."""
+    layer = put(svg, "g", class_="names", aria_hidden="true")
+    for level in panel.levels:
+        wide, y = LETTER * len(level.name), up(level.value)
+        right, left, middle = width - _RIGHT, _LEFT + 4, (_LEFT + width - wide) / 2
+        places = [
+            Box(x, y + dy - 11, x + wide, y + dy + 3)
+            for x in (right - wide, left, middle)
+            for dy in (-6.0, 15.0)
+        ]
+        inside = [box for box in places if box.top > _TOP - 14 and box.bottom < HIGH - _BOTTOM]
+        free = [box for box in inside if not any(box.meets(other) for other in taken)]
+        box = (free or inside or places)[0]
+        taken.append(box)
+        put(layer, "text", level.name, class_="level-name", x=box.left, y=box.bottom - 3)
 
 
 def _point(

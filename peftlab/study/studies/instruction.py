@@ -90,8 +90,10 @@ def wordings(own: str, given: tuple[str, ...]) -> dict[str, str]:
         "irrelevant": _IRRELEVANT,
     }
     found |= {f"“{_short(text)}”": _line(text) for text in given}
-    different = {text: name for name, text in reversed(found.items())}
-    return {name: text for text, name in reversed(different.items())}
+    first: dict[str, str] = {}  # by text
+    for name, text in found.items():
+        first.setdefault(text, name)
+    return {name: text for text, name in first.items()}
 
 
 def _asking(text: str) -> Method:

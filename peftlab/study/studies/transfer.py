@@ -1,4 +1,4 @@
-"""A prompt learnt on one task as the start for another (Vu et al. 2022, arXiv:2110.07904, section 2).
+"""A prompt learnt on one task as the start for another (Vu et al. 2022, arXiv:2110.07904).
 
 The first task is the target; the others are sources. Prompts of the sources are trained with the
 whole budget and the first seed; the target's with parts of the budget and every seed.
