@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: LGPL-2.1-only
+# Ported in 2026 from METEOR 1.5, Copyright (C) 2004, 2010 Carnegie Mellon University: see NOTICE.
 """METEOR 1.5 (Denkowski & Lavie 2014) in Python, on the tables of the official jar.
 
 - `tables` reads the jar's word lists and its paraphrase table;

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: LGPL-2.1-only
+# Ported in 2026 from METEOR 1.5, Copyright (C) 2004, 2010 Carnegie Mellon University: see NOTICE.
 """Matches between a hypothesis and a reference, and the alignment that METEOR's beam search picks.
 
 Terms as in the jar: line 1 is the hypothesis, line 2 the reference. A match joins a span of line 2

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: LGPL-2.1-only
+# Ported in 2026 from METEOR 1.5, Copyright (C) 2004, 2010 Carnegie Mellon University: see NOTICE.
 """English text to METEOR's tokens, as the official jar's `-norm` makes them.
 
 That is the Moses tokenizer with three additions: quotes and dashes are unified, hyphens inside

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: LGPL-2.1-only
+# Ported in 2026 from METEOR 1.5, Copyright (C) 2004, 2010 Carnegie Mellon University: see NOTICE.
 """METEOR 1.5 for English, ranking task: statistics of a corpus and the score of statistics.
 
     P, R   = matched words over words, weighted by module and by δ (content) or 1 − δ (function)

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: LGPL-2.1-only
+# Ported in 2026 from METEOR 1.5, Copyright (C) 2004, 2010 Carnegie Mellon University: see NOTICE.
 """The data of the official METEOR 1.5 release: word lists inside its jar, paraphrases beside it.
 
 pycocoevalcap carries both (meteor/meteor-1.5.jar, meteor/data/paraphrase-en.gz); an unpacked
