@@ -141,9 +141,9 @@ class _EndsAt:
         # A soft prompt given as embeddings shortens or empties `ids`: count from the first call.
         self.begun = ids.shape[1] if self.begun is None else self.begun
         over = ids.shape[1] - self.begun >= self.lengths
-        kept = scores[:, self.end].clone()
         scores = scores.masked_fill(over[:, None], float("-inf"))
-        scores[:, self.end] = torch.where(over, kept, torch.full_like(kept, float("-inf")))
+        # A sure end: our rows stop at their length, and no beam is ranked by how likely that was.
+        scores[:, self.end] = torch.where(over, 0.0, float("-inf"))
         return scores
 
 

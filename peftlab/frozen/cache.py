@@ -74,13 +74,21 @@ class KeyValueCache:
         for tensor in (*self.keys.values(), *self.values.values()):
             tensor[target, :, :length] = tensor[source, :, :length]
 
-    def reorder(self, sources: list[int], length: int) -> None:
-        """Let slot i hold what slot `sources[i]` held, for every i below len(sources)."""
-        if sources == list(range(len(sources))):
-            return
+    def reorder(self, sources: list[int], starts: list[int], length: int) -> None:
+        """Let every slot i hold what slot `sources[i]` held in positions `starts[i]` to `length`.
+
+        What lies before `starts[i]` is the same in both already.
+        """
+        moved = [i for i, source in enumerate(sources) if source != i]
+        whole, tails = [i for i in moved if not starts[i]], [i for i in moved if starts[i]]
+        parts = [(slots, min(starts[i] for i in slots)) for slots in (whole, tails) if slots]
         for tensor in (*self.keys.values(), *self.values.values()):
-            index = torch.tensor(sources, device=tensor.device)
-            tensor[: len(sources), :, :length] = tensor[:, :, :length].index_select(0, index)
+            found = []  # all is read before anything is written
+            for slots, start in parts:
+                index = torch.tensor([sources[i] for i in slots], device=tensor.device)
+                found.append(tensor[:, :, start:length].index_select(0, index))
+            for (slots, start), values in zip(parts, found, strict=True):
+                tensor[slots, :, start:length] = values
 
     def _reserve(self, block: int, keys: torch.Tensor, values: torch.Tensor) -> None:
         if block not in self.keys:

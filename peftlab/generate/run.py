@@ -226,7 +226,6 @@ def _beams_of(session: Session, jobs: list[_Job], decoding: Decoding) -> list[li
         for slot, row in enumerate(rows):
             row.slot, row.past = slot, past[id(row)]
         session.reorder(rows, sources)
-        session.live = rows
         logits = session.step(rows)
 
 

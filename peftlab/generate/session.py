@@ -110,8 +110,14 @@ class Session:
 
     def reorder(self, rows: Sequence[Sequence_], sources: Sequence[int]) -> None:
         """Let row i continue from what row `sources[i]` of all live rows has read (beam search)."""
-        longest = max(row.past for row in rows)
-        self.cache.reorder(list(sources), longest)
+        prompts = [row.prompt for row in self.live]
+        # Beams of one prompt differ in what came after it alone.
+        starts = [
+            row.length if slot < len(prompts) and prompts[slot] is row.prompt else 0
+            for slot, row in enumerate(rows)
+        ]
+        self.cache.reorder(list(sources), starts, max(row.past for row in rows))
+        self.live = list(rows)
 
 
 @torch.no_grad()
