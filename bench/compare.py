@@ -18,8 +18,7 @@ import time
 from pathlib import Path
 
 from bench.pairing import device_name
-from bench.train import METHODS
-from bench.workloads import DATA, make_model
+from bench.workloads import DATA, METHODS, make_model
 
 
 def main() -> None:

@@ -18,8 +18,7 @@ from typing import Any
 import torch
 
 from bench.pairing import Measured, common_arguments, compare, report
-from bench.train import METHODS
-from bench.workloads import SIZES, WORKLOADS, make_model, make_task
+from bench.workloads import METHODS, SIZES, WORKLOADS, make_model, make_task
 
 
 def main() -> None:

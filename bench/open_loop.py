@@ -58,7 +58,6 @@ def checked(outcomes: Sequence[Outcome], references: Sequence[str]) -> dict[str,
         "sent": len(outcomes),
         "finished": len(replies),
         "refused": len(refused),
-        "refused_without_wait": sum(not _is_wait(one.retry_after) for one in refused),
         "lost": len(outcomes) - len(replies) - len(refused),
         "mixed": sum(one.text in known for one in foreign),
         "differing": sum(one.text not in known for one in foreign),
@@ -86,5 +85,7 @@ def _percentiles(values: Sequence[float]) -> dict[str, float] | None:
     return {f"p{level}": float(value) for level, value in zip(PERCENTILES, found, strict=True)}
 
 
-def _is_wait(header: str | None) -> bool:
-    return header is not None and header.isdecimal() and int(header) > 0
+def without_wait(outcomes: Sequence[Outcome]) -> int:
+    """Refusals that do not say in how many seconds to come again."""
+    waits = [one.retry_after or "" for one in outcomes if one.status == 429]
+    return sum(not (wait.isdecimal() and int(wait) > 0) for wait in waits)

@@ -10,8 +10,7 @@ import torch
 from rouge_score.rouge_scorer import RougeScorer
 
 from bench.peers import peer_model, trainer_run
-from bench.train import METHODS
-from bench.workloads import make_task, tokenizer
+from bench.workloads import METHODS, make_task, tokenizer
 
 _RATE = 1e-3
 

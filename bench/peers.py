@@ -16,7 +16,8 @@ from transformers import (
     TrainingArguments,
 )
 
-from bench.workloads import make_task, tokenizer
+from bench.workloads import METHODS, make_task, tokenizer
+from peftlab.tasks import Task
 from peftlab.train.rows import Order, Rows
 
 Run = Callable[[], list[float]]  # trains and returns the loss of every step
@@ -28,9 +29,11 @@ def trainer_run(settings: dict[str, Any]) -> Callable[[float, int], Run]:
     vocabulary.pad_token = vocabulary.eos_token
     rows = Rows(task.pairs("train"), task.template, vocabulary, 1024 - 100)
     order = Order(len(rows), settings["batch_size"], 0)
+    start = our_start(settings["model"], settings["method"], task)
 
     def prepare(rate: float, steps: int) -> Run:
         model = peer_model(settings["model"], settings["method"])
+        begin_at(model, settings["method"], start)
         encoded = [rows[i] for step in range(steps) for i in order.step(step)]
         data = [
             {
@@ -135,6 +138,41 @@ def peer_model(folder: str, method: str) -> nn.Module:
     from peft import get_peft_model
 
     return get_peft_model(model, _config(method, width))
+
+
+def our_start(folder: str, method: str, task: Task) -> dict[str, torch.Tensor]:
+    """What our training of this method begins with, so that the peer's can begin there too."""
+    from peftlab.frozen.model import FrozenLM
+    from peftlab.methods import parse_one
+
+    ours, model = parse_one(METHODS[method]), FrozenLM.load(folder)
+    return ours.init(model, task, torch.Generator().manual_seed(0)).tensors
+
+
+@torch.no_grad()
+def begin_at(model: nn.Module, method: str, start: dict[str, torch.Tensor]) -> None:
+    """Give the peer's modules our numbers: its names, its order of axes."""
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and method not in ("full", "last-1"):  # those begin at the base
+            values = start[_our_name(name, start)]
+            if values.dim() == 5:  # a prefix: [L, 2, H, P, hd] -> [P, L · 2 · H · hd]
+                values = values.permute(3, 0, 1, 2, 4)
+            parameter.copy_(values.reshape(parameter.shape))
+
+
+def _our_name(name: str, start: dict[str, torch.Tensor]) -> str:
+    """The name by which our state has a parameter of the peer's model."""
+    if name.startswith("prompt_encoder.") and len(start) == 1:
+        return next(iter(start))
+    renamed = (
+        ("base_model.model.", ""), ("prompt_encoder.", ""), (".default", ""),
+        ("default.", ""), ("embedding.weight", "embedding"), ("lora_A.weight", "lora_A"),
+        ("lora_B.weight", "lora_B"), ("lstm_head.", "lstm."), ("mlp_head.0", "mlp.0"),
+        ("mlp_head.2", "mlp.1"), ("attn.adaption_", ""),
+    )  # fmt: skip
+    for theirs, ours in renamed:
+        name = name.replace(theirs, ours)
+    return name if name in start else name.removeprefix("transformer.h.")
 
 
 def _config(method: str, width: int) -> Any:

@@ -18,19 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.pairing import Measured, common_arguments, compare, report
-from bench.workloads import WORKLOADS, make_model, make_task
+from bench.workloads import METHODS, WORKLOADS, make_model, make_task
 
-METHODS = {
-    "lora": "lora:rank=8,targets=c_attn",
-    "prefix": "prefix_tuning:length=20",
-    "prompt": "prompt_tuning:length=20",
-    "prompt-100": "prompt_tuning:length=100",
-    "p-tuning": "p_tuning:length=20,placement=first",
-    "bottleneck": "bottleneck:bottleneck=32",
-    "llama-adapter-top2": "llama_adapter:layers=2",
-    "last-1": "last_k:k=1",
-    "full": "full",
-}
 PEERS = ("peft", "peft-dropout0", "peft-grouped", "trl")
 _RATE = 1e-4
 

@@ -18,6 +18,17 @@ from peftlab.tasks import Example, Provenance, Task, Template
 
 DATA = Path(os.environ.get("PEFTLAB_DATA", Path(__file__).parents[1] / ".." / "shared" / "data"))
 WORKLOADS = ("dialogsum", "e2e", "summarisation")
+METHODS = {
+    "lora": "lora:rank=8,targets=c_attn",
+    "prefix": "prefix_tuning:length=20",
+    "prompt": "prompt_tuning:length=20",
+    "prompt-100": "prompt_tuning:length=100",
+    "p-tuning": "p_tuning:length=20,placement=first",
+    "bottleneck": "bottleneck:bottleneck=32",
+    "llama-adapter-top2": "llama_adapter:layers=2,gate=layer,tanh=false",
+    "last-1": "last_k:k=1",
+    "full": "full",
+}
 # GPT-2 small, and a smaller shape with the full vocabulary that trains in a tenth of the time.
 SIZES = {"small": (12, 768, 12), "mini": (4, 256, 4)}
 _SOURCE, _TARGET = 196, 59  # tokens; with the cue and the end they make 256, 60 of them trained on
