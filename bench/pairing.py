@@ -115,7 +115,7 @@ def report(result: dict[str, Any], title: str, as_json: bool) -> None:
 
 def common_arguments(parser: argparse.ArgumentParser) -> None:
     """What every benchmark takes."""
-    parser.add_argument("--size", choices=("mini", "small"), default="mini")
+    parser.add_argument("--size", choices=("mini", "small", "demo"), default="mini")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", action="store_true")

@@ -2,11 +2,13 @@
 
     python -m bench.serve --tasks 16 --workload dialogsum --peer peft-switch --size small --json
 
-Peers: `peft-switch` answers requests in their order, calling `set_adapter` for each
-(its own way of serving several tasks; for methods that it lacks the bare model answers);
-`peft-grouped` answers all requests of an adapter as one padded batch; `peft-adapter-names` is
-PEFT's mixed batch, LoRA alone, so both sides then serve LoRA alone; `own-single` is our engine
-with one adaptation for all requests. Ours goes through `peftlab.serve.Engine`.
+Peers: `peft-switch` answers requests in their order, calling `set_adapter` for each (its own way of
+serving several tasks; for methods that it lacks the bare model answers); `peft-grouped` answers all
+requests of an adapter as one padded batch; `peft-adapter-names` is PEFT's mixed batch, LoRA alone,
+so both sides then serve LoRA alone. The others are our engine too: `own-single` with one adaptation
+for all requests; `own-10` with ten of the adaptations (for `--tasks 1000`); `own-alone` answering
+one request at a time, where `share_differing` says how many replies a batch has changed (rounding
+differs with a matmul's shape, so two scores that lie close may change places).
 """
 
 from __future__ import annotations
@@ -20,8 +22,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from transformers import AutoTokenizer
+
 from bench.pairing import Measured, common_arguments, compare, report
-from bench.workloads import make_model, make_task, tokenizer
+from bench.workloads import make_model, make_task
 
 if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM
@@ -44,7 +48,9 @@ METHODS = {
     "lora": MIXED[:1],
     "last-k": (*MIXED[:3], "last_k:k=1"),
 }
-PEERS = ("peft-switch", "peft-grouped", "peft-adapter-names", "own-single")
+PEERS = (
+    "peft-switch", "peft-grouped", "peft-adapter-names", "own-single", "own-10", "own-alone",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -74,8 +80,10 @@ def main() -> None:
         arguments.methods = "lora"
     with tempfile.TemporaryDirectory() as folder:
         settings = vars(arguments) | {"model": str(make_model(arguments.size, Path(folder)))}
-        other = single if arguments.peer == "own-single" else peer
+        other = OWN.get(arguments.peer, peer)
         result = compare(ours, other, settings, arguments.repeats)
+    if arguments.peer == "own-alone":
+        result["share_differing"] = result.pop("check_differing")
     title = (
         f"{arguments.tasks} tasks ({arguments.methods}), {arguments.workload}, GPT-2 "
         f"{arguments.size}: output tokens/s against {arguments.peer}"
@@ -85,7 +93,8 @@ def main() -> None:
 
 def asked(settings: dict[str, Any]) -> list[Asked]:
     """The requests, in the order in which they come: adapters at random, real lengths."""
-    task, vocabulary = make_task(settings["workload"], settings["requests"]), tokenizer()
+    task = make_task(settings["workload"], settings["requests"])
+    vocabulary = AutoTokenizer.from_pretrained(settings["model"])
     rng, found = random.Random(0), []
     for i, example in enumerate(task.test[: settings["requests"]]):
         length = len(vocabulary(" " + example.targets[0])["input_ids"]) + 1
@@ -109,6 +118,20 @@ def single(settings: dict[str, Any]) -> Callable[[], Measured]:
     """Our engine with the first task's adaptation for all requests."""
     requests = [Asked(0, one.source, one.tokens) for one in asked(settings)]
     return _engine(settings, specs(settings)[:1], requests)
+
+
+def ten(settings: dict[str, Any]) -> Callable[[], Measured]:
+    """Our engine with ten adaptations, which answer the requests of all others too."""
+    requests = [Asked(one.adapter % 10, one.source, one.tokens) for one in asked(settings)]
+    return _engine(settings, specs(settings)[:10], requests)
+
+
+def alone(settings: dict[str, Any]) -> Callable[[], Measured]:
+    """Our engine with room for one row, so that every reply is made without neighbours."""
+    return _engine(settings | {"slots": 1}, specs(settings), asked(settings))
+
+
+OWN = {"own-single": single, "own-10": ten, "own-alone": alone}
 
 
 def adaptations(model: FrozenLM, task: Task, methods: Sequence[str]) -> Iterator[Adaptation]:
@@ -169,8 +192,11 @@ def _engine(
             seconds = time.perf_counter() - begun
         replies = [ticket.result(0) for ticket in tickets]
         made = sum(len(reply.tokens) for reply in replies)
-        prompts = [float(reply.prompt_tokens) for reply in replies]
-        return Measured(seconds, made, cost.growth_bytes, [float(made), sum(prompts)])
+        if settings["peer"] == "own-alone":
+            check = [float(sum(token.id for token in reply.tokens)) for reply in replies]
+        else:
+            check = [float(made)]
+        return Measured(seconds, made, cost.growth_bytes, check)
 
     return work
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerBase
 
+from peftlab import demo
 from peftlab.tasks import Example, Provenance, Task, Template
 
 DATA = Path(os.environ.get("PEFTLAB_DATA", Path(__file__).parents[1] / ".." / "shared" / "data"))
@@ -30,6 +31,7 @@ METHODS = {
     "full": "full",
 }
 # GPT-2 small, and a smaller shape with the full vocabulary that trains in a tenth of the time.
+DEMO = Path(demo.__file__).parent / "model"
 SIZES = {"small": (12, 768, 12), "mini": (4, 256, 4)}
 _SOURCE, _TARGET = 196, 59  # tokens; with the cue and the end they make 256, 60 of them trained on
 
@@ -43,7 +45,12 @@ def tokenizer() -> PreTrainedTokenizerBase:
 
 
 def make_model(size: str, folder: Path, dropout: float = 0.0) -> Path:
-    """Save a GPT-2 of random weights, with its tokenizer, and return its folder."""
+    """Save a GPT-2 of random weights, with its tokenizer, and return its folder.
+
+    The bundled model where the size is `demo`.
+    """
+    if size == "demo":
+        return DEMO
     layers, width, heads = SIZES[size]
     torch.manual_seed(0)
     config = GPT2Config(
