@@ -150,17 +150,38 @@ class _Probe:
         return self._alike(low_rank, Edits(weights={name: self.lm.gather(name).float() + change}))
 
     def sublayer(self) -> str | None:
-        """A constant added by a bottleneck equals the same bias of the sublayer's last linear."""
+        """A constant added by a bottleneck equals the same bias of the sublayer's last linear.
+
+        Experts have no last linear: there, it equals the constant added to what enters the next
+        block.
+        """
         width, found = self.lm.shape.hidden, None
         constant = torch.linspace(-1, 1, width, device=self.lm.device)
         zero = torch.zeros(1, width, device=self.lm.device)
         edit = Bottleneck(down=zero, up=zero.T, up_bias=constant)
         for which, role in (("attention", "o"), ("mlp", "down")):
-            last = [t.linear for t in self.lm.shape.targets([role]) if t.linear.block == 0][-1]
-            bias = Edits(linear={last.path: LinearEdit(bias=constant)})
             site = Edits(sublayer={(0, which): edit})  # type: ignore[dict-item]
-            found = found or self._alike(site, bias)
+            last = [x for x in self.lm.shape.linears if x.block == 0 and role in x.parts]
+            if last and not self._inside_experts(last[-1].path):
+                bias = Edits(linear={last[-1].path: LinearEdit(bias=constant)})
+                found = found or self._alike(site, bias)
+            else:
+                found = found or self._shifts_the_next_block(site, constant)
         return found
+
+    def _inside_experts(self, path: str) -> bool:
+        """Whether a linear is one part of a feed-forward: a shared expert's beside others."""
+        return path.removeprefix(self.lm.shape.block_prefix).count(".") > 2
+
+    def _shifts_the_next_block(self, site: Edits, constant: torch.Tensor) -> str | None:
+        plain = _packed(self.expected, [Edits()])
+        plain.keep_input_of = 1
+        self.lm(plain)
+        again = _packed(self.expected, [Edits()])
+        assert plain.kept_input is not None
+        again.resume = (1, plain.kept_input + constant.to(plain.kept_input))
+        expected = again.split_kept(self.lm(again))
+        return self._same(_packed(self.expected, [site]), expected)
 
     def weights(self) -> str | None:
         """Random replacements of every kind of leaf change their own rows and no others."""
@@ -198,13 +219,13 @@ class _Probe:
         return None if gap <= _tolerance(self.lm) else f"logits differ by {gap:.1e}"
 
     def _one_of_each_kind(self) -> list[str]:
-        # A bias of the keys alone moves all of a query's scores alike, which softmax cannot see.
-        chosen = [
-            name
-            for name in self.lm.shape.parameters
-            if self.lm.shape.block_of(name) in (None, 0) and not name.endswith("k_proj.bias")
-        ]
-        return [name for name in chosen if self.lm.shape.numel([name]) < 2**22]
+        """Of every parameter the first block's that has it: some blocks alone have experts."""
+        kinds: dict[str, str] = {}
+        for name in self.lm.shape.parameters:
+            # A bias of the keys alone moves all of a query's scores alike: softmax cannot see it.
+            if not name.endswith("k_proj.bias"):
+                kinds.setdefault(_without_block(self.lm, name), name)
+        return [name for name in kinds.values() if self.lm.shape.numel([name]) < 2**22]
 
     def _same(self, batch: Batch, expected: list[torch.Tensor] | None = None) -> str | None:
         got = batch.split_kept(self.lm(batch))
@@ -229,6 +250,11 @@ class _Probe:
             if gap <= _tolerance(self.lm)
             else f"logits differ by {gap:.1e} from what they should be"
         )
+
+
+def _without_block(lm: FrozenLM, name: str) -> str:
+    block = lm.shape.block_of(name)
+    return name if block is None else name.removeprefix(f"{lm.shape.block_prefix}{block}.")
 
 
 def _packed(expected: Reference, owners: list[Edits], by: list[int] | None = None) -> Batch:

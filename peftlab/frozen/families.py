@@ -35,6 +35,7 @@ _SLIDING = {
     "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
     "sliding_window": 16,
 }
+_EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2}
 _EXTRA: dict[str, dict[str, Any]] = {
     "gpt2": {"activation_function": "gelu_new"},
     "helium": {"head_dim": 8},
@@ -45,11 +46,15 @@ _EXTRA: dict[str, dict[str, Any]] = {
     "phi3": {"sliding_window": 16},
     "opt": {"ffn_dim": 64, "word_embed_proj_dim": 32},
     "gptj": {"rotary_dim": 4},
+    "qwen3_moe": {**_EXPERTS, "head_dim": 8, "moe_intermediate_size": 24},
+    "mixtral": {**_EXPERTS, "num_local_experts": 4},
+    "olmoe": _EXPERTS,
 }
 REQUIRED = (
     "gpt2", "llama", "mistral", "qwen2", "qwen3", "gemma3_text", "phi3", "opt", "gpt_neox", "olmo2",
     "smollm3",
 )  # fmt: skip
+WITH_EXPERTS = ("qwen3_moe", "mixtral", "olmoe")
 OTHERS = (
     "cohere", "cohere2", "ernie4_5", "gemma", "gemma2", "glm", "glm4", "gpt_bigcode", "granite",
     "helium", "olmo", "olmo3", "phi", "seed_oss", "stablelm", "starcoder2",
@@ -82,7 +87,7 @@ def tiny(family: str, seed: int = 0, **changes: Any) -> PreTrainedModel:
     return model
 
 
-def survey(families: Iterable[str] = (*REQUIRED, *OTHERS)) -> list[Verdict]:
+def survey(families: Iterable[str] = (*REQUIRED, *WITH_EXPERTS, *OTHERS)) -> list[Verdict]:
     """Check a tiny model of each family."""
     logging.set_verbosity_error()
     return [_verdict(family) for family in families]

@@ -60,7 +60,7 @@ def edit_leaf(
             named = {key: axis.rows(x, size, start, stop) for key, x in kwargs.items()}
             forward = plain if wanting is None else _with_parameters(module, wanted[wanting])
             pieces.append(forward(*own, **named))
-        return torch.cat(pieces, axis.of(args[0], size))
+        return _joined(pieces, axis.of(args[0], size))
 
     def forward(*args: Any, **kwargs: Any) -> torch.Tensor:
         batch = current_batch()
@@ -123,6 +123,13 @@ def edit_sublayer(
         return (hidden, *out[1:]) if isinstance(out, tuple) else hidden
 
     module.forward = forward  # type: ignore[method-assign]
+
+
+def _joined(pieces: list[Any], dim: int) -> Any:
+    """Rows side by side again; a router of experts gives several tensors for each."""
+    if isinstance(pieces[0], tuple):
+        return tuple(_joined(list(parts), dim) for parts in zip(*pieces, strict=True))
+    return torch.cat(pieces, dim)
 
 
 def _biases_alone(

@@ -34,6 +34,7 @@ class Dimensions:
     ff: int  # width between the feed-forward's projections
     positions: int  # longest row the model was made for
     embed: int  # width of the token embeddings; differs from d only in some OPT models
+    experts: int = 0  # feed-forwards beside each other in a block; 0 where there is one alone
 
     @property
     def q(self) -> int:
@@ -58,6 +59,11 @@ def parameter_shapes(config: Mapping[str, Any]) -> dict[str, Shape]:
     """
     family = _family(config)
     sizes = dimensions(config)
+    if config.get("mlp_only_layers") or config.get("decoder_sparse_step", 1) != 1:
+        raise InputError(
+            f"this {config['model_type']} has experts in some blocks only (mlp_only_layers, "
+            "decoder_sparse_step), for which no parameter layout is known"
+        )
     flags = _flags(family, config)
     shapes: dict[str, Shape] = {}
     for prefix, rows in family.sections(sizes.layers):
@@ -102,6 +108,7 @@ def dimensions(config: Mapping[str, Any]) -> Dimensions:
         ff=_size(family, config, "ff", default=4 * d),
         positions=_size(family, config, "positions"),
         embed=_size(family, config, "embed", default=d),
+        experts=_size(family, config, "experts") if "experts" in family.keys else 0,
     )
 
 
@@ -160,7 +167,7 @@ def _parameters(
 ) -> Iterator[tuple[str, Shape]]:
     shape = tuple(_extent(term, sizes) for term in row.shape)
     for name in _repeated(prefix + row.name, sizes):
-        if name.endswith((".weight", ".bias")):
+        if row.itself:
             yield name, shape
             continue
         yield f"{name}.weight", shape

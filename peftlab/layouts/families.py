@@ -73,6 +73,11 @@ _FUSED_GATED_MLP = """
     *.mlp.down_proj     d ff
 """
 
+_EXPERTS = """
+    *.mlp.experts.gate_up_proj   experts 2ff d  itself
+    *.mlp.experts.down_proj      experts d ff   itself
+"""
+_ROUTER = "*.mlp.gate   experts d\n"
 _LLAMA = _decoder(_GATED, _gated_mlp("bias=mlp_bias"), _PRE_NORMS)
 _QWEN3 = _decoder(_GATED, _HEAD_NORMS, _gated_mlp(), _PRE_NORMS)
 _GEMMA2 = _decoder(_GATED, _gated_mlp(), _PRE_NORMS, _FEED_FORWARD_NORMS)
@@ -191,19 +196,24 @@ def _family(
     tied: bool = False,
     keys: Mapping[str, tuple[str, ...]] = COMMON_KEYS,
     head_dim_is_free: bool = True,
+    experts: int | None = None,
     **flags: bool,
 ) -> Family:
     """`sizes` are the defaults of `_COLUMNS`, "-" for what follows from the others."""
     values = zip(_COLUMNS, sizes.split(), strict=True)
+    defaults = {name: int(value) for name, value in values if value != "-"}
+    if experts is not None:
+        defaults["experts"] = experts
     return Family(
         template=template,
-        sizes=MappingProxyType({name: int(value) for name, value in values if value != "-"}),
+        sizes=MappingProxyType(defaults),
         flags=MappingProxyType({"tie_word_embeddings": tied, **flags}),
         keys=MappingProxyType(keys),
         head_dim_is_free=head_dim_is_free,
     )
 
 
+_EXPERT_KEYS = {**COMMON_KEYS, "experts": ("num_local_experts", "num_experts")}
 _GPT2_KEYS = {
     "vocab": ("vocab_size",),
     "d": ("n_embd", "hidden_size"),
@@ -239,6 +249,23 @@ _FAMILIES = {
     ),
     "qwen2": _family(_decoder(_attention("bias"), _gated_mlp(), _PRE_NORMS), _QWEN2_SIZES),
     "qwen3": _family(_QWEN3, _QWEN3_SIZES, attention_bias=False),
+    "qwen3_moe": _family(
+        _decoder(_GATED, _HEAD_NORMS, _EXPERTS, _ROUTER, _PRE_NORMS),
+        "           151936  2048  24    32     4      -      768  32768",
+        keys={
+            **COMMON_KEYS,
+            "ff": ("moe_intermediate_size",),
+            "experts": ("num_experts", "num_local_experts"),
+        },
+        experts=128,
+        attention_bias=False,
+    ),
+    "mixtral": _family(
+        _decoder(_attention(), _ROUTER, _EXPERTS, _PRE_NORMS),
+        "            32000  4096  32    32     8      -    14336 131072",
+        keys=_EXPERT_KEYS,
+        experts=8,
+    ),
     "gemma": _family(
         _decoder(_GATED, _gated_mlp(), _PRE_NORMS),
         "           256000  3072  28    16    16    256    24576   8192",

@@ -6,7 +6,8 @@ A row of a template is `module  extents…  [bias[=flag]]  [if=condition,…]`:
   multiples of the names in `Dimensions` (`2ff`, `q+2kv`, `positions+2`); `d->3d` is a Conv1D, whose
   weight is [in, out];
 - `bias` adds `mlp.up_proj.bias`; `bias=attention_bias` does so when the configuration says it;
-- a name that already ends in `.weight` or `.bias` is that one parameter;
+- a name that already ends in `.weight` or `.bias`, or a row with the word `itself`, is that one
+  parameter;
 - `if=` keeps the row only where every condition holds: `flag`, `!flag`, `embed!=d`;
 - rows that begin with `*.` belong to a block and are repeated for every layer under the prefix of
   the template's line `blocks …`; `[heads]` inside a name repeats the row for every head.
@@ -45,12 +46,14 @@ class Row:
     bias: bool | str = False  # a string is the configuration's flag that decides
     conditions: tuple[str, ...] = ()
     input_first: bool = False
+    itself: bool = False
 
     @classmethod
     def parse(cls, line: str) -> Row:
         """The row of one line of the template language."""
         name, *words = line.split()
-        extents = [w for w in words if not w.startswith(("bias", "if="))]
+        itself = name.endswith((".weight", ".bias")) or "itself" in words
+        extents = [w for w in words if not w.startswith(("bias", "if=", "itself"))]
         input_first = any("->" in extent for extent in extents)
         bias: bool | str = False
         conditions: tuple[str, ...] = ()
@@ -62,7 +65,7 @@ class Row:
             elif word.startswith("if="):
                 conditions = tuple(word.removeprefix("if=").split(","))
         shape = tuple(part for extent in extents for part in extent.split("->"))
-        return cls(name, shape, bias, conditions, input_first)
+        return cls(name, shape, bias, conditions, input_first, itself)
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ class IA3(Method):
         return shape.targets(self.feedforward) if self.feedforward else []
 
     def check(self, shape: ModelShape) -> None:
-        if not (self._outputs(shape) or self._inputs(shape)):
+        if not [*self._outputs(shape), *self._inputs(shape)]:
             raise InputError("ia3: targets and feedforward are empty, so nothing would be trained")
 
     def count(self, shape: ModelShape) -> Count:
