@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +12,8 @@ from typer.core import TyperGroup
 
 import peftlab
 from peftlab.cli import compare, estimate, learn, listing, report, serve, share, study
-from peftlab.errors import PeftlabError
+from peftlab.errors import InputError, PeftlabError
+from peftlab.processes import expected
 
 
 class _CtrlC(Exception):
@@ -35,6 +37,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+
+_ALONE = ("compare", "estimate", "evaluate", "generate", "serve", "study")
 
 app.command("compare")(compare.compare)
 app.command("study", help=study.HELP)(study.study)
@@ -75,6 +79,7 @@ def main() -> None:
 def run(arguments: Sequence[str]) -> int:
     """Carry out a command line; returns the exit code."""
     try:
+        _refuse_many(arguments)
         app(list(arguments))
     except SystemExit as end:  # how typer ends, usage errors included
         return int(end.code or 0)
@@ -82,9 +87,21 @@ def run(arguments: Sequence[str]) -> int:
         typer.echo("stopped", err=True)
         return 130
     except PeftlabError as error:
-        typer.echo(f"Error: {error}", err=True)
+        typer.echo(f"Error{_where()}: {error}", err=True)
         return 130 if _stopped(error) else 2
     return 0
+
+
+def _refuse_many(arguments: Sequence[str]) -> None:
+    if expected() > 1 and arguments and arguments[0] in _ALONE:
+        raise InputError(
+            f"peftlab {arguments[0]} was started {expected()} times at once; torchrun and "
+            "accelerate launch are for peftlab train alone"
+        )
+
+
+def _where() -> str:
+    return f" in process {os.environ['RANK']}" if expected() > 1 else ""
 
 
 def _stopped(error: PeftlabError) -> bool:

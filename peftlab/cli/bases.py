@@ -14,6 +14,8 @@ from peftlab.number_formats import formats
 if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM
     from peftlab.methods.adaptation import Adaptation
+    from peftlab.methods.base import Method
+    from peftlab.processes import Processes
 
 _FORMATS = "fp32, bf16, int8 or nf4 (4 bits: QLoRA's)"
 BaseDtype = Annotated[
@@ -28,6 +30,15 @@ BaseDtypes = Annotated[
         "--base-dtype",
         help=f"How the frozen base's numbers are kept: {_FORMATS}; several with commas: every "
         "method on each.",
+        rich_help_panel="What to learn",
+    ),
+]
+ShardBase = Annotated[
+    str,
+    typer.Option(
+        "--shard",
+        help="Of several processes (torchrun): split the base over them always, never, or where it "
+        "does not fit (auto).",
         rich_help_panel="What to learn",
     ),
 ]
@@ -48,8 +59,10 @@ def device_name(name: str) -> str:
     """
     import torch
 
+    from peftlab.processes import local_device
+
     if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        return local_device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         return str(torch.device(name))
     except RuntimeError as error:
@@ -67,6 +80,39 @@ def load_base(name: str, device: str, dtype: str = "fp32") -> FrozenLM:
     from peftlab.compare import base
 
     return base.load(name, device_name(device), one_format(dtype))
+
+
+def load_base_together(
+    name: str, device: str, dtype: str, shard: str, method: Method
+) -> tuple[FrozenLM, Processes]:
+    """The base to train a method on with all processes that the launcher has started.
+
+    Args:
+        shard: `auto`, `never` or `always`: whether its blocks are split over them.
+
+    Raises:
+        InputError: as `load_base`; processes that are not alike; another word for shard.
+        Lost: one of them is not there.
+    """
+    from typing import get_args
+
+    from peftlab.compare import base
+    from peftlab.frozen.sharded_loading import Shard, is_to_be_sharded
+    from peftlab.processes import join
+
+    if shard not in get_args(Shard):
+        raise InputError(f"--shard {shard!r}: one of {', '.join(get_args(Shard))} was expected")
+    where, dtype = device_name(device), one_format(dtype)
+    together = join(where)
+    with together.watched():
+        told = {"--model": name, "--base-dtype": dtype, "--shard": shard, "--method": method}
+        together.agree({**told, "--device": where.partition(":")[0]})
+        split = is_to_be_sharded(
+            shard, base.located(name), method, together, dtype=dtype, device=where
+        )
+        if split and together.count == 1:
+            raise InputError("--shard always: there is one process; start several with torchrun")
+        return base.load(name, where, dtype, together if split else None), together
 
 
 def load_base_of(

@@ -13,6 +13,7 @@ from peftlab.errors import InputError
 
 if TYPE_CHECKING:
     from peftlab.methods.adaptation import Adaptation
+    from peftlab.train import Trained
 
 Adapters = Annotated[
     list[Path], typer.Option("--adapter", help="An adapter's folder; several: one batch.")
@@ -24,6 +25,7 @@ def train(
     out: Annotated[Path, typer.Option(help="Folder of the run.")],
     model: shared.Model = "demo",
     base_dtype: shared.BaseDtype = "fp32",
+    shard: shared.ShardBase = "auto",
     task: shared.TaskName = "demo",
     steps: shared.Steps = None,
     epochs: shared.Epochs = None,
@@ -42,8 +44,12 @@ def train(
     task_option: shared.TaskOptions = [],  # noqa: B006 - typer copies it
     device: shared.Device = "auto",
 ) -> None:
-    """Train one adaptation and save it. A training that was cut off continues."""
+    """Train one adaptation and save it. A training that was cut off continues.
+
+    Started by torchrun, several processes share each step's rows: see docs/large.md.
+    """
     from peftlab.methods import parse_one
+    from peftlab.processes import leave
     from peftlab.train import train as train_one
     from peftlab.train.display import bar
 
@@ -65,10 +71,27 @@ def train(
         seed=seed,
     )
     made = parse_one(method)
-    base = shared.load_base(model, device, base_dtype)
+    base, together = shared.load_base_together(model, device, base_dtype, shard, made)
     out.mkdir(parents=True, exist_ok=True)
+    if together.count > 1 and together.is_first:
+        typer.echo(_told(together.count, base.is_sharded))
     trained = train_one(base, made, loaded, config, folder=out, display=bar)
-    trained.adaptation.save(out / "adapter")
+    if together.is_first:
+        trained.adaptation.save(out / "adapter")
+        _tell(trained, out)
+    leave()
+
+
+def _told(processes: int, is_sharded: bool) -> str:
+    if not is_sharded:
+        return f"{processes} processes share each step's rows; each has the whole base"
+    return (
+        f"{processes} processes share each step's rows and hold 1/{processes} of every block; "
+        "embeddings and head are whole in each, and activations of the frozen trunk are not kept"
+    )
+
+
+def _tell(trained: Trained, out: Path) -> None:
     loss = (
         ""
         if trained.validation_loss is None

@@ -12,9 +12,11 @@ import typer
 from peftlab.cli.bases import AdapterBaseDtype as AdapterBaseDtype
 from peftlab.cli.bases import BaseDtype as BaseDtype
 from peftlab.cli.bases import BaseDtypes as BaseDtypes
+from peftlab.cli.bases import ShardBase as ShardBase
 from peftlab.cli.bases import device_name as device_name
 from peftlab.cli.bases import load_base as load_base
 from peftlab.cli.bases import load_base_of as load_base_of
+from peftlab.cli.bases import load_base_together as load_base_together
 from peftlab.cli.bases import one_format as one_format
 from peftlab.errors import InputError, nearest
 

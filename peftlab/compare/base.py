@@ -11,6 +11,7 @@ from peftlab.errors import InputError
 
 if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM
+    from peftlab.processes import Processes
 
 DEMO = "demo"
 _held: dict[tuple[str, str], FrozenLM] = {}  # by name and number format, see `hold`
@@ -46,11 +47,14 @@ def is_here(name: str) -> bool:
     return any(isinstance(try_to_load_from_cache(where, file), str) for file in files)
 
 
-def load(name: str, device: str = "cpu", dtype: str = "fp32") -> FrozenLM:
+def load(
+    name: str, device: str = "cpu", dtype: str = "fp32", over: Processes | None = None
+) -> FrozenLM:
     """The frozen model of a name; it keeps that name, wherever the package lies.
 
     Args:
         dtype: the format its numbers are kept in, see `number_formats`.
+        over: the processes that it is split over.
 
     Raises:
         InputError, UnsupportedModel: see `FrozenLM.load`.
@@ -63,7 +67,8 @@ def load(name: str, device: str = "cpu", dtype: str = "fp32") -> FrozenLM:
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    model = FrozenLM.load(located(name), dtype=dtype, device=device)
+    spread = {} if over is None else {"over": over}
+    model = FrozenLM.load(located(name), dtype=dtype, device=device, **spread)
     model.name = name
     return model
 

@@ -22,7 +22,9 @@ from peftlab.errors import InputError
 from peftlab.frozen import attention, conformance, quantised, sharding, sites
 from peftlab.frozen.batch import Batch, Row, pack
 from peftlab.frozen.loading import checkpoint_of, load_plain
+from peftlab.frozen.sharded_loading import load_sharded
 from peftlab.measure import fingerprint
+from peftlab.processes import ALONE, Processes
 from peftlab.shapes import ModelShape
 
 _LENGTH_DEPENDENT_ROPE = ("longrope", "dynamic")
@@ -66,19 +68,30 @@ class FrozenLM(torch.nn.Module):
 
     @classmethod
     def load(
-        cls, name: str | Path, *, dtype: str = "fp32", device: torch.device | str = "cpu"
+        cls,
+        name: str | Path,
+        *,
+        dtype: str = "fp32",
+        device: torch.device | str = "cpu",
+        over: Processes = ALONE,
     ) -> FrozenLM:
         """Load a decoder from the hub or a local folder and check which sites work on it.
 
         Args:
             dtype: the format its numbers are kept in: fp32, bf16, int8 or nf4.
+            over: processes to split its blocks over; each of them calls this.
 
         Raises:
             InputError: no such model, or no room for it; see `load_plain`.
             UnsupportedModel: the family cannot be edited exactly; says why.
         """
-        model, tokenizer = load_plain(name, dtype, device)
-        made = cls(model, tokenizer, str(name))
+        if over.count > 1:
+            model, tokenizer, fingerprint = load_sharded(name, dtype, device, over)
+            made = cls(model, tokenizer, str(name))
+            made.fingerprint = fingerprint
+        else:
+            model, tokenizer = load_plain(name, dtype, device)
+            made = cls(model, tokenizer, str(name))
         made._path = str(name)
         return made
 

@@ -8,6 +8,7 @@ piece by piece. Tensors that replace a sharded parameter are sharded alike.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager
 from functools import partial
@@ -74,8 +75,13 @@ def rewrapped(own: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     )
 
 
-def shard(model: PreTrainedModel, processes: Processes) -> PreTrainedModel:
+def shard(
+    model: PreTrainedModel, processes: Processes, device: str | None = None
+) -> PreTrainedModel:
     """Split every block of a plain model over the processes, in place.
+
+    Args:
+        device: the kind it is to lie on, where it does not lie on one yet.
 
     Raises:
         InputError: there is one process only, or the base is quantised.
@@ -96,12 +102,14 @@ def shard(model: PreTrainedModel, processes: Processes) -> PreTrainedModel:
     shape = ModelShape.read(
         model.config.to_dict(), {n: tuple(p.shape) for n, p in model.named_parameters()}
     )
-    mesh = init_device_mesh(model.device.type, (processes.count,))
+    mesh = init_device_mesh(device or model.device.type, (processes.count,))
     path = shape.block_prefix.rstrip(".")
     names = [shape.block_parameters(block) for block in range(shape.layers)]
     blocks = [model.get_submodule(f"{path}.{index}") for index in range(shape.layers)]
     for block in blocks:
         fully_shard(block, mesh=mesh, reshard_after_forward=True)
+    # Some families return a view, which nothing changes in place.
+    warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
     # The module that calls the blocks is the root, which makes them share streams and prefetching.
     root = model.get_submodule(path.rpartition(".")[0])
     fully_shard(root, mesh=mesh, ignored_params={p for p in root.parameters() if not is_sharded(p)})
