@@ -23,23 +23,23 @@ class Beams:
     finished: list[tuple[float, list[int]]] = field(default_factory=list)
     done: bool = False
 
-    def advance(self, logits: torch.Tensor) -> list[int]:
+    def advance(self, chances: torch.Tensor) -> list[int]:
         """Extend every running beam by one token.
 
         Args:
-            logits: [beams, V], one row a running beam.
+            chances: log-probabilities [beams, V], one row a running beam. As in transformers, what
+                is forbidden is −inf among them, and the others do not share out its probability.
 
         Returns:
             for each new running beam the index of the old one that it extends.
         """
-        scores = logits.float().log_softmax(-1)
-        scores = scores + torch.tensor([[s] for s, _ in self.running], device=logits.device)
+        scores = chances + torch.tensor([[s] for s, _ in self.running], device=chances.device)
         best = scores.flatten().topk(min(2 * self.width, scores.numel()))
         extended: list[tuple[float, list[int], int]] = []
         for rank, (score, place) in enumerate(
             zip(best.values.tolist(), best.indices.tolist(), strict=True)
         ):
-            parent, token = divmod(place, logits.shape[-1])
+            parent, token = divmod(place, chances.shape[-1])
             tokens = [*self.running[parent][1], token]
             if token != self.end and len(tokens) < self.limit:
                 extended.append((score, tokens, parent))

@@ -17,13 +17,27 @@ from transformers import (
 )
 
 from peftlab.tasks import Decoding
+from peftlab.tasks.tokens import Tokenizer, pieces
+
+_BREAKS = ("\n", "\n\n")
+
+
+def banned_tokens(decoding: Decoding, tokenizer: Tokenizer) -> list[int]:
+    """What a decoding setting forbids altogether: where asked, line breaks that are one token."""
+    if not decoding.no_newlines:
+        return []
+    found = (pieces(tokenizer, text, plain=True, begun=True)[0] for text in _BREAKS)
+    return [ids[0] for ids in found if len(ids) == 1]
 
 
 class Chooser:
-    """Turns logits into next tokens under one decoding setting."""
+    """Turns logits into next tokens under one decoding setting.
 
-    def __init__(self, decoding: Decoding) -> None:
-        self.decoding = decoding
+    banned: tokens that never come, see `banned_tokens`.
+    """
+
+    def __init__(self, decoding: Decoding, banned: Sequence[int] = ()) -> None:
+        self.decoding, self.banned = decoding, list(banned)
         self._warpers = LogitsProcessorList()
         if decoding.sample:
             if decoding.temperature != 1.0:
@@ -42,16 +56,17 @@ class Chooser:
         ends: Sequence[int],
         least: Sequence[int],
     ) -> torch.Tensor:
-        """Forbid repeated n-grams and ends that come too early.
+        """Forbid repeated n-grams, ends that come too early, and banned tokens.
 
         Args:
             logits: [R, V]. tokens: what each row has produced. ends: each row's end token.
             least: how many tokens each row must produce before its end.
         """
         early = [i for i, made in enumerate(tokens) if len(made) < least[i]]
-        if not early and self._no_repeat is None:
+        if not early and self._no_repeat is None and not self.banned:
             return logits
         logits = logits.clone()
+        logits[:, self.banned] = float("-inf")
         for i in early:
             logits[i, ends[i]] = float("-inf")
         if self._no_repeat is not None:

@@ -11,7 +11,7 @@ import torch
 
 from peftlab.frozen.model import FrozenLM
 from peftlab.generate.beam import Beams
-from peftlab.generate.choose import Chooser
+from peftlab.generate.choose import Chooser, banned_tokens
 from peftlab.generate.kept import KeptPrompts
 from peftlab.generate.owner import prepare
 from peftlab.generate.session import Sequence_, Session
@@ -95,7 +95,8 @@ def generate(
     if decoding.beams > 1:
         return _beam_search(model, jobs, decoding, batch_size, capacity, kept, done)
     session = Session(model, batch_size, capacity, kept)
-    return _decode(model, session, jobs, Chooser(decoding), done)
+    chooser = Chooser(decoding, banned_tokens(decoding, model.tokenizer))
+    return _decode(model, session, jobs, chooser, done)
 
 
 def _jobs(
@@ -198,19 +199,21 @@ def _beam_search(
 
 
 def _beams_of(session: Session, jobs: list[_Job], decoding: Decoding) -> list[list[int]]:
-    width, chooser = decoding.beams, Chooser(decoding)
+    width = decoding.beams
+    chooser = Chooser(decoding, banned_tokens(decoding, session.model.tokenizer))
     searches = [
         Beams(width, job.end, job.request.max_new_tokens, decoding.length_penalty) for job in jobs
     ]
     logits = session.join([job.row for job in jobs])
     alive = list(range(len(jobs)))
     while True:
+        chances = logits.float().log_softmax(-1)
         sources, rows, at = list[int](), list[Sequence_](), 0
         for i in alive:
             search, before = searches[i], len(searches[i].running)
             made = [tokens for _, tokens in search.running]
             own = chooser.restrict(
-                logits[at : at + before], made, [jobs[i].end] * before, [jobs[i].least] * before
+                chances[at : at + before], made, [jobs[i].end] * before, [jobs[i].least] * before
             )
             parents = search.advance(own)
             if not search.done:

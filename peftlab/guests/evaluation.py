@@ -12,7 +12,7 @@ import torch
 from peftlab.errors import InputError
 from peftlab.evaluate import TEXT_TOKENS, Evaluation, SplitLoss, subset_scores
 from peftlab.generate import Reply
-from peftlab.generate.choose import Chooser
+from peftlab.generate.choose import Chooser, banned_tokens
 from peftlab.guests.model import GuestModel, quiet
 from peftlab.tasks import Decoding, Encoded, Task
 from peftlab.tasks.plain import text_rows
@@ -134,6 +134,7 @@ def _outputs(
 
     ids = torch.tensor([prompt.ids for prompt in prompts], device=model.base.device)
     end = task.template.end_id(model.base.tokenizer)
+    chooser = Chooser(decoding, banned_tokens(decoding, model.base.tokenizer))
     settings = GenerationConfig(
         max_new_tokens=task.max_new_tokens,
         num_beams=decoding.beams,
@@ -150,7 +151,7 @@ def _outputs(
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
             generation_config=settings,
-            logits_processor=LogitsProcessorList([_Restricted(decoding, ids.shape[1], end)]),
+            logits_processor=LogitsProcessorList([_Restricted(chooser, ids.shape[1], end)]),
         )
     return [row[ids.shape[1] :].tolist() for row in made]
 
@@ -158,8 +159,8 @@ def _outputs(
 class _Restricted:
     """Our own rules for repeated n-grams and early ends, which look at the output alone."""
 
-    def __init__(self, decoding: Decoding, prompt: int, end: int) -> None:
-        self.chooser, self.prompt, self.end = Chooser(decoding), prompt, end
+    def __init__(self, chooser: Chooser, prompt: int, end: int) -> None:
+        self.chooser, self.prompt, self.end = chooser, prompt, end
 
     def __call__(self, ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         made: Any = ids[:, self.prompt :].tolist()

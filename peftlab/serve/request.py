@@ -74,6 +74,8 @@ def _within(name: str, value: int, least: int, most: int | None) -> None:
 def _check_decoding(decoding: Decoding) -> None:
     if decoding.beams != 1:
         raise InputError(f"beams is {decoding.beams}; the engine serves greedy and sampled replies")
+    if decoding.no_newlines:
+        raise InputError("no_newlines is set; the engine allows line breaks: use `stop` instead")
     _within("top_k", decoding.top_k, 0, None)
     _within("no_repeat_ngram", decoding.no_repeat_ngram, 0, None)
     if not (math.isfinite(decoding.temperature) and decoding.temperature >= COLDEST):

@@ -23,12 +23,15 @@ class Decoding:
 
     length_penalty: a beam's log-probability is divided by its length to this power.
     no_repeat_ngram: no n-gram of this size occurs twice in an output; 0 allows all.
+    no_newlines: the tokens of one and of two line breaks are forbidden, for outputs that are scored
+        a line each.
     """
 
     beams: int = 1
     length_penalty: float = 1.0
     no_repeat_ngram: int = 0
     min_new_tokens: int = 0
+    no_newlines: bool = False
     sample: bool = False
     temperature: float = 1.0
     top_k: int = 0

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
 
 import pytest
 import torch
 
 from peftlab.errors import InputError
+from peftlab.frozen.model import FrozenLM
 from peftlab.generate import Reply, Request, generate
 from peftlab.methods import Method, parse
-from peftlab.methods.adaptation import Adaptation
+from peftlab.methods.adaptation import Adaptation, base_of
 from peftlab.tasks import Decoding
 from tests.laws import world
 from tests.models import tiny
@@ -68,6 +70,7 @@ def test_a_mixed_batch_answers_as_each_request_alone(family: str, batch_size: in
         (Decoding(), {}),
         (Decoding(min_new_tokens=5), {"min_new_tokens": 5}),
         (Decoding(beams=3), {"num_beams": 3}),
+        (Decoding(beams=3, min_new_tokens=6), {"num_beams": 3, "min_new_tokens": 6}),
         (Decoding(beams=4, length_penalty=0.6), {"num_beams": 4, "length_penalty": 0.6}),
         (Decoding(beams=2, length_penalty=-1.0), {"num_beams": 2, "length_penalty": -1.0}),
     ],
@@ -123,3 +126,37 @@ def test_an_overlong_source_is_cut_and_an_impossible_request_is_refused() -> Non
     assert reply.dropped > 0 and reply.prompt_tokens + 8 <= model.shape.context
     with pytest.raises(InputError):
         generate(model, [Request(adaptation, "red cat", 95)])
+
+
+@pytest.mark.parametrize("decoding", [Decoding(), Decoding(beams=3)])
+def test_line_breaks_can_be_forbidden(decoding: Decoding) -> None:
+    """As with transformers' `bad_words_ids`, on a base whose head loves them."""
+    plain, tokenizer = tiny("gpt2").eval(), world.tokenizer()
+    (newline,) = tokenizer("\n")["input_ids"]
+    with torch.no_grad():
+        plain.lm_head.weight[newline] = plain.lm_head.weight.sum(0)
+        plain.lm_head.weight[newline] *= 3
+    model, task = FrozenLM(deepcopy(plain), tokenizer, "breaks"), world.task()
+    method = parse("hard_prompt")[0]
+    state = method.init(model, task, torch.Generator())
+    adaptation = Adaptation(method, state, task.template, base_of(model))
+    requests = [Request(adaptation, example, 8) for example in task.test]
+    freely = generate(model, requests, decoding)
+    assert any(newline in reply.tokens for reply in freely)
+    without = generate(model, requests, replace(decoding, no_newlines=True))
+    assert not any(newline in reply.tokens for reply in without)
+    room = model.shape.context - 8
+    for example, reply in zip(task.test, without, strict=True):
+        ids = task.template.encode(tokenizer, example, None, room).ids
+        expected = plain.generate(
+            torch.tensor([ids]),
+            attention_mask=torch.ones(1, len(ids), dtype=torch.long),
+            max_new_tokens=8,
+            num_beams=decoding.beams,
+            bad_words_ids=[[newline]],
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=0,
+        )[0, len(ids) :].tolist()
+        end = tokenizer.eos_token_id
+        expected = expected[: expected.index(end)] if end in expected else expected
+        assert list(reply.tokens) == expected
