@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends
 from pydantic import BaseModel
 
 from peftlab.serve.http.served import Served, served
+from peftlab.serve.library import Listed
 
 router = APIRouter(tags=["models"])
+
+
+class About(BaseModel):
+    """What is known of an adapter; null is not known.
+
+    Attributes:
+        task: what it was trained for. trainable: numbers that were trained. bytes: of them.
+        loaded: in memory now.
+    """
+
+    method: str | None
+    task: str | None
+    trainable: int | None
+    bytes: int | None
+    loaded: bool
 
 
 class Model(BaseModel):
@@ -17,6 +34,7 @@ class Model(BaseModel):
 
     Attributes:
         parent: the base's name, for adapters. max_model_len: most tokens of prompt and reply.
+        peftlab: of an adapter; OpenAI's API has nothing of the kind.
     """
 
     id: str
@@ -25,6 +43,7 @@ class Model(BaseModel):
     owned_by: str = "peftlab"
     parent: str | None
     max_model_len: int
+    peftlab: About | None
 
 
 class Models(BaseModel):
@@ -37,21 +56,37 @@ class Models(BaseModel):
 @router.get("/v1/models")
 async def models(state: Annotated[Served, Depends(served)]) -> Models:
     """The base first, then the adapters by name."""
-    names = [it.name for it in state.library.adapters() if it.name != state.base]
-    return Models(data=[_model(state, name) for name in (state.base, *names)])
+    known = {it.name: it for it in state.library.adapters()}
+    base = known.pop(state.base)
+    cards = await asyncio.to_thread(lambda: [_model(state, it) for it in (base, *known.values())])
+    return Models(data=cards)
 
 
 @router.get("/v1/models/{name}")
 async def model(name: str, state: Annotated[Served, Depends(served)]) -> Model:
     """One of them."""
     state.library.check(name)
-    return _model(state, name)
+    found = next(it for it in state.library.adapters() if it.name == name)
+    return await asyncio.to_thread(_model, state, found)
 
 
-def _model(state: Served, name: str) -> Model:
+def _model(state: Served, it: Listed) -> Model:
+    base = it.name == state.base
     return Model(
-        id=name,
+        id=it.name,
         created=state.since,
-        parent=None if name == state.base else state.base,
+        parent=None if base else state.base,
         max_model_len=state.engine.capacity,
+        peftlab=None if base else _about(state, it),
+    )
+
+
+def _about(state: Served, it: Listed) -> About:
+    told = state.descriptions.of(it.folder)
+    return About(
+        method=it.method or told.method,
+        task=told.task,
+        trainable=told.trainable,
+        bytes=told.bytes if it.size is None else it.size,
+        loaded=it.version is not None,
     )

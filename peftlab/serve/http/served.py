@@ -12,6 +12,7 @@ from fastapi import Request as Http
 
 from peftlab.errors import InputError
 from peftlab.methods.hard_prompt import unadapted
+from peftlab.serve.described import Descriptions
 from peftlab.serve.engine import Engine
 from peftlab.serve.http.metrics import Metrics
 from peftlab.serve.http.settings import Settings
@@ -26,7 +27,7 @@ class Served:
 
     Attributes:
         base: the frozen model's own model name. loading: done once it can be asked for.
-        since: when the server was made (Unix time).
+        descriptions: what adapters' folders tell. since: when the server was made (Unix time).
     """
 
     engine: Engine
@@ -34,6 +35,7 @@ class Served:
     metrics: Metrics
     base: str
     loading: Future[Listed]
+    descriptions: Descriptions
     since: int = field(default_factory=lambda: int(time.time()))
 
     @classmethod
@@ -50,7 +52,8 @@ class Served:
                 f"{base!r} is the base's model name and an adapter's; give the base another one"
             )
         loading = engine.library.load(base, unadapted(engine.model))
-        return cls(engine, settings, Metrics(engine, settings.labels), base, loading)
+        told = Descriptions(engine.model.shape)
+        return cls(engine, settings, Metrics(engine, settings.labels), base, loading, told)
 
     @property
     def library(self) -> Library:

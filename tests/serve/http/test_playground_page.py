@@ -24,7 +24,6 @@ from tests.serve.http.playground import (
     ready,
     said,
     site,
-    slowly,
     stand_in,
 )  # fmt: skip
 from tests.serve.http.server import serving
@@ -32,7 +31,7 @@ from tests.serve.http.server import serving
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
-__all__ = ["browser", "opened", "site", "slowly"]
+__all__ = ["browser", "opened", "site"]
 
 pytestmark = pytest.mark.slow
 
@@ -165,6 +164,11 @@ def test_examples_come_from_the_run_or_the_exemplars(browser: Browser, tmp_path:
         assert got["of_exemplars"] in shown
         assert got["a9"] is None
         assert httpx.get(f"{server.url}/v1/models/nobody/example").status_code == 404
+        card = httpx.get(f"{server.url}/v1/models/of_a_run").json()["peftlab"]
+        assert card["method"] == "lora" and card["loaded"] and card["trainable"] > 0
+        cards = httpx.get(f"{server.url}/v1/models").json()["data"]
+        assert card == next(it for it in cards if it["id"] == "of_a_run")["peftlab"]
+        assert cards[0]["parent"] is cards[0]["peftlab"] is None, "the base comes first"
         opened = Opened(browser, f"{server.url}/")
         ready(opened.page)
         choose(opened.page, "of_a_run")

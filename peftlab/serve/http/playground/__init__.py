@@ -13,7 +13,7 @@ from pathlib import Path
 from fastapi import FastAPI, HTTPException, Response
 
 from peftlab import palette
-from peftlab.serve.http.playground.examples import example
+from peftlab.serve.described import example
 from peftlab.serve.http.served import Served
 
 _FILES = Path(__file__).parent / "files"

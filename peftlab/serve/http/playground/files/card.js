@@ -109,7 +109,7 @@ export class Card {
     if (this.aborter !== mine) return;
     this.error = error;
     const wait = error instanceof Refused ? error.wait : null;
-    const later = wait === null ? "" : `\nIt asks to wait ${duration(1000 * wait)}.`;
+    const later = wait === null ? "" : `\nIt asks to wait ${count(wait)} s.`;
     this.part("problem").textContent = `${error.message}${later}`;
     this.part("problem").hidden = false;
     const again = this.part("again");
