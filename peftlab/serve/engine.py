@@ -53,6 +53,7 @@ class Engine:
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._closing = self._news = False  # news: something may be possible that was not before
+        self._doubt = False  # what somebody waits for may be gone
         self._steps = self._read = self._made = 0
         self._finished: Counter[tuple[str, str]] = Counter()
         library.changed = self._wake
@@ -87,7 +88,7 @@ class Engine:
             if self._closing:
                 raise Closed("the engine is stopping and takes no more requests")
             self._queue.put(waiting)
-            self._news = True
+            self._news = self._doubt = True
             self._changed.notify_all()
         return waiting.ticket
 
@@ -171,7 +172,7 @@ class Engine:
 
     def _wake(self) -> None:
         with self._changed:
-            self._news = True
+            self._news = self._doubt = True
             self._changed.notify_all()
 
     def _cancel_all(self) -> None:
@@ -195,8 +196,9 @@ class Engine:
         """Let waiting requests in while there are slots, adapters taking turns."""
         with self._changed:
             names = self._queue.adapters
+            doubtful, self._doubt = names if self._doubt else [], False
         self.library.want(names[: 2 * self.limits.slots])
-        self._refuse(names)
+        self._refuse(doubtful)
         while self._slots.free:
             with self._changed:
                 waiting = self._queue.take(self._ready)
