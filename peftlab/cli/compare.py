@@ -93,6 +93,7 @@ def compare(
     max_memory: shared.MaxMemory = None,
     max_adapter_size: shared.MaxAdapterSize = None,
     max_time: shared.MaxTime = None,
+    track: shared.Track = "",
     device: shared.Device = "auto",
     engine: engines.Engine = "processes",
     address: engines.Address = None,
@@ -105,6 +106,7 @@ def compare(
     """
     from peftlab.compare import comparison
     from peftlab.compare.plan import Plan, SearchConfig
+    from peftlab.train.tracking import trackers
 
     if experiment is not None:
         from peftlab.cli.experiment import from_options
@@ -156,6 +158,7 @@ def compare(
         general_text=shared.general_documents(general_text),
         seeds=seeds_of(seeds or (FULL_SEEDS if full else "0")),
         device=shared.device_name(device),
+        track=trackers(track),
     )
     out = out or _default_folder(loaded.name, model)
     _carry_out(plan, out, chosen, engines.watcher(engine, plan, out))

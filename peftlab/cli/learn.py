@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -42,6 +43,7 @@ def train(
     seed: Annotated[int, typer.Option(help="Of data order and initialisation.")] = 0,
     limit: shared.Limit = None,
     task_option: shared.TaskOptions = [],  # noqa: B006 - typer copies it
+    track: shared.Track = "",
     device: shared.Device = "auto",
 ) -> None:
     """Train one adaptation and save it. A training that was cut off continues.
@@ -52,7 +54,9 @@ def train(
     from peftlab.processes import leave
     from peftlab.train import train as train_one
     from peftlab.train.display import bar
+    from peftlab.train.tracking import trackers, tracking
 
+    reported = trackers(track)
     loaded = shared.load_task(task, task_option, limit=limit)
     config = shared.train_config(
         300,
@@ -75,7 +79,10 @@ def train(
     out.mkdir(parents=True, exist_ok=True)
     if together.count > 1 and together.is_first:
         typer.echo(_told(together.count, base.is_sharded))
-    trained = train_one(base, made, loaded, config, folder=out, display=bar)
+    settings = {"method": method, "model": model, "task": task, "train": asdict(config)}
+    reported = reported if together.is_first else ()
+    with tracking(reported, out, "peftlab", out.name, settings) as listen:
+        trained = train_one(base, made, loaded, config, folder=out, display=bar, listen=listen)
     if together.is_first:
         trained.adaptation.save(out / "adapter")
         _tell(trained, out)

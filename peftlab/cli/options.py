@@ -132,6 +132,12 @@ MaxTime = Annotated[
     str | None,
     typer.Option(help="Leave out what is predicted to train longer, search included: 10m."),
 ]
+Track = Annotated[
+    str,
+    typer.Option(
+        help="Report to experiment trackers, with commas: tensorboard, wandb, mlflow, trackio.",
+    ),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
 
 

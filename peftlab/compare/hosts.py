@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from peftlab.guests import PlainBase, TrainedGuest
     from peftlab.train.loop import Validated
+    from peftlab.train.tracking import Listen
     from peftlab.trunk import TrunkStore
 
 
@@ -40,6 +41,7 @@ class Host(Protocol):
         display: Display = silent,
         validated: Validated | None = None,
         store: TrunkStore | None = None,
+        listen: Listen | None = None,
     ) -> Trained | TrainedGuest:
         """Train the method; what follows speaks of its best state."""
 
@@ -90,6 +92,7 @@ class _OwnHost:
         display: Display = silent,
         validated: Validated | None = None,
         store: TrunkStore | None = None,
+        listen: Listen | None = None,
     ) -> Trained:
         assert isinstance(run.method, Method)
         trained = train(
@@ -101,6 +104,7 @@ class _OwnHost:
             display=display,
             validated=validated,
             store=store,
+            listen=listen,
         )
         self.run, self.adaptation = run, trained.adaptation
         return trained
@@ -165,6 +169,7 @@ class _GuestHost:
         display: Display = silent,
         validated: Validated | None = None,
         store: TrunkStore | None = None,
+        listen: Listen | None = None,
     ) -> TrainedGuest:
         from peftlab import guests
 
@@ -178,6 +183,7 @@ class _GuestHost:
             folder=folder,
             display=display,
             validated=validated,
+            listen=listen,
         )
         self.run, self.trained = run, trained
         return trained

@@ -81,6 +81,7 @@ class Plan:
             it is not measured.
         seeds: of data order, initialisation and drawn exemplars; each makes a run of every method.
         device: cpu, cuda, cuda:1, …
+        track: experiment trackers that every run reports to, see `train.tracking`.
         base_dtypes: number formats of the base; every method runs on each.
     """
 
@@ -96,6 +97,7 @@ class Plan:
     seeds: tuple[int, ...] = (0,)
     device: str = "cpu"
     base_dtypes: tuple[str, ...] = ("fp32",)
+    track: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.methods:
@@ -159,6 +161,7 @@ class Run:
     trial: int | None = None
     predicted: dict[str, float] = field(default_factory=dict)
     left_out: str | None = None
+    track: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
@@ -279,6 +282,7 @@ def runs_of(plan: Plan, base: Base, task: Task, general: GeneralText | None = No
             base=base,
             search=plan.search,
             general=general,
+            track=plan.track,
         )
         for seed in plan.seeds
         for method in plan.methods

@@ -30,6 +30,7 @@ from peftlab.evaluate import Evaluation, SplitLoss
 from peftlab.measure import Phase, environment, phase, tune_allocator
 from peftlab.train import Diverged, Trained
 from peftlab.train.checkpoint import Progress as Far
+from peftlab.train.tracking import Listen, tracking
 from peftlab.trunk import TrunkStore
 
 if TYPE_CHECKING:
@@ -58,7 +59,8 @@ def work(say: Say, run: Run, out: Path, trunk: Path | None = None) -> Record:
         record = run.record()
         write_json(folder / folders.CONFIG, run.resolved())
         try:
-            return _Work(say, run, folder, record, trunk).go()
+            with tracking(run.track, folder, out.name, str(run.folder), run.resolved()) as listen:
+                return _Work(say, run, folder, record, trunk, listen).go()
         except BaseException as error:
             kind, message = describe(error)
             if kind in ("input", "defect"):
@@ -70,9 +72,16 @@ def work(say: Say, run: Run, out: Path, trunk: Path | None = None) -> Record:
 
 class _Work:
     def __init__(
-        self, say: Say, run: Run, folder: Path, record: Record, trunk: Path | None
+        self,
+        say: Say,
+        run: Run,
+        folder: Path,
+        record: Record,
+        trunk: Path | None,
+        listen: Listen,
     ) -> None:
         self.say, self.run, self.folder, self.record = say, run, folder, record
+        self.listen = listen
         self.store = shared_store(run, trunk)
 
     def go(self) -> Record:
@@ -90,6 +99,7 @@ class _Work:
         record.predicted |= errors(record.predicted, self._measured())
         record.status = "finished"
         record.write(self.folder)
+        self.listen(record.progress.steps if record.progress else 0, results(record))
         return record
 
     def _measured(self) -> dict[str, float | None]:
@@ -108,7 +118,9 @@ class _Work:
         earlier = self._measured_before()
         pipe = Pipe(self.say)
         with phase("train", self.host.device) as measured:
-            trained = self.host.train(self.run, self.folder, pipe.display, store=self.store)
+            trained = self.host.train(
+                self.run, self.folder, pipe.display, store=self.store, listen=self.listen
+            )
         record.parameters = self.host.parameters()
         # Of a training that had already ended, the peak is what was recorded then.
         now = measured.peak_bytes if pipe.steps else None
@@ -193,6 +205,18 @@ class _Work:
                 }
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
         temporary.replace(path)
+
+
+def results(record: Record) -> dict[str, float | None]:
+    """What trackers show of a finished run."""
+    return {
+        **{f"test/{name}": value for name, value in record.scores.items()},
+        "test/loss": record.loss.test,
+        "train/seconds": record.seconds.train,
+        "train/peak_bytes": record.peak_memory.train,
+        "parameters/trainable": record.parameters.trainable,
+        "parameters/stored": record.parameters.stored,
+    }
 
 
 def shared_store(run: Run, trunk: Path | None) -> TrunkStore | None:

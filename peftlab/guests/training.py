@@ -23,6 +23,7 @@ from peftlab.train.loop import COLD_STEPS, Loop, Validated
 from peftlab.train.rows import Order, Rows
 from peftlab.train.steps import Descent
 from peftlab.train.stopping import graceful
+from peftlab.train.tracking import Listen
 
 if TYPE_CHECKING:
     from peftlab.tasks import Encoded, Task
@@ -61,6 +62,7 @@ def train(
     folder: Path | None = None,
     display: Display = silent,
     validated: Validated | None = None,
+    listen: Listen | None = None,
 ) -> TrainedGuest:
     """Train a guest under the settings of all other methods; the best state is kept.
 
@@ -70,7 +72,7 @@ def train(
         base: used up: PEFT's modules stay in it.
         folder: where `metrics.jsonl` and the checkpoint go. A run that was cut off there continues;
             one whose method keeps more than tensors (AdaLoRA's ranks) begins again.
-        validated: as of our own methods.
+        validated, listen: as of our own methods.
 
     Raises:
         Diverged, Interrupted: as of our own methods.
@@ -80,7 +82,7 @@ def train(
     if config.recompute:
         base.model.gradient_checkpointing_enable({"use_reentrant": False})
     run = _GuestRun(base, guest, task, config, folder)
-    run.validated = validated
+    run.validated, run.journal.listen = validated, listen
     with graceful() as stop:
         run.go(display, stop)
     return run.finished()

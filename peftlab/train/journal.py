@@ -10,6 +10,7 @@ from typing import Any
 from peftlab.methods.base import State
 from peftlab.train import checkpoint
 from peftlab.train.checkpoint import Descending, Loaded, Progress
+from peftlab.train.tracking import Listen
 
 
 class Journal:
@@ -17,10 +18,16 @@ class Journal:
 
     Args:
         identity: a hash of all that decides the run's result; see `checkpoint`.
+        writes: this is the first process.
+
+    Attributes:
+        listen: is told every line of `metrics.jsonl`.
     """
 
     def __init__(self, folder: Path | None, identity: str, writes: bool) -> None:
         self.folder, self.identity, self.writes = folder, identity, writes and folder is not None
+        self.first = writes
+        self.listen: Listen | None = None
 
     @property
     def _metrics(self) -> Path:
@@ -33,7 +40,9 @@ class Journal:
         return self.folder / "checkpoint.safetensors"
 
     def log(self, step: int, values: dict[str, Any]) -> None:
-        """Append a line."""
+        """Append a line, and tell it."""
+        if self.first and self.listen is not None:
+            self.listen(step, values)
         if self.writes:
             with self._metrics.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": step, **values}) + "\n")

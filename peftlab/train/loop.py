@@ -30,6 +30,7 @@ from peftlab.train.journal import Journal
 from peftlab.train.result import Diverged, Interrupted, Trained
 from peftlab.train.steps import Descent, Search, Steps, Taken, on_device
 from peftlab.train.stopping import graceful
+from peftlab.train.tracking import Listen
 from peftlab.trunk import TrunkStore
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ def train(
     start: State | None = None,
     store: TrunkStore | None = None,
     validated: Validated | None = None,
+    listen: Listen | None = None,
 ) -> Trained:
     """Train one adaptation; the state with the lowest validation loss is kept.
 
@@ -64,6 +66,7 @@ def train(
             (seeds, learning rates) fills once. By default each run has its own, in its folder.
         validated: is told the step and the loss of every validation; training ends where it
             returns true.
+        listen: is told all that goes into `metrics.jsonl`, see `tracking`.
 
     Where a launcher has started several processes, each calls this with the same arguments, and
     all get the same result. A step's rows are then divided among them; the first one writes.
@@ -88,6 +91,7 @@ def train(
             memory = config.trunk_memory // processes.local
             store = TrunkStore(memory, config.trunk_disk, place)
         run = Loop(model, method, task, config, start, folder, store, validated, processes)
+        run.journal.listen = listen
         if method.trains or method.searches:
             with graceful(together=processes.count > 1) as stop:
                 run.go(display if processes.is_first else silent, stop)
