@@ -21,6 +21,9 @@ _ARGUMENTS = [
 ]  # fmt: skip
 
 
+PATIENCE = 120_000  # milliseconds, on a machine that does other things
+
+
 def _missing(what: str) -> None:
     if os.environ.get("CI") == "true":
         pytest.fail(f"{what} is missing; CI needs it")
@@ -52,6 +55,7 @@ class Opened:
             **{"viewport": {"width": 1280, "height": 900}, **context}
         )
         self.page: Page = self.context.new_page()
+        self.page.set_default_timeout(PATIENCE)
         self.complaints: list[str] = []
         self.asked: list[str] = []
         self.page.on("console", lambda message: self.complaints.append(message.text))

@@ -1,8 +1,9 @@
-"""The playground as tests use it: a slow server of tiny adapters, and what a person does."""
+"""The playground as tests use it: a server of tiny adapters, and what a person does."""
 
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from peftlab.serve import Engine, Reply, Request
-from tests.browsing import Opened
+from tests.browsing import PATIENCE, Opened
 from tests.serve import world
 from tests.serve.http.server import serving
 
@@ -21,21 +22,26 @@ if TYPE_CHECKING:
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)>"
 DONE = "data: [DONE]\n\n"
 LONG = 40  # tokens
-WAIT = 30_000  # milliseconds, on a machine that does other things
 
 
-@pytest.fixture(scope="module", autouse=True)
-def slowly() -> Iterator[None]:
-    """A step takes a while, so that there is something to watch and to stop."""
-    step = Engine.step
+@dataclass
+class Brake:
+    """seconds: that each step of an engine waits, so that there is something to watch and stop."""
+
+    seconds: float = 0.0
+
+
+@pytest.fixture
+def brake(monkeypatch: pytest.MonkeyPatch) -> Brake:
+    """Slow engines down for one test, as much and as long as it likes."""
+    step, made = Engine.step, Brake()
 
     def slow(engine: Engine) -> bool:
-        time.sleep(0.03)
+        time.sleep(made.seconds)
         return step(engine)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Engine, "step", slow)
-        yield
+    monkeypatch.setattr(Engine, "step", slow)
+    return made
 
 
 @dataclass(frozen=True)
@@ -80,7 +86,7 @@ def ready(page: Page) -> None:
 
 def choose(page: Page, *names: str) -> None:
     for name in names:
-        page.get_by_role("checkbox", name=name, exact=True).check()
+        page.get_by_role("checkbox", name=re.compile(rf"^{name}\b")).check()
 
 
 def ask(page: Page, source: str, tokens: int = LONG) -> None:
@@ -95,11 +101,11 @@ def text(page: Page, name: str) -> str:
 
 def said(page: Page, what: str) -> None:
     """Wait for the line beside the buttons."""
-    page.locator("#state", has_text=what).wait_for(timeout=WAIT)
+    page.locator("#state", has_text=what).wait_for()
 
 
 def until(true: Callable[[], bool]) -> None:
-    end = time.monotonic() + WAIT / 1000
+    end = time.monotonic() + PATIENCE / 1000
     while not true():
         assert time.monotonic() < end
         time.sleep(0.02)

@@ -25,7 +25,7 @@ from tests.serve.http.playground import (
     said,
     site,
     stand_in,
-)  # fmt: skip
+)
 from tests.serve.http.server import serving
 
 if TYPE_CHECKING:
