@@ -123,12 +123,14 @@ def serve(
     if runs is not None:
         _enter_winners(library, runs)
     app = create_app(Engine(base, library, limits), settings)
-    if not local and not api_key:
-        typer.echo(f"Everybody who reaches {host} is served: no --api-key is set", err=True)
     names = len(library.adapters())
-    run(
-        app, host, port, lambda at: typer.echo(f"Serving {model} and {names} adapters at {at}"), log
-    )
+
+    def ready(address: str) -> None:
+        typer.echo(f"Serving {model} and {names} adapters at {address}")
+        if not local and not api_key:
+            typer.echo("Everybody who reaches it is served: no API key is set", err=True)
+
+    run(app, host, port, ready, log)
 
 
 def _enter_winners(library: Library, runs: Path) -> None:

@@ -66,6 +66,8 @@ def listening(host: str, port: int, stuck_seconds: float) -> socket.socket:
     Raises:
         InputError: it cannot be bound; says why.
     """
+    if not 0 <= port < 1 << 16:  # the system would take it modulo 65,536
+        raise InputError(f"cannot serve at port {port}: 0 to 65535 was expected")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -78,7 +80,7 @@ def listening(host: str, port: int, stuck_seconds: float) -> socket.socket:
             )
         bound.bind(address)
         bound.listen(_BACKLOG)
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         raise InputError(f"cannot serve at {host}, port {port}: {error}") from error
     return bound
 

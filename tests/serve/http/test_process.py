@@ -1,0 +1,163 @@
+"""`peftlab serve` as a process: it starts, ends, dies and comes back."""
+
+# ruff: noqa: F811 - pytest hands fixtures in under the names they are imported by
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+
+from peftlab.cli.app import run as command
+from peftlab.compare.comparison import compare
+from peftlab.frozen.model import FrozenLM
+from peftlab.generate import Request, generate
+from peftlab.methods import parse_one
+from peftlab.methods.adaptation import Adaptation, base_of
+from peftlab.serve.winners import winners
+from peftlab.tasks import Task
+from tests.compare.conftest import base, data, task  # noqa: F401 - fixtures
+from tests.compare.test_comparison import make
+from tests.export.made import random_state
+
+ASKED: dict[str, Any] = {"model": "mine", "prompt": "name : Place 7", "max_tokens": 60}
+LONG: dict[str, Any] = ASKED | {"extra_body": {"min_tokens": 60}}
+
+
+@pytest.fixture
+def adapters(base: str, tmp_path: Path) -> Path:
+    model = FrozenLM.load(base)
+    made = Adaptation(
+        parse_one("lora:rank=4,targets=all-linear"),
+        random_state("lora:rank=4,targets=all-linear", model),
+        Task.load("demo", limit=2).template,
+        base_of(model),
+    )
+    made.save(tmp_path / "adapters" / "mine")
+    return tmp_path / "adapters"
+
+
+@contextmanager
+def process(*arguments: str, port: int = 0, **environment: str) -> Iterator[Any]:
+    """The running command and its address."""
+    line = [sys.executable, "-m", "peftlab", "serve", "--port", str(port), *arguments]
+    made = subprocess.Popen(
+        line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", **environment},
+    )  # fmt: skip
+    assert made.stdout is not None and made.stderr is not None
+    try:
+        url = ""
+        while not url:
+            said = made.stdout.readline()
+            assert said, made.stderr.read()
+            url = said.rpartition(" at ")[2].strip() if said.startswith("Serving") else ""
+        yield made, url
+    finally:
+        if made.poll() is None:
+            made.kill()
+        made.wait(30)
+        made.stdout.close()
+        made.stderr.close()
+
+
+def client(url: str, key: str = "-") -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0, timeout=60)
+
+
+@pytest.mark.slow
+def test_told_to_end_it_finishes_its_streams(base: str, adapters: Path) -> None:
+    with (
+        process("--model", base, "--adapters", str(adapters)) as (made, url),
+        client(url) as asking,
+    ):
+        assert url.startswith("http://127.0.0.1:")
+        whole = asking.completions.create(**LONG).choices[0].text
+        stream = asking.completions.create(**LONG, stream=True)
+        texts = [next(stream).choices[0].text]
+        made.send_signal(signal.SIGTERM)
+        texts += [chunk.choices[0].text for chunk in stream]
+        assert "".join(texts) == whole
+        assert made.wait(30) in (0, -signal.SIGTERM)
+        assert "Traceback" not in made.stderr.read()
+
+
+@pytest.mark.slow
+def test_killed_under_load_it_comes_back_and_serves(base: str, adapters: Path) -> None:
+    arguments = ("--model", base, "--adapters", str(adapters))
+    with process(*arguments) as (made, url), client(url) as asking:
+        expected = asking.completions.create(**ASKED).choices[0].text
+        port, begun = int(url.rpartition(":")[2]), threading.Semaphore(0)
+
+        def load() -> None:
+            with suppress(openai.APIConnectionError, openai.APIError, Exception):
+                while True:
+                    for _ in asking.completions.create(**LONG, stream=True):
+                        begun.release()
+
+        clients = [threading.Thread(target=load) for _ in range(8)]
+        for one in clients:
+            one.start()
+        for _ in range(40):
+            begun.acquire(timeout=30)
+        made.kill()
+        assert made.wait(30) == -signal.SIGKILL
+        for one in clients:
+            one.join(60)
+    with process(*arguments, port=port) as (_, url), client(url) as asking:
+        assert int(url.rpartition(":")[2]) == port
+        assert asking.completions.create(**ASKED).choices[0].text == expected
+
+
+@pytest.mark.slow
+def test_the_winners_of_a_comparison_are_served(base: str, task: Task, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    kept = compare(make(base, task, "hard_prompt,lora:rank=2"), out).runs
+    (winner,) = winners(kept)
+    key = {"PEFTLAB_API_KEY": "secret"}
+    with (
+        process("--model", base, "--runs", str(out), **key) as (_, url),
+        client(url, "secret") as asking,
+    ):
+        names = [it.id for it in asking.models.list().data]
+        assert names == [Path(base).name, winner.name]
+        source = task.test[0].source
+        found = asking.completions.create(model=winner.name, prompt=source, max_tokens=8)
+        request = Request(Adaptation.load(winner.folder), source, 8)
+        assert found.choices[0].text == generate(FrozenLM.load(base), [request])[0].text
+        with client(url, "wrong") as other, pytest.raises(openai.AuthenticationError):
+            other.models.list()
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("--log loud", "one of critical"),
+        ("--max-body none", "--max-body 'none'"),
+        ("--max-time soon", "--max-time 'soon'"),
+        ("--max-requests 0", "requests: .*greater than or equal to 1"),
+        ("--slots 0", "slots is 0; at least 1"),
+        ("--max-prompt 0", "prompt_tokens is 0"),
+        ("--adapters nowhere", "nowhere is no folder"),
+        ("--runs nowhere", "no folder nowhere"),
+        ("--base-name ../x", "is no adapter's name"),
+        ("--port 99999", "cannot serve at port 99999"),
+        ("--host 256.1.1.1", "cannot serve at 256.1.1.1"),
+        ("--cache-memory 1KB", "the limit is 1,024"),
+    ],
+)
+def test_bad_command_lines_are_one_clear_line(
+    line: str, said: str, base: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(["serve", *line.split(), "--model", base]) == 2
+    shown = capsys.readouterr().err.strip()
+    assert re.search(said, shown) and "\n" not in shown, shown
