@@ -15,7 +15,7 @@ from peftlab.errors import InputError
 from peftlab.number_formats import formats
 
 if TYPE_CHECKING:
-    from peftlab.compare.comparison import Watcher
+    from peftlab.cli.watch import Shown
     from peftlab.compare.engines.engine import Engine
     from peftlab.compare.plan import Plan
     from peftlab.guests import Guest
@@ -164,14 +164,17 @@ def compare(
     _carry_out(plan, out, chosen, engines.watcher(engine, plan, out))
 
 
-def _carry_out(plan: Plan, out: Path, engine: Engine, watcher: Watcher) -> None:
+def _carry_out(plan: Plan, out: Path, engine: Engine, watcher: Shown) -> None:
     from peftlab.compare import comparison
     from peftlab.report.page import write
     from peftlab.report.records import Found
     from peftlab.report.show import show
 
     command = shlex.join(["peftlab", *sys.argv[1:]])
-    compared = comparison.compare(plan, out, watcher, {"command": command}, engine)
+    try:
+        compared = comparison.compare(plan, out, watcher, {"command": command}, engine)
+    finally:
+        watcher.close()
     show(compared.runs)
     page = write(out, Found(compared.runs, []))
     typer.echo(f"Everything is in {out}; show it again with: peftlab report {out}")

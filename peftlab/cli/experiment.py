@@ -99,11 +99,18 @@ def carry_out(spec: ExperimentSpec, over: Overrides, out: Path) -> None:
     grid = parts(spec, over)
     _announce(spec, grid)
 
+    watching: list[Shown] = []
+
     def watcher(part: Part, folder: Path) -> Shown:
-        return Shown(part.plan, folder)
+        watching.append(Shown(part.plan, folder))
+        return watching[-1]
 
     command = shlex.join(["peftlab", *sys.argv[1:]])
-    found = run(spec, grid, out, watcher, {"command": command})
+    try:
+        found = run(spec, grid, out, watcher, {"command": command})
+    finally:
+        for one in watching:
+            one.close()
     show(found)
     typer.echo(f"Everything is in {out}; show it again with: peftlab report {out}")
     if any(record.status == "failed" for record in found.records.values()):

@@ -50,10 +50,10 @@ def train(
 
     Started by torchrun, several processes share each step's rows: see docs/large.md.
     """
+    from peftlab.cli.dashboard import live
     from peftlab.methods import parse_one
     from peftlab.processes import leave
     from peftlab.train import train as train_one
-    from peftlab.train.display import bar
     from peftlab.train.tracking import trackers, tracking
 
     reported = trackers(track)
@@ -81,8 +81,9 @@ def train(
         typer.echo(_told(together.count, base.is_sharded))
     settings = {"method": method, "model": model, "task": task, "train": asdict(config)}
     reported = reported if together.is_first else ()
+    display = live(base.device)
     with tracking(reported, out, "peftlab", out.name, settings) as listen:
-        trained = train_one(base, made, loaded, config, folder=out, display=bar, listen=listen)
+        trained = train_one(base, made, loaded, config, folder=out, display=display, listen=listen)
     if together.is_first:
         trained.adaptation.save(out / "adapter")
         _tell(trained, out)

@@ -1,4 +1,4 @@
-"""What a person sees of a running comparison: the plan, a bar a run, one line for each result."""
+"""What a person sees of a running comparison: the plan, each run live, one line for each result."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from peftlab.cli.dashboard import Dashboard, Expected, View
+from peftlab.compare.kept import finished as kept
 from peftlab.units import size
 
 if TYPE_CHECKING:
@@ -17,17 +18,16 @@ if TYPE_CHECKING:
     from peftlab.compare.survey import Survey
     from peftlab.train import Budget
 
-_WORDS = {"load": "loading", "train": "training", "evaluate": "losses", "generate": "generating"}
-
 
 class Shown:
-    """A `Watcher` that prints; bars appear on a terminal only."""
+    """A `Watcher` that prints; the dashboard is drawn on a terminal only."""
 
     def __init__(self, plan: Plan, out: Path) -> None:
         self.plan, self.out = plan, out
         self.console = Console()
         self.number = self.total = 0
-        self.bar: Progress | None = None
+        self.board = Dashboard()
+        self.view = View(self.board, self.console)
         plan_line = f"{_count(plan.methods, 'method')} × {_count(plan.seeds, 'seed')}"
         self._say(f"Comparing {plan_line} on the task {plan.task.name} with {plan.model}")
 
@@ -74,64 +74,53 @@ class Shown:
                 f"{finished} of {len(runs)} runs are finished already and are not made again."
             )
         self.total, self.number = len(runs), finished
+        waiting = [run for run in runs if run.left_out is None and kept(run, self.out) is None]
+        self.board.plan([self._expected(run, survey) for run in waiting], finished, len(runs))
+
+    def _expected(self, run: Run, survey: Survey) -> Expected:
+        found = survey.predictions.get(run.label)
+        if found is None:
+            return Expected(_name(run))
+        searched = found.search_seconds if run.seed == self.plan.seeds[0] else 0.0
+        return Expected(_name(run), (found.train_seconds or 0.0) + searched, found.peak_memory)
 
     def started(self, run: Run) -> None:
-        """Begin a bar."""
+        """Show it live."""
         self.number += 1
-        self.title = f"[{self.number}/{self.total}] {run.label}, seed {run.seed}"
-        self.running = self.title
-        if self.console.is_terminal:
-            columns = (
-                TextColumn("{task.description}", markup=False),
-                BarColumn(bar_width=24),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[note]}"),
-                TimeRemainingColumn(),
-            )
-            self.bar = Progress(*columns, console=self.console, transient=True)
-            self.bar.start()
-            self.task = self.bar.add_task(f"{self.title}: starting", total=None, note="")
+        self.running = f"[{self.number}/{self.total}] {_name(run)}"
+        self.board.begin(_name(run))
+        self.view.open()
 
     def heard(self, word: str, *values: Any) -> None:
-        """Move the bar."""
-        if self.bar is None:
-            return
-        if word == "trial":
-            number, of, rate = values
-            self.title = f"{self.running}: trial {number} of {of}, rate {rate:.2g}"
-        elif word == "phase":
-            name, total, done = values
-            self.bar.reset(
-                self.task,
-                description=f"{self.title}: {_WORDS[name]}",
-                total=total or None,
-                completed=done,
-                note="",
-            )
-        else:
-            done, loss, speed = values
-            note = "" if loss is None else f"loss {loss:.3f}  {speed:,.0f} tokens/s"
-            self.bar.update(self.task, completed=done, note=note)
+        """The dashboard moves."""
+        self.view.hear(word, *values)
+
+    def close(self) -> None:
+        """Nothing is drawn any more."""
+        self.view.close()
 
     def ended(self, run: Run, record: Record) -> None:
-        """Replace the bar by a line."""
-        if self.bar is not None:
-            self.bar.stop()
-            self.bar = None
-        self.title = self.running
+        """A line takes the dashboard's place."""
+        self.close()
+        search = record.search.seconds if record.search else 0.0
+        self.board.end((record.seconds.train or 0.0) + search)
         if record.search is not None and run.seed == self.plan.seeds[0]:
-            self._say(f"{self.title}: {_search(record.search)}")
+            self._say(f"{self.running}: {_search(record.search)}")
         if record.status == "failed":
-            self._say(f"{self.title}: failed: {record.error}")
+            self._say(f"{self.running}: failed: {record.error}")
             return
         scores = ", ".join(f"{name} {value:.3f}" for name, value in record.scores.items())
         took = record.seconds.train or 0.0
         self._say(
-            f"{self.title}: test loss {record.loss.test:.3f}, {scores} ({took:.0f} s training)"
+            f"{self.running}: test loss {record.loss.test:.3f}, {scores} ({took:.0f} s training)"
         )
 
     def _say(self, text: str) -> None:
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _name(run: Run) -> str:
+    return f"{run.label}, seed {run.seed}"
 
 
 def _formats(survey: Survey) -> str:

@@ -31,7 +31,7 @@ class Watcher(Protocol):
         """A run's process is starting."""
 
     def heard(self, word: str, *values: Any) -> None:
-        """The run says ("phase", name, total, done) or ("step", done, loss, tokens/s)."""
+        """The run says one of these: see `work`, and of trials `search`."""
 
     def ended(self, run: Run, record: Record) -> None:
         """The run is finished, or has failed."""

@@ -186,7 +186,8 @@ class _Search:
             return record.status == "pruned"
 
         try:
-            trained = self.host.train(run, folder, Pipe(self.say).display, validated, self.store)
+            pipe = Pipe(self.say, self.host.device)
+            trained = self.host.train(run, folder, pipe.display, validated, self.store)
         except Diverged as error:
             record = record.failed(str(error), error.step)
             took: Progress | Trained | TrainedGuest = error.progress or Progress()

@@ -27,13 +27,15 @@ from peftlab.compare.record import GeneralLoss, Progress, Record, write_json
 from peftlab.errors import InputError
 from peftlab.estimate.prediction import errors
 from peftlab.evaluate import Evaluation, SplitLoss
-from peftlab.measure import Phase, environment, phase, tune_allocator
+from peftlab.measure import Phase, environment, held, phase, tune_allocator
 from peftlab.train import Diverged, Trained
 from peftlab.train.checkpoint import Progress as Far
 from peftlab.train.tracking import Listen, tracking
 from peftlab.trunk import TrunkStore
 
 if TYPE_CHECKING:
+    import torch
+
     from peftlab.guests import TrainedGuest
     from peftlab.train.display import Display, Show
 
@@ -43,7 +45,8 @@ _SHOW_SECONDS = 0.2  # between two messages about the same phase
 def work(say: Say, run: Run, out: Path, trunk: Path | None = None) -> Record:
     """Carry out a run and leave its record in its folder.
 
-    Says ("phase", name, total, done) when a phase begins and ("step", done, loss, speed) within.
+    Says ("phase", name, total, done) when a phase begins and ("step", done, loss, speed) within; in
+    training also ("memory", bytes).
 
     Args:
         trunk: a folder of kept activations that all runs of this machine share, see `shared_store`;
@@ -116,7 +119,7 @@ class _Work:
     def _train(self) -> None:
         record = self.record
         earlier = self._measured_before()
-        pipe = Pipe(self.say)
+        pipe = Pipe(self.say, self.host.device)
         with phase("train", self.host.device) as measured:
             trained = self.host.train(
                 self.run, self.folder, pipe.display, store=self.store, listen=self.listen
@@ -246,10 +249,10 @@ def progress_of(trained: Trained | TrainedGuest | Far) -> Progress:
 
 
 class Pipe:
-    """Tells the parent how training goes on."""
+    """Tells the parent how training goes on, and what memory the device or process holds."""
 
-    def __init__(self, say: Say) -> None:
-        self.say, self.steps = say, 0
+    def __init__(self, say: Say, device: torch.device) -> None:
+        self.say, self.device, self.steps = say, device, 0
 
     @property
     def display(self) -> Display:
@@ -261,11 +264,16 @@ class Pipe:
     @contextmanager
     def _showing(self, total: int, first: int) -> Iterator[Show]:
         self.say("phase", "train", total, first)
-        tell = _throttled(lambda step, loss, speed: self.say("step", step, loss, speed))
+
+        def tell(step: int, loss: float, speed: float) -> None:
+            self.say("step", step, loss, speed)
+            self.say("memory", held(self.device))
+
+        sometimes = _throttled(tell)
 
         def show(step: int, loss: float, speed: float) -> None:
             self.steps += 1
-            tell(step, loss, speed)
+            sometimes(step, loss, speed)
 
         yield show
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from peftlab.measure.allocator import tune_allocator
 from peftlab.measure.environment import environment
 from peftlab.measure.fingerprint import fingerprint, fingerprint_of_files
+from peftlab.measure.gauges import held
 from peftlab.measure.phases import Phase, phase
 from peftlab.measure.precision import Precision, choose_precision
 from peftlab.measure.room import free_memory
@@ -17,6 +18,7 @@ __all__ = [
     "fingerprint",
     "fingerprint_of_files",
     "free_memory",
+    "held",
     "phase",
     "tune_allocator",
 ]

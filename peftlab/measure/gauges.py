@@ -77,6 +77,17 @@ def gauge(device: torch.device) -> Gauge:
     return HighWaterGauge()
 
 
+def held(device: torch.device) -> int:
+    """Bytes that are held at this moment, counted as the gauges count them."""
+    if device.type == "cuda":
+        import torch
+
+        return torch.cuda.memory_allocated(device)
+    if _STATM.exists():
+        return linux_pages().own
+    return int(psutil.Process().memory_full_info().uss)
+
+
 class CudaGauge:
     """Peak statistics of torch's allocator."""
 
