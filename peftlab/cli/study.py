@@ -72,6 +72,7 @@ def study(
 ) -> None:
     """Make a study; what it is called and does stands in `HELP`."""
     from peftlab.compare import comparison
+    from peftlab.demo.world import demo_tasks
     from peftlab.methods import parse
     from peftlab.study import look
     from peftlab.study.base import Setting
@@ -81,12 +82,12 @@ def study(
     found = find(name)
     comparison.warm_up()
     names = tuple(task) if task else found.tasks
-    demo = all(one.split("-")[0] == "demo" for one in names)
+    demo = set(names) <= demo_tasks().keys()
     if demo and limit is None and test_limit is None:
         test_limit = DEMO_TEST
     drawn = _drawn(metrics)
     tasks = tuple(_task(one, task_option, limit, test_limit, drawn) for one in names)
-    bases = tuple(model) if model else found.bases()
+    bases = tuple(model) if model else found.bases(typer.echo)
     setting = Setting(
         models=bases,
         shape=look.shape(bases[0]),

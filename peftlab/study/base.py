@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -135,7 +135,7 @@ class Study(ABC):
             InputError: a value that the model or the task does not allow.
         """
 
-    def bases(self) -> tuple[str, ...]:
+    def bases(self, say: Callable[[str], None]) -> tuple[str, ...]:
         """The bases that it takes by default; they are made where they are not there yet."""
         return (DEMO,)
 

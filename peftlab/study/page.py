@@ -66,7 +66,7 @@ def _row(panel: Panel, one: Point | Level, number: int | None) -> dict[str, Any]
         "label": one.label,
         "number": number,
         "x": point.x if point else None,
-        "where": "" if point is None else point.name or f"{point.x:,.6g}",
+        "where": "" if point is None else _where(panel, point),
         "value": one.value,
         "text": shown(panel, one.value),
         "interval": ""
@@ -75,3 +75,9 @@ def _row(panel: Panel, one: Point | Level, number: int | None) -> dict[str, Any]
         "standing": point.standing if point and point.standing != "untested" else "",
         "trainable": one.trainable,
     }
+
+
+def _where(panel: Panel, point: Point) -> str:
+    if panel.axis.names:
+        return point.name
+    return f"{point.x:,.6g}" + (f" ({point.name})" if point.name else "")

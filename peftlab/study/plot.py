@@ -140,6 +140,8 @@ def _frame(
     else:
         _number_ticks(axes, panel, across, bottom)
     said = f"{panel.axis.name} (logarithmic)" if across.logarithmic else panel.axis.name
+    if LETTER * (len(said) + 2) > width:  # ticks show as well that it is
+        said = panel.axis.name
     arrow = "" if panel.axis.names else " →"
     place = {"x": right, "y": HIGH - 8.0, "text_anchor": "end"}
     put(axes, "text", said + arrow, class_="name", **place)
@@ -233,7 +235,6 @@ def _point(
         tabindex=0,
         aria_label=tip.replace("\n", "; "),
         data_tip=tip,
-        data_method=point.series,
     )
     taken = [Box(x - 6, y - 6, x + 6, y + 6)]
     if point.low is not None and point.high is not None:

@@ -7,15 +7,16 @@ import io
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from peftlab.compare.plan import Run
 from peftlab.compare.record import Record
 from peftlab.errors import InputError
-from peftlab.methods import parse
-from peftlab.study import find
+from peftlab.methods import parse, parse_one
+from peftlab.study import find, look
+from peftlab.study.base import Axis, Panel, Setting, Study, Variant
 from peftlab.study.make import Quiet, drawn, shortened
 from peftlab.study.page import write
 from peftlab.study.result import Result, as_csv
@@ -39,39 +40,120 @@ class Counting(Quiet):
         self.measured.append(label)
 
 
-def test_a_study_is_made_once_and_read_again(setting: Make) -> None:
-    made = setting(values=(1.0, 2.0), methods=tuple(parse("prompt_tuning")))
-    watcher = Counting()
-    first = carry_out(find("length"), made, watcher, "peftlab study length")
-    assert len(watcher.made) == 4, "two lengths, the hard prompt and full fine-tuning"
-    assert [panel.quantity for panel in first.panels] == ["ROUGE-L", "test loss"]
-    assert [point.x for point in first.panels[0].points] == [1.0, 2.0]
-    assert {level.name for level in first.panels[0].levels} == {
-        "asked in words", "full fine-tuning",
-    }  # fmt: skip
+class Few(Study):
+    """Prompts of the lengths that are asked for, and the bare template; no other yardstick."""
+
+    name: ClassVar = "few"
+    title: ClassVar = "How long?"
+    source: ClassVar = "nobody"
+    axis: ClassVar = Axis("length")
+    takes: ClassVar = frozenset({"values", "methods"})
+
+    def variants(self, setting: Setting, task: Task) -> list[Variant]:
+        prompts = [
+            Variant(series="prompts", method=parse_one(f"prompt_tuning:length={int(x)}"), x=x)
+            for x in setting.values
+        ]
+        return [*prompts, Variant(series="asked", method=parse_one("hard_prompt"))]
+
+    def words(self, panel: Panel) -> list[str]:
+        return [f"{panel.quantity}: {len(panel.points)} points"]
+
+
+@pytest.fixture(scope="module")
+def whole(base: str, task: Task, tmp_path_factory: pytest.TempPathFactory) -> Setting:
+    """Two lengths and the bare template, two seeds; finished."""
+    made = Setting(
+        models=(base,),
+        shape=look.shape(base),
+        tasks=(replace(task, metrics=("rougeL", "chrf")),),
+        config=TrainConfig(steps=2, batch_size=4, evaluate_every=0),
+        seeds=(0, 1),
+        metrics=("rougeL", "chrf", "loss"),
+        out=tmp_path_factory.mktemp("studies"),
+        values=(1.0, 2.0),
+    )
+    carry_out(Few(), made, None, "peftlab study few")
+    return made
+
+
+def test_a_study_is_made_once_and_read_again(whole: Setting) -> None:
     again = Counting()
-    assert carry_out(find("length"), made, again, "peftlab study length") == first
+    found = carry_out(Few(), whole, again, "peftlab study few")
     assert again.made == [], "nothing is made twice"
-    assert Result.read(made.out / "length") == first
-    more = Counting()
-    carry_out(find("length"), replace(made, values=(1.0, 4.0)), more)
-    assert more.made == ["prompt_tuning:length=4"], "studies share runs"
+    assert Result.read(whole.out / "few") == found
+    assert [panel.quantity for panel in found.panels] == ["ROUGE-L", "chrF", "test loss"]
+    assert [point.x for point in found.panels[0].points] == [1.0, 2.0]
+    assert [level.name for level in found.panels[0].levels] == ["asked"]
+    assert found.words == ["ROUGE-L: 2 points", "chrF: 2 points", "test loss: 2 points"]
+    assert found.caution == "", "two seeds"
 
 
-def test_values_are_those_of_the_records(setting: Make) -> None:
-    made = setting(values=(1.0,), methods=tuple(parse("prompt_tuning")), seeds=(0, 1))
-    found = carry_out(find("length"), made)
-    records = [Record.read(path) for path in made.out.glob("runs/*/prompt*/seed-*/record.json")]
-    for panel, read in zip(
-        found.panels, (lambda r: r.scores["rougeL"], lambda r: r.loss.test), strict=True
+def test_another_study_shares_the_runs(whole: Setting) -> None:
+    watcher = Counting()
+    fewer = replace(whole, values=(2.0,), metrics=("loss",))
+    found = carry_out(Few(), fewer, watcher)
+    assert watcher.made == [] and [point.x for point in found.panels[0].points] == [2.0]
+
+
+def test_values_are_those_of_the_records(whole: Setting) -> None:
+    found = carry_out(Few(), whole)
+    records = [Record.read(p) for p in whole.out.glob("runs/*/*length=2-*/seed-*/record.json")]
+    assert len(records) == 2
+    for panel, values in zip(
+        found.panels,
+        (
+            [r.scores["rougeL"] for r in records],
+            [r.scores["chrf"] for r in records],
+            [r.loss.test for r in records],
+        ),
+        strict=True,
     ):
-        (point,) = panel.points
-        values = sorted(read(record) for record in records)
-        assert sorted(point.seeds) == pytest.approx(values)
+        point = panel.points[-1]
+        assert sorted(point.seeds) == pytest.approx(sorted(values))
         assert point.value == pytest.approx(sum(values) / 2)
         assert point.low is not None and point.high is not None
-        assert point.low <= point.value <= point.high
-    assert found.caution == "", "two seeds"
+        assert point.low - 1e-9 <= point.value <= point.high + 1e-9
+        assert {p.standing for p in panel.points} <= {"best", "tied", "undecided", "below"}
+        assert sum(p.standing == "best" for p in panel.points) == 1
+
+
+def test_files_of_a_study(whole: Setting) -> None:
+    found = carry_out(Few(), whole)
+    folder = whole.out / "few"
+    files = {path.name for path in write(folder, found)}
+    assert {"study.html", "figure.svg", "study.csv"} <= files
+    values: dict[str, Any] = json.loads((folder / "study.json").read_text())
+    assert values["study"] == "few"
+    rows = list(csv.DictReader(io.StringIO(as_csv(found))))
+    assert len(rows) == 3 * (2 + 1), "three panels of two points and a level"
+    assert rows[0]["method"] == "prompt_tuning:length=1" and rows[0]["seeds"] == "2"
+
+
+def test_damaged_predictions_are_one_clear_error(whole: Setting) -> None:
+    (path,) = whole.out.glob("runs/*/*length=2-*/seed-0/predictions.jsonl")
+    text = path.read_text()
+    path.write_text(text[: len(text) // 2])
+    with pytest.raises(InputError, match="damaged"):
+        carry_out(Few(), whole)
+    path.write_text(text)
+
+
+def test_few_test_examples_have_no_intervals(setting: Make, task: Task) -> None:
+    short = replace(task, test=task.test[:3])
+    found = carry_out(Few(), setting(tasks=(short,), values=(2.0,)))
+    assert found.panels[0].points[0].low is None
+    assert any("3 test examples are too few for intervals" in text for text in found.problems)
+
+
+def test_failed_runs_are_named_and_left_out(setting: Make) -> None:
+    """A prompt of 96 fills the tiny base's context; its run fails, the others stand."""
+    found = carry_out(Few(), setting(values=(2.0, 96.0)))
+    assert [point.x for point in found.panels[0].points] == [2.0]
+    (problem,) = found.problems
+    assert "prompt_tuning:length=96" in problem and "leaves no room for text" in problem
+    with pytest.raises(InputError, match=r"few: no run on .* could be used"):
+        carry_out(Few(), setting(values=(96.0,)))
 
 
 def test_fewer_rows_are_other_data_of_the_same_task(setting: Make, task: Task) -> None:
@@ -100,23 +182,6 @@ def test_a_share_of_any_budget() -> None:
     assert shortened(TrainConfig(steps=10), 0.001).steps == 1
 
 
-def test_failed_runs_are_named_and_left_out(setting: Make, task: Task) -> None:
-    """Rank 40 is above the 32 of the tiny base's matrices; its run fails, the others stand."""
-    wide = setting(values=(2.0, 40.0), methods=tuple(parse("lora")))
-    wide = replace(wide, shape=replace(wide.shape, hidden=64))
-    found = carry_out(find("rank"), wide)
-    assert [point.x for point in found.panels[0].points] == [2.0]
-    (problem,) = found.problems
-    assert "lora:rank=40" in problem and "above the 32" in problem
-
-
-def test_nothing_to_show_is_one_clear_error(setting: Make) -> None:
-    wide = setting(values=(40.0,), methods=tuple(parse("lora")))
-    wide = replace(wide, shape=replace(wide.shape, hidden=64))
-    with pytest.raises(InputError, match=r"rank: no run on places.* could be used"):
-        carry_out(find("rank"), wide)
-
-
 def test_options_that_a_study_has_no_use_for(setting: Make, task: Task) -> None:
     for name, changes, said in (
         ("init", {"values": (1.0,)}, "--values"),
@@ -131,24 +196,7 @@ def test_options_that_a_study_has_no_use_for(setting: Make, task: Task) -> None:
         carry_out(find("rank"), setting(tasks=(task, task)))
 
 
-def test_metrics_of_a_whole_corpus_have_intervals(setting: Make, task: Task) -> None:
-    own = replace(task, metrics=("chrf",))
-    made = setting(
-        tasks=(own,), metrics=("chrf",), values=(2.0,), methods=tuple(parse("prompt_tuning"))
-    )
-    found = carry_out(find("length"), made)
-    (panel,) = found.panels
-    assert panel.quantity == "chrF" and panel.points[0].low is not None
-
-
-def test_few_test_examples_have_no_intervals(setting: Make, task: Task) -> None:
-    short = replace(task, test=task.test[:3])
-    made = setting(tasks=(short,), values=(2.0,), methods=tuple(parse("prompt_tuning")))
-    found = carry_out(find("length"), made)
-    assert found.panels[0].points[0].low is None
-    assert any("3 test examples are too few for intervals" in text for text in found.problems)
-
-
+@pytest.mark.slow
 def test_instruction_stands_at_its_context_tokens(setting: Make, task: Task) -> None:
     own = replace(task, instruction="Say it\n")
     found = carry_out(find("instruction"), setting(tasks=(own,), values=(1.0,)))
@@ -161,6 +209,7 @@ def test_instruction_stands_at_its_context_tokens(setting: Make, task: Task) -> 
     assert both == pytest.approx(places["wordings", "its own"] + 5)
 
 
+@pytest.mark.slow
 def test_transfer_starts_from_what_the_source_learnt(setting: Make, task: Task) -> None:
     source = replace(task, source=replace(task.source, fingerprint="1" * 64), name="other")
     made = setting(
@@ -178,6 +227,7 @@ def test_transfer_starts_from_what_the_source_learnt(setting: Make, task: Task) 
     assert carry_out(find("transfer"), made, again) == found and again.made == []
 
 
+@pytest.mark.slow
 def test_forgetting_stands_at_the_rise_of_the_loss(setting: Make) -> None:
     text = ("Place 7 serves food. " * 30,)
     made = setting(values=(1.0,), methods=tuple(parse("bitfit,full")), general_text=text)
@@ -189,6 +239,7 @@ def test_forgetting_stands_at_the_rise_of_the_loss(setting: Make) -> None:
     assert point.x == pytest.approx(record.general.after - record.general.before)
 
 
+@pytest.mark.slow
 def test_the_spectrum_of_a_change_and_its_cuts(setting: Make) -> None:
     made = setting(values=(2.0, 32.0))
     watcher = Counting()
@@ -208,18 +259,13 @@ def test_the_spectrum_of_a_change_and_its_cuts(setting: Make) -> None:
     again = Counting()
     assert carry_out(find("spectrum"), made, again) == found
     assert again.made == again.measured == [], "measurements are kept too"
-
-
-def test_half_written_measurements_are_made_again(setting: Make) -> None:
-    made = setting(values=(2.0,))
-    first = carry_out(find("spectrum"), made)
     (path,) = made.out.glob("runs/*/full*/seed-0/spectrum.json")
     path.write_text(path.read_text()[:40])
-    again = Counting()
-    assert carry_out(find("spectrum"), made, again) == first
-    assert again.measured == ["full"] and again.made == []
+    assert carry_out(find("spectrum"), made, again) == found
+    assert again.measured == ["full"] and again.made == [], "half written: measured again"
 
 
+@pytest.mark.slow
 def test_the_dimension_that_reaches_ninety_per_cent(setting: Make) -> None:
     made = setting(values=(10.0, 100.0))
     found = carry_out(find("intrinsic"), made)
@@ -230,6 +276,7 @@ def test_the_dimension_that_reaches_ninety_per_cent(setting: Make) -> None:
     assert all(level.name != "90 % of full" for level in losses.levels)
 
 
+@pytest.mark.slow
 def test_scale_takes_several_bases(setting: Make, base: str, tmp_path: Path) -> None:
     """A second tiny base with one block less."""
     from peftlab.frozen.families import tiny
@@ -244,16 +291,3 @@ def test_scale_takes_several_bases(setting: Make, base: str, tmp_path: Path) -> 
     places = sorted({point.x for point in found.panels[0].points})
     assert len(places) == 2 and places[1] == made.shape.size
     assert any("times its size" in text for text in found.words)
-
-
-def test_files_of_a_study(setting: Make) -> None:
-    made = setting(values=(1.0, 2.0), methods=tuple(parse("prompt_tuning")))
-    found = carry_out(find("length"), made)
-    folder = made.out / "length"
-    files = {path.name for path in write(folder, found)}
-    assert {"study.html", "figure.svg", "study.csv"} <= files
-    values: dict[str, Any] = json.loads((folder / "study.json").read_text())
-    assert values["study"] == "length"
-    rows = list(csv.DictReader(io.StringIO(as_csv(found))))
-    assert len(rows) == 2 * (2 + 2), "two panels of two points and two levels"
-    assert rows[0]["method"] == "prompt_tuning:length=1"

@@ -39,7 +39,7 @@ def test_an_unknown_study_names_the_nearest() -> None:
 
 @pytest.mark.parametrize("name", sorted(LINES.keys() - _ASK_MORE))
 def test_variants_suit_the_model(name: str, setting: Make, task: Task) -> None:
-    made = setting()
+    made = setting(general_text=("some text",))
     variants = find(name).variants(made, task)
     assert len(
         {(v.series, v.x, v.rows, v.share, v.name, label(v.method)) for v in variants}
@@ -150,6 +150,11 @@ def test_scale_needs_several_bases(setting: Make, task: Task) -> None:
     assert {v.base for v in variants} == {"a", "b"}
     assert find("scale").note(two) == ""
     assert "analogue" in find("scale").note(setting(models=("demo-0.1m", "demo-5.3m")))
+
+
+def test_forgetting_needs_a_text(setting: Make, task: Task) -> None:
+    with pytest.raises(InputError, match="needs a text: give --general-text FILE"):
+        find("forgetting").variants(setting(), task)
 
 
 def test_the_demos_sizes_span_fifty_times() -> None:

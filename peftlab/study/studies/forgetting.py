@@ -11,6 +11,7 @@ from typing import ClassVar
 
 from peftlab.compare.label import label
 from peftlab.compare.verdict_numbers import listed, loss
+from peftlab.errors import InputError
 from peftlab.study import words
 from peftlab.study.base import Axis, Made, Panel, Setting, Study, Variant, chosen
 from peftlab.study.common import methods
@@ -31,6 +32,8 @@ class Forgetting(Study):
     takes: ClassVar = frozenset({"values", "methods", "general_text"})
 
     def variants(self, setting: Setting, task: Task) -> list[Variant]:
+        if not setting.general_text:
+            raise InputError("the study forgetting needs a text: give --general-text FILE")
         shares = chosen(setting, _SHARES, least=0.01, most=1, what="a share of the budget")
         usual = "prompt_tuning,prefix_tuning,bottleneck,lora,last_k,full"
         return [

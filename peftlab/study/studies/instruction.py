@@ -30,7 +30,7 @@ class Instruction(Study):
     name: ClassVar = "instruction"
     title: ClassVar = "Does the wording of a prompt matter, and what does it cost in context?"
     source: ClassVar = "Webson & Pavlick 2022; Lester et al. 2021"
-    axis: ClassVar = Axis("context tokens of a request besides its source")
+    axis: ClassVar = Axis("context tokens besides the source")
     connected: ClassVar = False
     takes: ClassVar = frozenset({"values", "words"})
 

@@ -5,6 +5,7 @@ Lester et al. 2021, arXiv:2104.08691, figure 1 (T5 from 77 M to 11 B parameters 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from statistics import fmean
 from typing import ClassVar
 
@@ -29,9 +30,10 @@ class Scale(Study):
     axis: ClassVar = Axis("parameters of the base")
     takes: ClassVar = frozenset({"models", "methods"})
 
-    def bases(self) -> tuple[str, ...]:
+    def bases(self, say: Callable[[str], None]) -> tuple[str, ...]:
         for name in sizes.SIZES:
             if not sizes.is_made(name):
+                say(f"The base {name} is made first: minutes, once on this machine")
                 call("peftlab.study.studies.scale:make_base", name)
         return tuple(sizes.SIZES)
 
