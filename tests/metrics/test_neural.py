@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -56,10 +57,17 @@ def regression(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@cache
+def opened(folder: Path, kind: str) -> tuple[Any, Any]:
+    """A checkpoint's tokenizer and model, read once."""
+    model = getattr(transformers, kind).from_pretrained(folder).eval()
+    return transformers.AutoTokenizer.from_pretrained(folder), model
+
+
+@cache
 def states(folder: Path, text: str) -> tuple[list[str], Any]:
     """Tokens of one text alone, and all layers' states, [layers + 1, T, width]."""
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    model = transformers.AutoModel.from_pretrained(folder).eval()
+    tokenizer, model = opened(folder, "AutoModel")
     inputs = tokenizer(text, return_tensors="pt")
     with torch.no_grad():
         found = model(**inputs, output_hidden_states=True).hidden_states
@@ -146,8 +154,7 @@ def test_moverscore_moves_mass() -> None:
 
 
 def direct_bleurt(folder: Path, text: str, target: str) -> float:
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    model = transformers.AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    tokenizer, model = opened(folder, "AutoModelForSequenceClassification")
     with torch.no_grad():
         return float(model(**tokenizer([target], [text], return_tensors="pt")).logits)
 
