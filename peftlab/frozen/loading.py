@@ -42,6 +42,7 @@ def load_plain(
         raise InputError(f"the base's format is {dtype!r}; one of {', '.join(FORMATS)} expected")
     try:
         config = AutoConfig.from_pretrained(path)
+        _check_format(path, config, dtype)
         check_room(path, config, dtype, device)
         tokenizer = AutoTokenizer.from_pretrained(path)
         model = AutoModelForCausalLM.from_pretrained(
@@ -53,14 +54,43 @@ def load_plain(
             f"cannot load a model from {path!r}: {reason} Expected a hub id or a folder with "
             "config.json, model.safetensors and tokenizer.json."
         ) from error
-    return model if dtype in QUANTISED else model.to(device), tokenizer
+    placed = dtype in QUANTISED or _is_quantised(config)
+    return model if placed else model.to(device), tokenizer
 
 
 def _options(config: PretrainedConfig, dtype: str, device: torch.device | str) -> dict[str, Any]:
+    rest = _TORCH[rest_format(config.to_dict())]
+    if _is_quantised(config):
+        quantised.library()
+        return {"dtype": rest, "device_map": {"": str(device)}}
     if dtype not in QUANTISED:
         return {"dtype": _TORCH[dtype]}
-    rest = _TORCH[rest_format(config.to_dict())]
     return quantised.loading_options(dtype, rest, device)
+
+
+def _is_quantised(config: PretrainedConfig) -> bool:
+    """Whether the checkpoint itself is."""
+    return getattr(config, "quantization_config", None) is not None
+
+
+def _check_format(path: str, config: PretrainedConfig, dtype: str) -> None:
+    """Refuse what a checkpoint that came quantised cannot be: it is loaded as it is.
+
+    Raises:
+        InputError: another library's, or another format was asked for.
+    """
+    if not _is_quantised(config):
+        return
+    found = config.quantization_config
+    found = found if isinstance(found, dict) else found.to_dict()
+    if found.get("quant_method") != "bitsandbytes":
+        raise InputError(
+            f"{path} is quantised by {found.get('quant_method')}; bitsandbytes, or a checkpoint "
+            "that is not quantised, was expected"
+        )
+    own = "int8" if found.get("load_in_8bit") else str(found.get("bnb_4bit_quant_type"))
+    if dtype not in ("fp32", own):
+        raise InputError(f"{path} is quantised in {own} already and cannot be loaded in {dtype}")
 
 
 def check_room(
@@ -72,6 +102,8 @@ def check_room(
         InputError: says what it takes in every format, and what is free.
     """
     values = config.to_dict()
+    if _is_quantised(config):
+        dtype = "int8" if values["quantization_config"].get("load_in_8bit") else "nf4"
     shapes = parameter_shapes(config)
     free, needed = free_memory(device), base_bytes(values, shapes, dtype)
     if needed <= free:

@@ -14,6 +14,7 @@ from peftlab.errors import InputError
 from peftlab.frozen import quantised
 from peftlab.frozen.batch import Row, pack
 from peftlab.frozen.model import FrozenLM
+from peftlab.generate import Request, generate
 from peftlab.guests.model import quiet
 from peftlab.loss import token_losses, training_row
 from peftlab.methods import parse_one
@@ -184,10 +185,17 @@ def test_memory_is_what_was_said_before_loading() -> None:
         assert lm.base_bytes < plain.base_bytes
 
 
-def _adaptation(lm: FrozenLM) -> Adaptation:
-    method = parse_one("lora:rank=2")
+def _adaptation(lm: FrozenLM, case: str = "lora:rank=2") -> Adaptation:
+    method = parse_one(case)
     state = method.init(lm, world.task(), torch.Generator().manual_seed(0))
     return Adaptation(method, state, world.task().template, base_of(lm))
+
+
+def _moved(lm: FrozenLM, case: str) -> Adaptation:
+    made, rng = _adaptation(lm, case), torch.Generator().manual_seed(1)
+    for tensor in made.state.tensors.values():
+        tensor += 0.1 * torch.randn(tensor.shape, generator=rng)
+    return made
 
 
 def test_an_adaptation_knows_the_format_of_its_base(tmp_path: Path) -> None:
@@ -213,17 +221,38 @@ def test_a_quantised_base_is_merged_into_dequantised_weights(tmp_path: Path) -> 
     from peftlab.export import export
 
     lm = base("llama", "int8")
-    made = _adaptation(lm)
+    made = _moved(lm, "lora:rank=2")
     with torch.no_grad():
-        for name, tensor in made.state.tensors.items():
-            if name.endswith("lora_B"):
-                tensor.normal_(std=0.1, generator=torch.Generator().manual_seed(2))
         export("merged", {"lora": made}, lm, tmp_path / "out")
         plain = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32)
         row = list(range(5, 30))
         expected = _logits(lm, row, made.edits(lm))
         got = plain(torch.tensor([row])).logits[0]
     torch.testing.assert_close(got, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_a_checkpoint_that_is_quantised_already_is_loaded_as_it_is(tmp_path: Path) -> None:
+    lm = base("llama", "nf4")
+    lm.model.save_pretrained(tmp_path)
+    lm.tokenizer.save_pretrained(tmp_path)
+    again = FrozenLM.load(tmp_path)
+    assert (again.base_dtype, again.fingerprint) == ("nf4", lm.fingerprint)
+    with pytest.raises(InputError, match="in nf4 already and cannot be loaded in int8"):
+        FrozenLM.load(tmp_path, dtype="int8")
+
+
+@each
+def test_one_batch_of_many_owners_decodes_what_each_decodes_alone(family: str, dtype: str) -> None:
+    """From the cache, their edits stacked."""
+    lm = base(family, dtype)
+    requests = [
+        Request(_moved(lm, case), "the cat sings", 5)
+        for case in ("lora:rank=2", "bitfit", "ia3", "prefix_tuning:length=3", "last_k")
+    ]
+    together = generate(lm, requests)
+    alone = [generate(lm, [request])[0] for request in requests]
+    assert [reply.tokens for reply in together] == [reply.tokens for reply in alone]
+    assert len({reply.tokens for reply in alone}) > 1
 
 
 def test_without_bitsandbytes_it_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
