@@ -41,7 +41,7 @@ def create_app(engine: Engine, settings: Settings | None = None) -> FastAPI:
     The engine starts with the app and is drained when it stops.
 
     Raises:
-        InputError: a name of the base that cannot be one, or that an adapter has.
+        InputError: a base that cannot be served, see `Served.make`.
     """
     state = Served.make(engine, settings or Settings())
     app = _App(
@@ -82,6 +82,5 @@ class _App(FastAPI):
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     state: Served = app.state.served
     state.engine.start()
-    await asyncio.wrap_future(state.loading)
     yield
     await asyncio.to_thread(state.engine.stop, timeout=state.settings.shutdown_seconds)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +15,7 @@ from peftlab.serve.described import Descriptions
 from peftlab.serve.engine import Engine
 from peftlab.serve.http.metrics import Metrics
 from peftlab.serve.http.settings import Settings
-from peftlab.serve.library import Library, Listed, as_name, check_name
+from peftlab.serve.library import Library, as_name, check_name
 
 _LONGEST_WAIT = 60  # seconds; OpenAI's client passes over what is longer
 
@@ -34,7 +33,6 @@ class Served:
     settings: Settings
     metrics: Metrics
     base: str
-    loading: Future[Listed]
     descriptions: Descriptions
     since: int = field(default_factory=lambda: int(time.time()))
 
@@ -43,7 +41,8 @@ class Served:
         """Enter the bare model into the library, under a name of its own.
 
         Raises:
-            InputError: a name that cannot be one, or that an adapter has.
+            InputError: a name that cannot be one, or that an adapter has; a base whose tokenizer
+                has no token that ends a reply.
         """
         base = settings.base or as_name(engine.model.name, "base")
         check_name(base)
@@ -51,9 +50,12 @@ class Served:
             raise InputError(
                 f"{base!r} is the base's model name and an adapter's; give the base another one"
             )
-        loading = engine.library.load(base, unadapted(engine.model))
+        asked = engine.library.load(base, unadapted(engine.model))
+        while not asked.done() and engine.library.load_one():
+            pass
+        asked.result()
         told = Descriptions(engine.model.shape)
-        return cls(engine, settings, Metrics(engine, settings.labels), base, loading, told)
+        return cls(engine, settings, Metrics(engine, settings.labels), base, told)
 
     @property
     def library(self) -> Library:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import pickle
 import shutil
@@ -15,10 +16,12 @@ import openai
 import pytest
 
 from peftlab.errors import InputError
+from peftlab.frozen.model import FrozenLM
 from peftlab.methods.adaptation import Adaptation, base_of
 from peftlab.serve import Library
 from peftlab.serve.http import Settings
 from tests.laws import world as laws
+from tests.models import tiny
 from tests.serve.http.server import Server, serving
 from tests.serve.http.test_completions import is_alone
 from tests.serve.world import LONGEST, adaptation, alone, sources
@@ -187,6 +190,14 @@ def test_an_adapter_may_not_have_the_bases_name(folder: Path) -> None:
         pass
     with serving(library, Settings(base="plain")) as running, running.openai() as client:
         assert client.models.list().data[0].id == "plain"
+
+
+def test_a_base_without_an_end_is_refused_before_anything_starts() -> None:
+    endless = copy.deepcopy(laws.tokenizer())
+    endless.eos_token = None
+    library = Library(FrozenLM(tiny("gpt2"), endless, "endless"))
+    with pytest.raises(InputError, match="no end-of-sequence token"), serving(library):
+        pass
 
 
 def test_without_a_folder_nothing_can_be_loaded() -> None:
