@@ -21,7 +21,7 @@ from peftlab.errors import InputError
 from peftlab.units import size
 
 _CONNECT_SECONDS = 10.0
-_HEALTH_SECONDS = 60.0  # Ray's own check gives up after about 40
+_HEALTH_SECONDS = 120.0  # Ray's own check gives up after 40, and has to be imported first
 _ANSWER_SECONDS = 120.0  # a first process on a busy node takes its time to import
 
 

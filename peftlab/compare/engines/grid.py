@@ -21,8 +21,9 @@ from peftlab.compare import folders
 from peftlab.compare.engines import cluster
 from peftlab.compare.engines.cluster import Needs
 from peftlab.compare.engines.engine import SURVEY, Course, Job, Opened
+from peftlab.compare.engines.errand import Order, Outcome, carry_out, without_common
 from peftlab.compare.engines.fleet import Fleet
-from peftlab.compare.engines.node import Mailbox, Order, Outcome, carry_out, without_common
+from peftlab.compare.engines.node import Mailbox
 from peftlab.compare.engines.parcel import packed, unpack
 from peftlab.compare.outcome import Kept
 from peftlab.compare.plan import Plan, Run
@@ -104,7 +105,7 @@ class _Grid:
         token, gpu = uuid.uuid4().hex, plan.device == "cuda"
         (out / folders.LOCK).write_text(token)
         formats = () if gpu else plan.base_dtypes
-        self.fleet = Fleet(ray, out, token, plan.model, formats)
+        self.fleet = Fleet(ray, out, token, plan.model, formats, Path.cwd())
         self.needs = cluster.needs([*cluster.alive(ray).values()], engine.cpus, gpu)
         here = cluster.pinned(ray.get_runtime_context().get_node_id())
         mailbox = ray.remote(Mailbox).options(num_cpus=0, max_restarts=-1, **here)

@@ -45,7 +45,9 @@ class Call:
     settings: dict[str, str]
 
 
-def start(folder: Path, model: str, formats: Sequence[str]) -> Connection:
+def start(
+    folder: Path, model: str, formats: Sequence[str], within: Path | None = None
+) -> Connection:
     """Start a holder in an empty folder; returns its pipe.
 
     The holder says ("ready", fingerprints), or ("failed", kind, message) and ends; it understands
@@ -53,7 +55,7 @@ def start(folder: Path, model: str, formats: Sequence[str]) -> Connection:
 
     Args:
         model: the base. formats: the number formats in which it is held; none, as on a GPU, whose
-            memory has its own.
+            memory has its own. within: the folder that relative names start from, if it exists.
     """
     ours, theirs = socket.socketpair()
     command = [sys.executable, "-m", "peftlab.compare.engines.holder"]
@@ -62,6 +64,7 @@ def start(folder: Path, model: str, formats: Sequence[str]) -> Connection:
         subprocess.run(
             [*command, str(theirs.fileno()), str(folder), model, *formats],
             env=environment,
+            cwd=within if within is not None and within.is_dir() else None,
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             check=True,
