@@ -178,6 +178,15 @@ def test_an_unknown_experiment_says_which_there_are(tmp_path: Path) -> None:
     assert load(str(tmp_path / "mine.yaml")) == parse(SMALL, "here")
 
 
+def test_the_example_of_the_documentation_can_be_used() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "experiments.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    spec = parse(yaml.safe_load(example), "the documentation")
+    (row,) = spec.rows
+    assert row.setting("gpt2", "samsum").training == {"learning_rate": 2e-4, "epochs": 5}
+    assert row.setting("gpt2", "samsum").method == "lora:rank=4"
+
+
 # --- the grid -----------------------------------------------------------------------------------
 
 
