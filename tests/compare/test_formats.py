@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,9 +12,11 @@ from peftlab.cli.app import run as command
 from peftlab.compare.comparison import Compared, compare
 from peftlab.compare.outcome import verdict
 from peftlab.errors import InputError
+from peftlab.estimate import Miniature
 from peftlab.frozen import loading
 from peftlab.frozen.model import FrozenLM
 from peftlab.guests import Guest
+from peftlab.methods.adaptation import Adaptation
 from peftlab.number_formats import formats
 from peftlab.report.table import as_markdown
 from peftlab.tasks import Task
@@ -91,3 +94,26 @@ def test_a_base_without_room_is_refused_before_it_is_loaded(
     options = ("--method", "lora", "--out", "never", "--model", base)
     assert command(["train", *options, "--steps", "1"]) == 2
     assert "does not fit" in capsys.readouterr().err
+
+
+def test_an_adapter_is_used_in_the_format_that_it_was_made_on(
+    base: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, task = str(tmp_path / "run"), ("--task", str(data), "-o", "max_new_tokens=4")
+    trained = ("--method", "lora:rank=2", "--model", base, "--base-dtype", "nf4", "--steps", "1")
+    assert command(["train", *trained, "--out", out, "--limit", "4", *task]) == 0
+    assert Adaptation.load(tmp_path / "run" / "adapter").base["dtype"] == "nf4"
+    capsys.readouterr()
+    asked = ("generate", "--adapter", out, "--input", "name", "--max-new-tokens", "2")
+    assert command([*asked]) == 0
+    assert "Warning" not in capsys.readouterr().err
+    assert command([*asked, "--base-dtype", "bf16"]) == 0
+    assert "in nf4 and is used on it in bf16" in capsys.readouterr().err
+    assert command([*asked, "--base-dtype", "fp32,nf4"]) == 2
+    assert "one was expected" in capsys.readouterr().err
+
+
+def test_a_model_that_is_not_here_is_predicted_in_a_format(base: str) -> None:
+    config = json.loads((Path(base) / "config.json").read_text())
+    small = Miniature(config, base, dtype="nf4")
+    assert [model.base_dtype for model in small.models()] == ["nf4", "nf4"]
