@@ -63,16 +63,19 @@ def attention(
     if batch is None:
         raise RuntimeError("the frozen model was called directly; call FrozenLM with a Batch")
     if batch.stop_at_attention:
-        raise Captured(key[0], value[0])
-    k, v = (key[0], value[0]) if not batch.narrowed else batch.captured or (key[0], value[0])
+        raise Captured(key.squeeze(0), value.squeeze(0))
+    # squeeze and not [0], whose backward would fill zeros and copy.
+    q, k, v = query.squeeze(0), key.squeeze(0), value.squeeze(0)
+    if batch.narrowed and batch.captured is not None:
+        k, v = batch.captured
     block: int = module.layer_idx  # type: ignore[assignment]
     if batch.collected is not None:
         batch.collected[block] = (k, v)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     rule = _Rule(scale, sliding_window, softcap, s_aux)
     attend = _attend_packed if batch.cache is None else _attend_cached
-    out = attend(batch, block, query[0], k, v, rule)
-    return _add_gated(batch, block, query[0], out, scale).transpose(0, 1).unsqueeze(0), None
+    out = attend(batch, block, q, k, v, rule)
+    return _add_gated(batch, block, q, out, scale).transpose(0, 1).unsqueeze(0), None
 
 
 def no_mask(*_: Any, **__: Any) -> None:
@@ -252,7 +255,7 @@ def _row(
         k, v, seen, window = k[:, -window:], v[:, -window:], window, None
     causal = queries == seen and window is None
     mask = None if causal or queries == 1 else _visible(batch, queries, seen, window, q.device)
-    return _scores(q[None], k[None], v[None], mask, causal, rule)[0]
+    return _scores(q[None], k[None], v[None], mask, causal, rule).squeeze(0)
 
 
 def _visible(
@@ -326,7 +329,7 @@ def _add_gated(
             assert edit.gate is not None
             keys, values = edit.keys.to(q)[None], edit.values.to(q)[None]
             extra = _scores(own, keys, values, None, False, _Rule(scale))
-            piece = piece + edit.gate.to(q).view(-1, 1, 1) * extra[0]
+            piece = piece + edit.gate.to(q).view(-1, 1, 1) * extra.squeeze(0)
         pieces += [out[:, at:start], piece]
         at = stop
     return torch.cat([*pieces, out[:, at:]], -2) if pieces else out

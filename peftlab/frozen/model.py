@@ -22,6 +22,7 @@ from peftlab.errors import InputError
 from peftlab.frozen import attention, conformance, quantised, sharding, sites
 from peftlab.frozen.batch import Batch, Row, pack
 from peftlab.frozen.loading import checkpoint_of, load_plain
+from peftlab.frozen.rows import replace_rows
 from peftlab.frozen.sharded_loading import load_sharded
 from peftlab.measure import fingerprint
 from peftlab.processes import ALONE, Processes
@@ -146,13 +147,13 @@ class FrozenLM(torch.nn.Module):
     def forward(self, batch: Batch) -> torch.Tensor:
         """The logits [K, V] of the batch's kept tokens, in packed order."""
         out = self._run(self.model, batch, logits_to_keep=batch.keep)
-        logits: torch.Tensor = out.logits[0]
+        logits: torch.Tensor = out.logits.squeeze(0)
         return logits
 
     def hidden(self, batch: Batch) -> torch.Tensor:
         """What the head would get for the kept tokens, [K, D]."""
         out = self._run(self.model.base_model, batch)
-        states: torch.Tensor = out.last_hidden_state[0].index_select(0, batch.keep)
+        states: torch.Tensor = out.last_hidden_state.squeeze(0).index_select(0, batch.keep)
         return states
 
     def head(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -162,10 +163,14 @@ class FrozenLM(torch.nn.Module):
         the head cannot be run apart (`conformance.sites["head"]`).
         """
         config = self.model.config.get_text_config()
-        logits: torch.Tensor = self.model.get_output_embeddings()(hidden.unsqueeze(0))[0]
-        logits = logits * (getattr(config, "logit_scale", None) or 1.0)
-        logits = logits / (getattr(config, "logits_scaling", None) or 1.0)
-        cap = getattr(config, "final_logit_softcapping", None)
+        logits: torch.Tensor = self.model.get_output_embeddings()(hidden.unsqueeze(0)).squeeze(0)
+        scale, divisor, cap = (
+            getattr(config, name, None)
+            for name in ("logit_scale", "logits_scaling", "final_logit_softcapping")
+        )
+        # Not with a scale of one: that would be another pass over all logits.
+        logits = logits * scale if scale not in (None, 1) else logits
+        logits = logits / divisor if divisor not in (None, 1) else logits
         return cap * torch.tanh(logits / cap) if cap else logits
 
     def head_runs_apart(self, batch: Batch) -> bool:
@@ -263,7 +268,7 @@ class FrozenLM(torch.nn.Module):
             own, ids = inputs[:, start:stop], batch.ids[start:stop]
             chosen = vectors.to(own)[(-ids - 1).clamp(min=0)]
             pieces.append((start, stop, torch.where((ids < 0).unsqueeze(-1), chosen, own)))
-        return sites.replace_rows(inputs, pieces, 1)
+        return replace_rows(inputs, pieces, 1)
 
     def _check_positions(self, batch: Batch) -> None:
         longest = max(s.position + s.length for s in batch.segments)

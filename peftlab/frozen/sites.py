@@ -19,10 +19,10 @@ from peftlab.edits import LinearEdit, Sublayer
 from peftlab.frozen import quantised
 from peftlab.frozen.attention import Captured
 from peftlab.frozen.batch import Batch, current_batch
+from peftlab.frozen.rows import TokenAxis, part, replace_rows, row_dim
 from peftlab.frozen.sharding import whole
 
 Forward = Callable[..., Any]
-Piece = tuple[int, int, torch.Tensor]  # start, stop, the rows' new values
 
 
 def edit_leaf(
@@ -36,7 +36,7 @@ def edit_leaf(
         head: the module sees the kept tokens only.
     """
     plain: Forward = module.forward
-    axis = _TokenAxis()
+    axis = TokenAxis()
 
     def with_weights(batch: Batch, *args: Any, **kwargs: Any) -> torch.Tensor:
         wanted: dict[int, dict[str, torch.Tensor]] = {}
@@ -111,13 +111,13 @@ def edit_sublayer(
         if few:
             assert batch.bank is not None
             hidden = batch.bank.sublayer(batch, (block, which), few, given, hidden)
-        dim, pieces = _row_dim(hidden), []
+        dim, pieces = row_dim(hidden), []
         for owner, edit in many:
             start, stop = batch.running_spans[owner]
-            own = hidden.narrow(dim, start, stop - start)
+            own = part(hidden, dim, start, stop)
             if edit.parallel and split:
                 raise RuntimeError("a parallel bottleneck needs a feed-forward that is one module")
-            source = given.narrow(dim, start, stop - start) if edit.parallel else own
+            source = part(given, dim, start, stop) if edit.parallel else own
             pieces.append((start, stop, own + edit.change(source)))
         hidden = replace_rows(hidden, pieces, dim)
         return (hidden, *out[1:]) if isinstance(out, tuple) else hidden
@@ -260,9 +260,9 @@ def _edited_linear(
     path: str,
 ) -> torch.Tensor:
     """y = out_scale ⊙ (W(in_scale ⊙ x) + up·down·dropout(x)) + b + bias on each owner's rows."""
-    dim, placed = _row_dim(x), list(placed)
+    dim, placed = row_dim(x), list(placed)
     scaled = [
-        (start, stop, x.narrow(dim, start, stop - start) * edit.in_scale.to(x.dtype))
+        (start, stop, part(x, dim, start, stop) * edit.in_scale.to(x.dtype))
         for start, stop, edit in placed
         if edit.in_scale is not None
     ]
@@ -270,11 +270,11 @@ def _edited_linear(
     bias = getattr(module, "bias", None)
     pieces = []
     for start, stop, edit in placed:
-        own = y.narrow(dim, start, stop - start)
+        own = part(y, dim, start, stop)
         if edit.out_scale is not None and bias is not None:
             own = own - bias
         if edit.down is not None and edit.up is not None:
-            source = x.narrow(dim, start, stop - start)
+            source = part(x, dim, start, stop)
             if edit.dropout is not None:
                 source = edit.dropout(source, path)
             functional = torch.nn.functional
@@ -287,52 +287,6 @@ def _edited_linear(
             own = own if bias is None else own + bias
         pieces.append((start, stop, own if edit.bias is None else own + edit.bias.to(own.dtype)))
     return replace_rows(y, pieces, dim)
-
-
-def replace_rows(x: torch.Tensor, pieces: list[Piece], dim: int) -> torch.Tensor:
-    """x with the given rows replaced, by one concatenation."""
-    if not pieces:
-        return x
-    size = x.shape[dim]
-    if len(pieces) == 1 and pieces[0][:2] == (0, size):
-        return pieces[0][2]
-    out, at = [], 0
-    for start, stop, values in sorted(pieces, key=lambda piece: piece[0]):
-        out += [x.narrow(dim, at, start - at), values] if start > at else [values]
-        at = stop
-    if at < size:
-        out.append(x.narrow(dim, at, size - at))
-    return torch.cat(out, dim)
-
-
-def _row_dim(x: torch.Tensor) -> int:
-    """Where the packed tokens lie: [1, N, …], or [N, D] in families that flatten (OPT)."""
-    return 0 if x.dim() == 2 and x.is_floating_point() else 1
-
-
-class _TokenAxis:
-    """Which axis of a leaf's input holds the packed tokens.
-
-    Inputs are [1, N, D] or [N, D]; norms of heads see [1, N, H, hd] or [1, H, N, hd]. Where N
-    happens to equal H the sizes do not tell, so the answer is remembered from the calls where they
-    do (the conformance check makes the first).
-    """
-
-    def __init__(self) -> None:
-        self._remembered = 1
-
-    def of(self, x: torch.Tensor, size: int) -> int:
-        """The axis of `size` packed tokens."""
-        fitting = [axis for axis, length in enumerate(x.shape) if length == size]
-        if x.dim() == 4 and {1, 2} <= set(fitting):
-            return self._remembered
-        if x.dim() == 4 and fitting:
-            self._remembered = fitting[0]
-        return fitting[0] if fitting else 1
-
-    def rows(self, x: Any, size: int, start: int, stop: int) -> Any:
-        """The slice [start, stop) of the tokens; what is no tensor stays."""
-        return x.narrow(self.of(x, size), start, stop - start) if isinstance(x, torch.Tensor) else x
 
 
 def _with_parameters(module: torch.nn.Module, tensors: dict[str, torch.Tensor]) -> Forward:
