@@ -25,14 +25,13 @@ def _backward(
     it: Made,
     state: State,
     *,
-    fast: bool = True,
     recompute: bool = False,
     disturbed: bool = False,
 ) -> None:
     """Backward of three rows' losses; when disturbed, after another batch and in another thread."""
     encoded = it.encoded()[:3]
     rows = [training_row(e) for e in encoded]
-    batch = pack(rows, [it.edits(state, seed=11)], checkpoint=recompute, fast=fast)
+    batch = pack(rows, [it.edits(state, seed=11)], checkpoint=recompute)
     loss = token_losses(it.model, batch, encoded).sum()
     if not disturbed:
         loss.backward()
