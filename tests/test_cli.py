@@ -106,6 +106,7 @@ def test_tasks_are_listed_and_shown(capsys: pytest.CaptureFixture[str], data: Pa
         ("compare --seeds one", "whole numbers with commas"),
         ("compare --device gpu", "no device 'gpu'"),
         ("compare --limit 0", "limit is 0"),
+        ("compare --general-text missing.txt", "There is no file missing.txt"),
         ("compare -o templte=x", 'Did you mean "template"'),
         ("compare --no-such-option", "No such option"),
         ("methods --model gpt3", "not among the models"),
