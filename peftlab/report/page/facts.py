@@ -69,9 +69,17 @@ def _task(records: Sequence[Record]) -> list[Fact]:
         Fact("training rows", f"{first.task.train_rows:,}"),
         Fact("test rows", f"{first.task.test_rows:,}"),
         Fact("base", first.model.name),
-        Fact("weights of the base", first.model.fingerprint),
+        *_weights(records),
         Fact("parameters of the base", f"{first.model.parameters:,}"),
     ]
+
+
+def _weights(records: Sequence[Record]) -> list[Fact]:
+    """One fingerprint, or one for each number format."""
+    found = {record.model.dtype: record.model.fingerprint for record in records}
+    if list(found) == ["fp32"]:
+        return [Fact("weights of the base", found["fp32"])]
+    return [Fact(f"weights of the base in {dtype}", digest) for dtype, digest in found.items()]
 
 
 def _shared(found: Sequence[Mapping[str, Any]]) -> list[Fact]:
