@@ -33,7 +33,13 @@ LINE_SECONDS = 60.0  # between lines where nothing can be drawn in place
 _BARS = "▁▂▃▄▅▆▇█"
 _SPARKS = 24  # columns of the loss's course
 _NEXT = 4  # runs that are named
-_WORDS = {"load": "loading", "train": "training", "evaluate": "losses", "generate": "generating"}
+_WORDS = {
+    "load": "loading",
+    "train": "training",
+    "evaluate": "losses",
+    "generate": "generating",
+    "latency": "timing answers",
+}
 
 Clock = Callable[[], float]
 

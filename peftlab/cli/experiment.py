@@ -14,7 +14,7 @@ from peftlab.errors import InputError
 
 if TYPE_CHECKING:
     from peftlab.compare.experiment.grid import Overrides, Part
-    from peftlab.compare.experiment.run import Experiment
+    from peftlab.compare.experiment.kept import Experiment
     from peftlab.compare.experiment.spec import ExperimentSpec
 
 _ALLOWED = {

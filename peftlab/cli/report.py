@@ -25,9 +25,9 @@ def report(
 ) -> None:
     """Make the table again from the records of a comparison, or its page.
 
-    html writes OUT/report.html and OUT/plots/*.svg; the other formats are printed.
+    html writes OUT/report.html and OUT/plots/*.svg (and *.png, with the extra png); the other formats are printed.
     """
-    from peftlab.compare.experiment.run import is_experiment
+    from peftlab.compare.experiment.kept import is_experiment
     from peftlab.report.records import read
     from peftlab.report.show import show, words
     from peftlab.report.table import render
@@ -55,7 +55,7 @@ def report(
 
 def _experiment(out: Path, format: str, into: Path | None) -> None:
     from peftlab.cli.experiment import show
-    from peftlab.compare.experiment.run import read
+    from peftlab.compare.experiment.kept import read
     from peftlab.report.experiment import render
 
     found = read(out)

@@ -30,9 +30,13 @@ class Shown:
         self.view = View(self.board, self.console)
         plan_line = f"{_count(plan.methods, 'method')} × {_count(plan.seeds, 'seed')}"
         self._say(f"Comparing {plan_line} on the task {plan.task.name} with {plan.model}")
+        self.looking = self.console.status("looking at the base, and trying a few steps")
+        if self.console.is_terminal:
+            self.looking.start()
 
     def planned(self, runs: list[Run], survey: Survey, finished: int) -> None:
         """Say what will be done, and what is the same for every method."""
+        self.looking.stop()
         task, config = self.plan.task, self.plan.config
         rows = len(task.pairs("train"))
         width = max(len(run.label) for run in runs)
@@ -97,6 +101,7 @@ class Shown:
 
     def close(self) -> None:
         """Nothing is drawn any more."""
+        self.looking.stop()
         self.view.close()
 
     def ended(self, run: Run, record: Record) -> None:

@@ -96,6 +96,7 @@ class _Work:
         self._save()
         losses = self._losses()
         evaluation = self._generate()
+        self.say("phase", "latency", 0, 0)
         record.latency = self.host.latency()
         self._write_predictions(evaluation, losses)
         shutil.rmtree(self.folder / folders.TRUNK, ignore_errors=True)  # kept to train again from

@@ -14,7 +14,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from peftlab.compare.experiment.grid import rows_of
-from peftlab.compare.experiment.run import Experiment
+from peftlab.compare.experiment.kept import Experiment
 from peftlab.compare.experiment.spec import ALL, ColumnSpec, RowSpec
 from peftlab.compare.record import Record
 from peftlab.compare.verdict_records import costs

@@ -60,9 +60,11 @@ def foretold(records: Sequence[Record]) -> dict[str, list[Foretold]]:
 
 
 def words(records: Sequence[Record]) -> list[str]:
-    """One sentence a kind: how far predictions were off, and whose was off furthest."""
+    """How far predictions of memory and time were off, and whose was off furthest."""
     found = []
     for key, methods in foretold(records).items():
+        if key not in ("peak_memory", "train_seconds"):
+            continue
         kind, furthest = KINDS[key], max(methods, key=lambda one: abs(one.error))
         found.append(
             f"Predictions of {kind.name} were off by {percent(_mean_error(methods))} on average,"

@@ -16,7 +16,8 @@ from peftlab.cli.app import run as command
 from peftlab.cli.listing import shape_of as known_shape
 from peftlab.compare.comparison import Silent
 from peftlab.compare.experiment.grid import Overrides, Part, parts, rows_of
-from peftlab.compare.experiment.run import read, run
+from peftlab.compare.experiment.kept import read
+from peftlab.compare.experiment.run import run
 from peftlab.compare.experiment.spec import ExperimentSpec, bundled, load, parse
 from peftlab.compare.label import label
 from peftlab.compare.label import parse as methods

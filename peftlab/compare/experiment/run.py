@@ -1,55 +1,22 @@
-"""Carry an experiment out, and remember in `experiment.json` which run stands in which row.
+"""Carry an experiment out.
 
-The file holds the experiment itself, so that its table can be made again wherever the folder goes.
-It is written after every part: an interrupted experiment shows what it has.
+`experiment.json` is written after every part: an interrupted experiment shows what it has.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from peftlab.compare import folders
 from peftlab.compare.comparison import Watcher, compare
 from peftlab.compare.experiment.grid import Part
-from peftlab.compare.experiment.spec import ExperimentSpec, parse
+from peftlab.compare.experiment.kept import FILE, Cell, Experiment, read
+from peftlab.compare.experiment.spec import ExperimentSpec
 from peftlab.compare.label import label
 from peftlab.compare.outcome import Kept
-from peftlab.compare.record import NAME, Record, read_json, write_json
+from peftlab.compare.record import read_json, write_json
 from peftlab.errors import InputError
-
-FILE = "experiment.json"
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A run and its place. folder: of the run, relative to the experiment's."""
-
-    model: str
-    task: str
-    row: str
-    folder: str
-
-    @property
-    def place(self) -> tuple[str, str, str]:
-        """Where it stands; the seeds of one method share a place."""
-        return self.model, self.task, self.row
-
-
-@dataclass(frozen=True)
-class Experiment:
-    """What an experiment's folder holds.
-
-    Attributes:
-        models, tasks: those that were asked for. records: of the runs that there are, by cell.
-    """
-
-    spec: ExperimentSpec
-    models: tuple[str, ...]
-    tasks: tuple[str, ...]
-    records: dict[Cell, Record]
 
 
 def run(
@@ -108,25 +75,3 @@ def _cell(part: Part, kept: Kept, out: Path) -> Cell:
     labels = [label(method) for method in part.plan.methods]
     row = part.rows[labels.index(kept.record.label)]
     return Cell(part.model, part.task, row, kept.folder.relative_to(out).as_posix())
-
-
-def read(out: Path) -> Experiment:
-    """What `run` left in a folder.
-
-    Raises:
-        InputError: there is no experiment, or its file or a record is damaged.
-    """
-    values = read_json(out / FILE)
-    try:
-        cells = [Cell(**cell) for cell in values["cells"]]
-        models, tasks = tuple(values["models"]), tuple(values["tasks"])
-        spec = parse(values["experiment"], str(out / FILE))
-    except (KeyError, TypeError) as error:
-        raise InputError(f"{out / FILE} is damaged: {error}") from error
-    records = {cell: Record.read(out / cell.folder / NAME) for cell in cells}
-    return Experiment(spec, models, tasks, records)
-
-
-def is_experiment(out: Path) -> bool:
-    """Whether a folder holds an experiment."""
-    return (out / FILE).is_file() and not (out / folders.COMPARISON).exists()
