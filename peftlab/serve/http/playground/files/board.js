@@ -77,8 +77,8 @@ export class Board {
   }
 
   scale() {
-    const totals = [...this.cards.values()].map((card) => card.total);
-    for (const card of this.cards.values()) card.scale(Math.max(0, ...totals));
+    const spans = [...this.cards.values()].map((card) => card.span);
+    for (const card of this.cards.values()) card.scale(Math.max(0, ...spans));
   }
 
   said(running) {

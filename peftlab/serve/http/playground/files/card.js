@@ -119,12 +119,17 @@ export class Card {
     this.end(mine, "failed", error.status ? "Refused." : "Failed.");
   }
 
-  /* Its bar, against the longest total of all. */
+  /* The length of its bar; what was refused has taken no time worth comparing. */
+  get span() {
+    return this.outcome === "failed" && this.first === null ? 0 : this.total;
+  }
+
+  /* Its bar, against the longest of all. */
   scale(longest) {
-    const first = this.first ?? this.total;
+    const first = this.first ?? this.span;
     const width = (time) => `${longest ? (100 * time) / longest : 0}%`;
     this.node.querySelector(".bar .first-part").style.width = width(first);
-    this.node.querySelector(".bar .rest-part").style.width = width(this.total - first);
+    this.node.querySelector(".bar .rest-part").style.width = width(this.span - first);
   }
 
   async copy() {
