@@ -69,12 +69,12 @@ def _section(found: Experiment, task: str) -> Section:
     for model in dict.fromkeys((*found.models, *found.spec.models)):
         made = rows_of(found.spec, model) if model in found.models else []
         ours = [_measured(found, task, model, row) for row in made]
-        published = [
-            line
-            for row in rows_of(found.spec, model, measured=False)
-            if (line := _published(found, task, model, row)) is not None
-        ]
-        marked = [*_marked(spec.places, ours), *_marked(spec.places, published)]
+        published, beside = list[Line](), list[Line]()  # what has no method is of no base
+        for row in rows_of(found.spec, model, measured=False):
+            line = _published(found, task, model, row)
+            if line is not None:
+                (beside if row.method is None else published).append(line)
+        marked = [*_marked(spec.places, ours), *_marked(spec.places, published), *beside]
         order = {row.title: i for i, row in enumerate(found.spec.rows)}
         lines += sorted(marked, key=lambda line: (order[line.row], line.source is not None))
     return Section(spec.title, tuple(_head(*place) for place in spec.places), tuple(lines))
