@@ -25,7 +25,8 @@ def report(
 ) -> None:
     """Make the table again from the records of a comparison, or its page.
 
-    html writes OUT/report.html and OUT/plots/*.svg (and *.png, with the extra png); the other formats are printed.
+    html writes OUT/report.html and OUT/plots/*.svg (with the extra png, *.png too); the other
+    formats are printed.
     """
     from peftlab.compare.experiment.kept import is_experiment
     from peftlab.report.records import read

@@ -12,6 +12,7 @@ from markupsafe import Markup, escape
 from peftlab.compare.record import Record
 from peftlab.compare.verdict_entries import COSTS
 from peftlab.compare.verdict_numbers import duration, metric_name
+from peftlab.report import png
 from peftlab.report.foretold import KINDS as FORETOLD
 from peftlab.report.foretold import Foretold, foretold, words
 from peftlab.report.page.drawing import file_of
@@ -33,6 +34,8 @@ _FIRST = 4  # sentences that are seen at once
 def write(out: Path, found: Found) -> Path:
     """Write `report.html` and `plots/*.svg` into a folder; returns the page's path.
 
+    With the extra `png`, each plot is a PNG too.
+
     Raises:
         InputError: no run is usable.
     """
@@ -43,6 +46,8 @@ def write(out: Path, found: Found) -> Path:
         title = figure.get("aria-label", name)
         drawn_file = file_of(figure, file_text("plots.css"), title)
         write_text(out / PLOTS / f"{name}.svg", drawn_file)
+        if png.available():
+            (out / PLOTS / f"{name}.png").write_bytes(png.of_svg(drawn_file))
     return out / NAME
 
 
