@@ -11,7 +11,7 @@ import itertools
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -66,13 +66,12 @@ class Ray:
         if plan.device not in ("cpu", "cuda"):
             raise InputError(f"--device {plan.device}: on Ray cpu or cuda was expected")
         ray = cluster.connect(self.address)
-        grid = _Grid(ray, plan, out.resolve(), self)
-        try:
+        with ExitStack() as stack:
+            stack.callback(ray.shutdown)
+            grid = _Grid(ray, plan, out.resolve(), self)
+            stack.callback(grid.fleet.close)
             grid.make_ready()
             yield grid
-        finally:
-            grid.fleet.close()
-            ray.shutdown()
 
 
 @dataclass(eq=False)
