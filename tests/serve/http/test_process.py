@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,15 +19,13 @@ import openai
 import pytest
 
 from peftlab.cli.app import run as command
-from peftlab.compare.comparison import compare
 from peftlab.frozen.model import FrozenLM
 from peftlab.generate import Request, generate
 from peftlab.methods import parse_one
 from peftlab.methods.adaptation import Adaptation, base_of
-from peftlab.serve.winners import winners
 from peftlab.tasks import Task
-from tests.compare.conftest import base, data, task  # noqa: F401 - fixtures
-from tests.compare.test_comparison import make
+from tests.compare.conftest import base  # noqa: F401 - a fixture
+from tests.compare.test_outcome import kept
 from tests.export.made import random_state
 
 ASKED: dict[str, Any] = {"model": "mine", "prompt": "name : Place 7", "max_tokens": 60}
@@ -119,21 +118,21 @@ def test_killed_under_load_it_comes_back_and_serves(base: str, adapters: Path) -
 
 
 @pytest.mark.slow
-def test_the_winners_of_a_comparison_are_served(base: str, task: Task, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    kept = compare(make(base, task, "hard_prompt,lora:rank=2"), out).runs
-    (winner,) = winners(kept)
+def test_the_winners_of_a_comparison_are_served(base: str, adapters: Path, tmp_path: Path) -> None:
+    model, out = FrozenLM.load(base), tmp_path / "out"
+    facts = {"name": base, "fingerprint": model.fingerprint, "parameters": 1}
+    for label, score in (("lora", 0.6), ("full", 0.5)):
+        made = kept(out, label, score, model=facts)
+        shutil.copytree(adapters / "mine", made.folder / "adapter")
     key = {"PEFTLAB_API_KEY": "secret"}
     with (
         process("--model", base, "--runs", str(out), **key) as (_, url),
         client(url, "secret") as asking,
     ):
-        names = [it.id for it in asking.models.list().data]
-        assert names == [Path(base).name, winner.name]
-        source = task.test[0].source
-        found = asking.completions.create(model=winner.name, prompt=source, max_tokens=8)
-        request = Request(Adaptation.load(winner.folder), source, 8)
-        assert found.choices[0].text == generate(FrozenLM.load(base), [request])[0].text
+        assert [it.id for it in asking.models.list().data] == [Path(base).name, "t"]
+        found = asking.completions.create(**ASKED | {"model": "t", "max_tokens": 8})
+        asked = Request(Adaptation.load(adapters / "mine"), ASKED["prompt"], 8)
+        assert found.choices[0].text == generate(model, [asked])[0].text
         with client(url, "wrong") as other, pytest.raises(openai.AuthenticationError):
             other.models.list()
 
