@@ -47,6 +47,14 @@ def says_and_sleeps(say: Any, seconds: float) -> str:
     return "slept"
 
 
+def keeps_talking(say: Any, seconds: float) -> None:
+    """Says something all the time."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        say("step", 1)
+        time.sleep(0.1)
+
+
 def kills_itself(_say: Any) -> None:
     """As when memory runs out."""
     os.kill(os.getpid(), signal.SIGKILL)

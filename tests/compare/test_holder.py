@@ -83,6 +83,12 @@ def test_deaths_and_errors_are_told(life: Connection, tmp_path: Path) -> None:
     assert call(tmp_path, "says_and_sleeps", 0.0) == "slept", "and the next one is served"
 
 
+def test_whoever_asked_gets_turns_while_a_child_talks(life: Connection, tmp_path: Path) -> None:
+    ticks: list[int] = []
+    call(tmp_path, "keeps_talking", 3.0, hear=lambda *_: None, tick=lambda: ticks.append(1))
+    assert ticks
+
+
 def test_stop_reaches_every_child(life: Connection, tmp_path: Path) -> None:
     heard: list[Any] = []
 

@@ -16,6 +16,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -83,13 +84,14 @@ def call(
     Raises:
         NotThere: the holder does not answer. RunFailed, DiskFull, Stopped: see `processes.call`.
     """
-    pipe = _knock(folder)
-    with pipe:
+    with _knock(folder) as pipe:
         pipe.send(asked)
+        last = time.monotonic()
         while True:
+            if tick is not None and time.monotonic() - last > _TICK:
+                tick()
+                last = time.monotonic()
             if not pipe.poll(_TICK):
-                if tick is not None:
-                    tick()
                 continue
             try:
                 word, *values = pipe.recv()
