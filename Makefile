@@ -4,7 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help setup demo test test-all check format demo-model clean
+STUDIES ?= length rank layers init alpha instruction data scale forgetting spectrum intrinsic transfer
+
+.PHONY: help setup demo studies test test-all check format demo-model clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -20,6 +22,12 @@ setup: $(INSTALLED) ## make the virtual environment
 
 demo: $(INSTALLED) ## compare five methods on the bundled demo, offline, in under 4 minutes
 	$(BIN)/peftlab compare
+
+studies: $(INSTALLED) ## every study on the demo, its figure into docs/studies; what is finished is kept
+	for name in $(STUDIES); do \
+	  $(BIN)/peftlab study $$name --steps 150 --batch-size 8 --test-limit 60 || exit 1; \
+	  cp runs/studies/$$name/figure.svg docs/studies/$$name.svg; \
+	done
 
 test: $(INSTALLED) ## laws and units, under 6 minutes on 2 cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow"
