@@ -377,6 +377,18 @@ def test_the_front_is_a_stair_and_names_lie_apart() -> None:
     assert sorted(map(str, labels)) == [point.label for point in points]
 
 
+def test_few_methods_are_all_named_even_where_bars_are_in_the_way() -> None:
+    costs = {"hard_prompt": 0.0, "lora": 24_576.0, "last_k": 444_864.0}
+    points = [
+        Point(label, i, cost, 0.03 + 0.02 * i, 0.0, 0.1, True, label)
+        for i, (label, cost) in enumerate(costs.items())
+    ]
+    for width in (1040.0, 400.0):
+        svg = cost_plot(points, cost="c", quality="q", tick=str, higher_is_better=True, width=width)
+        labels = [part.text for part in svg.iter("text") if "label" in part.get("class", "")]
+        assert sorted(map(str, labels)) == sorted(costs)
+
+
 def test_formats_of_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     keep(tmp_path, "hard_prompt:instruction=task")
     assert command(["report", str(tmp_path), "--format", "html"]) == 0

@@ -56,8 +56,8 @@ def cost_plot(
         Named(point.label, point.number, across(point.cost), up(point.quality))
         for point in sorted(named, key=lambda p: not p.front)
     ]
-    taken = [*stairs, *_taken(points, across, up)]
-    put_names(svg, marks, taken, Box(50, 18, width, height))
+    taken, bars = _taken(points, across, up)
+    put_names(svg, marks, taken, Box(50, 18, width, height), [*stairs, *bars])
     return svg
 
 
@@ -114,16 +114,16 @@ def _front(svg: Element, points: list[Point], across: Scale, up: Scale, right: f
     return [Box(x, min(y, v) - 1, u, max(y, v) + 1) for (x, y), (u, v) in steps]
 
 
-def _taken(points: Sequence[Point], across: Scale, up: Scale) -> list[Box]:
-    """Where marks and intervals are."""
-    found = []
+def _taken(points: Sequence[Point], across: Scale, up: Scale) -> tuple[list[Box], list[Box]]:
+    """Where marks are, and where intervals."""
+    marks, bars = [], []
     for point in points:
         x, y = across(point.cost), up(point.quality)
-        found.append(Box(x - 6, y - 6, x + 6, y + 6))
+        marks.append(Box(x - 6, y - 6, x + 6, y + 6))
         if point.low is not None and point.high is not None:
             top, bottom = sorted((up(point.low), up(point.high)))
-            found.append(Box(x - 3, top, x + 3, bottom))
-    return found
+            bars.append(Box(x - 3, top, x + 3, bottom))
+    return marks, bars
 
 
 def _draw(svg: Element, point: Point, x: float, up: Scale, reachable: bool) -> None:

@@ -40,7 +40,13 @@ class Named:
     y: float
 
 
-def put_names(svg: Element, named: Sequence[Named], taken: list[Box], inside: Box) -> None:
+def put_names(
+    svg: Element,
+    named: Sequence[Named],
+    taken: list[Box],
+    inside: Box,
+    avoided: Sequence[Box] = (),
+) -> None:
     """Write each name where neither a box nor another name is, the first ones first.
 
     Names for which there is no room are left out: tooltips have them all.
@@ -48,23 +54,41 @@ def put_names(svg: Element, named: Sequence[Named], taken: list[Box], inside: Bo
     Args:
         taken: boxes that stay free; those of the names are added.
         inside: what names must not leave.
+        avoided: boxes, as of thin lines, that a name lies on only where it has no other place.
     """
     layer = put(svg, "g", class_="names", aria_hidden="true")
     for one in named:
         text = one.text if len(one.text) <= _LONGEST else one.text[: _LONGEST - 1] + "…"
-        wide = LETTER * len(text)
-        for anchor, dx, dy in _PLACES:
-            shift = wide if anchor == "end" else wide / 2 if anchor == "middle" else 0
-            left = one.x + dx - shift
-            box = Box(left, one.y + dy - 11, left + wide, one.y + dy + 3)
-            fits = box.left > inside.left and box.right < inside.right
-            fits = fits and box.top > inside.top and box.bottom < inside.bottom
-            if fits and not any(box.meets(other) for other in taken):
-                taken.append(box)
-                kind = f"label {colour(one.number)}"
-                x, y = one.x + dx, one.y + dy
-                put(layer, "text", text, class_=kind, x=x, y=y, text_anchor=anchor)
-                break
+        places = _places(one, LETTER * len(text), inside)
+        free = [p for p in places if not any(p.box.meets(other) for other in taken)]
+        clear = [p for p in free if not any(p.box.meets(other) for other in avoided)]
+        for place in [*clear, *free][:1]:
+            taken.append(place.box)
+            kind = f"label {colour(one.number)}"
+            put(layer, "text", text, class_=kind, x=place.x, y=place.y, text_anchor=place.anchor)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a name may be written, and what it then covers."""
+
+    x: float
+    y: float
+    anchor: str
+    box: Box
+
+
+def _places(one: Named, wide: float, inside: Box) -> list[_Place]:
+    """Round the mark, the best first."""
+    found = []
+    for anchor, dx, dy in _PLACES:
+        shift = wide if anchor == "end" else wide / 2 if anchor == "middle" else 0
+        left = one.x + dx - shift
+        box = Box(left, one.y + dy - 11, left + wide, one.y + dy + 3)
+        fits = box.left > inside.left and box.right < inside.right
+        if fits and box.top > inside.top and box.bottom < inside.bottom:
+            found.append(_Place(one.x + dx, one.y + dy, anchor, box))
+    return found
 
 
 _PLACES = [
