@@ -44,9 +44,12 @@ class Served:
             InputError: a name that cannot be one, or that an adapter has; a base whose tokenizer
                 has no token that ends a reply.
         """
+        taken = {it.name for it in engine.library.adapters()}
         base = settings.base or as_name(engine.model.name, "base")
+        if settings.base is None and base in taken:
+            base += "-base"
         check_name(base)
-        if base in {it.name for it in engine.library.adapters()}:
+        if base in taken:
             raise InputError(
                 f"{base!r} is the base's model name and an adapter's; give the base another one"
             )

@@ -16,7 +16,8 @@ class Settings(BaseModel):
     """The server's own limits; the batch's are the engine's (`peftlab.serve.Limits`).
 
     Attributes:
-        base: the frozen model's own model name; None makes one from where it was loaded.
+        base: the frozen model's own model name; None makes one from where it was loaded, with
+            "-base" after it where an adapter has that one.
         api_keys: without any, everybody who reaches the port is served.
         admin_keys: needed to load, replace and unload adapters; without any, an API key will do.
         hosts: names under which the server may be called (the Host header), "*" for all. On

@@ -190,6 +190,11 @@ def test_an_adapter_may_not_have_the_bases_name(folder: Path) -> None:
         pass
     with serving(library, Settings(base="plain")) as running, running.openai() as client:
         assert client.models.list().data[0].id == "plain"
+    stored("a4").save(folder / "gpt2")
+    library = Library(laws.model("gpt2"), folder)
+    with serving(library) as running, running.openai() as client:
+        names = [it.id for it in client.models.list().data]
+        assert names[0] == "gpt2-base" and "gpt2" in names[1:]
 
 
 def test_a_base_without_an_end_is_refused_before_anything_starts() -> None:
