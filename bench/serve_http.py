@@ -37,6 +37,7 @@ from bench.serve_sides import Asked, InProcess, OverHttp, Server, Side, request,
 from bench.workloads import make_model, make_task
 
 _CAPACITY = 512  # positions of a row
+_WIDTH = 130  # characters of the table
 _PAUSE = 0.05  # seconds until one who was refused asks again, where capacity is measured
 
 
@@ -200,7 +201,7 @@ def show(result: dict[str, Any]) -> None:
         "each",
         "all",
     ):
-        table.add_column(column, justify="left" if column == "side" else "right")
+        table.add_column(column, justify="left" if column == "side" else "right", no_wrap=True)
     for load in result["loads"]:
         for name in ("http", "engine"):
             side = load[name]
@@ -208,7 +209,7 @@ def show(result: dict[str, Any]) -> None:
                 f"{load['share']:g} ×", f"{load['rate']:.1f}", name, str(side["finished"]),
                 str(side["refused"]), *(_row(side[part]) for part in ("first", "token", "total")),
             )  # fmt: skip
-    Console().print(table)
+    Console(width=max(_WIDTH, Console().width)).print(table)
     print(
         f"capacity: {result['ours']:.0f} tokens/s over HTTP, {result['peer']:.0f} in process, "
         f"ratio {result['ratio']:.2f}"

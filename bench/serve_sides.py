@@ -22,7 +22,7 @@ from bench.open_loop import Outcome
 from peftlab.serve import Engine, Piece, QueueFull, Reply, Request
 from peftlab.tasks import Decoding
 
-_START_SECONDS = 180.0
+_START_SECONDS = 600.0
 _NO_LIMIT = httpx.Limits(max_connections=None, max_keepalive_connections=None)
 
 
