@@ -106,6 +106,7 @@ def test_tasks_are_listed_and_shown(capsys: pytest.CaptureFixture[str], data: Pa
         ("compare --seeds one", "whole numbers with commas"),
         ("compare --device gpu", "no device 'gpu'"),
         ("compare --limit 0", "limit is 0"),
+        ("compare --validation-limit 0", "greater than or equal to 1"),
         ("compare --general-text missing.txt", "There is no file missing.txt"),
         ("compare -o templte=x", 'Did you mean "template"'),
         ("compare --no-such-option", "No such option"),
@@ -155,6 +156,7 @@ def test_the_main_job_and_its_report(
     out = tmp_path / "out"
     line = f"compare --model {base} --task {data} --methods hard_prompt,bitfit,last_k:k=7 --steps 2"
     sizes = f"--batch-size 2 --limit 8 --test-limit 5 -o max_new_tokens=4 --device cpu --out {out}"
+    sizes += " --validation-limit 2"
     assert run([*line.split(), *sizes.split()]) == 1, "a run has failed"
     said = capsys.readouterr().out
     for words in (
@@ -168,6 +170,7 @@ def test_the_main_job_and_its_report(
     records = json.loads(out_of(capsys, "report", str(out), "--format", "json"))
     assert [r["status"] for r in records] == ["finished", "finished", "failed"]
     assert records[1]["parameters"]["trainable"] > 0 and records[1]["seconds"]["train"] > 0
+    assert records[1]["train"]["validation_limit"] == 2
     rows = list(csv.DictReader(io.StringIO(out_of(capsys, "report", str(out), "--format", "csv"))))
     assert rows[1]["scores.rougeL"] == str(records[1]["scores"]["rougeL"])
     assert rows[2]["loss.test"] == ""

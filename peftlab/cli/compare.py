@@ -64,6 +64,7 @@ def compare(
     max_length: shared.MaxLength = None,
     evaluate_every: shared.EvaluateEvery = 50,
     patience: shared.Patience = 0,
+    validation_limit: shared.ValidationLimit = None,
     recompute: shared.Recompute = False,
     offload: shared.Offload = False,
     seeds: Annotated[
@@ -138,6 +139,7 @@ def compare(
         max_length=max_length,
         evaluate_every=evaluate_every,
         patience=patience,
+        validation_limit=validation_limit,
         recompute=recompute,
         offload=offload,
     )

@@ -20,11 +20,12 @@ if TYPE_CHECKING:
 _ALLOWED = {
     "experiment", "data", "model", "task", "metrics", "limit", "test_limit", "budget", "steps",
     "epochs", "batch_size", "accumulation", "optimizer", "precision", "max_length",
-    "evaluate_every", "patience", "recompute", "seeds", "general_text", "out", "device",
+    "evaluate_every", "patience", "validation_limit", "recompute", "seeds", "general_text", "out",
+    "device",
 }  # fmt: skip
 _TRAINING = (
     "steps", "epochs", "batch_size", "accumulation", "optimizer", "precision", "max_length",
-    "evaluate_every", "patience", "recompute",
+    "evaluate_every", "patience", "validation_limit", "recompute",
 )  # fmt: skip
 
 

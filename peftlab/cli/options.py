@@ -96,6 +96,14 @@ Patience = Annotated[
         rich_help_panel=_TRAIN,
     ),
 ]
+ValidationLimit = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Rows of the validation split that steer training; by default all.",
+        rich_help_panel=_TRAIN,
+    ),
+]
 Recompute = Annotated[
     bool,
     typer.Option(
