@@ -113,7 +113,7 @@ class Processes:
         Raises:
             InputError: in every process; names what differs, where, and what each one has.
         """
-        everyone = self.told((socket.gethostname(), dict(facts)))
+        everyone = self.told((socket.gethostname(), dict(_flat(facts))))
         first = everyone[0][1]
         problems = [
             f"{name} is {first.get(name)!r} in process 0 and {own.get(name)!r} in process {index} "
@@ -144,6 +144,15 @@ class Processes:
                 f"process {self.index} of {self.count} got no answer from another one, which has "
                 f"ended or hangs ({reason}); {advice}"
             ) from error
+
+
+def _flat(facts: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    """Facts inside facts under names with dots, so that a message names what differs alone."""
+    for name, value in facts.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{before}{name}.")
+        else:
+            yield f"{before}{name}", value
 
 
 ALONE = Processes()

@@ -41,6 +41,7 @@ Validated = Callable[[int, float], bool]
 
 _VALIDATIONS = 10  # of a budget of seconds
 _ADVICE = "the same command continues from the last checkpoint, with any number of processes"
+_CHECKPOINT = "the step of the checkpoint in the run's folder"
 COLD_STEPS = 3  # the first steps pay for allocation and are left out of the time per step
 
 
@@ -278,9 +279,7 @@ class Loop:
 
     def _restore(self) -> None:
         found = self.journal.restore()
-        self.processes.agree(
-            {"the checkpoint's step": None if found is None else found.progress.step}
-        )
+        self.processes.agree({_CHECKPOINT: None if found is None else found.progress.step})
         if found is None:
             return
         self.progress, self.best = found.progress, self.steps.placed(found.best)

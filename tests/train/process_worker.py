@@ -9,18 +9,21 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
+from signal import SIGKILL, SIGTERM
 from typing import Any
 
 import torch
 
 from peftlab import processes
+from peftlab.errors import PeftlabError
 from peftlab.frozen.model import FrozenLM
 from peftlab.frozen.sharding import shard
 from peftlab.methods import parse_one
-from peftlab.tasks import Task
 from peftlab.train import Interrupted, TrainConfig, Trained, train
 from peftlab.train.display import Display, silent
 from tests.laws import world
@@ -29,14 +32,23 @@ from tests.models import tiny
 
 @dataclass(frozen=True)
 class Job:
-    """One training. `stop_after`: Ctrl-C after so many steps; `rows`: of the training split."""
+    """One training.
+
+    Attributes:
+        stop_after: SIGTERM reaches the first process after so many steps.
+        ends: how the second process ends after its second validation: dies or hangs.
+        unlike: what the second process has different: seed, rows, family or folder.
+        refused: an error is expected, and every process writes it to `<folder>.<process>.error`.
+    """
 
     case: str
     folder: str
     family: str = "llama"
     sharded: bool = False
     stop_after: int | None = None
-    rows: int | None = None
+    ends: str | None = None
+    unlike: str | None = None
+    refused: bool = False
     config: dict[str, Any] = field(default_factory=dict)
 
 
@@ -51,20 +63,39 @@ def base(family: str, sharded: bool) -> FrozenLM:
 
 def work(job: Job) -> Trained | None:
     """Train; None where the job was to be stopped."""
-    task: Task = world.task()
-    task = replace(task, train=task.train[: job.rows])
-    given: dict[str, Any] = {"folder": Path(job.folder), "display": _stopping(job.stop_after)}
-    config = TrainConfig(**job.config)
+    here = processes.join("cpu")
+    task, config = world.task(), TrainConfig(**job.config)
+    folder, family = Path(job.folder), job.family
+    if job.unlike == "folder":
+        folder = Path(f"{job.folder}{here.index}")
+    elif job.unlike is not None and here.index == 1:
+        config = replace(config, seed=1) if job.unlike == "seed" else config
+        source = replace(task.source, fingerprint="of other rows")
+        task = replace(task, source=source) if job.unlike == "rows" else task
+        family = "gpt2" if job.unlike == "family" else family
+    given: dict[str, Any] = {
+        "folder": folder,
+        "display": _stopping(job.stop_after),
+        "validated": _ending(job.ends) if here.index == 1 else None,
+    }
     try:
-        return train(base(job.family, job.sharded), parse_one(job.case), task, config, **given)
+        return train(base(family, job.sharded), parse_one(job.case), task, config, **given)
     except Interrupted:
         return None
 
 
-def _stopping(after: int | None) -> Display:
-    from contextlib import contextmanager
-    from signal import SIGTERM
+def _ending(how: str | None) -> Any:
+    def validated(step: int, _: float) -> bool:
+        if step >= 2 and how == "dies":
+            os.kill(os.getpid(), SIGKILL)
+        if step >= 2 and how == "hangs":
+            time.sleep(3600)
+        return False
 
+    return validated
+
+
+def _stopping(after: int | None) -> Display:
     if after is None:
         return silent
 
@@ -90,9 +121,15 @@ def told(trained: Trained) -> dict[str, Any]:
 def main() -> None:
     """Do the jobs."""
     torch.set_num_threads(1)
-    here = processes.join("cpu")
+    here = processes.join("cpu", float(os.environ.get("WORKER_PATIENCE", "600")))
     for job in (Job(**each) for each in json.loads(sys.argv[1])):
-        trained = work(job)
+        try:
+            trained = work(job)
+        except PeftlabError as error:
+            if not job.refused:
+                raise
+            Path(f"{job.folder}.{here.index}.error").write_text(str(error))
+            continue
         if trained is not None and here.is_first:
             trained.adaptation.save(Path(job.folder) / "adapter")
             (Path(job.folder) / "told.json").write_text(json.dumps(told(trained)))
