@@ -41,18 +41,36 @@ class KeysValues:
 
 @dataclass(frozen=True)
 class Dropout:
-    """Dropout whose mask depends on (seed, site) alone, so that a recomputed forward repeats it."""
+    """Dropout whose mask depends on the seed, the site, the token and the feature alone.
+
+    So a forward that is computed again repeats it, and it is the same however a step's rows are
+    cut into micro-batches or divided among processes, on any device.
+    """
 
     probability: float
     seed: int
 
-    def __call__(self, x: torch.Tensor, site: str) -> torch.Tensor:
-        """Drop and rescale; the same (seed, site, shape) always drops the same places."""
-        # hash() of a str is salted per process, and on CPU a generator takes 32 bits of its seed.
-        mixed = zlib.crc32(f"{self.seed}/{site}".encode())
-        generator = torch.Generator(x.device).manual_seed(mixed)
-        keep = torch.rand(x.shape, generator=generator, device=x.device) >= self.probability
-        return x * keep.to(x.dtype) / (1 - self.probability)
+    def __call__(self, x: torch.Tensor, site: str, tokens: torch.Tensor) -> torch.Tensor:
+        """Drop and rescale what belongs to tokens: x [..., T, D], their numbers [T] in int64."""
+        # hash() of a str is salted per process.
+        here = zlib.crc32(f"{self.seed}/{site}".encode()) - 2**31
+        own = _mixed(((tokens * _ODD) >> 32).to(torch.int32) ^ here)
+        features = torch.arange(x.shape[-1], dtype=torch.int32, device=x.device) * _STEP
+        number = (_mixed(own.unsqueeze(-1) + features) >> 8) & 0xFFFFFF  # of 24 bits
+        keep = number >= round(self.probability * 2**24)
+        return x * keep.view(x.shape).to(x.dtype) / (1 - self.probability)
+
+
+_ODD = 0x9E3779B97F4A7C15 - 2**64  # 2⁶⁴ / φ, as a signed number; products wrap
+_STEP = 0x9E3779B9 - 2**32
+
+
+def _mixed(x: torch.Tensor) -> torch.Tensor:
+    """Every bit of an int32 spread over all: lowbias32 of Wellons' hash prospector."""
+    for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B - 2**32), (16, 1)):
+        x = x ^ ((x >> shift) & (2 ** (32 - shift) - 1))
+        x = x * factor if factor != 1 else x
+    return x
 
 
 @dataclass(frozen=True)

@@ -97,6 +97,7 @@ class Batch:
         bank: stacks the edits of owners with few tokens; needs a cache, and brings no gradients.
         few, few_kept: those owners, by their tokens and by their kept tokens.
         placements, step_plans: notes of the bank and of the attention site, made once a batch.
+        tokens: [N], a number for each token that dropout masks hang on; by default its place here.
         masks: masks of rows that do not see themselves causally alone, shared by all blocks.
     """
 
@@ -128,6 +129,7 @@ class Batch:
     few_kept: frozenset[int] = field(init=False, default=frozenset())
     placements: dict[Any, Any] = field(default_factory=dict)
     step_plans: dict[bool, Any] = field(default_factory=dict)
+    tokens: torch.Tensor | None = None
     masks: dict[tuple[int, int, int | None], torch.Tensor] = field(default_factory=dict)
     linear: dict[str, list[tuple[int, LinearEdit]]] = field(init=False)
     sublayer: dict[tuple[int, Sublayer], list[tuple[int, Bottleneck]]] = field(init=False)
@@ -137,6 +139,14 @@ class Batch:
     def lengths(self) -> list[int]:
         """How many packed tokens each segment has."""
         return [segment.length for segment in self.segments]
+
+    @property
+    def running_tokens(self) -> torch.Tensor:
+        """The numbers of the tokens that the blocks are running on."""
+        tokens = self.tokens
+        if tokens is None:
+            tokens = torch.arange(len(self.ids), device=self.ids.device)
+        return tokens[self.keep] if self.narrowed else tokens
 
     @property
     def running_spans(self) -> dict[int, tuple[int, int]]:
@@ -228,6 +238,8 @@ def pack(
     bank: Bank | None = None,
     checkpoint: bool = False,
     fast: bool = True,
+    places: Sequence[int] | None = None,
+    alike: int | None = None,
 ) -> Batch:
     """Sort rows by owner and lay them end to end.
 
@@ -238,17 +250,24 @@ def pack(
         cache: with one, rows continue at `Row.past` in their slot and nothing is shared (prefixes
             and common starts are already in the slots).
         bank, checkpoint, fast: see `Batch`.
+        places: where the rows stand in a whole of which these are a part, for `Batch.tokens`.
+        alike: how many first tokens all rows of that whole have in common; no more are shared.
 
     Raises:
         InputError: no rows, an empty row, or a pseudo token that its owner has no vector for.
     """
-    packer = _Packer(owners, share and cache is None, cache is not None)
+    packer = _Packer(owners, share and cache is None, cache is not None, alike)
     order = sorted(range(len(rows)), key=lambda i: rows[i].owner)
     for owner, group in groupby(order, key=lambda i: rows[i].owner):
         packer.add(owner, [rows[i] for i in group])
     if not rows:
         raise InputError("a batch needs at least one row; got none")
+    tokens = None
+    if places is not None:
+        numbers = _numbers(packer.segments, owners, [places[i] for i in order], alike or 0)
+        tokens = torch.tensor(numbers, device=device)
     return Batch(
+        tokens=tokens,
         ids=torch.tensor(packer.ids, device=device),
         positions=torch.tensor(packer.positions, device=device),
         segments=packer.segments,
@@ -269,8 +288,10 @@ def pack(
 class _Packer:
     """Lays rows end to end, owner by owner."""
 
-    def __init__(self, owners: Sequence[Edits], share: bool, cached: bool) -> None:
-        self.owners, self.share, self.cached = owners, share, cached
+    def __init__(
+        self, owners: Sequence[Edits], share: bool, cached: bool, alike: int | None
+    ) -> None:
+        self.owners, self.share, self.cached, self.alike = owners, share, cached, alike
         self.ids: list[int] = []
         self.positions: list[int] = []
         self.keep: list[int] = []
@@ -284,7 +305,7 @@ class _Packer:
         """All rows of one owner, after those of the owners before it."""
         start, kept_start = len(self.ids), len(self.keep)
         prefix = 0 if self.cached else self.owners[owner].prefix_length
-        lead = _common_lead(rows) if self.share else 0
+        lead = _common_lead(rows, self.alike) if self.share else 0
         shared = None
         if lead:
             shared = (start, start + lead)
@@ -330,9 +351,26 @@ def _first_kept(row: Row) -> int:
     return row.keep_from if row.keep_from >= 0 else len(row.ids) + row.keep_from
 
 
-def _common_lead(rows: list[Row]) -> int:
+def _numbers(
+    segments: Sequence[Segment], owners: Sequence[Edits], places: Sequence[int], alike: int
+) -> list[int]:
+    """A number for every packed token: its position in its row, and the row's place beyond that."""
+    shared = {segment.shared for segment in segments}
+    numbers: list[int] = []
+    rows = iter(places)
+    for segment in segments:
+        first = segment.position - owners[segment.owner].prefix_length
+        is_lead = (segment.start, segment.start + segment.length) in shared
+        row = 0 if is_lead else (next(rows) + 1) << 32
+        reached = range(first, first + segment.length)
+        numbers += [at if at < alike else row + at for at in reached]
+    return numbers
+
+
+def _common_lead(rows: list[Row], most: int | None) -> int:
     """How many tokens all rows share at their start, if packing them once saves enough."""
     limit = min(min(len(row.ids) - 1, _first_kept(row)) for row in rows)
+    limit = limit if most is None else min(limit, most)
     first = rows[0].ids
     lead = next((i for i in range(limit) if any(row.ids[i] != first[i] for row in rows)), limit)
     return lead if lead * (len(rows) - 1) >= _WORTH_SHARING else 0

@@ -276,7 +276,9 @@ def _edited_linear(
         if edit.down is not None and edit.up is not None:
             source = part(x, dim, start, stop)
             if edit.dropout is not None:
-                source = edit.dropout(source, path)
+                batch = current_batch()
+                assert batch is not None
+                source = edit.dropout(source, path, batch.running_tokens[start:stop])
             functional = torch.nn.functional
             inner = functional.linear(source, edit.down.to(x.dtype))
             # One kernel adds the product in place of making it and adding it.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,13 +19,13 @@ from peftlab.train.data import Data
 from peftlab.train.display import Display, silent
 from peftlab.train.journal import Journal
 from peftlab.train.loop import COLD_STEPS, Loop, Validated
-from peftlab.train.rows import Order, Rows
+from peftlab.train.rows import Order, Piece, Rows
 from peftlab.train.steps import Descent
 from peftlab.train.stopping import graceful
 from peftlab.train.tracking import Listen
 
 if TYPE_CHECKING:
-    from peftlab.tasks import Encoded, Task
+    from peftlab.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -175,11 +174,10 @@ class _GuestDescent(Descent):
         self.allocator(self.step)
         self.step += 1
 
-    def _loss(
-        self, data: Data, rows: list[Encoded], indices: Sequence[int], seed: int
-    ) -> tuple[torch.Tensor, int]:
+    def _loss(self, data: Data, piece: Piece, seed: int) -> tuple[torch.Tensor, int]:
         devices = [self.model.device] if self.model.device.type == "cuda" else []
         with self.accelerator.autocast(), torch.random.fork_rng(devices):
-            torch.manual_seed(self.config.seed * 1_000_003 + seed)  # of PEFT's dropout
-            loss = self.guest.loss(rows, self.config.label_smoothing)
-        return loss, sum(len(row.ids) for row in rows)
+            # Of PEFT's dropout, another one for each micro-batch.
+            torch.manual_seed(self.config.seed * 1_000_003 + seed + piece.places[0])
+            loss = self.guest.loss(piece.rows, self.config.label_smoothing)
+        return loss, sum(len(row.ids) for row in piece.rows)

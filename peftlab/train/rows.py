@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 
@@ -49,6 +50,35 @@ class Rows(Sequence[Encoded]):
     def cut(self) -> set[int]:
         """The rows used so far that lost source tokens."""
         return self._cut
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some rows of a step, or all of them.
+
+    Attributes:
+        indices: of the rows in their split. places: in the step.
+        alike: how many first tokens all rows of the step have in common.
+    """
+
+    rows: list[Encoded]
+    indices: list[int]
+    places: list[int]
+    alike: int
+
+    @classmethod
+    def of(cls, rows: Rows, indices: list[int]) -> Piece:
+        """A whole step."""
+        found = [rows[i] for i in indices]
+        columns = enumerate(zip(*(row.ids for row in found), strict=False))
+        shortest = min(len(row.ids) for row in found)
+        alike = next((at for at, column in columns if len(set(column)) > 1), shortest)
+        return cls(found, indices, list(range(len(found))), alike)
+
+    def part(self, places: Sequence[int]) -> Piece:
+        """The rows at some places of the step."""
+        rows, indices = [self.rows[i] for i in places], [self.indices[i] for i in places]
+        return Piece(rows, indices, list(places), self.alike)
 
 
 class Order:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -24,13 +23,14 @@ from peftlab.train.config import TrainConfig
 from peftlab.train.data import Data
 from peftlab.train.parameters import Parameters
 from peftlab.train.result import Diverged
+from peftlab.train.rows import Piece
 from peftlab.train.search import Examples
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
     from peftlab.frozen.model import FrozenLM
-    from peftlab.tasks import Encoded, Template
+    from peftlab.tasks import Template
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ class Descent(Steps):
         from transformers import get_scheduler
 
         if self.config.offload:
-            check_device(self.model.device)
+            self._check_offload()
         self.parameters = Parameters(self.state.tensors, self.processes)
         self.state = State(self.parameters.live, self.state.text)
         if self.parameters.are_split:
@@ -147,6 +147,14 @@ class Descent(Steps):
         warmup = round(self.config.warmup * points)
         self.scheduler = get_scheduler(self.config.schedule, chosen, warmup, points)
         self.optimizer = self.accelerator.prepare(chosen)
+
+    def _check_offload(self) -> None:
+        check_device(self.model.device)
+        if self.model.is_sharded:
+            raise InputError(
+                "activations cannot wait in the CPU's memory on a sharded base, whose gathered "
+                "weights would go there too: use --gradient-checkpointing, or --shard never"
+            )
 
     def _refuse_split(self) -> None:
         if self.config.optimizer == "adafactor":
@@ -173,22 +181,18 @@ class Descent(Steps):
         }
 
     def take(self, step: int, data: Data) -> Taken:
-        indices, processes = data.order.step(step), self.processes
+        processes, whole = self.processes, Piece.of(data.rows, data.order.step(step))
 
-        def share_of(process: int) -> list[list[int]]:
-            own, size = indices[process :: processes.count], self.config.batch_size
-            return [own[at : at + size] for at in range(0, len(own), size)]
+        def share_of(process: int) -> list[Piece]:
+            own, size = range(process, len(whole.rows), processes.count), self.config.batch_size
+            return [whole.part(own[at : at + size]) for at in range(0, len(own), size)]
 
-        mine = [data.rows[i] for i in processes.mine(indices)]
-        own_targets = sum(len(row.ids) - row.target_start for row in mine)
         # All targets of the global batch divide the sum: micro-batches weigh by their tokens.
-        targets = sum(each[0] for each in processes.numbers(own_targets))
+        targets = sum(len(row.ids) - row.target_start for row in whole.rows)
         total, tokens = torch.zeros((), device=self.model.device), 0
-        pieces = processes.shares(share_of, even=self.model.is_sharded)
-        for micro, (piece, counts) in enumerate(pieces):
-            seed = step * 65_537 + micro * self.config.batch_size
+        for piece, counts in processes.shares(share_of, even=self.model.is_sharded):
             with self._offloading():
-                loss, packed = self._loss(data, [data.rows[i] for i in piece], piece, seed)
+                loss, packed = self._loss(data, piece, step * 65_537)
             self.accelerator.backward(loss / targets if counts else loss * 0.0)
             total, tokens = total + loss.detach() * counts, tokens + packed * counts
         loss_value = float(processes.sum([total])[0]) / targets
@@ -206,22 +210,22 @@ class Descent(Steps):
             return nullcontext()
         return kept_on_cpu([*self.model.model.parameters(), *self.state.tensors.values()])
 
-    def _loss(
-        self, data: Data, rows: list[Encoded], indices: Sequence[int], seed: int
-    ) -> tuple[torch.Tensor, int]:
+    def _loss(self, data: Data, piece: Piece, seed: int) -> tuple[torch.Tensor, int]:
         with self.accelerator.autocast():
             packed = pack(
-                [training_row(row) for row in rows],
+                [training_row(row) for row in piece.rows],
                 [self.edits(self.config.seed * 1_000_003 + seed)],
                 device=self.model.device,
                 share=self.config.share and data.trunk is None,
                 # Sharded weights are gathered for their block, and again when it is recomputed.
                 checkpoint=self.config.recompute or self.parameters.are_split,
                 fast=self.config.fast,
+                places=piece.places,
+                alike=piece.alike,
             )
             if data.trunk is not None:
-                data.trunk.resume(packed, indices)
-            losses = token_losses(self.model, packed, rows, self.config.label_smoothing)
+                data.trunk.resume(packed, piece.indices)
+            losses = token_losses(self.model, packed, piece.rows, self.config.label_smoothing)
         return losses.sum(), len(packed.ids)
 
     def _move(self) -> None:

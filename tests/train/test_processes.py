@@ -36,6 +36,7 @@ CONFIG = {
 ACCUMULATED = {**CONFIG, "batch_size": 2, "accumulation": 4}  # rows by process: 2 + 2, twice
 _VARIANTS = (
     "lora:rank=4,targets=all-linear,dora=true",
+    "lora:rank=4,dropout=0.3",
     "layers:head=true,final_norm=true",
     "prefix_tuning:length=4,reparametrisation=mlp,hidden=16+bitfit",
     "discrete_search:strategy=pez,length=4",
@@ -130,7 +131,7 @@ def test_only_the_first_process_writes(by_two: dict[tuple[str, bool], Job]) -> N
 
 
 # Trained by two and continued by one, by one and continued by two, and with the other sharding.
-_RESUMED = ("lora:rank=4", "full", "last_k:k=2", "prompt_tuning:length=4",
+_RESUMED = ("lora:rank=4,dropout=0.2", "full", "last_k:k=2", "prompt_tuning:length=4",
             "discrete_search:strategy=pez,length=4")  # fmt: skip
 _WAYS = {
     "2 to 1": ((2, False), (1, False)),
