@@ -123,7 +123,7 @@ def serve(
     if runs is not None:
         _enter_winners(library, runs)
     app = create_app(Engine(base, library, limits), settings)
-    names = len(library.adapters())
+    names = len(library.adapters()) - 1  # the base stands among them
 
     def ready(address: str) -> None:
         typer.echo(f"Serving {model} and {names} adapters at {address}")
