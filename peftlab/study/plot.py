@@ -115,9 +115,10 @@ def _across(panel: Panel, width: float) -> Scale:
 
 
 def _shifts(panel: Panel) -> dict[str, float]:
-    """Where places are names, series stand side by side."""
+    """Where places are names and two series share one, series stand side by side."""
     names = list(panel.series())
-    if not panel.axis.names:
+    alone = len({point.x for point in panel.points}) == len(panel.points)
+    if alone or not panel.axis.names:
         return {}
     return {name: _DODGE * (i - (len(names) - 1) / 2) for i, name in enumerate(names)}
 
