@@ -105,6 +105,8 @@ def test_tasks_are_listed_and_shown(capsys: pytest.CaptureFixture[str], data: Pa
         ("compare --precision fp8", "--precision"),
         ("compare --seeds one", "whole numbers with commas"),
         ("compare --device gpu", "no device 'gpu'"),
+        ("compare --track tensorbord", 'Did you mean "tensorboard"'),
+        ("train --method lora --out x --track mlfow", 'Did you mean "mlflow"'),
         ("compare --limit 0", "limit is 0"),
         ("compare --validation-limit 0", "greater than or equal to 1"),
         ("compare --general-text missing.txt", "There is no file missing.txt"),
