@@ -69,7 +69,9 @@ def test_a_full_queue_is_429_and_says_when_to_try_again() -> None:
     with serving(slots=1, queue=2, queue_share=2) as server, ThreadPoolExecutor() as pool:
         with server.http() as http, server.openai() as client:
             with held(server.engine):
-                taken = [pool.submit(http.post, "/v1/completions", json=ASKED) for _ in range(3)]
+                taken = [pool.submit(http.post, "/v1/completions", json=ASKED)]
+                until(lambda: server.engine.stats().running == 1)
+                taken += [pool.submit(http.post, "/v1/completions", json=ASKED) for _ in "ab"]
                 until(lambda: server.engine.stats().waiting == 2)
                 for extra in ({}, {"stream": True}, {"n": 2}):
                     found = http.post("/v1/completions", json=ASKED | extra)
