@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
 
@@ -128,14 +129,21 @@ def runs_of(made: Made, metric: str, name: str) -> Runs:
     if metric == LOSS:
         rows = [_losses(kept.folder) for kept in made.runs]
         return Runs(name, np.stack(rows), aggregate=_per_token)
-    entry = read_entries({kept.folder: kept.record for kept in made.runs}, metric)[0]
-    assert entry.runs is not None
-    return replace(entry.runs, name=name)
+    groups: dict[str, dict[Path, Record]] = {}  # seeds may have drawn different training rows
+    for kept in made.runs:
+        groups.setdefault(kept.record.task.fingerprint, {})[kept.folder] = kept.record
+    found = [runs for own in groups.values() if (runs := read_entries(own, metric)[0].runs)]
+    return replace(
+        found[0],
+        name=name,
+        scores=np.concatenate([runs.scores for runs in found]),
+        deterministic=found[0].deterministic and len(found) == 1,
+    )
 
 
-def _losses(folder: object) -> Array:
+def _losses(folder: Path) -> Array:
     """[examples, 2]: the sum of losses, and of how many tokens."""
-    rows = folders.predictions(folder)  # type: ignore[arg-type]
+    rows = folders.predictions(folder)
     return np.array([[sum(r["loss_sums"]), sum(r["loss_tokens"])] for r in rows], dtype=np.float64)
 
 

@@ -283,7 +283,9 @@ def test_scale_takes_several_bases(setting: Make, base: str, tmp_path: Path) -> 
     from tests.tasks.tokenizers_for_tests import byte_level
 
     tokenizer = byte_level()
-    model = tiny("gpt2", vocab_size=len(tokenizer), eos_token_id=tokenizer.eos_token_id, n_layer=1)
+    model = tiny(
+        "gpt2", vocab_size=len(tokenizer), eos_token_id=tokenizer.eos_token_id, num_hidden_layers=1
+    )
     model.save_pretrained(tmp_path / "smaller")
     tokenizer.save_pretrained(tmp_path / "smaller")
     made = setting(models=(str(tmp_path / "smaller"), base))
