@@ -93,7 +93,8 @@ def _panel(svg: Element, panel: Panel, numbers: Numbers, width: float, several: 
         number = numbers[name]
         group = put(svg, "g", class_=f"curve {colour(number)}", data_method=name)
         places = [(across(point.x) + shift.get(name, 0.0), up(point.value)) for point in points]
-        if panel.connected and len(points) > 1:
+        once = len({point.x for point in points}) == len(points) > 1
+        if panel.connected and once:
             put(group, "path", class_="stroke", d=path(places))
             lines += _along(places)
         for point, (x, y) in zip(points, places, strict=True):

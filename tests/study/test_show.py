@@ -66,6 +66,12 @@ def test_places_that_are_names_stand_side_by_side() -> None:
     assert len(set(xs)) == 4
 
 
+def test_points_that_share_a_place_are_no_line() -> None:
+    spans = [point("spans", 3, 0.2, name="without 1"), point("spans", 3, 0.5, name="without 2")]
+    svg = text_of(figure(result(panel(*spans))))
+    assert 'class="stroke"' not in svg and ">without 1<" in svg and ">without 2<" in svg
+
+
 def test_seeds_are_dots_and_many_series_are_grey() -> None:
     points = [point(f"series {i}", 1, 0.5, seeds=(0.4, 0.6)) for i in range(10)]
     svg = text_of(figure(result(panel(*points))))

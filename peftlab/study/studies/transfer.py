@@ -16,6 +16,7 @@ from peftlab.methods import Method, parse_one
 from peftlab.study import words
 from peftlab.study.base import Axis, Context, Made, Panel, Setting, Study, Variant, chosen
 from peftlab.study.common import ASKED, asked, changed
+from peftlab.study.make import shortened
 from peftlab.study.result import Point
 from peftlab.tasks import Task
 from peftlab.train import Budget
@@ -63,10 +64,10 @@ class Transfer(Study):
     def _targets(self, setting: Setting, series: str, method: Method) -> list[Variant]:
         shares = chosen(setting, _SHARES, least=0.001, most=1, what="a share of the budget")
         rows = len(setting.tasks[0].pairs("train"))
-        budget = Budget.of(setting.config, rows)
+        amounts = [Budget.of(shortened(setting.config, share), rows).amount for share in shares]
         return [
-            Variant(series=series, method=method, x=share * budget.amount, share=share)
-            for share in shares
+            Variant(series=series, method=method, x=amount, share=share)
+            for share, amount in zip(shares, amounts, strict=True)
         ]
 
     def panels(self, context: Context) -> list[Panel]:
