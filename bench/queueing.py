@@ -80,15 +80,21 @@ def mean_wait_constant(rate: float, service: float, servers: int) -> float:
 
 @dataclass(frozen=True)
 class StepCost:
-    """Seconds of a step: of any, of each row that decodes, of each prompt token that is read."""
+    """Seconds of a step.
+
+    Of any, of each row that decodes, of each prompt token that is read, and of each adapter among
+    the rows.
+    """
 
     fixed: float
     row: float = 0.0
     prompt: float = 0.0
+    adapter: float = 0.0
 
-    def seconds(self, rows: int, prompt_tokens: int) -> float:
+    def seconds(self, rows: int, prompt_tokens: int, adapters: int = 0) -> float:
         """Of a step that so many rows take part in."""
-        return self.fixed + self.row * rows + self.prompt * prompt_tokens
+        shared = self.fixed + self.adapter * adapters
+        return shared + self.row * rows + self.prompt * prompt_tokens
 
 
 @dataclass(frozen=True)
@@ -104,6 +110,7 @@ class _Row:
     number: int
     unread: int
     left: int
+    adapter: int
     first: float | None = None
 
 
@@ -115,12 +122,15 @@ def batch(
     *,
     slots: int,
     prefill: int,
+    adapters: Sequence[int] | None = None,
 ) -> list[Served]:
     """Simulate the engine: what waits enters free slots, a step reads prompts and makes tokens.
 
     Args:
         prompts, replies: tokens of each request. prefill: most prompt tokens of a step.
+        adapters: whose each request is; None: all are one's.
     """
+    whose = adapters or [0] * len(arrivals)
     now, following = 0.0, 0
     waiting: deque[_Row] = deque()
     rows: list[_Row] = []
@@ -129,7 +139,8 @@ def batch(
         if not rows and not waiting:
             now = max(now, arrivals[following])
         while following < len(arrivals) and arrivals[following] <= now:
-            waiting.append(_Row(following, prompts[following], replies[following]))
+            about = prompts[following], replies[following], whose[following]
+            waiting.append(_Row(following, *about))
             following += 1
         while waiting and len(rows) < slots:
             rows.append(waiting.popleft())
@@ -158,7 +169,7 @@ def _step(rows: list[_Row], cost: StepCost, prefill: int) -> float:
                 row.left -= 1  # the last prompt token makes the first token of the reply
     for row in decoding:
         row.left -= 1
-    return cost.seconds(len(decoding), read)
+    return cost.seconds(len(decoding), read, len({row.adapter for row in rows}))
 
 
 # Adapters of which only some fit into memory.

@@ -110,7 +110,8 @@ def _show_serving(found: dict[str, Any]) -> None:
     cost = found["cost"]
     print(
         f"{found['capacity']:.1f} requests/s at most; a step takes {1e3 * cost['fixed']:.2f} ms + "
-        f"{1e3 * cost['row']:.3f} a row + {1e3 * cost['prompt']:.4f} a prompt token; loading an "
+        f"{1e3 * cost['row']:.3f} a row + {1e3 * cost['prompt']:.4f} a prompt token + "
+        f"{1e3 * cost['adapter']:.3f} an adapter; loading an "
         f"adapter {1e3 * found['adapter_load_seconds']:.1f} ms"
     )
     table = _table(

@@ -34,19 +34,21 @@ _PERCENTILES = (50, 95)
 
 @dataclass(frozen=True)
 class Load:
-    """Requests in order: when each comes, and how long its prompt and its reply are."""
+    """Requests in order: when each comes, whose it is, and how long prompt and reply are."""
 
     arrivals: list[float]
+    adapters: list[int]
     prompts: list[int]
     replies: list[int]
 
 
 @dataclass(frozen=True)
 class Step:
-    """A step of the engine: rows that decoded, prompt tokens that were read, seconds."""
+    """A step of the engine: rows that decoded, prompt tokens read, adapters, seconds."""
 
     rows: int
     prompt_tokens: int
+    adapters: int
     seconds: float
 
 
@@ -83,28 +85,31 @@ class Bench:
         rng = random.Random(seed)
         arrivals = list(np.cumsum([rng.expovariate(rate) for _ in range(count)]))
         lengths = [rng.randint(*_REPLIES) for _ in range(count)]
+        adapters = [rng.randrange(ADAPTERS) for _ in range(count)]
         limits = Limits(slots=SLOTS, prefill_tokens=PREFILL, queue=count, queue_share=count)
         engine = Engine(self.model, self.library, limits)
         now, asked = 0.0, 0
         firsts: dict[int, float] = {}
         ends: dict[int, float] = {}
         tickets: list[Ticket] = []
+        heard: list[tuple[int, Any]] = []
         while len(ends) < count:
             if asked == len(ends):
                 now = max(now, arrivals[asked])
-            heard: list[tuple[int, Any]] = []
+            heard.clear()
             begun = time.thread_time()
             while asked < count and arrivals[asked] <= now:
-                tickets.append(
-                    engine.submit(self._request(rng, lengths[asked]), _hear(heard, asked))
-                )
+                request = self._request(rng, lengths[asked], adapters[asked])
+                tickets.append(engine.submit(request, _hear(heard, asked)))
                 asked += 1
             before = engine.stats()
             engine.step()
             seconds = time.thread_time() - begun
             after, now = engine.stats(), now + seconds
             read = after.prompt_tokens - before.prompt_tokens
-            self.steps.append(Step(before.running, read, seconds))
+            joined = firsts.keys() | {number for number, _ in heard}
+            taking_part = {adapters[number] for number in joined - ends.keys()}
+            self.steps.append(Step(before.running, read, len(taking_part), seconds))
             for number, event in heard:
                 if isinstance(event, Reply):
                     ends[number] = now
@@ -113,13 +118,14 @@ class Bench:
                 else:
                     raise event
         replies = [ticket.result(0) for ticket in tickets]
-        load = Load(arrivals, [r.prompt_tokens for r in replies], [len(r.tokens) for r in replies])
+        prompts = [reply.prompt_tokens for reply in replies]
+        load = Load(arrivals, adapters, prompts, [len(reply.tokens) for reply in replies])
         served = [Served(firsts.get(i, ends[i]) - t, ends[i] - t) for i, t in enumerate(arrivals)]
         return load, served
 
-    def _request(self, rng: random.Random, length: int) -> Request:
+    def _request(self, rng: random.Random, length: int, adapter: int) -> Request:
         source = rng.choice(self.task.test)
-        return Request(f"a{rng.randrange(ADAPTERS)}", source, length, length, truncate=True)
+        return Request(f"a{adapter}", source, length, length, truncate=True)
 
 
 def _hear(heard: list[tuple[int, Any]], number: int) -> Any:
@@ -133,7 +139,7 @@ def fitted(steps: Sequence[Step]) -> StepCost:
     """
     limit = np.quantile([step.seconds for step in steps], 0.99)
     kept = [step for step in steps if step.seconds <= limit]
-    terms = np.array([[1.0, step.rows, step.prompt_tokens] for step in kept])
+    terms = np.array([[1.0, step.rows, step.prompt_tokens, step.adapters] for step in kept])
     found, _ = nnls(terms, np.array([step.seconds for step in kept]))
     return StepCost(*map(float, found))
 
@@ -172,6 +178,7 @@ def measure(count: int, loads: Sequence[float]) -> dict[str, Any]:
                         cost,
                         slots=SLOTS,
                         prefill=PREFILL,
+                        adapters=load.adapters,
                     )
                 ),
             }

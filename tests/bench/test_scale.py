@@ -46,14 +46,16 @@ def test_all_adapters_hit_where_all_fit() -> None:
 
 
 def test_a_steps_cost_is_found_from_steps() -> None:
-    rng, cost = random.Random(0), StepCost(fixed=4e-3, row=2e-4, prompt=5e-5)
+    rng, cost = random.Random(0), StepCost(fixed=4e-3, row=2e-4, prompt=5e-5, adapter=5e-4)
     steps = []
     for _ in range(500):
-        rows, prompt = rng.randrange(16), rng.randrange(200)
+        rows, prompt, adapters = rng.randrange(16), rng.randrange(200), rng.randrange(8)
         noise = rng.uniform(0.98, 1.02)
-        steps.append(Step(rows, prompt, cost.seconds(rows, prompt) * noise))
-    steps.append(Step(1, 0, 5.0))  # something else happened
+        seconds = cost.seconds(rows, prompt, adapters) * noise
+        steps.append(Step(rows, prompt, adapters, seconds))
+    steps.append(Step(1, 0, 1, 5.0))  # something else happened
     found = fitted(steps)
     assert found.fixed == pytest.approx(cost.fixed, rel=0.1)
     assert found.row == pytest.approx(cost.row, rel=0.1)
     assert found.prompt == pytest.approx(cost.prompt, rel=0.1)
+    assert found.adapter == pytest.approx(cost.adapter, rel=0.1)
