@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -23,7 +24,10 @@ PATIENCE = 120.0
 
 @pytest.fixture
 def life(base: str, tmp_path: Path) -> Iterator[Connection]:
+    """Started with Ctrl-C blocked, as Ray does."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     pipe = holder.start(tmp_path, base, ("fp32",))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     assert pipe.poll(PATIENCE)
     word, fingerprints = pipe.recv()
     assert word == "ready"

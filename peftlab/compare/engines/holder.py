@@ -136,6 +136,8 @@ class Holder:
     def go(self, model: str, formats: Sequence[str]) -> None:
         """Load, then fork until nobody needs it any more."""
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        # Ray starts its processes with Ctrl-C blocked, and what they start inherits that.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
         try:
             fingerprints = _load(model, formats)
         except BaseException as error:
