@@ -64,8 +64,8 @@ def is_made(name: str) -> bool:
 def make(name: str, recipe: Recipe | None = None, report_every: int = 200) -> Path:
     """The folder of a base, which is trained first where it is not here; whole, or not there.
 
-    Measured on one core with bf16 matrices: 75 s for the smallest, 12 minutes for the largest, by the
-    time of single steps; on two cores about half of that.
+    Measured on one core with bf16 matrices: 75 s for the smallest, 12 minutes for the largest, by
+    the time of single steps; on two cores about half of that.
 
     Raises:
         InputError: there is no such size.

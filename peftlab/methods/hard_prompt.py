@@ -14,12 +14,12 @@ import torch
 
 from peftlab.edits import Edits
 from peftlab.errors import InputError
-from peftlab.methods.adaptation import Adaptation, base_of
 from peftlab.methods.base import Count, Method, State, register
 from peftlab.shapes import ModelShape
 
 if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM
+    from peftlab.methods.adaptation import Adaptation
     from peftlab.tasks import Task, Template
 
 
@@ -91,6 +91,7 @@ class HardPrompt(Method):
 
 def unadapted(model: FrozenLM) -> Adaptation:
     """The frozen model itself: its prompts are its sources, with nothing round them."""
+    from peftlab.methods.adaptation import Adaptation, base_of
     from peftlab.tasks import Template
 
     state = State(text={"instruction": "", "exemplars": []})

@@ -14,7 +14,10 @@ from peftlab.trunk import TrunkStore
 from tests.generate.test_generate import _adaptation
 from tests.laws import world
 
-_METHODS = "last_k:k=1,llama_adapter:layers=1,lora:layers=1,bottleneck:bottleneck=4,last_k:k=2,lora,prompt_tuning"
+_METHODS = (
+    "last_k:k=1,llama_adapter:layers=1,lora:layers=1,bottleneck:bottleneck=4,last_k:k=2,lora,"
+    "prompt_tuning"
+)
 
 
 def _requests(family: str, methods: str = _METHODS) -> list[Request]:
