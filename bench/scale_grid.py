@@ -1,7 +1,7 @@
 """The makespan of a real comparison with one run at a time and with two, and of its simulation.
 
 One at a time are the local engine's processes; two at once a Ray cluster of this machine alone,
-each run with one CPU. Runs differ in length: half of them train three times as long.
+each run with one CPU. The simulation schedules the seconds that the runs themselves took.
 """
 
 from __future__ import annotations

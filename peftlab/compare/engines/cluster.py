@@ -59,6 +59,8 @@ def the_ray() -> ModuleType:
         InputError: it is not installed.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Of a Ray that is started here: its runs are worth as much as those of the other engine.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     # What Ray will do by itself one day, and warns of until then.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
