@@ -69,6 +69,7 @@ class Cluster:
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_worker_niceness": "0",  # else a busy machine leaves them nothing
             "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+            "RAY_AUTH_MODE": "disabled",  # whatever token lies in the user's home
             "TMPDIR": str(self._scratch(number)),
         }
         for tries_left in reversed(range(_TRIES)):

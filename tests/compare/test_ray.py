@@ -294,6 +294,16 @@ def test_nodes_that_cannot_take_part_are_named(base: str, task: Task, tmp_path: 
     assert not [p for p in psutil.process_iter(["cmdline"]) if str(made.folder) in _said(p)]
 
 
+def test_a_cluster_with_a_token(long_plan: Plan, tmp_path: Path) -> None:
+    made = Cluster()
+    try:
+        made.start(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN="0" * 64)
+        with pytest.raises(InputError, match=r"asks for a token: set RAY_AUTH_MODE=token"):
+            compare(long_plan, tmp_path, engine=Ray(made.address))
+    finally:
+        made.stop()
+
+
 def _alive(cluster: Cluster) -> list[Any]:
     ray.init(cluster.address, log_to_driver=False)
     try:

@@ -91,6 +91,8 @@ def connect(address: str | None) -> ModuleType:
         options |= {"include_dashboard": False}
     try:
         ray.init(address=where, **options)
+    except ray.exceptions.AuthenticationError as error:
+        raise _asks_for_a_token(where or "auto") from error
     except (ConnectionError, RuntimeError, ValueError) as error:
         reason = str(error).strip().partition("\n\n")[0]
         raise InputError(f"cannot work with the Ray cluster at {where or 'auto'}: {reason}") from (
@@ -118,9 +120,18 @@ def _check_answer(address: str) -> None:
     try:
         subprocess.run(check, capture_output=True, timeout=_HEALTH_SECONDS, check=True)
     except subprocess.SubprocessError as error:
+        if b"AuthenticationError" in (error.stderr or b""):  # type: ignore[attr-defined]
+            raise _asks_for_a_token(address) from error
         raise InputError(f"what answers at --address {address} is no Ray cluster: {mend}") from (
             error
         )
+
+
+def _asks_for_a_token(address: str) -> InputError:
+    return InputError(
+        f"the Ray cluster at {address} asks for a token: set RAY_AUTH_MODE=token, and put the "
+        "token of its head node into ~/.ray/auth_token or RAY_AUTH_TOKEN"
+    )
 
 
 def alive(ray: ModuleType) -> dict[str, dict[str, float]]:
