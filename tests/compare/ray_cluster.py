@@ -125,8 +125,15 @@ class Cluster:
         return [one for one, said in _commands() if _HOLDER in said and folder in said]
 
     def workers(self) -> list[psutil.Process]:
-        """Ray's processes that wait for a run now, on any node."""
-        return [one for one, said in _commands() if said.startswith("ray::carry_out")]
+        """Ray's processes that wait for a run now, on any node of this cluster and of no other."""
+        own = {
+            one.pid
+            for node in self.nodes
+            if node.poll() is None
+            for one in psutil.Process(node.pid).children(recursive=True)
+        }
+        waiting = (one for one, said in _commands() if said.startswith("ray::carry_out"))
+        return [one for one in waiting if one.pid in own]
 
     def stop(self) -> None:
         """End all nodes and whatever they have started, and remove their files."""
