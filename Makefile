@@ -33,7 +33,7 @@ test: $(INSTALLED) ## laws and units, under 6 minutes on 2 cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow"
 
 test-all: $(INSTALLED) ## the slow tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m slow
 
 check: $(INSTALLED) ## format, lint, types, doors
 	$(BIN)/ruff format --check .

@@ -30,7 +30,7 @@ from tests.compare.ray_cluster import PATIENCE, Cluster, wait_for
 from tests.compare.test_comparison import Counting, make
 
 ray = pytest.importorskip("ray")
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]  # one cluster at a time
+pytestmark = pytest.mark.slow
 
 STEPS = 600  # long enough that something can die on the way
 ON_THE_WAY = 60  # lines of a log by then, many checkpoints among them
