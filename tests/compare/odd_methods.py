@@ -1,17 +1,20 @@
-"""Methods that go wrong, outside the registry."""
+"""Methods that go wrong, or take their time, outside the registry."""
 
 from __future__ import annotations
 
 import errno
 import os
 import signal
+import time
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 
 from peftlab.edits import Edits
+from peftlab.frozen.model import FrozenLM
 from peftlab.methods import Count, Method, State
+from peftlab.methods.lora import LoRA
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,3 +38,14 @@ class Odd(Method):
 
     def count(self, shape: object) -> Count:
         return Count(7, 7)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slow(LoRA):
+    """LoRA whose steps take a while on any machine, so that something can happen meanwhile."""
+
+    name: ClassVar = "slow"
+
+    def edits(self, state: State, model: FrozenLM, seed: int | None = None) -> Edits:
+        time.sleep(0.02)
+        return super().edits(state, model, seed)

@@ -25,7 +25,7 @@ from peftlab.compare.record import Record
 from peftlab.errors import InputError
 from peftlab.methods import parse
 from peftlab.tasks import Task
-from tests.compare.odd_methods import Odd
+from tests.compare.odd_methods import Odd, Slow
 from tests.compare.ray_cluster import PATIENCE, Cluster, wait_for
 from tests.compare.test_comparison import Counting, make
 
@@ -115,8 +115,8 @@ def test_what_is_finished_is_not_made_again(
 
 @pytest.fixture(scope="module")
 def long_plan(base: str, task: Task) -> Plan:
-    plan = make(base, task, "lora:rank=2", seeds=(0, 1))
-    often = replace(plan.config, steps=STEPS, evaluate_every=100, checkpoint_seconds=0.1)
+    plan = make(base, task, (Slow(rank=2),), seeds=(0, 1))
+    often = replace(plan.config, steps=STEPS // 2, evaluate_every=100, checkpoint_seconds=0.1)
     return replace(plan, config=often)
 
 
@@ -145,13 +145,13 @@ class Disturbed:
     def _disturb(self) -> None:
         try:
             wait_for(self._on_the_way, "both runs")
-            self.before = {p: self._lines(p) for p in self.out.glob("lora*/seed-*/metrics.jsonl")}
+            self.before = {p: self._lines(p) for p in self.out.glob("slow*/seed-*/metrics.jsonl")}
             self.happens()
         except BaseException as error:
             self.failure = error
 
     def _on_the_way(self) -> bool:
-        logs = list(self.out.glob("lora*/seed-*/metrics.jsonl"))
+        logs = list(self.out.glob("slow*/seed-*/metrics.jsonl"))
         return len(logs) == 2 and all(len(self._lines(path)) > ON_THE_WAY for path in logs)
 
     @staticmethod
