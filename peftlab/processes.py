@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ import torch
 from peftlab.errors import InputError, PeftlabError
 
 PATIENCE = 600.0  # seconds that processes wait for each other
+_DRAINED = 0.5  # seconds in which every thread of a busy machine gets its turn
 
 T = TypeVar("T")
 
@@ -215,6 +217,10 @@ def leave() -> None:
     """Part from the others, at the end of the program."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
+        # Gloo's threads drop a message's tensors after it has been waited for, and need the
+        # interpreter for that. Before Python 3.14 one that comes too late, when the interpreter is
+        # ending, aborts the process ("terminate called without an active exception").
+        time.sleep(_DRAINED)
 
 
 def _here() -> Processes:

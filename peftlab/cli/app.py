@@ -13,7 +13,7 @@ from typer.core import TyperGroup
 import peftlab
 from peftlab.cli import compare, estimate, learn, listing, report, serve, share, study
 from peftlab.errors import InputError, PeftlabError
-from peftlab.processes import expected
+from peftlab.processes import expected, leave
 
 
 class _CtrlC(Exception):
@@ -73,7 +73,10 @@ def _root(
 
 def main() -> None:
     """The installed command."""
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    if expected() > 1:
+        leave()
+    sys.exit(code)
 
 
 def run(arguments: Sequence[str]) -> int:
