@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from peftlab.edits import Edits
-from peftlab.frozen.batch import Row, pack
+from peftlab.frozen.packing import Row, pack
 from peftlab.generate import Request, generate
 from peftlab.loss import token_losses, training_row
 from peftlab.measure import fingerprint

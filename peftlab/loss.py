@@ -9,7 +9,8 @@ import torch
 
 from peftlab.edits import Edits
 from peftlab.errors import InputError
-from peftlab.frozen.batch import Batch, Row, pack
+from peftlab.frozen.batch import Batch
+from peftlab.frozen.packing import Row, pack
 from peftlab.processes import ALONE, Processes
 
 if TYPE_CHECKING:

@@ -19,7 +19,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from peftlab.edits import Edits
-from peftlab.frozen.batch import Batch, Row, pack
+from peftlab.frozen.batch import Batch
+from peftlab.frozen.packing import Row, pack
 
 if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM

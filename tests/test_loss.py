@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from peftlab.edits import Edits, LinearEdit
-from peftlab.frozen.batch import pack
+from peftlab.frozen.packing import pack
 from peftlab.loss import mean_loss, token_losses, training_row
 from peftlab.tasks import Encoded
 from tests.frozen.hand_made import Maker

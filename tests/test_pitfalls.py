@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import torch
 
-from peftlab.frozen.batch import Row, pack
 from peftlab.frozen.cache import KeyValueCache
+from peftlab.frozen.packing import Row, pack
 from peftlab.generate import Request, generate
 from peftlab.loss import labels, mean_loss, row_losses, token_losses, training_row
 from peftlab.methods import REGISTRY, parse_one

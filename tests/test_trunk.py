@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from peftlab.edits import Edits
-from peftlab.frozen.batch import pack
+from peftlab.frozen.packing import pack
 from peftlab.loss import mean_loss, training_row
 from peftlab.tasks import Encoded
 from peftlab.trunk import Trunk, TrunkStore

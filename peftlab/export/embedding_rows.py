@@ -27,7 +27,7 @@ from peftlab.export import plain
 from peftlab.export.files import write_json
 from peftlab.export.merging import probes
 from peftlab.export.text import plain_text
-from peftlab.frozen.batch import Row, pack
+from peftlab.frozen.packing import Row, pack
 from peftlab.methods.adaptation import Adaptation
 from peftlab.tasks import Example
 

@@ -18,7 +18,7 @@ from peftlab.edits import Edits, LinearEdit
 from peftlab.errors import InputError
 from peftlab.export import plain
 from peftlab.export.files import write_json
-from peftlab.frozen.batch import Row, pack
+from peftlab.frozen.packing import Row, pack
 
 if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM

@@ -16,7 +16,8 @@ from transformers import PreTrainedModel
 
 from peftlab.edits import Bottleneck, Edits, LinearEdit
 from peftlab.errors import PeftlabError
-from peftlab.frozen.batch import Batch, Row, pack
+from peftlab.frozen.batch import Batch
+from peftlab.frozen.packing import Row, pack
 
 if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM

@@ -20,8 +20,9 @@ from transformers.activations import FastGELUActivation, NewGELUActivation
 from peftlab.edits import Edits, KeysValues
 from peftlab.errors import InputError
 from peftlab.frozen import attention, conformance, quantised, sharding, sites
-from peftlab.frozen.batch import Batch, Row, pack
+from peftlab.frozen.batch import Batch
 from peftlab.frozen.loading import checkpoint_of, load_plain
+from peftlab.frozen.packing import Row, pack
 from peftlab.frozen.rows import replace_rows
 from peftlab.frozen.sharded_loading import load_sharded
 from peftlab.measure import fingerprint

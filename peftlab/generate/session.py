@@ -14,9 +14,10 @@ import torch
 
 from peftlab.errors import InputError
 from peftlab.frozen.bank import Bank
-from peftlab.frozen.batch import Batch, Row, pack
+from peftlab.frozen.batch import Batch
 from peftlab.frozen.cache import KeyValueCache
 from peftlab.frozen.model import FrozenLM
+from peftlab.frozen.packing import Row, pack
 from peftlab.generate.kept import KeptPrompts, Reading
 from peftlab.generate.owner import Owner
 

@@ -11,8 +11,8 @@ import torch
 from peftlab.edits import Edits
 from peftlab.errors import InputError
 from peftlab.frozen.bank import Bank
-from peftlab.frozen.batch import Row, pack
 from peftlab.frozen.cache import KeyValueCache
+from peftlab.frozen.packing import Row, pack
 from peftlab.generate.session import Sequence_, feed
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from peftlab.frozen.batch import pack
+from peftlab.frozen.packing import pack
 from peftlab.loss import token_losses, training_row
 from peftlab.methods.base import Candidate
 from peftlab.processes import ALONE, Processes

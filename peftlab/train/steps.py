@@ -11,8 +11,8 @@ import torch
 
 from peftlab.edits import Edits
 from peftlab.errors import InputError
-from peftlab.frozen.batch import pack
 from peftlab.frozen.offload import check_device, kept_on_cpu
+from peftlab.frozen.packing import pack
 from peftlab.frozen.sharding import placed
 from peftlab.loss import token_losses, training_row
 from peftlab.methods.base import Method, State

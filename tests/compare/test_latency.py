@@ -7,8 +7,8 @@ import torch
 
 from peftlab.compare.latency import merged
 from peftlab.edits import Edits, LinearEdit
-from peftlab.frozen.batch import Row, pack
 from peftlab.frozen.model import FrozenLM
+from peftlab.frozen.packing import Row, pack
 from tests.models import frozen
 
 

@@ -12,8 +12,8 @@ import peft
 import torch
 from safetensors.torch import load_file
 
-from peftlab.frozen.batch import Row, pack
 from peftlab.frozen.model import FrozenLM
+from peftlab.frozen.packing import Row, pack
 from peftlab.methods import parse_one
 from peftlab.methods.adaptation import Adaptation, base_of
 from peftlab.methods.base import State

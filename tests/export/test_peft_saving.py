@@ -17,7 +17,7 @@ from peftlab import export
 from peftlab.edits import Edits
 from peftlab.errors import InputError
 from peftlab.export.peft import LAYOUTS
-from peftlab.frozen.batch import Row, pack
+from peftlab.frozen.packing import Row, pack
 from peftlab.methods.adaptation import Adaptation
 from peftlab.methods.base import State
 from tests.export.made import (

@@ -7,8 +7,9 @@ import torch
 
 from peftlab.edits import Edits, map_tensors
 from peftlab.frozen.bank import Bank
-from peftlab.frozen.batch import Batch, Row, pack
+from peftlab.frozen.batch import Batch
 from peftlab.frozen.cache import KeyValueCache
+from peftlab.frozen.packing import Row, pack
 from tests.laws.cases import CASES, made
 from tests.laws.world import FAMILIES, model
 

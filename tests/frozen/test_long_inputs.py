@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from peftlab.errors import InputError
-from peftlab.frozen.batch import Batch, pack
+from peftlab.frozen.batch import Batch
 from peftlab.frozen.model import FrozenLM
 from peftlab.frozen.offload import check_device, kept_on_cpu
+from peftlab.frozen.packing import pack
 from peftlab.loss import token_losses, training_row
 from peftlab.tasks import Encoded
 from peftlab.train import TrainConfig, train

@@ -12,8 +12,8 @@ from transformers import PreTrainedModel
 from peftlab.edits import Edits
 from peftlab.errors import InputError
 from peftlab.frozen import quantised
-from peftlab.frozen.batch import Row, pack
 from peftlab.frozen.model import FrozenLM
+from peftlab.frozen.packing import Row, pack
 from peftlab.generate import Request, generate
 from peftlab.guests.model import quiet
 from peftlab.loss import token_losses, training_row

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from peftlab.edits import Edits
-from peftlab.frozen.batch import Row, pack
 from peftlab.frozen.model import FrozenLM
+from peftlab.frozen.packing import Row, pack
 from tests.frozen.hand_made import Maker
 from tests.models import frozen
 

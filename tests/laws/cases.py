@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from peftlab.edits import Edits
-from peftlab.frozen.batch import Row
 from peftlab.frozen.model import FrozenLM
+from peftlab.frozen.packing import Row
 from peftlab.loss import training_row
 from peftlab.methods import REGISTRY, Method, State, parse_one
 from peftlab.methods.adaptation import Adaptation, base_of

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from peftlab.errors import InputError
-from peftlab.frozen.batch import Row, pack
 from peftlab.frozen.families import WITH_EXPERTS
 from peftlab.frozen.families import tiny as tiny_family
+from peftlab.frozen.packing import Row, pack
 from peftlab.generate import Request, generate
 from peftlab.loss import token_losses, training_row
 from peftlab.tasks import Example

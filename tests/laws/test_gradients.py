@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from peftlab.edits import Edits
-from peftlab.frozen.batch import pack
+from peftlab.frozen.packing import pack
 from peftlab.loss import row_losses, token_losses, training_row
 from peftlab.methods import State
 from tests.laws.cases import CASES, TRAINED, Made, leaves, made

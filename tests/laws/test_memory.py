@@ -7,8 +7,8 @@ from contextlib import ExitStack
 import pytest
 import torch
 
-from peftlab.frozen.batch import pack
 from peftlab.frozen.offload import kept_on_cpu
+from peftlab.frozen.packing import pack
 from peftlab.loss import token_losses, training_row
 from peftlab.methods import State
 from tests.laws.cases import TRAINED, Made, leaves, made

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from peftlab.edits import Edits
-from peftlab.frozen.batch import Row, pack
 from peftlab.frozen.cache import KeyValueCache
 from peftlab.frozen.model import FrozenLM
+from peftlab.frozen.packing import Row, pack
 from peftlab.generate import Request, generate
 from peftlab.loss import token_losses, training_row
 from peftlab.methods import State

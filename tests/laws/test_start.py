@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from peftlab.edits import Edits
-from peftlab.frozen.batch import pack
+from peftlab.frozen.packing import pack
 from peftlab.methods import Composed, build, parse_one
 from peftlab.methods.base import REGISTRY
 from tests.laws.cases import CASES, TRAINED, made, method

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from peftlab.frozen.batch import pack
 from peftlab.frozen.conformance import UnsupportedModel
 from peftlab.frozen.model import FrozenLM
+from peftlab.frozen.packing import pack
 from peftlab.known_models import config
 from peftlab.layouts import parameter_shapes
 from peftlab.methods.adaptation import Adaptation

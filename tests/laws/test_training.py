@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from peftlab.frozen.batch import pack
+from peftlab.frozen.packing import pack
 from peftlab.loss import mean_loss, token_losses, training_row
 from peftlab.measure import fingerprint
 from peftlab.train import TrainConfig, Trained, optimise, train

@@ -11,7 +11,7 @@ import scipy.linalg
 import torch
 from transformers import DynamicCache
 
-from peftlab.frozen.batch import pack
+from peftlab.frozen.packing import pack
 from peftlab.methods import parse_one
 from peftlab.methods.fastfood import fastfood
 from tests.laws.cases import Made, made
