@@ -19,6 +19,7 @@ from peftlab.compare.record import Delay, Delays, Latency
 from peftlab.edits import Edits
 from peftlab.export.merging import merged_weights
 from peftlab.generate import Sequence_, Session, prepare
+from peftlab.generate.choose import greedy
 from peftlab.number_formats import QUANTISED
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def _delay(model: FrozenLM, edits: Edits, prompts: list[tuple[int, ...]], tokens
         times = [_now(model)]
         logits = session.join(rows)
         for _ in range(tokens):
-            for row, token in zip(rows, logits.argmax(-1).tolist(), strict=True):
+            for row, token in zip(rows, greedy(logits), strict=True):
                 row.tokens.append(token)
             times.append(_now(model))
             logits = session.step(rows)

@@ -154,7 +154,7 @@ def _decode(
         parts += [session.join([job.row for job in joining])] if joining else []
         running += joining
         logits = chooser.restrict(
-            torch.cat(parts),
+            torch.cat(parts) if len(parts) > 1 else parts[0],
             [job.row.tokens for job in running],
             [job.end for job in running],
             [job.least for job in running],

@@ -34,8 +34,12 @@ def pick(logits: torch.Tensor, rows: Sequence[Running]) -> list[Token | None]:
 
 def _group(logits: torch.Tensor, rows: Sequence[Running]) -> list[Token | None]:
     chooser = _chooser(rows[0].request.decoding)
+    told = any(row.request.logprobs is not None for row in rows)
     allowed = chooser.restrict(
-        logits, [r.row.tokens for r in rows], [r.end for r in rows], [r.least for r in rows]
+        logits.clone() if told else logits,
+        [r.row.tokens for r in rows],
+        [r.end for r in rows],
+        [r.least for r in rows],
     )
     tokens = chooser.next(allowed, [r.generator for r in rows])
     places = torch.tensor(tokens, device=logits.device)[:, None]
