@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,7 +12,7 @@ from peftlab import palette
 from peftlab.report.page import write
 from peftlab.report.records import read
 from tests.browsing import Opened, browser, ground, rgb
-from tests.report.pages import comparison
+from tests.report.pages import comparison, keep
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -137,4 +138,77 @@ def test_it_is_readable_without_script(browser: Browser, address: str) -> None:
     assert shown.get_attribute("data-cost") == "peak_memory"
     page.locator(".example summary").last.click()
     assert page.locator(".example").last.locator(".answers").is_visible()
+    opened.close()
+
+
+@pytest.fixture(scope="module")
+def thousand(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of a thousand methods with one run each, and long names and texts."""
+    out, long = tmp_path_factory.mktemp("thousand"), "word " * 300
+    for i in range(1_000):
+        right = [(3, 5, 6, 7, 8, 9)[(i * j + j) % 6] for j in range(1, 101)]
+        keep(
+            out, f"lora:rank={i},targets=all-linear,alpha={i % 17}", right=right, source=long,
+            parameters={"trainable": 1_000 * (i + 1), "stored": 1, "base": 1_000_000},
+            bytes=400 * (i + 1), latency={"first_token": 0.01, "token": 0.002 + 0.00001 * i},
+        )  # fmt: skip
+    return write(out, read(out))
+
+
+def test_a_thousand_methods_open_in_a_second(browser: Browser, thousand: Path) -> None:
+    """What it costs is counted; the clock has a wide bound, since others may hold the machine."""
+    assert thousand.stat().st_size < 5_000_000
+    opened = Opened(browser, thousand.as_uri())
+    session = opened.context.new_cdp_session(opened.page)
+    session.send("Performance.enable")
+    counted = session.send("Performance.getMetrics")["metrics"]
+    (boxes,) = [one["value"] for one in counted if one["name"] == "LayoutObjects"]
+    assert boxes < 12_000, "80,000 if all that is far down or hidden were laid out"
+    assert opened.page.evaluate("document.getElementsByTagName('*').length") < 60_000
+    assert min(_milliseconds(opened.page) for _ in range(5)) < 2_000
+    opened.close()
+
+
+def _milliseconds(page: Page) -> float:
+    """From the start of opening it again to the end of its load event."""
+    page.reload()
+    asked = "performance.getEntriesByType('navigation')[0].loadEventEnd"
+    page.wait_for_function(f"{asked} > 0")
+    return float(page.evaluate(asked))
+
+
+@pytest.mark.parametrize("script", [True, False])
+def test_all_of_a_thousand_methods_can_be_read(
+    browser: Browser, thousand: Path, script: bool
+) -> None:
+    opened = Opened(browser, thousand.as_uri(), java_script_enabled=script)
+    page = opened.page
+    rows = page.locator("table.wide tbody tr")
+    assert rows.count() == 1_000 and rows.locator("visible=true").count() == 100
+    if script:  # sorting takes the hidden rows as well
+        page.locator("table.wide thead th", has_text="trainable").get_by_role("button").click()
+        assert rows.first.locator("th").get_attribute("data-value") == (
+            "lora:rank=0,targets=all-linear,alpha=0"
+        )
+    page.get_by_label("Show all 1,000 rows").check()
+    assert rows.locator("visible=true").count() == 1_000
+    page.get_by_role("link", name="Predictions").click()
+    settings = page.locator("table.settings tbody tr").last
+    settings.scroll_into_view_if_needed()
+    assert settings.is_visible()
+    page.emulate_media(media="print")  # paper has no "far down"
+    assert page.locator("#repeat").evaluate("s => getComputedStyle(s).contentVisibility") == (
+        "visible"
+    )
+    opened.close()
+
+
+def test_links_lead_to_their_sections(browser: Browser, thousand: Path) -> None:
+    """What is not laid out before it is near must not move what is above it."""
+    opened = Opened(browser, thousand.as_uri(), reduced_motion="reduce")
+    for name in ("Predictions", "Repeat it", "Learning"):
+        link = opened.page.get_by_role("link", name=name)
+        link.click()
+        place = opened.page.locator(str(link.get_attribute("href"))).bounding_box()
+        assert place is not None and 0 <= place["y"] < 120
     opened.close()

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from itertools import pairwise
 from xml.etree.ElementTree import Element
 
-from peftlab.report.page.drawing import colour, drawing, mark, put
+from peftlab.report.page.drawing import colour, drawing, mark, path, put
 from peftlab.report.page.labels import Box, Named, put_names
 from peftlab.report.page.scales import Scale, fitted
 from peftlab.units import size
 
 LABELLED = 12  # with more methods, names stand at the front's alone
-FOCUSABLE = 40  # with more, the keyboard stops at the front's alone
+FOCUSABLE = 40  # with more, the keyboard stops at the front's alone, and so does a wide target
 
 
 @dataclass(frozen=True)
@@ -135,14 +135,14 @@ def _draw(svg: Element, point: Point, x: float, up: Scale, reachable: bool) -> N
         role="img",
         tabindex=0 if reachable else None,
         aria_label=point.tip.replace("\n", "; "),
-        data_tip=point.tip,
+        data_tip="",  # the label's words: of a thousand methods they need not stand twice
         data_method=point.label,
     )
     if point.low is not None and point.high is not None:
         low, high = up(point.low), up(point.high)
-        put(group, "line", class_="interval", x1=x, x2=x, y1=low, y2=high)
-        for y in (low, high):
-            put(group, "line", class_="interval", x1=x - 3, x2=x + 3, y1=y, y2=y)
+        ends = (path([(x - 3, y), (x + 3, y)]) for y in (low, high))
+        put(group, "path", class_="interval", d=path([(x, low), (x, high)]) + "".join(ends))
     y = up(point.quality)
-    put(group, "circle", class_="target", cx=x, cy=y, r=14)
+    if reachable:
+        put(group, "circle", class_="target", cx=x, cy=y, r=14)
     mark(group, point.number, x, y, 5.5)

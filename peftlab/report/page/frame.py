@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 import peftlab
 from peftlab import palette
 from peftlab.report.page.drawing import swatch, text_of
 
 _TEMPLATES = Path(__file__).parent / "templates"
+_SHORT = 14  # letters that have room wherever a method's name stands
 
 
 @cache
@@ -67,6 +68,10 @@ def write_text(path: Path, text: str) -> None:
 
 
 def _breakable(label: str) -> Markup:
-    """A method's name, which may break after its signs."""
-    parts = re.split(r"(?<=[:,=+])", label)
+    """A method's name, which may break between its settings, and where one is long inside it."""
+    if len(label) <= _SHORT:
+        return escape(label)
+    parts: list[str] = []
+    for part in re.split(r"(?<=[,+])", label):
+        parts += [part] if len(part) <= _SHORT else re.split(r"(?<=[:=])", part)
     return Markup("<wbr>").join(parts)

@@ -17,6 +17,8 @@ from peftlab.report.page.scales import Scale, fitted
 from peftlab.report.table import Column, Row, cells, columns, megabytes
 from peftlab.units import size
 
+MOST_LINES = 100
+
 
 @dataclass(frozen=True)
 class Head:
@@ -53,7 +55,11 @@ class Line:
 
 @dataclass(frozen=True)
 class Leaderboard:
-    """Heads and lines; `metric` is the main one's name, `better` the order with the best first."""
+    """Heads and lines; `metric` is the main one's name, `better` the order with the best first.
+
+    Of more than `most` lines only so many are seen until all are asked for (`page.css` counts
+    them); those that have a `problem` stand last.
+    """
 
     metric: str
     better: str
@@ -61,6 +67,12 @@ class Leaderboard:
     lines: Sequence[Line]
     standings: bool
     confidence: str
+    most: int = MOST_LINES
+
+    @property
+    def failed(self) -> int:
+        """How many lines have no result."""
+        return sum(line.problem is not None for line in self.lines)
 
 
 def leaderboard(judged: Judged) -> Leaderboard:
@@ -258,7 +270,6 @@ def _strip(method: Method, scale: Scale | None) -> str:
             "aria-hidden": "true",
         },
     )
-    put(root, "line", class_="base", x1=0.0, x2=96.0, y1=8.0, y2=8.0)
     low, high = scale(method.interval.low), scale(method.interval.high)
     put(root, "line", class_="interval", x1=low, x2=high, y1=8.0, y2=8.0)
     put(root, "circle", class_="mark", cx=scale(method.interval.mean), cy=8.0, r=3.6)

@@ -77,7 +77,7 @@
     for (const part of all("svg.plot [data-method]")) part.classList.toggle("followed", part.dataset.method === label);
   };
   const show = (target, x, y) => {
-    tip.textContent = target.dataset.tip;
+    tip.textContent = target.dataset.tip || target.getAttribute("aria-label").replaceAll("; ", "\n");
     tip.hidden = false;
     place(x, y);
     const method = target.closest("[data-method]");
@@ -107,30 +107,28 @@
   const filter = one("filter");
   if (filter) {
     const examples = all(".example");
-    const texts = new Map();
+    const read = new Map();
     const plain = (node) => {
       const copy = node.cloneNode(true);
       all("del", copy).forEach((part) => part.remove());
       return copy.textContent.toLowerCase();
     };
-    for (const example of examples) {
-      texts.set(example, {
-        given: all(".given .text", example).map(plain).join("\n"),
-        answers: all(".answers li", example).map((item) => [item, plain(item.querySelector(".text"))]),
-      });
-    }
+    const says = (node, words) => {
+      if (!read.has(node)) read.set(node, plain(node));
+      return read.get(node).includes(words);
+    };
     const apply = () => {
       const words = one("search").value.trim().toLowerCase();
       const [label, kind] = [one("only").value, one("kind").value];
       let shown = 0;
       for (const example of examples) {
-        const { given, answers } = texts.get(example);
-        const visible = answers.filter(([item]) => !label || item.dataset.label === label);
-        for (const [item, text] of answers) {
-          item.hidden = Boolean(label) && item.dataset.label !== label;
-          item.classList.toggle("hit", words !== "" && text.includes(words));
+        const answers = all(".answers li", example);
+        for (const item of answers) {
+          item.hidden = label !== "" && item.dataset.label !== label;
+          item.classList.toggle("hit", words !== "" && says(item.querySelector(".text"), words));
         }
-        const fits = !words || given.includes(words) || visible.some(([, text]) => text.includes(words));
+        const fits = !words || all(".given .text", example).some((text) => says(text, words))
+          || answers.some((item) => !item.hidden && item.classList.contains("hit"));
         example.hidden = !fits || (kind !== "" && example.dataset.kind !== kind);
         shown += example.hidden ? 0 : 1;
       }
