@@ -26,6 +26,7 @@ Say = Callable[..., None]
 """What a child calls to tell its parent something: a word, then values that can be pickled."""
 
 _PRELOAD = (
+    "peftlab",  # first: it says what others may log
     "torch",
     "transformers",
     "accelerate",
