@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,6 +23,7 @@ _LEVELS = ("critical", "error", "warning", "info", "debug", "trace")
 
 def serve(
     model: shared.Model = "demo",
+    base_dtype: shared.BaseDtype = "fp32",
     adapters: Annotated[
         Path | None, typer.Option(help="Each subfolder is an adapter, ours or PEFT's.")
     ] = None,
@@ -118,7 +122,7 @@ def serve(
         max_new_tokens=max_tokens,
         queue=max_queue,
     )
-    base = shared.load_base(model, device)
+    base = shared.load_base(model, device, base_dtype)
     library = Library(base, adapters, memory=_bytes("--adapter-memory", adapter_memory))
     if runs is not None:
         _enter_winners(library, runs)
@@ -130,7 +134,26 @@ def serve(
         if not local and not api_key:
             typer.echo("Everybody who reaches it is served: no API key is set", err=True)
 
-    run(app, host, port, ready, log)
+    with _other_formats_told_once():
+        run(app, host, port, ready, log)
+
+
+@contextmanager
+def _other_formats_told_once() -> Iterator[None]:
+    """Of adapters that were made on another format of the base, as `generate` says it."""
+    from peftlab.methods.adaptation import OtherFormat
+
+    told: set[str] = set()
+
+    def tell(message: Warning | str, *_: object, **__: object) -> None:
+        if str(message) not in told:
+            typer.echo(f"Warning: {message}", err=True)
+        told.add(str(message))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", OtherFormat)
+        warnings.showwarning = tell
+        yield
 
 
 def _enter_winners(library: Library, runs: Path) -> None:

@@ -23,14 +23,14 @@ class Winner:
 
     Attributes:
         name: the task's. label: the method, as one would type it. folder: of the adaptation.
-        base: the model that it was made for, and its weights' fingerprint.
+        base: the model that it was made for, its weights' fingerprint, and their number format.
     """
 
     name: str
     label: str
     seed: int
     folder: Path
-    base: tuple[str, str]
+    base: tuple[str, str, str]
 
 
 def winners(runs: Sequence[Kept]) -> list[Winner]:
@@ -53,7 +53,8 @@ def winners(runs: Sequence[Kept]) -> list[Winner]:
             key = (out, record.task.fingerprint, record.model.fingerprint)
             groups.setdefault(key, []).append(run)
     found = [_winner(group) for group in groups.values()]
-    twice = Counter(it.name for it in found)
+    named = {(it.name, out) for it, (out, _, _) in zip(found, groups, strict=True)}
+    twice = Counter(name for name, _ in named)  # a comparison has one winner a base
     return [
         replace(it, name=f"{it.name}.{as_name(out.name, 'runs')}") if twice[it.name] > 1 else it
         for it, (out, _, _) in zip(found, groups, strict=True)
@@ -67,16 +68,19 @@ def for_base(found: Sequence[Winner], model: FrozenLM) -> tuple[list[Winner], li
         InputError: none was.
     """
     fitting = [it for it in found if it.base[1] == model.fingerprint]
-    others = [
-        f"left out: {it.name} ({it.label}) was made for {it.base[0]}, whose weights are not those "
-        f"of {model.name}"
-        for it in found
-        if it not in fitting
-    ]
+    others = [_left_out(it, model) for it in found if it not in fitting]
     if not fitting:
         said = "; ".join(others) or "there is no finished run with an adapter"
         raise InputError(f"nothing can be served of these runs: {said}")
     return fitting, others
+
+
+def _left_out(it: Winner, model: FrozenLM) -> str:
+    name, _, dtype = it.base
+    said = f"left out: {it.name} ({it.label}) was made for {name}"
+    if dtype != model.base_dtype:
+        return f"{said} in {dtype}, not for {model.name} in {model.base_dtype} (see --base-dtype)"
+    return f"{said}, whose weights are not those of {model.name}"
 
 
 def _winner(group: Sequence[Kept]) -> Winner:
@@ -85,7 +89,7 @@ def _winner(group: Sequence[Kept]) -> Winner:
     mine = [run for run in group if run.record.label == best]
     chosen = min(mine, key=lambda run: (_loss(run), run.record.seed))
     record = chosen.record
-    base = (record.model.name, record.model.fingerprint)
+    base = (record.model.name, record.model.fingerprint, record.model.dtype)
     return Winner(
         as_name(record.task.name, "task"), record.label, record.seed, _adapter(chosen), base
     )

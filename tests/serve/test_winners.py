@@ -68,6 +68,23 @@ def test_one_task_compared_twice_has_two_names(tmp_path: Path) -> None:
     assert [it.name for it in winners(runs)] == ["demo.short", "demo.long"]
 
 
+def test_one_comparison_has_a_winner_for_each_format_of_its_base(tmp_path: Path) -> None:
+    model = laws.model("gpt2")
+    formats = (("fp32", model.fingerprint), ("nf4", "4"))
+    runs = [
+        run(tmp_path, f"{label}@{dtype}", score, model={
+            "name": "gpt2", "fingerprint": fingerprint, "parameters": 1, "dtype": dtype,
+        })
+        for dtype, fingerprint in formats
+        for label, score in (("lora", 0.6), ("full", 0.5))
+    ]  # fmt: skip
+    found = winners(runs)
+    assert [(it.name, it.base[2]) for it in found] == [("t", "fp32"), ("t", "nf4")]
+    fitting, (said,) = for_base(found, model)
+    assert fitting == found[:1]
+    assert "in nf4, not for" in said and "in fp32 (see --base-dtype)" in said
+
+
 def test_winners_of_another_base_are_left_out_and_named(tmp_path: Path) -> None:
     model = laws.model("gpt2")
     found = winners([run(tmp_path, "lora", 0.5)])
@@ -75,7 +92,7 @@ def test_winners_of_another_base_are_left_out_and_named(tmp_path: Path) -> None:
         InputError, match=r"t .lora. was made for m, whose weights are not those of"
     ):
         for_base(found, model)
-    own = replace(found[0], name="own", base=("gpt2", model.fingerprint))
+    own = replace(found[0], name="own", base=("gpt2", model.fingerprint, "fp32"))
     fitting, said = for_base([*found, own], model)
     assert fitting == [own] and len(said) == 1
     with pytest.raises(InputError, match="no finished run with an adapter"):

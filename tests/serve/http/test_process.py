@@ -137,10 +137,32 @@ def test_the_winners_of_a_comparison_are_served(base: str, adapters: Path, tmp_p
             other.models.list()
 
 
+@pytest.mark.slow
+def test_a_base_in_four_bits_is_served(
+    base: str, adapters: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("bitsandbytes")
+    kept_so = ("--model", base, "--base-dtype", "nf4")
+    asked = ("generate", "--adapter", str(adapters / "mine"), "--input", ASKED["prompt"])
+    assert command([*asked, "--max-new-tokens", "8"]) == 0
+    rounded_less = capsys.readouterr().out.strip()
+    assert command([*asked, "--max-new-tokens", "8", *kept_so]) == 0
+    expected = capsys.readouterr().out.strip()
+    assert expected != rounded_less
+    with process(*kept_so, "--adapters", str(adapters)) as (made, url), client(url) as asking:
+        found = asking.completions.create(**ASKED | {"max_tokens": 8})
+        assert found.choices[0].text == expected
+        made.send_signal(signal.SIGTERM)
+        (told,) = re.findall("Warning: .*", made.stderr.read())
+        assert "in fp32 and is used on it in nf4" in told
+
+
 @pytest.mark.parametrize(
     ("line", "said"),
     [
         ("--log loud", "one of critical"),
+        ("--base-dtype nf5", "there is no 'nf5'"),
+        ("--base-dtype fp32,nf4", "one was expected"),
         ("--max-body none", "--max-body 'none'"),
         ("--max-time soon", "--max-time 'soon'"),
         ("--max-requests 0", "requests: .*greater than or equal to 1"),
