@@ -14,8 +14,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from peftlab.compare.record import NAME, Record, Search, read_json, write_json
+from peftlab.compare.record import NAME, Record, Search, write_json
 from peftlab.errors import InputError
+from peftlab.files import read_json
 
 COMPARISON = "comparison.json"
 CONFIG = "config.json"

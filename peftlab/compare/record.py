@@ -14,6 +14,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from peftlab.errors import InputError
+from peftlab.files import read_json
 
 VERSION = 1
 NAME = "record.json"
@@ -258,20 +259,3 @@ def write_json(path: Path, values: Any) -> None:
     text = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False)
     temporary.write_text(text + "\n", encoding="utf-8")
     temporary.replace(path)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The object of a file.
-
-    Raises:
-        InputError: no such file, or no JSON object in it.
-    """
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(f"{path} is missing") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is damaged: {error}") from error
-    if not isinstance(values, dict):
-        raise InputError(f"{path} is damaged: an object was expected, got {type(values).__name__}")
-    return values

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from peftlab import files
 from peftlab.errors import InputError
 
 if TYPE_CHECKING:
@@ -47,15 +48,9 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         InputError: the file is missing or holds something else.
     """
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(f"{path.parent} has no {path.name}") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is damaged: {error}") from error
-    if not isinstance(values, dict):
-        raise InputError(f"{path} is damaged: it holds no JSON object")
-    return values
+    if not path.exists():
+        raise InputError(f"{path.parent} has no {path.name}")
+    return files.read_json(path)
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:

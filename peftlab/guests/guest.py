@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from peftlab.errors import InputError, nearest
+from peftlab.files import read_json
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -133,13 +134,8 @@ def _config_class(kind: str) -> Any:
 
 
 def _from_file(path: Path) -> Guest:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(f"{path} is missing") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is damaged: {error}") from error
-    if not isinstance(values, dict) or not isinstance(values.get("peft_type"), str):
+    values = read_json(path)
+    if not isinstance(values.get("peft_type"), str):
         raise InputError(f"{path} names no peft_type: it is no PEFT configuration")
     options = {k: v for k, v in values.items() if k not in _ABOUT_THE_FILE and v is not None}
     return Guest(values["peft_type"].lower(), options)

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 from peftlab.compare import base, folders
 from peftlab.compare.outcome import Kept
 from peftlab.compare.processes import Say, call
-from peftlab.compare.record import read_json, write_json
+from peftlab.compare.record import write_json
 from peftlab.errors import InputError
+from peftlab.files import read_json
 from peftlab.study.base import Made, Setting, Study
 from peftlab.study.make import Teller
 from peftlab.tasks import Task

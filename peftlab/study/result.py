@@ -11,8 +11,9 @@ from typing import Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from peftlab.compare.record import read_json, write_json
+from peftlab.compare.record import write_json
 from peftlab.errors import InputError
+from peftlab.files import read_json
 
 VERSION = 1
 NAME = "study.json"

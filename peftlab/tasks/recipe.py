@@ -6,10 +6,9 @@ from importlib.resources import files as package_files
 from pathlib import Path
 from typing import Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from peftlab.errors import InputError
+from peftlab.files import checked, read_yaml
 from peftlab.tasks.task import Decoding
 
 Split = Literal["train", "validation", "test"]
@@ -115,20 +114,7 @@ def read(path: Path) -> Recipe:
 
     Raises `InputError` that lists everything that is wrong with it.
     """
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 (byte {error.start}). Save it as UTF-8.") from error
-    except yaml.YAMLError as error:
-        raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
-    try:
-        return Recipe.model_validate(values)
-    except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, problem['loc'])) or 'recipe'}: {problem['msg']}"
-            for problem in error.errors()
-        )
-        raise InputError(f"The recipe {path} cannot be used: {problems}.") from error
+    return checked(read_yaml(path), Recipe, "recipe", path)
 
 
 def bundled() -> dict[str, Path]:

@@ -37,7 +37,11 @@ def test_files(tmp_path: Path) -> None:
     path.write_text(json.dumps(values))
     assert Guest.parse(f"peft:{path}") == Guest("vera", {"r": 8})
     assert Guest.parse(f"peft:{path},r=2") == Guest("vera", {"r": 2})
-    for text, reason in (("{", "damaged"), ("{}", "names no peft_type"), ("[]", "no peft_type")):
+    for text, reason in (
+        ("{", "damaged"),
+        ("{}", "names no peft_type"),
+        ("[]", "an object was expected"),
+    ):
         path.write_text(text)
         with pytest.raises(InputError, match=reason):
             Guest.parse(f"peft:{path}")

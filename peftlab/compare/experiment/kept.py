@@ -10,8 +10,9 @@ from pathlib import Path
 
 from peftlab.compare import folders
 from peftlab.compare.experiment.spec import ExperimentSpec, parse
-from peftlab.compare.record import NAME, Record, read_json
+from peftlab.compare.record import NAME, Record
 from peftlab.errors import InputError
+from peftlab.files import read_json
 
 FILE = "experiment.json"
 

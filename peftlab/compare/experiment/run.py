@@ -15,8 +15,9 @@ from peftlab.compare.experiment.kept import FILE, Cell, Experiment, read
 from peftlab.compare.experiment.spec import ExperimentSpec
 from peftlab.compare.label import label
 from peftlab.compare.outcome import Kept
-from peftlab.compare.record import read_json, write_json
+from peftlab.compare.record import write_json
 from peftlab.errors import InputError
+from peftlab.files import read_json
 
 
 def run(

@@ -6,10 +6,10 @@ from importlib.resources import files as package_files
 from pathlib import Path
 from typing import Any
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from peftlab.errors import InputError, nearest
+from peftlab.files import checked, read_yaml
 
 ALL = "all"
 Published = tuple[float | None, ...]
@@ -159,12 +159,7 @@ def load(name: str) -> ExperimentSpec:
             f"there is no experiment {name!r}.{nearest(name, known)} There are "
             f"{', '.join(known)}; a file of your own ends in .yaml"
         )
-    try:
-        return parse(yaml.safe_load(path.read_text(encoding="utf-8")), str(path))
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 (byte {error.start}). Save it as UTF-8.") from error
-    except yaml.YAMLError as error:
-        raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    return parse(read_yaml(path), str(path))
 
 
 def parse(values: Any, place: str) -> ExperimentSpec:
@@ -173,14 +168,7 @@ def parse(values: Any, place: str) -> ExperimentSpec:
     Raises:
         InputError: lists everything that is wrong.
     """
-    try:
-        return ExperimentSpec.model_validate(values)
-    except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, one['loc'])) or 'experiment'}: {one['msg']}"
-            for one in error.errors()
-        )
-        raise InputError(f"The experiment {place} cannot be used: {problems}.") from error
+    return checked(values, ExperimentSpec, "experiment", place)
 
 
 def bundled() -> dict[str, Path]:

@@ -9,8 +9,9 @@ from statistics import fmean
 from typing import Any
 
 from peftlab.compare import folders
-from peftlab.compare.record import Record, read_json
+from peftlab.compare.record import Record
 from peftlab.errors import InputError
+from peftlab.files import read_json
 from peftlab.report.page.runs import Judged
 from peftlab.units import size
 

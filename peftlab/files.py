@@ -1,0 +1,61 @@
+"""Files that people write and that can be damaged: read, or refused in one sentence."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from peftlab.errors import InputError
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object of a file.
+
+    Raises:
+        InputError: no such file, or no JSON object in it.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"{path} is missing") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is damaged: {error}") from error
+    if not isinstance(values, dict):
+        raise InputError(f"{path} is damaged: an object was expected, got {type(values).__name__}")
+    return values
+
+
+def read_yaml(path: Path) -> Any:
+    """What a file holds.
+
+    Raises:
+        InputError: it is not UTF-8, or not YAML.
+    """
+    import yaml
+
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 (byte {error.start}). Save it as UTF-8.") from error
+    except yaml.YAMLError as error:
+        raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+
+
+def checked(values: Any, model: type[Model], what: str, place: object) -> Model:
+    """A file's values as a model; `what` they are and the file's `place` stand in errors.
+
+    Raises:
+        InputError: lists everything that is wrong.
+    """
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, one['loc'])) or what}: {one['msg']}" for one in error.errors()
+        )
+        raise InputError(f"The {what} {place} cannot be used: {problems}.") from error
