@@ -143,13 +143,7 @@ def evaluate(
     Raises:
         InputError: the split is empty, or a metric is unknown.
     """
-    from peftlab.metrics import score
-
-    examples = list(task.split(split)[:limit])
-    if not examples:
-        raise InputError(
-            f"the {split} split of {task.name} is empty: there is nothing to generate for"
-        )
+    examples = examples_of(task, split, limit)
     replies = generate(
         model,
         [Request(adaptation, example, task.max_new_tokens) for example in examples],
@@ -159,19 +153,52 @@ def evaluate(
         max_length=max_length,
         done=done,
     )
+    context = _context_tokens(model, adaptation, examples, replies)
+    return scored(task, split, metrics, examples, replies, context)
+
+
+def examples_of(task: Task, split: str, limit: int | None) -> list[Example]:
+    """The examples of a split, or the first `limit` of them, to generate for.
+
+    Raises:
+        InputError: there are none.
+    """
+    examples = list(task.split(split)[:limit])
+    if not examples:
+        raise InputError(
+            f"the {split} split of {task.name} is empty: there is nothing to generate for"
+        )
+    return examples
+
+
+def scored(
+    task: Task,
+    split: str,
+    metrics: Sequence[str] | None,
+    examples: Sequence[Example],
+    replies: list[Reply],
+    context_tokens: float,
+) -> Evaluation:
+    """Replies to examples of a split with their scores; `metrics` are the task's own where None.
+
+    Raises:
+        InputError: a metric is unknown.
+    """
+    from peftlab.metrics import score
+
     names, texts = metrics or task.metrics, [reply.text for reply in replies]
     references = [example.targets for example in examples]
     return Evaluation(
         split,
         replies,
         score(names, texts, references),
-        subsets=subset_scores(task, names, texts, references) if split == "test" else {},
-        context_tokens=_context_tokens(model, adaptation, examples, replies),
+        subsets=_subset_scores(task, names, texts, references) if split == "test" else {},
+        context_tokens=context_tokens,
         truncated=sum(reply.dropped > 0 for reply in replies),
     )
 
 
-def subset_scores(
+def _subset_scores(
     task: Task, metrics: Sequence[str], texts: Sequence[str], references: Sequence[Sequence[str]]
 ) -> dict[str, dict[str, float]]:
     """The corpus numbers of each named part of the test split, of which `texts` are the first."""

@@ -106,28 +106,11 @@ def survey(_say: Say, plan: Plan, out: Path | None = None, dtype: str = "fp32") 
     Raises:
         InputError: a base that cannot be loaded, or a method that leaves no room for a source.
     """
-    import torch
-
     if plan.predict or plan.limits:
         tune_allocator()  # as runs do, before anything is loaded: the heap is then as theirs
     choose_precision([], plan.device, plan.config.precision)  # refuses a device that is not here
     model = base.load(plan.model, plan.device, dtype)
-    counts, misfits, extras = {}, {}, {}
-    for method in plan.methods:
-        if isinstance(method, Guest):
-            continue  # PEFT says only on a base of its own what it trains there
-        name = label_on(method, dtype)
-        try:
-            for site in method.sites:
-                model.conformance.require(site, method.name)
-            method.check(model.shape)
-            counts[name] = method.count(model.shape)
-            extras[name] = max(
-                _extra(model, plan.task, method, torch.Generator().manual_seed(seed))
-                for seed in plan.seeds
-            )
-        except PeftlabError as error:
-            misfits[name] = str(error)
+    counts, extras, misfits = _fitting(model, plan, dtype)
     longest = max(extras.items(), key=lambda pair: pair[1], default=("", 0))
     context = min(plan.config.max_length or model.shape.context, model.shape.context)
     room, cut = _source_room(model, plan.task, context - longest[1], longest[0])
@@ -151,6 +134,31 @@ def survey(_say: Say, plan: Plan, out: Path | None = None, dtype: str = "fp32") 
     )
     found = _forgettable(model, plan, found, out)
     return _predicted(model, plan, found, out) if plan.predict or plan.limits else found
+
+
+def _fitting(
+    model: FrozenLM, plan: Plan, dtype: str
+) -> tuple[dict[str, Count], dict[str, int], dict[str, str]]:
+    """By label: what each method trains, its positions beyond the template's; why others cannot."""
+    import torch
+
+    counts, extras, misfits = {}, {}, {}
+    for method in plan.methods:
+        if isinstance(method, Guest):
+            continue  # PEFT says only on a base of its own what it trains there
+        name = label_on(method, dtype)
+        try:
+            for site in method.sites:
+                model.conformance.require(site, method.name)
+            method.check(model.shape)
+            counts[name] = method.count(model.shape)
+            extras[name] = max(
+                _extra(model, plan.task, method, torch.Generator().manual_seed(seed))
+                for seed in plan.seeds
+            )
+        except PeftlabError as error:
+            misfits[name] = str(error)
+    return counts, extras, misfits
 
 
 def _general(plan: Plan, context: int, taken: int) -> GeneralText | None:

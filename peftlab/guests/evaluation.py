@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from peftlab.errors import InputError
-from peftlab.evaluate import TEXT_TOKENS, Evaluation, SplitLoss, subset_scores
+from peftlab.evaluate import TEXT_TOKENS, Evaluation, SplitLoss, examples_of, scored
 from peftlab.generate import Reply
 from peftlab.generate.choose import Chooser, banned_tokens
 from peftlab.guests.model import GuestModel, quiet
@@ -64,31 +64,16 @@ def evaluate(
     Raises:
         InputError: the split is empty, or a metric is unknown.
     """
-    from peftlab.metrics import score
-
-    examples = list(task.split(split)[:limit])
-    if not examples:
-        raise InputError(
-            f"the {split} split of {task.name} is empty: there is nothing to generate for"
-        )
+    examples = examples_of(task, split, limit)
     room, tokenizer = _room(model, max_length) - task.max_new_tokens, model.base.tokenizer
     prompts = [task.template.encode(tokenizer, example, None, room) for example in examples]
     replies = generate(
         model, task, prompts, decoding or task.decoding, batch_size=batch_size, seed=seed, done=done
     )
-    names = metrics or task.metrics
-    texts, references = [reply.text for reply in replies], [e.targets for e in examples]
     sources = [len(tokenizer.encode(e.source, add_special_tokens=False)) for e in examples]
     pairs = zip(replies, sources, strict=True)
     context = fmean(reply.prompt_tokens - (source - reply.dropped) for reply, source in pairs)
-    return Evaluation(
-        split,
-        replies,
-        score(names, texts, references),
-        subsets=subset_scores(task, names, texts, references) if split == "test" else {},
-        context_tokens=context,
-        truncated=sum(reply.dropped > 0 for reply in replies),
-    )
+    return scored(task, split, metrics, examples, replies, context)
 
 
 def _room(model: GuestModel, max_length: int | None) -> int:
