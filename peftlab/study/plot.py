@@ -7,7 +7,8 @@ from itertools import pairwise
 from xml.etree.ElementTree import Element
 
 from peftlab.palette import COLOURED
-from peftlab.report.page.drawing import LETTER, colour, drawing, mark, path, put
+from peftlab.report.page.axes import level_lines
+from peftlab.report.page.drawing import LETTER, colour, drawing, mark, path, put, spoken
 from peftlab.report.page.figures import short
 from peftlab.report.page.labels import Box, Named, put_names
 from peftlab.report.page.scales import Scale, fitted
@@ -130,12 +131,8 @@ def _frame(
     bottom, right = HIGH - _BOTTOM, width - _RIGHT
     axes = put(svg, "g", class_="axes", aria_hidden="true")
     digits = 2 if up.high - up.low > 0.08 else 3
-    for value in up.ticks():
-        y = up(value)
-        put(axes, "line", class_="grid", x1=_LEFT, x2=right, y1=y, y2=y)
-        plain = up.high > 2 or up.logarithmic
-        text = f"{value:g}" if plain else f"{value:.{digits}f}"
-        put(axes, "text", text, x=_LEFT - 8, y=y + 4, text_anchor="end")
+    plain = up.high > 2 or up.logarithmic
+    level_lines(axes, up, _LEFT, right, ("{:g}" if plain else f"{{:.{digits}f}}").format)
     put(axes, "line", class_="axis", x1=_LEFT, x2=right, y1=bottom, y2=bottom)
     if panel.axis.names:
         _name_ticks(axes, panel.axis.names, across, bottom)
@@ -199,8 +196,7 @@ def _levels(svg: Element, panel: Panel, up: Scale, width: float) -> list[Box]:
     taken = []
     for level in panel.levels:
         y, tip = up(level.value), _level_tip(panel, level)
-        group = put(svg, "g", class_="level", role="img", tabindex=0, data_tip=tip)
-        group.set("aria-label", tip.replace("\n", "; "))
+        group = spoken(svg, tip, "level")
         put(group, "path", class_="target", d=path([(_LEFT, y), (width - _RIGHT, y)]))
         put(group, "line", class_="front-line", x1=_LEFT, x2=width - _RIGHT, y1=y, y2=y)
         taken.append(Box(_LEFT, y - 1, width - _RIGHT, y + 1))
@@ -228,16 +224,7 @@ def _level_names(svg: Element, panel: Panel, up: Scale, width: float, taken: lis
 def _point(
     group: Element, panel: Panel, point: Point, number: int | None, x: float, y: float, up: Scale
 ) -> list[Box]:
-    tip = _tip(panel, point)
-    made = put(
-        group,
-        "g",
-        class_="point on-front",
-        role="img",
-        tabindex=0,
-        aria_label=tip.replace("\n", "; "),
-        data_tip=tip,
-    )
+    made = spoken(group, _tip(panel, point), "point on-front")
     taken = [Box(x - 6, y - 6, x + 6, y + 6)]
     if point.low is not None and point.high is not None:
         low, high = up(point.low), up(point.high)

@@ -10,6 +10,7 @@ from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
 from xml.etree import ElementTree
+from xml.etree.ElementTree import Element
 
 import pytest
 from rich.console import Console
@@ -22,6 +23,7 @@ from peftlab.errors import InputError
 from peftlab.report import png
 from peftlab.report.page import render, write
 from peftlab.report.page.cost_plot import Point, cost_plot
+from peftlab.report.page.drawing import spoken
 from peftlab.report.page.examples import compared
 from peftlab.report.page.scales import fitted
 from peftlab.report.records import read
@@ -375,6 +377,12 @@ def test_the_front_is_a_stair_and_names_lie_apart() -> None:
         assert (x == u) != (y == v) and u >= x and v <= y  # to the right, then up
     labels = [part.text for part in svg.iter("text") if "label" in part.get("class", "")]
     assert sorted(map(str, labels)) == [point.label for point in points]
+
+
+def test_a_name_with_semicolons_is_one_fact_of_those_that_are_told() -> None:
+    made = spoken(Element("svg"), "hard_prompt:instruction=Write; shortly; \nROUGE-L 0.5", "point")
+    told = made.get("aria-label", "").split(";\n")  # as `page.js` shows them
+    assert told == ["hard_prompt:instruction=Write; shortly; ", "ROUGE-L 0.5"]
 
 
 def test_few_methods_are_all_named_even_where_bars_are_in_the_way() -> None:

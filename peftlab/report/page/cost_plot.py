@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from xml.etree.ElementTree import Element
 
-from peftlab.report.page.drawing import colour, drawing, mark, path, put
+from peftlab.report.page.axes import level_lines, ticks_below
+from peftlab.report.page.drawing import colour, drawing, mark, path, put, spoken
 from peftlab.report.page.labels import Box, Named, put_names
 from peftlab.report.page.scales import Scale, fitted
 from peftlab.units import size
@@ -75,15 +76,8 @@ def _frame(
     bottom, left, right = height - 50, 50.0, width - 12
     axes = put(svg, "g", class_="axes", aria_hidden="true")
     digits = 2 if up.high - up.low > 0.08 else 3
-    for value in up.ticks():
-        y = up(value)
-        put(axes, "line", class_="grid", x1=left, x2=right, y1=y, y2=y)
-        text = f"{value:.{digits}f}" if up.high <= 2 else f"{value:g}"
-        put(axes, "text", text, x=left - 8, y=y + 4, text_anchor="end")
-    for value in across.ticks(7 if width > 600 else 4):
-        x = across(value)
-        put(axes, "line", class_="tick", x1=x, x2=x, y1=bottom, y2=bottom + 5)
-        put(axes, "text", tick(value), x=x, y=bottom + 20, text_anchor="middle")
+    level_lines(axes, up, left, right, (f"{{:.{digits}f}}" if up.high <= 2 else "{:g}").format)
+    ticks_below(axes, across, across.ticks(7 if width > 600 else 4), bottom, tick)
     if across.zero is None:
         put(axes, "line", class_="axis", x1=left, x2=right, y1=bottom, y2=bottom)
     else:  # the axis is broken between 0 and the logarithmic part
@@ -128,16 +122,7 @@ def _taken(points: Sequence[Point], across: Scale, up: Scale) -> tuple[list[Box]
 
 def _draw(svg: Element, point: Point, x: float, up: Scale, reachable: bool) -> None:
     kinds = ["point", colour(point.number), "on-front" if point.front else "off-front"]
-    group = put(
-        svg,
-        "g",
-        class_=" ".join(kinds),
-        role="img",
-        tabindex=0 if reachable else None,
-        aria_label=point.tip.replace("\n", "; "),
-        data_tip="",  # the label's words: of a thousand methods they need not stand twice
-        data_method=point.label,
-    )
+    group = spoken(svg, point.tip, " ".join(kinds), method=point.label, reachable=reachable)
     if point.low is not None and point.high is not None:
         low, high = up(point.low), up(point.high)
         ends = (path([(x - 3, y), (x + 3, y)]) for y in (low, high))

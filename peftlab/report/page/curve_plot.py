@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from xml.etree.ElementTree import Element
 
-from peftlab.report.page.drawing import colour, drawing, mark, path, put
+from peftlab.report.page.axes import level_lines, ticks_below
+from peftlab.report.page.drawing import colour, drawing, mark, path, put, spoken
 from peftlab.report.page.scales import Scale, fitted
 
 LOGARITHMIC_FROM = 4.0  # losses that differ by more are drawn on a logarithmic axis
@@ -42,14 +43,8 @@ def curve_plot(
 def _frame(svg: Element, across: Scale, up: Scale, name: str, width: float, height: float) -> None:
     axes = put(svg, "g", class_="axes", aria_hidden="true")
     bottom, left, right = height - 44, 48.0, width - 10
-    for value in up.ticks():
-        y = up(value)
-        put(axes, "line", class_="grid", x1=left, x2=right, y1=y, y2=y)
-        put(axes, "text", f"{value:g}", x=left - 8, y=y + 4, text_anchor="end")
-    for value in across.ticks():
-        x = across(value)
-        put(axes, "line", class_="tick", x1=x, x2=x, y1=bottom, y2=bottom + 5)
-        put(axes, "text", f"{value:,.0f}", x=x, y=bottom + 19, text_anchor="middle")
+    level_lines(axes, up, left, right)
+    ticks_below(axes, across, across.ticks(), bottom, "{:,.0f}".format)
     put(axes, "line", class_="axis", x1=left, x2=right, y1=bottom, y2=bottom)
     said = f"{name}, nats per token" + (" (logarithmic)" if up.logarithmic else "")
     put(axes, "text", said, class_="name", x=8.0, y=16.0)
@@ -58,16 +53,7 @@ def _frame(svg: Element, across: Scale, up: Scale, name: str, width: float, heig
 
 def _line(svg: Element, curve: Curve, across: Scale, up: Scale, marks: bool) -> None:
     places = [(across(x), up(y)) for x, y in curve.points]
-    group = put(
-        svg,
-        "g",
-        class_=f"curve {colour(curve.number)}",
-        role="img",
-        tabindex=0,
-        aria_label=curve.tip.replace("\n", "; "),
-        data_tip=curve.tip,
-        data_method=curve.label,
-    )
+    group = spoken(svg, curve.tip, f"curve {colour(curve.number)}", method=curve.label)
     if len(places) > 1:
         put(group, "path", class_="target", d=path(places))
         put(group, "path", class_="stroke", d=path(places))

@@ -42,6 +42,32 @@ def put(parent: Element, tag: str, text: str | None = None, **attributes: object
     return made
 
 
+def spoken(
+    parent: Element,
+    tip: str,
+    class_: str,
+    *,
+    method: str | None = None,
+    reachable: bool = True,
+    transform: str | None = None,
+) -> Element:
+    """A part that tells its `tip`, a line a fact, to whoever listens, points at it or tabs there.
+
+    The words stand once, in its label: `page.js` shows them where `data-tip` is empty.
+    """
+    return put(
+        parent,
+        "g",
+        class_=class_,
+        role="img",
+        tabindex=0 if reachable else None,
+        aria_label=tip.replace("\n", ";\n"),
+        data_tip="",
+        data_method=method,
+        transform=transform,
+    )
+
+
 def path(points: Iterable[tuple[float, float]]) -> str:
     """The `d` of a line through points."""
     return "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from xml.etree.ElementTree import Element
 
-from peftlab.report.page.drawing import drawing, put
+from peftlab.report.page.drawing import drawing, put, spoken
 
 PHASES = ("train", "evaluate", "generate", "search")
 _ROW, _THIN = 42.0, 5.0
@@ -75,17 +75,8 @@ def _row(
         if value is not None
     ]
     tip = "\n".join([method.label, *(parts or ["nothing was measured"])])
-    row = put(
-        svg,
-        "g",
-        class_="phases",
-        transform=f"translate(0 {top:g})",
-        role="img",
-        tabindex=0,
-        aria_label=tip.replace("\n", "; "),
-        data_tip=tip,
-        data_method=method.label,
-    )
+    moved = f"translate(0 {top:g})"
+    row = spoken(svg, tip, "phases", method=method.label, transform=moved)
     longest = int((width - 90) / 6.8)
     name = method.label if len(method.label) <= longest else method.label[: longest - 1] + "…"
     put(row, "text", name, class_="label", x=0.0, y=13.0)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from xml.etree.ElementTree import Element
 
 from peftlab.compare.record import Tried
-from peftlab.report.page.drawing import colour, drawing, mark, path, put
+from peftlab.report.page.axes import level_lines, ticks_below
+from peftlab.report.page.drawing import colour, drawing, mark, path, put, spoken
 from peftlab.report.page.scales import Scale, fitted
 
 
@@ -45,14 +46,8 @@ def search_plot(searches: Sequence[Searched], width: float = 900, height: float 
 def _frame(svg: Element, across: Scale, up: Scale, width: float, height: float) -> None:
     axes = put(svg, "g", class_="axes", aria_hidden="true")
     bottom, left, right = height - 46, 48.0, width - 10
-    for value in up.ticks():
-        y = up(value)
-        put(axes, "line", class_="grid", x1=left, x2=right, y1=y, y2=y)
-        put(axes, "text", f"{value:g}", x=left - 8, y=y + 4, text_anchor="end")
-    for value in across.ticks(6 if width > 600 else 4):
-        x = across(value)
-        put(axes, "line", class_="tick", x1=x, x2=x, y1=bottom, y2=bottom + 5)
-        put(axes, "text", f"{value:g}", x=x, y=bottom + 19, text_anchor="middle")
+    level_lines(axes, up, left, right)
+    ticks_below(axes, across, across.ticks(6 if width > 600 else 4), bottom)
     put(axes, "line", class_="axis", x1=left, x2=right, y1=bottom, y2=bottom)
     name = "Lowest validation loss of a trial" + (" (logarithmic)" if up.logarithmic else "")
     put(axes, "text", name, class_="name", x=8.0, y=16.0)
@@ -62,16 +57,7 @@ def _frame(svg: Element, across: Scale, up: Scale, width: float, height: float) 
 
 def _line(svg: Element, one: Searched, across: Scale, up: Scale) -> None:
     tip = f"{one.label}\nrate {one.rate:.2g} taken out of {len(one.trials)} trials"
-    group = put(
-        svg,
-        "g",
-        class_=f"curve {colour(one.number)}",
-        role="img",
-        tabindex=0,
-        aria_label=tip.replace("\n", "; "),
-        data_tip=tip,
-        data_method=one.label,
-    )
+    group = spoken(svg, tip, f"curve {colour(one.number)}", method=one.label)
     places = [(across(rate), up(loss)) for rate, loss, _ in one.known]
     if len(places) > 1:
         put(group, "path", class_="target", d=path(places))

@@ -77,7 +77,7 @@
     for (const part of all("svg.plot [data-method]")) part.classList.toggle("followed", part.dataset.method === label);
   };
   const show = (target, x, y) => {
-    tip.textContent = target.dataset.tip || target.getAttribute("aria-label").replaceAll("; ", "\n");
+    tip.textContent = target.dataset.tip || target.getAttribute("aria-label").replaceAll(";\n", "\n");
     tip.hidden = false;
     place(x, y);
     const method = target.closest("[data-method]");
