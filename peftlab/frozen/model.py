@@ -164,7 +164,9 @@ class FrozenLM(torch.nn.Module):
         the head cannot be run apart (`conformance.sites["head"]`).
         """
         config = self.model.config.get_text_config()
-        logits: torch.Tensor = self.model.get_output_embeddings()(hidden.unsqueeze(0)).squeeze(0)
+        # Not as [1, K, D]: the loss overwrites these logits, and were they a view, autograd would
+        # copy their gradient.
+        logits: torch.Tensor = self.model.get_output_embeddings()(hidden)
         scale, divisor, cap = (
             getattr(config, name, None)
             for name in ("logit_scale", "logits_scaling", "final_logit_softcapping")
