@@ -47,4 +47,5 @@ def optimizer(config: TrainConfig, groups: list[dict[str, Any]]) -> torch.optim.
         return Adafactor(
             groups, scale_parameter=False, relative_step=False, weight_decay=config.weight_decay
         )
-    return torch.optim.AdamW(groups, weight_decay=config.weight_decay)
+    # Fused: one pass over every tensor in place of a dozen.
+    return torch.optim.AdamW(groups, weight_decay=config.weight_decay, fused=True)

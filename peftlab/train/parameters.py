@@ -22,8 +22,10 @@ class Parameters:
 
     def __init__(self, tensors: Mapping[str, torch.Tensor], processes: Processes) -> None:
         self.processes = processes
+        # Contiguous, here and below: a fused optimiser goes through memory from first to last
+        # number, whatever the strides, and would not say that it has moved others.
         self.live: dict[str, torch.Tensor] = {
-            name: torch.nn.Parameter(tensor) for name, tensor in tensors.items()
+            name: torch.nn.Parameter(tensor.contiguous()) for name, tensor in tensors.items()
         }
         self.held = {
             name: torch.nn.Parameter(part(leaf)) if is_sharded(leaf) else leaf
@@ -48,7 +50,7 @@ class Parameters:
         for name, leaf in self.live.items():
             if is_sharded(leaf) and leaf.grad is not None:
                 # Backward has summed it into its parts.
-                self.held[name].grad, leaf.grad = part(leaf.grad), None
+                self.held[name].grad, leaf.grad = part(leaf.grad).contiguous(), None
 
     def clip(self, largest: float) -> None:
         """Scale all gradients so that their norm, over all processes' parts, is at most this."""
