@@ -8,6 +8,7 @@ S keys that the row sees.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
@@ -91,13 +92,12 @@ def register() -> None:
 def _attend_packed(
     batch: Batch, block: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, rule: _Rule
 ) -> torch.Tensor:
-    # split has one backward node for all rows; slicing each row would zero-fill N tokens a row.
     queries = [s.kept for s in batch.segments] if batch.narrowed else batch.lengths
     pieces = zip(
         batch.segments,
-        q.split(queries, -2),
-        k.split(batch.lengths, -2),
-        v.split(batch.lengths, -2),
+        _cut(q, queries),
+        _cut(k, batch.lengths),
+        _cut(v, batch.lengths),
         strict=True,
     )
     out, common_k, common_v = [], k[:, :0], v[:, :0]
@@ -113,7 +113,26 @@ def _attend_packed(
         keys = torch.cat([*(pair[0] for pair in before), own_k], -2) if before else own_k
         values = torch.cat([*(pair[1] for pair in before), own_v], -2) if before else own_v
         out.append(_row(batch, own_q, keys, values, rule))
-    return torch.cat(out, -2) if len(out) > 1 else out[0]
+    return _joined(out)
+
+
+def _cut(x: torch.Tensor, counts: Sequence[int]) -> list[torch.Tensor]:
+    """[H, N, hd] cut into rows [H, T, hd].
+
+    split has one backward node for all rows; slicing each row would zero-fill N tokens a row.
+    """
+    return [row.transpose(0, 1) for row in x.transpose(0, 1).split(counts)]
+
+
+def _joined(rows: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Rows [H, T, hd] as one [H, N, hd].
+
+    Tokens come first in memory, here and in `_cut`: so projections and the attention kernels lay
+    out values and gradients, and joining them moves whole rows and transposes nothing.
+    """
+    if len(rows) == 1:
+        return rows[0]
+    return torch.cat([row.transpose(0, 1) for row in rows]).transpose(0, 1)
 
 
 def _attend_cached(
