@@ -9,13 +9,23 @@ import torch
 Piece = tuple[int, int, torch.Tensor]  # start, stop, the rows' new values
 
 
-def replace_rows(x: torch.Tensor, pieces: list[Piece], dim: int) -> torch.Tensor:
-    """x with the given rows replaced, by one concatenation."""
+def replace_rows(
+    x: torch.Tensor, pieces: list[Piece], dim: int, *, fresh: bool = False
+) -> torch.Tensor:
+    """x with the given rows replaced, by one concatenation.
+
+    Args:
+        fresh: nobody else has x, so that without gradients its rows are overwritten.
+    """
     if not pieces:
         return x
     size = x.shape[dim]
     if len(pieces) == 1 and pieces[0][:2] == (0, size):
         return pieces[0][2]
+    if fresh and not torch.is_grad_enabled():
+        for start, stop, values in pieces:
+            x.narrow(dim, start, stop - start).copy_(values)
+        return x
     out, at = [], 0
     for start, stop, values in sorted(pieces, key=lambda piece: piece[0]):
         out += [x.narrow(dim, at, start - at), values] if start > at else [values]

@@ -45,12 +45,8 @@ def edit_leaf(
                 wanted.setdefault(owner, {})[attribute] = tensor
         if not wanted:
             return plain(*args, **kwargs)  # type: ignore[no-any-return]
-        if not head and _biases_alone(batch, module, wanted):
-            assert batch.bank is not None
-            out: torch.Tensor = plain(*args, **kwargs)
-            shifts = [(one, own["bias"]) for one, own in wanted.items()]
-            bias = module.get_parameter("bias")
-            return batch.bank.shift_outputs(batch, path, shifts, out, bias)
+        if not head and args[0].dim() < 4 and _biases_alone(batch, module, wanted):
+            return _shifted(batch, path, module, wanted, plain(*args, **kwargs))
         spans = batch.kept_spans if head else batch.running_spans
         if len(spans) == 1:
             return _with_parameters(module, *wanted.values())(*args, **kwargs)  # type: ignore[no-any-return]
@@ -135,11 +131,29 @@ def _joined(pieces: list[Any], dim: int) -> Any:
 def _biases_alone(
     batch: Batch, module: torch.nn.Module, wanted: dict[int, dict[str, torch.Tensor]]
 ) -> bool:
-    """Whether the bank can serve all that want weights here: only the shift at the end changes."""
-    shifts = isinstance(module, torch.nn.Linear | torch.nn.LayerNorm | Conv1D)
-    if not shifts or any(own.keys() != {"bias"} for own in wanted.values()):
+    """Whether all that want weights here want a shift at the end, of rows of no gradients."""
+    if batch.bank is None or torch.is_grad_enabled():
         return False
-    return not batch.divide(list(wanted.items()))[1]
+    shifts = isinstance(module, torch.nn.Linear | torch.nn.LayerNorm | Conv1D)
+    return shifts and all(own.keys() == {"bias"} for own in wanted.values())
+
+
+def _shifted(
+    batch: Batch,
+    path: str,
+    module: torch.nn.Module,
+    wanted: dict[int, dict[str, torch.Tensor]],
+    out: torch.Tensor,
+) -> torch.Tensor:
+    """A leaf's output with other biases in its owners' rows, changed in place."""
+    bias, dim = module.get_parameter("bias"), row_dim(out)
+    few, many = batch.divide([(owner, own["bias"]) for owner, own in wanted.items()])
+    for owner, own in many:
+        part(out, dim, *batch.running_spans[owner]).add_(own.to(out.dtype) - bias)
+    if not few:
+        return out
+    assert batch.bank is not None
+    return batch.bank.shift_outputs(batch, path, few, out, bias)
 
 
 def _runs(
@@ -288,7 +302,7 @@ def _edited_linear(
             own = own * edit.out_scale.to(own.dtype)
             own = own if bias is None else own + bias
         pieces.append((start, stop, own if edit.bias is None else own + edit.bias.to(own.dtype)))
-    return replace_rows(y, pieces, dim)
+    return replace_rows(y, pieces, dim, fresh=True)
 
 
 def _with_parameters(module: torch.nn.Module, tensors: dict[str, torch.Tensor]) -> Forward:

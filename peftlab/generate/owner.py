@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -24,12 +25,14 @@ class Owner:
         lead: the tokens that rows of this owner no longer have.
         prefix: by block, what is written into a row's slot of the cache before it begins.
         lowest_block: below it the rows, and what comes before them, are the frozen model's.
+        kind: the same for owners that edit the same places; their rows are cheaper side by side.
     """
 
     edits: Edits
     lead: tuple[int, ...]
     prefix: dict[int, KeysValues]
     lowest_block: int
+    kind: int
 
     @property
     def prefix_length(self) -> int:
@@ -51,7 +54,13 @@ def prepare(model: FrozenLM, edits: Edits, prompts: Sequence[Sequence[int]]) -> 
         if plain := [kv for kv in several if kv.gate is None]:
             keys, values = (torch.cat([getattr(kv, x) for kv in plain], -2) for x in _PAIR)
             prefix[block] = KeysValues(keys.to(dtype), values.to(dtype))
-    return Owner(ready, lead, prefix, edits.lowest_block(model.shape))
+    return Owner(ready, lead, prefix, edits.lowest_block(model.shape), _kind(ready))
+
+
+def _kind(edits: Edits) -> int:
+    gated = [block for block, several in edits.attention.items() if several[-1].gate is not None]
+    places = [*edits.linear, *map(str, edits.sublayer), *edits.weights, *map(str, gated)]
+    return zlib.crc32(" ".join(sorted(places)).encode())
 
 
 def common_lead(prompts: Sequence[Sequence[int]]) -> Sequence[int]:

@@ -248,7 +248,7 @@ class Engine:
             for row, share in zip(self._rows, shares, strict=True)
             if row.decodes or share
         ]
-        feeding.sort(key=lambda pair: id(pair[0].row.owner))  # as they are packed
+        feeding.sort(key=lambda pair: (pair[0].row.owner.kind, id(pair[0].row.owner)))
         speaking = [row for row, ids in feeding if row.unread <= len(ids)]
         try:
             logits = self._slots.feed(
