@@ -55,9 +55,7 @@ def _forgetting(entries: Sequence[Entry]) -> list[str]:
     if not known:
         return []
     before = loss(known[0][0][0])
-    text = (
-        f"General text has a loss of {before} with the bare base, and with an adaptation on of {{}}"
-    )
+    text = f"The loss of general text is {before} with the bare base and, with an adaptation, {{}}"
     return _range([(after, name) for (_, after), name in known], loss, text)
 
 

@@ -125,6 +125,20 @@ def test_seed_variance_is_drawn_towards_the_average() -> None:
     assert (alone.variance, alone.degrees) == (pytest.approx(0.04), 2)
 
 
+def test_a_loud_method_does_not_raise_the_average() -> None:
+    """Beyond four times the median variance."""
+    common = np.random.default_rng(0).normal(0, 0.1, 400)
+    spread = dict.fromkeys("abcd", 0.1) | {"loud": 1.0}
+    runs = [
+        Runs(name, common + size * np.array([-1.0, 0.0, 1.0])[:, None])
+        for name, size in spread.items()
+    ]
+    noise = estimate(runs, resamples=50).noise
+    average = (4 * 0.01 + 0.04) / 5
+    assert noise[0].variance == pytest.approx((average + 0.01) / 2)
+    assert noise[4].variance == pytest.approx((average + 1.0) / 2)
+
+
 # --- tests of pairs ----------------------------------------------------------------------------
 
 
@@ -349,6 +363,13 @@ def test_power() -> None:
     """80 % at a gap of 0.045 in ROUGE-L: 4 methods, 3 seeds, 500 examples, seeds differ by .005."""
     found = rates(World(LAYOUTS["equal"](4), gaps=[0.0, 0.0, 0.0, 0.045]), 50)
     assert found.power > 0.8
+    assert found.reversed == 0
+
+
+def test_a_loud_method_does_not_hide_what_others_differ_by() -> None:
+    deviations = [0.004] * 4 + [0.03]
+    found = rates(World(deviations, gaps=[0.05, 0.0, 0.0, 0.0, 0.0]), 50)
+    assert found.power > 0.65  # of all four pairs; nobody can tell much of the loud one's
     assert found.reversed == 0
 
 

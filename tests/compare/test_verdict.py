@@ -292,11 +292,11 @@ def test_what_was_forgotten() -> None:
         replace(entry("hard_prompt", 0.1, 0), general=(3.21, 3.21)),
         entry("ia3", 0.2),
     ]
-    assert said(judge(entries), "General text") == (
-        "General text has a loss of 3.21 with the bare base, and with an adaptation on of from 3.21"
+    assert said(judge(entries), "The loss of general text") == (
+        "The loss of general text is 3.21 with the bare base and, with an adaptation, from 3.21"
         " (hard_prompt) to 4.05 (full)."
     )
-    assert not any("General text" in text for text in judge(three()).sentences)
+    assert not any("general text" in text for text in judge(three()).sentences)
 
 
 def test_failures_are_told() -> None:
