@@ -157,7 +157,7 @@ def _number_ticks(axes: Element, panel: Panel, across: Scale, bottom: float) -> 
     wanted = across.ticks(5) if round_ones else places
     last = float("-inf")
     for value in wanted:
-        x, text = across(value), short(value)
+        x, text = across(value), short(float(f"{value:.3g}"))
         put(axes, "line", class_="tick", x1=x, x2=x, y1=bottom, y2=bottom + 5)
         if x - last >= max(_TICK, LETTER * len(text)):
             put(axes, "text", text, x=x, y=bottom + 19, text_anchor="middle")

@@ -80,15 +80,21 @@ class Scale(Study):
 
 
 def _gap(panel: Panel, name: str) -> str:
-    """How far a method is from full fine-tuning on the smallest and the largest base."""
+    """How far a method is from full fine-tuning: on the smallest base, at most, on the largest.
+
+    Both may fail on the smallest, so that it says little alone.
+    """
     full = {point.x: point.value for point in panel.series()[FULL]}
-    both = [point for point in panel.series()[name] if point.x in full]
-    gaps = [abs(full[point.x] - point.value) for point in (both[0], both[-1])]
-    what = "narrows" if gaps[1] < gaps[0] else "does not narrow"
+    gaps = [
+        (abs(full[point.x] - point.value), point.x)
+        for point in panel.series()[name]
+        if point.x in full
+    ]
+    (first, _), (widest, where), (last, _) = gaps[0], max(gaps), gaps[-1]
     return (
-        f"{words.head(panel)}: the gap between {name} and {FULL} {what}, "
-        f"{words.shown(panel, gaps[0])} on the smallest base and {words.shown(panel, gaps[1])} on "
-        "the largest."
+        f"{words.head(panel)}: {name} and {FULL} are {words.shown(panel, first)} apart on the "
+        f"smallest base, {words.shown(panel, last)} on the largest, and farthest with "
+        f"{where:,.0f} parameters: {words.shown(panel, widest)}."
     )
 
 
