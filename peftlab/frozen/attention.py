@@ -7,22 +7,19 @@ S keys that the row sees.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
 import torch
-from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
 
 from peftlab.edits import KeysValues
 from peftlab.frozen.batch import Batch, Segment, current_batch
+from peftlab.frozen.dot_product import Rule, attend_row, dot_product_attention
+from peftlab.frozen.steps import StepPlan, attend_step
 
 NAME = "peftlab"
-# How many numbers a device reads from memory while it starts one more attention call.
-_CALL_NUMBERS = defaultdict(lambda: 10_000_000, cpu=50_000)
 
 
 class Captured(Exception):
@@ -31,16 +28,6 @@ class Captured(Exception):
     def __init__(self, keys: torch.Tensor, values: torch.Tensor) -> None:
         super().__init__()
         self.keys, self.values = keys, values
-
-
-@dataclass(frozen=True)
-class _Rule:
-    """How one layer scores: scale, sliding window, soft-cap and attention sinks [H]."""
-
-    scale: float
-    window: int | None = None
-    softcap: float | None = None
-    sinks: torch.Tensor | None = None
 
 
 def attention(
@@ -73,7 +60,7 @@ def attention(
     if batch.collected is not None:
         batch.collected[block] = (k, v)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    rule = _Rule(scale, sliding_window, softcap, s_aux)
+    rule = Rule(scale, sliding_window, softcap, s_aux)
     attend = _attend_packed if batch.cache is None else _attend_cached
     out = attend(batch, block, q, k, v, rule)
     return _add_gated(batch, block, q, out, scale).transpose(0, 1).unsqueeze(0), None
@@ -90,7 +77,7 @@ def register() -> None:
 
 
 def _attend_packed(
-    batch: Batch, block: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, rule: _Rule
+    batch: Batch, block: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, rule: Rule
 ) -> torch.Tensor:
     queries = [s.kept for s in batch.segments] if batch.narrowed else batch.lengths
     pieces = zip(
@@ -112,7 +99,7 @@ def _attend_packed(
             continue
         keys = torch.cat([*(pair[0] for pair in before), own_k], -2) if before else own_k
         values = torch.cat([*(pair[1] for pair in before), own_v], -2) if before else own_v
-        out.append(_row(batch, own_q, keys, values, rule))
+        out.append(attend_row(batch, own_q, keys, values, rule))
     return _joined(out)
 
 
@@ -136,7 +123,7 @@ def _joined(rows: Sequence[torch.Tensor]) -> torch.Tensor:
 
 
 def _attend_cached(
-    batch: Batch, block: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, rule: _Rule
+    batch: Batch, block: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, rule: Rule
 ) -> torch.Tensor:
     """Write every row's new keys and values into its slot, then attend to the slot."""
     cache = batch.cache
@@ -150,174 +137,13 @@ def _attend_cached(
         cache.write(block, segment.slot, segment.past, k[:, own], v[:, own])
         if stop > start:
             keys, values = cache.read(block, segment.slot, 1, segment.past + segment.length)
-            out[:, start:stop] = _row(batch, q[:, start:stop], keys[0], values[0], rule)
+            out[:, start:stop] = attend_row(batch, q[:, start:stop], keys[0], values[0], rule)
     if steps:
         if batch.narrowed not in batch.step_plans:
             width = 2 * k.shape[0] * k.shape[-1]
-            batch.step_plans[batch.narrowed] = _StepPlan.make(steps, q.device, width)
-        _step(batch, block, batch.step_plans[batch.narrowed], q, k, v, rule, out)
+            batch.step_plans[batch.narrowed] = StepPlan.make(steps, q.device, width)
+        attend_step(batch, block, batch.step_plans[batch.narrowed], q, k, v, rule, out)
     return out
-
-
-@dataclass(frozen=True)
-class _Run:
-    """Rows with one new token each whose slots lie side by side and are attended to together.
-
-    Slots between them that have no such row are attended to and thrown away, and short rows are
-    padded to the longest: the cache is read in place.
-    """
-
-    tokens: torch.Tensor  # [R], where the rows' tokens lie in the pack
-    queries: torch.Tensor  # [R], where they lie among those that the block runs on
-    slots: torch.Tensor  # [R]
-    past: torch.Tensor  # [R]
-    start: int  # of the first row's query
-    first: int
-    span: int
-    longest: int
-    masks: dict[int | None, torch.Tensor] = field(default_factory=dict)  # by window
-
-    @classmethod
-    def make(cls, rows: list[tuple[Segment, int]], device: torch.device) -> _Run:
-        """Of segments, in the order of their slots, and where their queries lie."""
-        columns = [(s.start, query, s.slot, s.past) for s, query in rows]
-        tokens, queries, slots, past = torch.tensor(columns, device=device).T.contiguous()
-        first, longest = rows[0][0].slot, max(segment.past for segment, _ in rows) + 1
-        span = rows[-1][0].slot - first + 1
-        return cls(tokens, queries, slots, past, rows[0][1], first, span, longest)
-
-
-@dataclass(frozen=True)
-class _StepPlan:
-    """All rows that have one new token each, and the runs they are attended to in.
-
-    Made once a step for all blocks.
-    """
-
-    whole: _Run
-    runs: list[_Run]
-
-    @classmethod
-    def make(cls, steps: list[tuple[Segment, int]], device: torch.device, width: int) -> _StepPlan:
-        ordered = sorted(steps, key=lambda step: step[0].slot)
-        overhead = _CALL_NUMBERS[device.type] // width
-        whole = _Run.make(ordered, device)
-        groups = _runs(ordered, overhead)
-        return cls(whole, [whole] if len(groups) == 1 else [_Run.make(g, device) for g in groups])
-
-
-def _runs(ordered: list[tuple[Segment, int]], overhead: int) -> list[list[tuple[Segment, int]]]:
-    """Cut rows in the order of their slots where padding would cost more than another call.
-
-    Args:
-        overhead: what a call costs besides, in positions that could be read meanwhile.
-    """
-    groups, span, longest = [[ordered[0]]], 1, ordered[0][0].past + 1
-    for step in ordered[1:]:
-        own = step[0].past + 1
-        wider, deeper = step[0].slot - groups[-1][0][0].slot + 1, max(longest, own)
-        if wider * deeper <= span * longest + own + overhead:
-            groups[-1].append(step)
-            span, longest = wider, deeper
-        else:
-            groups.append([step])
-            span, longest = 1, own
-    return groups
-
-
-def _step(
-    batch: Batch,
-    block: int,
-    plan: _StepPlan,
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    rule: _Rule,
-    out: torch.Tensor,
-) -> None:
-    """One new token for each of R rows: k and v [Hkv, N, hd], of q's rows into those of out."""
-    cache, whole = batch.cache, plan.whole
-    assert cache is not None
-    cache.write_step(block, whole.slots, whole.past, k[:, whole.tokens], v[:, whole.tokens])
-    for run in plan.runs:
-        keys, values = cache.read(block, run.first, run.span, run.longest)
-        if len(run.tokens) == 1:
-            own = slice(run.start, run.start + 1)
-            out[:, own] = _row(batch, q[:, own], keys[0], values[0], rule)
-            continue
-        queries = q.new_zeros(run.span, q.shape[0], 1, q.shape[-1])
-        places = run.slots - run.first
-        queries[places, :, 0] = q[:, run.queries].transpose(0, 1)
-        found = _scores(queries, keys, values, _seen(run, rule.window), False, rule)
-        out[:, run.queries] = found[places, :, 0].transpose(0, 1)
-
-
-def _seen(run: _Run, window: int | None) -> torch.Tensor:
-    """[span, 1, 1, longest] bool: the positions that each slot's row has, `window` back."""
-    if window not in run.masks:
-        place = torch.arange(run.longest, device=run.past.device)
-        past = run.past.new_zeros(run.span).index_copy(0, run.slots - run.first, run.past)
-        seen = place <= past[:, None]
-        if window is not None:
-            seen &= place > past[:, None] - window
-        run.masks[window] = seen[:, None, None]
-    return run.masks[window]
-
-
-def _row(
-    batch: Batch, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, rule: _Rule
-) -> torch.Tensor:
-    """One row's T queries at the end of its S keys: q [H, T, hd], k and v [Hkv, S, hd]."""
-    queries, seen = q.shape[-2], k.shape[-2]
-    window = rule.window if rule.window is not None and rule.window < seen else None
-    if queries == 1 and window is not None:
-        k, v, seen, window = k[:, -window:], v[:, -window:], window, None
-    causal = queries == seen and window is None
-    mask = None if causal or queries == 1 else _visible(batch, queries, seen, window, q.device)
-    return _scores(q[None], k[None], v[None], mask, causal, rule).squeeze(0)
-
-
-def _visible(
-    batch: Batch, queries: int, seen: int, window: int | None, device: torch.device
-) -> torch.Tensor:
-    """[T, S] bool: query i stands at key S−T+i, sees what is not after it, `window` keys back."""
-    key = (queries, seen, window)
-    if key not in batch.masks:
-        mask = torch.ones(queries, seen, dtype=torch.bool, device=device).tril(seen - queries)
-        if window is not None:
-            mask = mask.triu(seen - queries - window + 1)
-        batch.masks[key] = mask
-    return batch.masks[key]
-
-
-def _scores(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    mask: torch.Tensor | None,
-    causal: bool,
-    rule: _Rule,
-) -> torch.Tensor:
-    """q [B, H, T, hd], k and v [B, Hkv, S, hd] -> [B, H, T, hd]."""
-    if rule.softcap is None and rule.sinks is None:
-        return scaled_dot_product_attention(
-            q, k, v, mask, is_causal=causal and q.shape[-2] > 1, scale=rule.scale,
-            enable_gqa=q.shape[1] != k.shape[1],
-        )  # fmt: skip
-    groups = q.shape[1] // k.shape[1]
-    k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)
-    scores = (q @ k.transpose(-1, -2)) * rule.scale
-    if rule.softcap is not None:
-        scores = rule.softcap * torch.tanh(scores / rule.softcap)
-    if causal:
-        mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).tril()
-    if mask is not None:
-        scores = scores.masked_fill(~mask, float("-inf"))
-    if rule.sinks is not None:
-        sinks = rule.sinks.to(scores).view(1, -1, 1, 1).expand(*scores.shape[:-1], 1)
-        scores = torch.cat([scores, sinks], -1)
-    weights = scores.softmax(-1, dtype=torch.float32).to(q.dtype)
-    return weights[..., : k.shape[-2]] @ v
 
 
 def _plain(edits: tuple[KeysValues, ...]) -> list[KeysValues]:
@@ -347,7 +173,7 @@ def _add_gated(
         for _, edit in edits:
             assert edit.gate is not None
             keys, values = edit.keys.to(q)[None], edit.values.to(q)[None]
-            extra = _scores(own, keys, values, None, False, _Rule(scale))
+            extra = dot_product_attention(own, keys, values, None, False, Rule(scale))
             piece = piece + edit.gate.to(q).view(-1, 1, 1) * extra.squeeze(0)
         pieces += [out[:, at:start], piece]
         at = stop

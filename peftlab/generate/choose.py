@@ -47,7 +47,9 @@ def greedy(logits: torch.Tensor) -> list[int]:
         blocks.append(logits[:, whole:].amax(-1, keepdim=True))
     best = torch.cat(blocks, -1).argmax(-1, keepdim=True)
     places = (best * _BLOCK + torch.arange(_BLOCK)).clamp(max=size - 1)
-    return places.gather(-1, logits.gather(-1, places).argmax(-1, keepdim=True)).flatten().tolist()  # type: ignore[no-any-return]
+    within = logits.gather(-1, places).argmax(-1, keepdim=True)
+    found: list[int] = places.gather(-1, within).flatten().tolist()
+    return found
 
 
 class Chooser:

@@ -248,6 +248,7 @@ class Engine:
             for row, share in zip(self._rows, shares, strict=True)
             if row.decodes or share
         ]
+        # As they are packed, so that logits come in this order; kinds side by side are cheaper.
         feeding.sort(key=lambda pair: (pair[0].row.owner.kind, id(pair[0].row.owner)))
         speaking = [row for row, ids in feeding if row.unread <= len(ids)]
         try:

@@ -31,9 +31,11 @@ def test_a_family_that_ignores_its_window_in_our_attention_is_refused(
 ) -> None:
     from peftlab.frozen import attention
 
-    real = attention._row
+    real = attention.attend_row
     monkeypatch.setattr(
-        attention, "_row", lambda b, q, k, v, rule: real(b, q, k, v, attention._Rule(rule.scale))
+        attention,
+        "attend_row",
+        lambda b, q, k, v, rule: real(b, q, k, v, attention.Rule(rule.scale)),
     )
     with pytest.raises(UnsupportedModel, match="differ from separate ones"):
         FrozenLM(tiny("mistral"))
