@@ -259,6 +259,26 @@ for size in (200, 40):
     assert small == pytest.approx(40, abs=SLACK / MB)
 
 
+SHAPES = """
+import torch
+from peftlab.measure import gauges, tune_allocator
+tune_allocator()
+weight = torch.ones(256, 256, dtype=torch.bfloat16)
+for rows in range(1000, 1400):
+    torch.nn.functional.linear(torch.ones(rows, 256, dtype=torch.bfloat16), weight)
+    if rows == 1100:
+        before = gauges.linux_pages().own
+print(gauges.linux_pages().own - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
+def test_kernels_of_shapes_that_never_come_back_are_not_kept() -> None:
+    many = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "1024", "LRU_CACHE_CAPACITY": "1024"}
+    bounded, chosen = int(run(SHAPES)), int(run(SHAPES, **many))
+    assert bounded <= 0.5 * chosen + SLACK, "a user's own setting holds, ours keeps less"
+
+
 # --- precision ------------------------------------------------------------------------------------
 
 

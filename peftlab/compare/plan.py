@@ -33,17 +33,19 @@ class EvaluationConfig:
     """How every run is evaluated.
 
     Attributes:
-        train_rows: rows of the training split whose loss is measured.
+        train_rows, validation_rows: pairs of these splits whose loss is measured in the end; of the
+            test split it is that of all.
         batch_size: rows that decode together.
         latency_tokens: tokens that each latency is taken over; 0 measures none.
     """
 
     train_rows: int = 100
+    validation_rows: int = 500
     batch_size: int = 16
     latency_tokens: int = 24
 
     def __post_init__(self) -> None:
-        for name in ("train_rows", "batch_size"):
+        for name in ("train_rows", "validation_rows", "batch_size"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; at least 1 was expected")
 

@@ -150,13 +150,13 @@ class _Work:
         self.record.bytes = sum(file.stat().st_size for file in adapter.iterdir())
 
     def _losses(self) -> SplitLoss:
-        """Losses of a sample of train, of validation and of test; returns that of test."""
+        """Losses of samples of train and validation and of all of test; returns that of test."""
         run, record, loss = self.run, self.record, self.host.loss
         self.say("phase", "evaluate", 3, 0)
         with phase("evaluate", self.host.device) as measured:
             record.loss.train = loss("train", run.evaluation.train_rows).loss
             self.say("step", 1, None, None)
-            record.loss.validation = loss("validation").loss
+            record.loss.validation = loss("validation", run.evaluation.validation_rows).loss
             self.say("step", 2, None, None)
             test = loss("test")
         record.loss.test = test.loss

@@ -58,6 +58,10 @@ def dot_product_attention(
     rule: Rule,
 ) -> torch.Tensor:
     """q [B, H, T, hd], k and v [B, Hkv, S, hd] -> [B, H, T, hd]."""
+    if _compiles(q):
+        with torch.autocast(q.device.type, enabled=False):
+            found = dot_product_attention(q.float(), k.float(), v.float(), mask, causal, rule)
+            return found.to(q.dtype)
     if rule.softcap is None and rule.sinks is None:
         return scaled_dot_product_attention(
             q, k, v, mask, is_causal=causal and q.shape[-2] > 1, scale=rule.scale,
@@ -77,3 +81,13 @@ def dot_product_attention(
         found = torch.cat([found, sinks], -1)
     weights = found.softmax(-1, dtype=torch.float32).to(q.dtype)
     return weights[..., : k.shape[-2]] @ v
+
+
+def _compiles(q: torch.Tensor) -> bool:
+    """Whether a backward would have to compile its kernels for this very length of a row.
+
+    So it is in bf16 on a CPU, where that has been seen to take half of a training step; in float32
+    nothing is compiled.
+    """
+    half = q.dtype != torch.float32 or torch.is_autocast_enabled(q.device.type)
+    return q.device.type == "cpu" and half and torch.is_grad_enabled()

@@ -88,6 +88,17 @@ def test_every_run_leaves_a_whole_folder(plan: Plan, tmp_path: Path, task: Task)
     assert ("phase", "train", 3, 0) in watcher.words
 
 
+def test_the_validation_loss_of_the_end_is_that_of_a_sample(
+    base: str, task: Task, tmp_path: Path
+) -> None:
+    few = EvaluationConfig(train_rows=2, validation_rows=2, latency_tokens=0)
+    (sampled,) = compare(make(base, task, "hard_prompt", evaluation=few), tmp_path / "a").records
+    short = replace(task, validation=task.validation[:2])
+    (whole,) = compare(make(base, short, "hard_prompt"), tmp_path / "b").records
+    assert len(task.validation) > 2
+    assert sampled.loss.validation == pytest.approx(whole.loss.validation)
+
+
 def test_what_was_forgotten_is_in_the_record(base: str, task: Task, tmp_path: Path) -> None:
     text = ("Blue Spice is a coffee shop in the city centre.", "The cat sat on the mat. " * 9)
     methods = "hard_prompt,prompt_tuning:length=60,last_k"

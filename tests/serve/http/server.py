@@ -26,6 +26,12 @@ class Server:
     url: str
     engine: Engine
 
+    @property
+    def requests(self) -> tuple[int, int]:
+        """How many run and how many wait."""
+        stats = self.engine.stats()
+        return stats.running, stats.waiting
+
     def openai(self, key: str = "unused") -> openai.OpenAI:
         """The official client; what fails fails at once."""
         return openai.OpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0, timeout=30)

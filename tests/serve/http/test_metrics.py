@@ -66,10 +66,10 @@ def test_the_queue_and_the_batch_are_seen() -> None:
     with serving(slots=1) as server, ThreadPoolExecutor() as pool, server.http() as http:
         with held(server.engine):
             asked = [pool.submit(http.post, "/v1/completions", json=ASKED) for _ in range(3)]
-            until(lambda: server.engine.stats().waiting == 2)
+            until(lambda: server.requests == (1, 2))
             assert value(server, "queue") == 2 and value(server, "batch_rows") == 1
         assert [it.result(20).status_code for it in asked] == [200] * 3
-        assert value(server, "queue") == value(server, "batch_rows") == 0
+        until(lambda: value(server, "queue") == value(server, "batch_rows") == 0)
 
 
 def test_series_are_bounded_however_many_adapters_there_are() -> None:
