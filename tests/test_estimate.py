@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from peftlab import known_models
 from peftlab.cli.app import run
@@ -14,7 +15,7 @@ from peftlab.cli.options import byte_size, duration
 from peftlab.compare import base as bases
 from peftlab.compare.comparison import compare
 from peftlab.errors import InputError
-from peftlab.estimate import Limits, Miniature, Prediction, probe
+from peftlab.estimate import Limits, Miniature, Prediction, Prober
 from peftlab.estimate.prediction import errors
 from peftlab.frozen.model import FrozenLM
 from peftlab.methods import parse, parse_one
@@ -35,7 +36,7 @@ def model(base: str) -> FrozenLM:
 
 def test_what_is_counted_is_exact(model: FrozenLM, task: Task, tmp_path: Path) -> None:
     method = parse_one("lora:rank=2")
-    found = probe(model, method, task, CONFIG)
+    found = Prober(model).probe(method, task, CONFIG)
     trained = train(model, method, task, CONFIG)
     trained.adaptation.save(tmp_path / "adapter")
     assert found.trainable == method.count(model.shape).trainable
@@ -46,25 +47,34 @@ def test_what_is_counted_is_exact(model: FrozenLM, task: Task, tmp_path: Path) -
 
 
 def test_what_does_not_train_takes_nothing(model: FrozenLM, task: Task) -> None:
-    found = probe(model, parse_one("hard_prompt"), task, CONFIG)
+    found = Prober(model).probe(parse_one("hard_prompt"), task, CONFIG)
     assert (found.trainable, found.peak_memory, found.train_seconds) == (0, None, None)
     assert found.values() == {"trainable_parameters": 0.0}
 
 
 def test_budgets_are_predicted_in_their_own_units(model: FrozenLM, task: Task) -> None:
-    seconds = probe(model, parse_one("ia3"), task, replace(CONFIG, seconds=7.0))
+    seconds = Prober(model).probe(parse_one("ia3"), task, replace(CONFIG, seconds=7.0))
     assert seconds.train_seconds == 7.0
-    tokens = probe(model, parse_one("ia3"), task, replace(CONFIG, tokens=100_000))
+    tokens = Prober(model).probe(parse_one("ia3"), task, replace(CONFIG, tokens=100_000))
     assert tokens.train_seconds and tokens.step_seconds
     per_step = 100_000 * tokens.step_seconds / tokens.train_seconds
     whole = train(model, parse_one("ia3"), task, CONFIG)
     assert per_step == pytest.approx(whole.passes / whole.steps, rel=0.2)
 
 
+def test_what_lies_in_the_process_since_does_not_count(model: FrozenLM, task: Task) -> None:
+    prober, method = Prober(model), parse_one("lora")
+    first = prober.probe(method, task, CONFIG).peak_memory
+    left = torch.ones(100 << 20)  # 400 MiB, as a probe of another method may leave
+    again = prober.probe(method, task, CONFIG).peak_memory
+    assert first is not None and again is not None and len(left)
+    assert abs(again - first) < 200 << 20
+
+
 def test_a_probe_leaves_no_trace(model: FrozenLM, task: Task) -> None:
     method, before = parse_one("full"), model.fingerprint
     first = train(model, method, task, replace(CONFIG, steps=2)).losses
-    probe(model, method, task, CONFIG)
+    Prober(model).probe(method, task, CONFIG)
     assert train(model, method, task, replace(CONFIG, steps=2)).losses == first
     del model.__dict__["fingerprint"]
     assert model.fingerprint == before

@@ -92,7 +92,7 @@ def _predictor(
 ) -> tuple[Callable[[Method, Task, TrainConfig], Prediction], int, str]:
     """How to predict for a model, the bytes of its weights, and what it is in words."""
     from peftlab.compare import base
-    from peftlab.estimate import Miniature, probe
+    from peftlab.estimate import Miniature, Prober
     from peftlab.known_models import configuration
     from peftlab.measure import tune_allocator
     from peftlab.number_formats import base_bytes
@@ -103,7 +103,7 @@ def _predictor(
         model = base.load(name, device, dtype)
         weights = model.base_bytes
         return (
-            lambda method, task, config: probe(model, method, task, config),
+            Prober(model).probe,
             weights,
             f"{model.shape.size:,} parameters, {size(weights)} of weights",
         )

@@ -19,7 +19,7 @@ from peftlab.compare.label import label_on
 from peftlab.compare.plan import Base, GeneralText, Plan, Run, runs_of, searches
 from peftlab.compare.processes import Say
 from peftlab.errors import InputError, PeftlabError
-from peftlab.estimate import Prediction, probe
+from peftlab.estimate import Prediction, Prober
 from peftlab.evaluate import text_loss, text_window
 from peftlab.guests import Guest
 from peftlab.measure import choose_precision, tune_allocator
@@ -180,13 +180,13 @@ def _forgettable(model: FrozenLM, plan: Plan, found: Survey, out: Path | None) -
 def _predicted(model: FrozenLM, plan: Plan, found: Survey, out: Path | None) -> Survey:
     """Probe every method that has a run to make, and hold it against the limits."""
     predictions: dict[str, Prediction] = {}
-    misfits, left_out = dict(found.misfits), {}
+    misfits, left_out, prober = dict(found.misfits), {}, Prober(model)
     for run in found.runs(plan):
         todo = run.label not in predictions and (out is None or finished(run, out) is None)
         if not todo or run.label in misfits or isinstance(run.method, Guest):
             continue
         try:
-            prediction = probe(model, run.method, run.task, run.config)
+            prediction = prober.probe(run.method, run.task, run.config)
         except PeftlabError as error:
             misfits[run.label] = str(error)
             continue

@@ -19,7 +19,7 @@ import torch
 from peftlab import layouts
 from peftlab.errors import InputError
 from peftlab.estimate.prediction import Prediction
-from peftlab.estimate.probe import probe
+from peftlab.estimate.probe import Prober
 from peftlab.number_formats import rest_format
 from peftlab.shapes import ModelShape
 from peftlab.units import size
@@ -55,7 +55,7 @@ class Miniature:
     ) -> None:
         self.shape = ModelShape.read(config, layouts.parameter_shapes(config))
         self.config, self.tokenizer, self.device, self.dtype = config, tokenizer, device, dtype
-        self._models: list[FrozenLM] = []
+        self._probers: list[Prober] = []
 
     def probe(
         self, method: Method, task: Task, config: TrainConfig, *, patience: float = 10.0
@@ -67,7 +67,7 @@ class Miniature:
         """
         method.check(self.shape)
         few, many = (
-            probe(model, method, task, config, patience=patience) for model in self.models()
+            small.probe(method, task, config, patience=patience) for small in self.probers()
         )
 
         def whole(name: str) -> float | None:
@@ -90,12 +90,12 @@ class Miniature:
             busy=few.busy or many.busy,
         )
 
-    def models(self) -> list[FrozenLM]:
-        """The two small models."""
-        if not self._models:
+    def probers(self) -> list[Prober]:
+        """Those of the two small models."""
+        if not self._probers:
             self._check_room()
-            self._models = [self._made(blocks) for blocks in _BLOCKS]
-        return self._models
+            self._probers = [Prober(self._made(blocks)) for blocks in _BLOCKS]
+        return self._probers
 
     def _check_room(self) -> None:
         block = self.shape.numel(self.shape.block_parameters(0))

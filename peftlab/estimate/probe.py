@@ -20,7 +20,7 @@ import torch
 
 from peftlab.estimate.prediction import Prediction
 from peftlab.loss import mean_loss
-from peftlab.measure import phase
+from peftlab.measure import Phase, phase
 from peftlab.methods import Method
 from peftlab.train import TrainConfig
 from peftlab.train.loop import Loop
@@ -58,37 +58,58 @@ class _Taken:
         return median(amount / count for amount, count in zip(amounts, self.tokens, strict=True))
 
 
-def probe(
-    model: FrozenLM, method: Method, task: Task, config: TrainConfig, *, patience: float = 10.0
-) -> Prediction:
-    """Predict one training by taking a few of its steps.
+class Prober:
+    """Predicts one method after another by a few steps of each.
 
-    Args:
-        patience: seconds after which no further step is begun; two are taken at least.
-
-    Raises:
-        InputError, UnsupportedModel, Diverged: as training would.
+    A probe leaves something in the process: compiled kernels, what a method keeps. What was there
+    once the first had ended belongs to every training; what others have left since does not count.
     """
-    count = method.count(model.shape)
-    plain = Prediction(count.trainable, count.stored, 4 * count.stored + _HEADER)
-    if not (method.trains or method.searches):
-        return plain
-    with (
-        tempfile.TemporaryDirectory(prefix="peftlab-probe-") as folder,
-        phase("train", model.device) as measured,
-    ):
-        loop = _loop(model, method, task, config, Path(folder))
-        planned = _plan(loop)
-        taken = _take(loop, planned, patience)
-        _validate_and_save(loop)
-    step, train = _times(loop, planned, taken)
-    return replace(
-        plain,
-        peak_memory=measured.peak_bytes,
-        step_seconds=step,
-        train_seconds=train,
-        busy=model.device.type == "cpu" and taken.computing < _ALONE * taken.watched,
-    )
+
+    def __init__(self, model: FrozenLM) -> None:
+        self.model = model
+        self._settled: int | None = None
+
+    def probe(
+        self, method: Method, task: Task, config: TrainConfig, *, patience: float = 10.0
+    ) -> Prediction:
+        """Predict one training by taking a few of its steps.
+
+        Args:
+            patience: seconds after which no further step is begun; two are taken at least.
+
+        Raises:
+            InputError, UnsupportedModel, Diverged: as training would.
+        """
+        model = self.model
+        count = method.count(model.shape)
+        plain = Prediction(count.trainable, count.stored, 4 * count.stored + _HEADER)
+        if not (method.trains or method.searches):
+            return plain
+        with (
+            tempfile.TemporaryDirectory(prefix="peftlab-probe-") as folder,
+            phase("train", model.device) as measured,
+        ):
+            loop = _loop(model, method, task, config, Path(folder))
+            planned = _plan(loop)
+            taken = _take(loop, planned, patience)
+            _validate_and_save(loop)
+        step, train = _times(loop, planned, taken)
+        del loop
+        return replace(
+            plain,
+            peak_memory=self._peak(measured),
+            step_seconds=step,
+            train_seconds=train,
+            busy=model.device.type == "cpu" and taken.computing < _ALONE * taken.watched,
+        )
+
+    def _peak(self, measured: Phase) -> float:
+        if self._settled is None:
+            with phase("settled", self.model.device) as after:
+                pass
+            self._settled = after.start_bytes
+            return measured.peak_bytes
+        return measured.peak_bytes - max(0, measured.start_bytes - self._settled)
 
 
 def _times(loop: Loop, planned: _Planned, taken: _Taken) -> tuple[float, float]:

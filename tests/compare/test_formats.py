@@ -116,4 +116,4 @@ def test_an_adapter_is_used_in_the_format_that_it_was_made_on(
 def test_a_model_that_is_not_here_is_predicted_in_a_format(base: str) -> None:
     config = json.loads((Path(base) / "config.json").read_text())
     small = Miniature(config, base, dtype="nf4")
-    assert [model.base_dtype for model in small.models()] == ["nf4", "nf4"]
+    assert [prober.model.base_dtype for prober in small.probers()] == ["nf4", "nf4"]
