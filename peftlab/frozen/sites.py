@@ -35,51 +35,70 @@ def edit_leaf(
             weights have one name in two modules).
         head: the module sees the kept tokens only.
     """
-    plain: Forward = module.forward
-    axis = TokenAxis()
+    leaf = _Leaf(module, path, names, linear, head)
+    module.forward = leaf.forward  # type: ignore[method-assign]
 
-    def with_weights(batch: Batch, *args: Any, **kwargs: Any) -> torch.Tensor:
+
+class _Leaf:
+    def __init__(
+        self, module: torch.nn.Module, path: str, names: dict[str, str], linear: bool, head: bool
+    ) -> None:
+        self.module, self.path, self.names = module, path, names
+        self.linear, self.head = linear, head
+        self.plain: Forward = module.forward
+        self.axis = TokenAxis()
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        batch = current_batch()
+        if batch is None:
+            return self.plain(*args, **kwargs)
+        if args and not self.head and not batch.narrowed:
+            self.axis.of(args[0], len(batch.ids))
+        edits = batch.linear.get(self.path) if self.linear else None
+        if not edits:
+            return self._with_weights(batch, *args, **kwargs)
+        return self._with_edits(batch, edits, args[0])
+
+    def _with_edits(
+        self, batch: Batch, edits: list[tuple[int, LinearEdit]], x: torch.Tensor
+    ) -> torch.Tensor:
+        spans = self._spans(batch)
+        few, many = ([], edits) if self.head else batch.divide(edits)
+        placed = [(*spans[owner], edit) for owner, edit in many]
+        run = partial(self._with_weights, batch)
+        if not few:
+            return _edited_linear(x, placed, run, self.module, self.path)
+        assert batch.bank is not None
+        scaled = batch.bank.scale_inputs(batch, self.path, few, x)
+        y = _edited_linear(scaled, placed, run, self.module, self.path)
+        bias = getattr(self.module, "bias", None)
+        return batch.bank.change_outputs(batch, self.path, few, x, y, bias)
+
+    def _with_weights(self, batch: Batch, *args: Any, **kwargs: Any) -> Any:
         wanted: dict[int, dict[str, torch.Tensor]] = {}
-        for attribute, name in names.items():
+        for attribute, name in self.names.items():
             for owner, tensor in batch.weights.get(name, ()):
                 wanted.setdefault(owner, {})[attribute] = tensor
         if not wanted:
-            return plain(*args, **kwargs)  # type: ignore[no-any-return]
-        if not head and args[0].dim() < 4 and _biases_alone(batch, module, wanted):
-            return _shifted(batch, path, module, wanted, plain(*args, **kwargs))
-        spans = batch.kept_spans if head else batch.running_spans
+            return self.plain(*args, **kwargs)
+        if not self.head and args[0].dim() < 4 and _biases_alone(batch, self.module, wanted):
+            out = self.plain(*args, **kwargs)
+            return _shifted(batch, self.path, self.module, wanted, out)
+        spans = self._spans(batch)
         if len(spans) == 1:
-            return _with_parameters(module, *wanted.values())(*args, **kwargs)  # type: ignore[no-any-return]
-        size, pieces = max(stop for _, stop in spans.values()), []
+            return _with_parameters(self.module, *wanted.values())(*args, **kwargs)
+        size, axis, pieces = max(stop for _, stop in spans.values()), self.axis, []
         for wanting, start, stop in _runs(spans, wanted):
             own = [axis.rows(x, size, start, stop) for x in args]
             named = {key: axis.rows(x, size, start, stop) for key, x in kwargs.items()}
-            forward = plain if wanting is None else _with_parameters(module, wanted[wanting])
+            forward = self.plain
+            if wanting is not None:
+                forward = _with_parameters(self.module, wanted[wanting])
             pieces.append(forward(*own, **named))
         return _joined(pieces, axis.of(args[0], size))
 
-    def forward(*args: Any, **kwargs: Any) -> torch.Tensor:
-        batch = current_batch()
-        if batch is None:
-            return plain(*args, **kwargs)  # type: ignore[no-any-return]
-        if args and not head and not batch.narrowed:
-            axis.of(args[0], len(batch.ids))
-        edits = batch.linear.get(path) if linear else None
-        if not edits:
-            return with_weights(batch, *args, **kwargs)
-        spans = batch.kept_spans if head else batch.running_spans
-        few, many = ([], edits) if head else batch.divide(edits)
-        placed = [(*spans[owner], edit) for owner, edit in many]
-        run = partial(with_weights, batch)
-        if not few:
-            return _edited_linear(args[0], placed, run, module, path)
-        assert batch.bank is not None
-        x = batch.bank.scale_inputs(batch, path, few, args[0])
-        y = _edited_linear(x, placed, run, module, path)
-        bias = getattr(module, "bias", None)
-        return batch.bank.change_outputs(batch, path, few, args[0], y, bias)
-
-    module.forward = forward  # type: ignore[method-assign]
+    def _spans(self, batch: Batch) -> dict[int, tuple[int, int]]:
+        return batch.kept_spans if self.head else batch.running_spans
 
 
 def edit_sublayer(
