@@ -47,6 +47,10 @@ class TrunkStore:
         self.bytes_in_memory = self.bytes_on_disk = 0
         self._chunks: dict[str, list[torch.Tensor]] = {}
 
+    def __len__(self) -> int:
+        """How many chunks it has kept or read."""
+        return len(self._chunks)
+
     def get(self, key: str) -> list[torch.Tensor] | None:
         """The chunk's rows, if they are kept."""
         if key not in self._chunks and self.folder is not None:
@@ -89,6 +93,11 @@ class Trunk:
     ) -> None:
         self.model, self.rows, self.block, self.store = model, rows, block, store
         self._keys: dict[tuple[int, str], str] = {}
+
+    @property
+    def chunks(self) -> int:
+        """How many chunks all rows make."""
+        return -(-len(self.rows) // _CHUNK_ROWS)
 
     def resume(self, batch: Batch, indices: Sequence[int]) -> None:
         """Let a batch of these rows, packed with `share=False`, start at the block."""

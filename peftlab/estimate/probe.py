@@ -1,16 +1,16 @@
 """A few real steps of a training, from which all of it is predicted.
 
 The steps are taken by the loop that will train, on rows of the training split: the step with the
-most tokens, which decides the peak of memory, then usual ones, each a second time where activations
-of the frozen trunk are kept, since only the first visit of a row pays for those. Time grows with
-the tokens; how many there will be is counted.
+most tokens, which decides the peak of memory, then usual ones. Where activations of the frozen
+trunk are kept only the first visit of a row pays for those, so their rows are visited twice. Time
+grows with the tokens; how many there will be is counted.
 """
 
 from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean, median
@@ -23,7 +23,9 @@ from peftlab.loss import mean_loss
 from peftlab.measure import Phase, phase
 from peftlab.methods import Method
 from peftlab.train import TrainConfig
+from peftlab.train.data import Data
 from peftlab.train.loop import Loop
+from peftlab.train.rows import Order
 from peftlab.trunk import TrunkStore
 
 if TYPE_CHECKING:
@@ -41,7 +43,7 @@ _VALIDATED = 32  # rows of the validation split: a full batch of evaluation
 class _Taken:
     """What the usual steps took; the largest comes first and pays for what is done once.
 
-    filling: seconds that first visits took beyond second ones. filled: bytes kept by them.
+    filling: seconds that first visits took beyond second ones. filled: chunks kept by them.
     watched: seconds in all. computing: those of the processor, of all threads together.
     """
 
@@ -120,10 +122,9 @@ def _times(loop: Loop, planned: _Planned, taken: _Taken) -> tuple[float, float]:
     if budget.kind == "seconds":
         return step, budget.amount
     steps = budget.amount / (1 if budget.kind == "steps" else passes)
-    filling = 0.0
-    if taken.filled:
-        row = planned.mean_tokens / loop.config.rows_a_step * loop.model.shape.hidden * 4
-        filling = taken.filling / taken.filled * row * planned.rows
+    trunk, filling = loop.data.trunk, 0.0
+    if trunk is not None and taken.filled:
+        filling = taken.filling / taken.filled * trunk.chunks
     return step, steps * step + filling
 
 
@@ -138,59 +139,79 @@ def _loop(model: FrozenLM, method: Method, task: Task, config: TrainConfig, fold
 
 @dataclass(frozen=True)
 class _Planned:
-    """The largest of the planned steps, usual ones, their mean tokens, and how many rows come."""
+    """The largest of the planned steps, usual ones, and their mean tokens."""
 
     largest: int
     usual: list[int]
     mean_tokens: float
-    rows: int
 
 
 def _plan(loop: Loop) -> _Planned:
-    rows, config = len(loop.data.rows), loop.config
-    total = loop.data.steps or -(-rows // config.rows_a_step)
-    tokens = {step: _tokens(loop, step) for step in range(0, total, -(-total // _LOOKED_AT))}
+    total = loop.data.steps or -(-len(loop.data.rows) // loop.config.rows_a_step)
+    tokens = {step: _tokens(loop.data, step) for step in range(0, total, -(-total // _LOOKED_AT))}
     middle = median(tokens.values())
     return _Planned(
         largest=max(tokens, key=tokens.__getitem__),
         usual=sorted(tokens, key=lambda step: abs(tokens[step] - middle))[:_STEPS],
         mean_tokens=fmean(tokens.values()),
-        rows=min(rows, total * config.rows_a_step),
     )
 
 
-def _tokens(loop: Loop, step: int) -> int:
-    return sum(len(loop.data.rows[i].ids) - 1 for i in loop.data.order.step(step))
+def _tokens(data: Data, step: int) -> int:
+    return sum(len(data.rows[i].ids) - 1 for i in data.order.step(step))
 
 
 def _take(loop: Loop, planned: _Planned, patience: float) -> _Taken:
     begun, worked, taken = time.perf_counter(), time.process_time(), _Taken()
-    _timed(loop, planned.largest)
-    for step in planned.usual:
-        if taken.seconds and time.perf_counter() - begun > patience:
-            break
-        kept = _kept(loop)
-        first = _timed(loop, step) if loop.data.trunk is not None else None
-        again = _timed(loop, step)
-        if first is not None and _kept(loop) > kept:
-            taken.filling += max(0.0, first[0] - again[0])
-            taken.filled += _kept(loop) - kept
-        taken.seconds.append(again[0])
-        taken.passes.append(again[1])
-        taken.tokens.append(_tokens(loop, step))
+    data, steps, end = loop.data, planned.usual, begun + patience
+    first = [_timed(loop, data, planned.largest)[0]]
+    visited = [planned.largest]
+    if data.trunk is not None:
+        for step in _in_time(steps, end):
+            first.append(_timed(loop, data, step)[0])
+            visited.append(step)
+        data = replace(data, order=_Regrouped(data.order, visited))
+        steps, end = list(range(len(visited))), end + patience
+    for step in _in_time(steps, end):
+        seconds, passes = _timed(loop, data, step)
+        taken.seconds.append(seconds)
+        taken.passes.append(passes)
+        taken.tokens.append(_tokens(data, step))
+    taken.filled = len(loop.store)
+    if taken.filled:
+        tokens = sum(_tokens(loop.data, step) for step in visited)
+        taken.filling = max(0.0, sum(first) - taken.per_token(taken.seconds) * tokens)
     taken.watched = time.perf_counter() - begun
     taken.computing = time.process_time() - worked
     return taken
 
 
-def _kept(loop: Loop) -> int:
-    return loop.store.bytes_in_memory + loop.store.bytes_on_disk
+class _Regrouped(Order):
+    """The rows of some steps in other groups, as a later epoch meets them.
+
+    In the same groups a step would find all that the first visit compiled for its shapes.
+    """
+
+    def __init__(self, order: Order, steps: Sequence[int]) -> None:
+        rows = [row for step in steps for row in order.step(step)]
+        self._groups = [rows[i :: len(steps)] for i in range(len(steps))]
+
+    def step(self, step: int) -> list[int]:
+        return self._groups[step]
 
 
-def _timed(loop: Loop, step: int) -> tuple[float, int]:
+def _in_time(steps: Sequence[int], end: float) -> Iterator[int]:
+    """The first step, and those after it that can begin in time."""
+    for i, step in enumerate(steps):
+        if i and time.perf_counter() > end:
+            return
+        yield step
+
+
+def _timed(loop: Loop, data: Data, step: int) -> tuple[float, int]:
     """Seconds and passes of one step."""
     begun = time.perf_counter()
-    taken = loop.steps.take(step, loop.data)
+    taken = loop.steps.take(step, data)
     seconds = time.perf_counter() - begun
     loop.progress.add(taken.loss, taken.tokens, taken.passes, seconds)
     return seconds, taken.passes

@@ -133,6 +133,17 @@ def test_undecided_pairs_say_what_would_decide_them() -> None:
     assert f"{pair.needed.seeds} more seed" in said(verdict, "are undecided")
 
 
+def test_an_interval_without_zero_is_no_proof_among_many_pairs() -> None:
+    names = ("a", "bb", "ccc", "dddd")
+    verdict = judge([entry(n, 0.5 - 0.003 * i, seeds=3) for i, n in enumerate(names)], margin=0.0)
+    open_ = [pair for pair in verdict.pairs if pair.outcome == "undecided"]
+    seeming = [pair for pair in open_ if pair.low * pair.high > 0]
+    assert 0 < len(seeming) < len(open_)
+    for pair in open_:
+        told = said(verdict, f"{pair.first} and {pair.second} are undecided")
+        assert ("for this pair alone, no proof among 6)" in told) == (pair in seeming)
+
+
 def test_one_method_with_one_seed_is_named() -> None:
     full, lora, _ = three(seeds=3)
     *_, ia3 = three(seeds=1)
