@@ -135,7 +135,7 @@ def test_undecided_pairs_say_what_would_decide_them() -> None:
 
 def test_an_interval_without_zero_is_no_proof_among_many_pairs() -> None:
     names = ("a", "bb", "ccc", "dddd")
-    verdict = judge([entry(n, 0.5 - 0.003 * i, seeds=3) for i, n in enumerate(names)], margin=0.0)
+    verdict = judge([entry(n, 0.5 - 0.001 * i, seeds=3) for i, n in enumerate(names)], margin=0.0)
     open_ = [pair for pair in verdict.pairs if pair.outcome == "undecided"]
     seeming = [pair for pair in open_ if pair.low * pair.high > 0]
     assert 0 < len(seeming) < len(open_)
