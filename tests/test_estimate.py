@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from peftlab.frozen.model import FrozenLM
 from peftlab.methods import parse, parse_one
 from peftlab.tasks import Task
 from peftlab.train import TrainConfig, train
+from peftlab.trunk import Trunk
 from peftlab.units import size
 from tests.compare.conftest import base, data, task  # noqa: F401 - fixtures
 from tests.compare.test_comparison import Counting, make
@@ -60,6 +63,24 @@ def test_budgets_are_predicted_in_their_own_units(model: FrozenLM, task: Task) -
     per_step = 100_000 * tokens.step_seconds / tokens.train_seconds
     whole = train(model, parse_one("ia3"), task, CONFIG)
     assert per_step == pytest.approx(whole.passes / whole.steps, rel=0.2)
+
+
+def test_filling_the_trunk_is_predicted_for_all_rows(
+    model: FrozenLM, task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even where the first step, whose time says nothing else, fills all of it."""
+    pause, run_chunk = 0.5, Trunk._run
+
+    def slowly(self: Trunk, rows: Sequence[Sequence[int]]) -> list[torch.Tensor]:
+        time.sleep(pause)
+        return run_chunk(self, rows)
+
+    monkeypatch.setattr(Trunk, "_run", slowly)
+    found = Prober(model).probe(parse_one("last_k"), task, replace(CONFIG, steps=40))
+    chunks = -(-len(task.pairs("train")) // 16)
+    assert found.train_seconds and found.step_seconds
+    filling = found.train_seconds - 40 * found.step_seconds
+    assert 0.7 < filling / (pause * chunks) < 1.6
 
 
 def test_what_lies_in_the_process_since_does_not_count(model: FrozenLM, task: Task) -> None:

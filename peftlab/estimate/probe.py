@@ -77,7 +77,8 @@ class Prober:
         """Predict one training by taking a few of its steps.
 
         Args:
-            patience: seconds after which no further step is begun; two are taken at least.
+            patience: seconds after which no further step is begun; two are taken at least. Second
+                visits, where there are any, may take as long again.
 
         Raises:
             InputError, UnsupportedModel, Diverged: as training would.
