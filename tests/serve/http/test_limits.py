@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import socket
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
@@ -38,6 +39,17 @@ def stands(connection: socket.socket) -> bool:
     own = connection.getsockname()[1]
     ends = psutil.Process().net_connections("tcp")
     return any(it.raddr and it.raddr.port == own and it.status == "ESTABLISHED" for it in ends)
+
+
+def stepping(let: Callable[[int], None], true: Callable[[], bool]) -> None:
+    """Let steps pass until something is true, slowly: that a client is gone may be seen late."""
+
+    def after_a_step() -> bool:
+        let(1)
+        time.sleep(0.3)
+        return true()
+
+    until(after_a_step)
 
 
 def answers_well(server: Server) -> None:
@@ -154,8 +166,7 @@ def test_a_client_that_leaves_ends_its_request(stream: bool) -> None:
                 if place == "running":
                     kept = connection.dup()
         kept.close()
-        let(3)
-        until(lambda: idle(server))
+        stepping(let, lambda: idle(server))
         assert ended(server, "cancelled") == 2
         assert http.get("/health").json()["running"] == 0
 
@@ -167,7 +178,7 @@ def test_a_client_that_leaves_in_the_midst_of_a_stream() -> None:
             stream = client.completions.create(**ASKED, stream=True)
             next(stream)
             stream.close()
-            until(lambda: ended(server, "cancelled") == 1 or let(1) is not None)
+            stepping(let, lambda: ended(server, "cancelled") == 1)
         answers_well(server)
 
 
