@@ -224,10 +224,10 @@ def _pair(f: Findings, pair: Pair) -> str:
     low, high = (pair.low, pair.high) if pair.difference >= 0 else (-pair.high, -pair.low)
     family = sum(other.scope == pair.scope for other in f.statistics.pairs)
     seeming = pair.outcome == "undecided" and low > 0 and family > 1
+    alone = f" for this pair alone, no proof among {family}" if seeming else ""
     apart = (
         f"{f.number(abs(pair.difference))} apart ({percent(f.statistics.confidence)} interval"
-        f" {f.number(low)} to {f.number(high)}"
-        f"{f' for this pair alone, no proof among {family}' if seeming else ''})"
+        f" {f.number(low)} to {f.number(high)}{alone})"
     )
     both = f"{pair.first} and {pair.second}"
     if pair.outcome == "tied":

@@ -43,7 +43,8 @@ _VALIDATED = 32  # rows of the validation split: a full batch of evaluation
 class _Taken:
     """What the usual steps took; the largest comes first and pays for what is done once.
 
-    filling: seconds that first visits took beyond second ones. filled: chunks kept by them.
+    filling: seconds that keeping the trunk takes: what first visits took beyond second ones, for
+        all chunks.
     watched: seconds in all. computing: those of the processor, of all threads together.
     """
 
@@ -51,7 +52,6 @@ class _Taken:
     tokens: list[int] = field(default_factory=list)
     passes: list[int] = field(default_factory=list)
     filling: float = 0.0
-    filled: int = 0
     watched: float = 0.0
     computing: float = 0.0
 
@@ -123,10 +123,7 @@ def _times(loop: Loop, planned: _Planned, taken: _Taken) -> tuple[float, float]:
     if budget.kind == "seconds":
         return step, budget.amount
     steps = budget.amount / (1 if budget.kind == "steps" else passes)
-    trunk, filling = loop.data.trunk, 0.0
-    if trunk is not None and taken.filled:
-        filling = taken.filling / taken.filled * trunk.chunks
-    return step, steps * step + filling
+    return step, steps * step + taken.filling
 
 
 def _loop(model: FrozenLM, method: Method, task: Task, config: TrainConfig, folder: Path) -> Loop:
@@ -178,10 +175,10 @@ def _take(loop: Loop, planned: _Planned, patience: float) -> _Taken:
         taken.seconds.append(seconds)
         taken.passes.append(passes)
         taken.tokens.append(_tokens(data, step))
-    taken.filled = len(loop.store)
-    if taken.filled:
+    if data.trunk is not None and len(loop.store):
         tokens = sum(_tokens(loop.data, step) for step in visited)
-        taken.filling = max(0.0, sum(first) - taken.per_token(taken.seconds) * tokens)
+        seen = max(0.0, sum(first) - taken.per_token(taken.seconds) * tokens)
+        taken.filling = seen / len(loop.store) * data.trunk.chunks
     taken.watched = time.perf_counter() - begun
     taken.computing = time.process_time() - worked
     return taken

@@ -89,5 +89,6 @@ def _compiles(q: torch.Tensor) -> bool:
     So it is in bf16 on a CPU, where that has been seen to take half of a training step; in float32
     nothing is compiled.
     """
-    half = q.dtype != torch.float32 or torch.is_autocast_enabled(q.device.type)
-    return q.device.type == "cpu" and half and torch.is_grad_enabled()
+    if q.device.type != "cpu" or not torch.is_grad_enabled():
+        return False
+    return q.dtype != torch.float32 or torch.is_autocast_enabled("cpu")

@@ -12,7 +12,7 @@ import torch
 from peftlab.serve import Reply
 from tests.laws import world as laws
 from tests.models import tiny
-from tests.serve.http.server import Server, until
+from tests.serve.http.server import Server
 from tests.serve.world import LONGEST, NAMES, alone, sources
 
 REASONS = {"end": "stop", "length": "length"}
@@ -193,4 +193,4 @@ def test_many_clients_at_once_get_each_its_own(server: Server) -> None:
             await asyncio.gather(*(one(client, n, s, i % 2 == 0) for n, s, i in asked))
 
     asyncio.run(all_at_once())
-    until(lambda: server.requests == (0, 0))
+    assert server.engine.stats().running == server.engine.stats().waiting == 0

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
@@ -41,15 +40,10 @@ def stands(connection: socket.socket) -> bool:
     return any(it.raddr and it.raddr.port == own and it.status == "ESTABLISHED" for it in ends)
 
 
-def stepping(let: Callable[[int], None], true: Callable[[], bool]) -> None:
-    """Let steps pass until something is true, slowly: that a client is gone may be seen late."""
-
-    def after_a_step() -> bool:
-        let(1)
-        time.sleep(0.3)
-        return true()
-
-    until(after_a_step)
+def seen_gone(server: Server) -> bool:
+    """Whether the server knows that all its clients have left; the engine hears it at a step."""
+    engine = server.engine
+    return all(one.ticket.cancelled for one in (*engine._rows, *engine._queue))
 
 
 def answers_well(server: Server) -> None:
@@ -99,7 +93,7 @@ def test_a_full_queue_is_429_and_says_when_to_try_again() -> None:
                     client.completions.create(**ASKED)
             for future in taken:
                 is_alone("a9", sources()[0], _choice(future.result(20)))
-        until(lambda: idle(server))
+        assert idle(server)
 
 
 def _choice(found: httpx.Response) -> Any:
@@ -166,7 +160,9 @@ def test_a_client_that_leaves_ends_its_request(stream: bool) -> None:
                 if place == "running":
                     kept = connection.dup()
         kept.close()
-        stepping(let, lambda: idle(server))
+        until(lambda: seen_gone(server))
+        let(3)
+        until(lambda: idle(server))
         assert ended(server, "cancelled") == 2
         assert http.get("/health").json()["running"] == 0
 
@@ -178,7 +174,8 @@ def test_a_client_that_leaves_in_the_midst_of_a_stream() -> None:
             stream = client.completions.create(**ASKED, stream=True)
             next(stream)
             stream.close()
-            stepping(let, lambda: ended(server, "cancelled") == 1)
+            until(lambda: seen_gone(server))
+            until(lambda: ended(server, "cancelled") == 1 or let(1) is not None)
         answers_well(server)
 
 

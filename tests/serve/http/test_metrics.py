@@ -69,7 +69,7 @@ def test_the_queue_and_the_batch_are_seen() -> None:
             until(lambda: server.requests == (1, 2))
             assert value(server, "queue") == 2 and value(server, "batch_rows") == 1
         assert [it.result(20).status_code for it in asked] == [200] * 3
-        until(lambda: value(server, "queue") == value(server, "batch_rows") == 0)
+        assert value(server, "queue") == value(server, "batch_rows") == 0
 
 
 def test_series_are_bounded_however_many_adapters_there_are() -> None:
