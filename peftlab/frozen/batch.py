@@ -138,8 +138,7 @@ class Batch:
     def narrows(self) -> bool:
         """Whether the last block is worth running on the kept tokens only.
 
-        Its keys and values are needed everywhere, a quarter of a block's work; where most tokens
-        are kept, two passes cost more than one.
+        Where most tokens are kept, picking them out costs more than their neighbours' work.
         """
         few = len(self.keep) < _FEW_KEPT * len(self.ids)
         return self.fast and few and len(self.keep) > 0 and self.collected is None

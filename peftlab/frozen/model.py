@@ -293,13 +293,13 @@ class FrozenLM(torch.nn.Module):
 def _open_sites(model: PreTrainedModel, shape: ModelShape) -> dict[str, str]:
     """Override the forwards of blocks, sublayers and leaves; returns what is missing, and why."""
     name_of = {id(parameter): name for name, parameter in model.named_parameters()}
-    linears = {linear.path for linear in shape.linears}
+    linears = {linear.path: linear for linear in shape.linears}
     head = model.get_output_embeddings()
     gaps: dict[str, str] = {}
     for path, module in list(model.named_modules()):
         own = {key: name_of[id(p)] for key, p in module.named_parameters(recurse=False)}
         if own:
-            sites.edit_leaf(module, path, own, path in linears or module is head, module is head)
+            sites.edit_leaf(module, path, own, linears.get(path), module is head)
     for module in model.modules():
         if isinstance(module, NewGELUActivation | FastGELUActivation):
             sites.edit_activation(module)

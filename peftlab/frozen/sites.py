@@ -17,22 +17,24 @@ from transformers.pytorch_utils import Conv1D
 
 from peftlab.edits import LinearEdit, Sublayer
 from peftlab.frozen import quantised
-from peftlab.frozen.attention import Captured
 from peftlab.frozen.batch import Batch, current_batch
+from peftlab.frozen.narrowing import Used, on_kept_tokens, product
 from peftlab.frozen.rows import TokenAxis, part, replace_rows, row_dim
 from peftlab.frozen.sharding import whole
+from peftlab.shapes import Linear
 
 Forward = Callable[..., Any]
 
 
 def edit_leaf(
-    module: torch.nn.Module, path: str, names: dict[str, str], linear: bool, head: bool
+    module: torch.nn.Module, path: str, names: dict[str, str], linear: Linear | None, head: bool
 ) -> None:
     """Open the weights site of a module that owns parameters, and the linear site where it is one.
 
     Args:
         names: the module's own parameter attribute -> the model's name of that parameter (tied
             weights have one name in two modules).
+        linear: what it does in its block, if it is one of the block's linears.
         head: the module sees the kept tokens only.
     """
     leaf = _Leaf(module, path, names, linear, head)
@@ -41,10 +43,16 @@ def edit_leaf(
 
 class _Leaf:
     def __init__(
-        self, module: torch.nn.Module, path: str, names: dict[str, str], linear: bool, head: bool
+        self,
+        module: torch.nn.Module,
+        path: str,
+        names: dict[str, str],
+        linear: Linear | None,
+        head: bool,
     ) -> None:
         self.module, self.path, self.names = module, path, names
-        self.linear, self.head = linear, head
+        self.linear, self.head = linear is not None or head, head
+        self.used = Used.of(module, linear)
         self.plain: Forward = module.forward
         self.axis = TokenAxis()
 
@@ -80,22 +88,27 @@ class _Leaf:
             for owner, tensor in batch.weights.get(name, ()):
                 wanted.setdefault(owner, {})[attribute] = tensor
         if not wanted:
-            return self.plain(*args, **kwargs)
+            return self._forward(batch)(*args, **kwargs)
         if not self.head and args[0].dim() < 4 and _biases_alone(batch, self.module, wanted):
-            out = self.plain(*args, **kwargs)
+            out = self._forward(batch)(*args, **kwargs)
             return _shifted(batch, self.path, self.module, wanted, out)
         spans = self._spans(batch)
         if len(spans) == 1:
-            return _with_parameters(self.module, *wanted.values())(*args, **kwargs)
+            return self._forward(batch, *wanted.values())(*args, **kwargs)
         size, axis, pieces = max(stop for _, stop in spans.values()), self.axis, []
         for wanting, start, stop in _runs(spans, wanted):
             own = [axis.rows(x, size, start, stop) for x in args]
             named = {key: axis.rows(x, size, start, stop) for key, x in kwargs.items()}
-            forward = self.plain
-            if wanting is not None:
-                forward = _with_parameters(self.module, wanted[wanting])
-            pieces.append(forward(*own, **named))
+            tensors = None if wanting is None else wanted[wanting]
+            pieces.append(self._forward(batch, tensors)(*own, **named))
         return _joined(pieces, axis.of(args[0], size))
+
+    def _forward(self, batch: Batch, tensors: dict[str, torch.Tensor] | None = None) -> Forward:
+        """The module's own, with other parameters where some are given, and of what is used."""
+        rows = self.used.by(batch)
+        if rows is not None:
+            return partial(product, _twin(self.module, tensors or {}), rows)
+        return self.plain if tensors is None else _with_parameters(self.module, tensors)
 
     def _spans(self, batch: Batch) -> dict[int, tuple[int, int]]:
         return batch.kept_spans if self.head else batch.running_spans
@@ -237,7 +250,7 @@ def edit_block(module: torch.nn.Module, index: int, last: bool) -> None:
             if batch.stop_after_keeping:
                 raise Kept
         narrows = last and batch.narrows and not batch.stop_at_attention
-        block = partial(_on_kept_tokens, batch, plain) if narrows else plain
+        block = partial(on_kept_tokens, batch, plain) if narrows else plain
         if batch.checkpoint and torch.is_grad_enabled():
 
             def run(states: torch.Tensor) -> Any:
@@ -249,40 +262,6 @@ def edit_block(module: torch.nn.Module, index: int, last: bool) -> None:
         return block(hidden, *args, **kwargs)
 
     module.forward = forward  # type: ignore[method-assign]
-
-
-def _on_kept_tokens(
-    batch: Batch, plain: Forward, hidden: torch.Tensor, *args: Any, **kwargs: Any
-) -> Any:
-    """Keys and values of all tokens, the rest of the block at the kept ones, zeros elsewhere.
-
-    Exact, since nothing after the last block looks at other tokens.
-    """
-    batch.stop_at_attention = True
-    try:
-        plain(hidden, *args, **kwargs)
-    except Captured as captured:
-        batch.captured = (captured.keys, captured.values)
-    finally:
-        batch.stop_at_attention = False
-    batch.narrowed = True
-    try:
-        few = partial(_kept_only, batch)
-        out = plain(few(hidden), *map(few, args), **{key: few(x) for key, x in kwargs.items()})
-    finally:
-        batch.narrowed, batch.captured = False, None
-    states = out[0] if isinstance(out, tuple) else out
-    whole = hidden.new_zeros(hidden.shape, dtype=states.dtype).index_copy(1, batch.keep, states)
-    return (whole, *out[1:]) if isinstance(out, tuple) else whole
-
-
-def _kept_only(batch: Batch, x: Any) -> Any:
-    """The kept tokens of whatever is laid out by token: states, positions, rotary tables."""
-    if isinstance(x, torch.Tensor) and x.dim() >= 2 and x.shape[1] == len(batch.ids):
-        return x.index_select(1, batch.keep)
-    if isinstance(x, tuple):
-        return tuple(_kept_only(batch, part) for part in x)
-    return x
 
 
 def _edited_linear(
@@ -325,14 +304,19 @@ def _edited_linear(
 
 
 def _with_parameters(module: torch.nn.Module, tensors: dict[str, torch.Tensor]) -> Forward:
-    """The class's forward on a stand-in with other parameters; the module is untouched."""
+    """The class's forward with other parameters."""
     if quantised.is_quantised(module):
         return quantised.with_parameters(module, tensors)
+    forward: Forward = _twin(module, tensors).forward
+    return forward
+
+
+def _twin(module: torch.nn.Module, tensors: dict[str, torch.Tensor]) -> torch.nn.Module:
+    """A stand-in with other parameters and the class's forward; the module is untouched."""
     twin = object.__new__(type(module))
     twin.__dict__.update(module.__dict__)
     twin.__dict__.pop("forward", None)
     own = module.__dict__["_parameters"]
     changed = {name: whole(tensor).to(own[name].dtype) for name, tensor in tensors.items()}
     twin.__dict__["_parameters"] = {**own, **changed}
-    forward: Forward = twin.forward
-    return forward
+    return twin
