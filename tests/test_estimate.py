@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,7 +19,7 @@ from peftlab.cli.options import byte_size, duration
 from peftlab.compare import base as bases
 from peftlab.compare.comparison import compare
 from peftlab.errors import InputError
-from peftlab.estimate import Limits, Miniature, Prediction, Prober
+from peftlab.estimate import Limits, Miniature, Prediction, probe
 from peftlab.estimate.prediction import errors
 from peftlab.frozen.model import FrozenLM
 from peftlab.methods import parse, parse_one
@@ -26,6 +28,7 @@ from peftlab.train import TrainConfig, train
 from peftlab.trunk import Trunk
 from peftlab.units import size
 from tests.compare.conftest import base, data, task  # noqa: F401 - fixtures
+from tests.compare.odd_methods import Odd
 from tests.compare.test_comparison import Counting, make
 
 # ruff: noqa: F811 - pytest hands fixtures in under the names they are imported by
@@ -39,7 +42,7 @@ def model(base: str) -> FrozenLM:
 
 def test_what_is_counted_is_exact(model: FrozenLM, task: Task, tmp_path: Path) -> None:
     method = parse_one("lora:rank=2")
-    found = Prober(model).probe(method, task, CONFIG)
+    found = probe(model, method, task, CONFIG)
     trained = train(model, method, task, CONFIG)
     trained.adaptation.save(tmp_path / "adapter")
     assert found.trainable == method.count(model.shape).trainable
@@ -50,15 +53,15 @@ def test_what_is_counted_is_exact(model: FrozenLM, task: Task, tmp_path: Path) -
 
 
 def test_what_does_not_train_takes_nothing(model: FrozenLM, task: Task) -> None:
-    found = Prober(model).probe(parse_one("hard_prompt"), task, CONFIG)
+    found = probe(model, parse_one("hard_prompt"), task, CONFIG)
     assert (found.trainable, found.peak_memory, found.train_seconds) == (0, None, None)
     assert found.values() == {"trainable_parameters": 0.0}
 
 
 def test_budgets_are_predicted_in_their_own_units(model: FrozenLM, task: Task) -> None:
-    seconds = Prober(model).probe(parse_one("ia3"), task, replace(CONFIG, seconds=7.0))
+    seconds = probe(model, parse_one("ia3"), task, replace(CONFIG, seconds=7.0))
     assert seconds.train_seconds == 7.0
-    tokens = Prober(model).probe(parse_one("ia3"), task, replace(CONFIG, tokens=100_000))
+    tokens = probe(model, parse_one("ia3"), task, replace(CONFIG, tokens=100_000))
     assert tokens.train_seconds and tokens.step_seconds
     per_step = 100_000 * tokens.step_seconds / tokens.train_seconds
     whole = train(model, parse_one("ia3"), task, CONFIG)
@@ -76,26 +79,17 @@ def test_filling_the_trunk_is_predicted_for_all_rows(
         return run_chunk(self, rows)
 
     monkeypatch.setattr(Trunk, "_run", slowly)
-    found = Prober(model).probe(parse_one("last_k"), task, replace(CONFIG, steps=40))
+    found = probe(model, parse_one("last_k"), task, replace(CONFIG, steps=40))
     chunks = -(-len(task.pairs("train")) // 16)
     assert found.train_seconds and found.step_seconds
     filling = found.train_seconds - 40 * found.step_seconds
     assert 0.7 < filling / (pause * chunks) < 1.6
 
 
-def test_what_lies_in_the_process_since_does_not_count(model: FrozenLM, task: Task) -> None:
-    prober, method = Prober(model), parse_one("lora")
-    first = prober.probe(method, task, CONFIG).peak_memory
-    left = torch.ones(100 << 20)  # 400 MiB, as a probe of another method may leave
-    again = prober.probe(method, task, CONFIG).peak_memory
-    assert first is not None and again is not None and len(left)
-    assert abs(again - first) < 200 << 20
-
-
 def test_a_probe_leaves_no_trace(model: FrozenLM, task: Task) -> None:
     method, before = parse_one("full"), model.fingerprint
     first = train(model, method, task, replace(CONFIG, steps=2)).losses
-    Prober(model).probe(method, task, CONFIG)
+    probe(model, method, task, CONFIG)
     assert train(model, method, task, replace(CONFIG, steps=2)).losses == first
     del model.__dict__["fingerprint"]
     assert model.fingerprint == before
@@ -129,18 +123,63 @@ def test_errors_are_shares_of_what_was_measured() -> None:
     assert found == {"peak_memory_error": pytest.approx(0.1)}
 
 
-def test_a_model_of_which_only_the_configuration_is_known(base: str, task: Task) -> None:
+def test_a_model_of_which_only_the_configuration_is_known(
+    base: str, task: Task, tmp_path: Path
+) -> None:
     config = json.loads((Path(base) / "config.json").read_text())
-    small = Miniature(config, base)
+    small = Miniature(config)
+    few, many = (bases.load(str(path)) for path in small.write(tmp_path, base))
+    assert (few.shape.layers, many.shape.layers) == (2, 4)
     for method in parse("lora:rank=2,last_k,prompt_tuning:length=4"):
-        found = small.probe(method, task, CONFIG)
-        count = method.count(small.shape)
+        low, high = (probe(model, method, task, CONFIG) for model in (few, many))
+        found, count = small.whole(method, low, high), method.count(small.shape)
         assert (found.trainable, found.stored) == (count.trainable, count.stored)
         assert found.peak_memory and found.train_seconds
+
+
+def test_what_a_block_costs_is_multiplied() -> None:
+    small = Miniature(known_models.config("gpt2"))
+    few, many = (Prediction(1, 1, 1, peak_memory=m, train_seconds=3.0) for m in (100.0, 140.0))
+    found = small.whole(parse_one("lora"), few, many)
+    assert found.peak_memory == 100.0 + 10 * 20.0 and found.train_seconds == 3.0
+    with pytest.raises(InputError, match="k=13"):
+        small.whole(parse_one("last_k:k=13"), few, many)
+
+
+def test_no_room_for_even_a_small_model(
+    base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     wide = {**known_models.config("gpt2"), "n_embd": 98_304, "n_head": 96}
-    big = Miniature(wide, base)
     with pytest.raises(InputError, match=r"probing needs .* of memory"):
-        big.probe(parse_one("lora"), task, CONFIG)
+        Miniature(wide).write(tmp_path, base)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1 << 20))
+    with pytest.raises(InputError, match=r"probing needs .* of disk, and 1 MiB are free .* TMPDIR"):
+        Miniature(known_models.config("gpt2")).write(tmp_path, base)
+
+
+def test_a_probe_sees_no_memory_of_another(base: str, task: Task, tmp_path: Path) -> None:
+    """Each in a process of its own: the second is not above what it takes alone."""
+    greedy, modest = "bottleneck:bottleneck=20000", "ia3"
+    together, alone = (
+        compare(make(base, task, methods, predict=True), tmp_path / methods[:3]).survey.predictions
+        for methods in (f"{greedy},{modest}", modest)
+    )
+    peaks = [found[modest].peak_memory for found in (together, alone)]
+    assert peaks[0] and peaks[1] and together[greedy].peak_memory
+    assert together[greedy].peak_memory > peaks[0] + (20 << 20)
+    assert abs(peaks[0] - peaks[1]) < 8 << 20
+
+
+def test_a_probe_that_is_killed_ends_nothing_else(base: str, task: Task, tmp_path: Path) -> None:
+    """As Linux does when memory runs out."""
+    plan = make(base, task, (Odd(how="killed"), parse_one("ia3")), predict=True)
+    compared = compare(plan, tmp_path / "out")
+    assert (
+        "SIGKILL; the system does that when memory runs out"
+        in compared.survey.misfits["odd:how=killed"]
+    )
+    assert list(compared.survey.predictions) == ["ia3"]
+    assert [record.status for record in compared.records] == ["failed", "finished"]
 
 
 def test_what_exceeds_a_limit_is_left_out_and_recorded(

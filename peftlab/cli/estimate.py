@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import tempfile
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,12 +16,14 @@ from peftlab.cli.compare import DEMO_STEPS, STEPS, methods_of
 from peftlab.errors import InputError, PeftlabError, nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from peftlab.estimate import Prediction
     from peftlab.methods import Method
     from peftlab.tasks import Task
     from peftlab.train import TrainConfig
+
+    Predict = Callable[[Method, Task, TrainConfig], Prediction]
 
 _FORMATS = ("table", "json")
 
@@ -71,15 +77,14 @@ def estimate(
         recompute=recompute,
         offload=offload,
     )
-    predict, weights, about = _predictor(
-        model, shared.device_name(device), shared.one_format(base_dtype)
-    )
+    where = shared.device_name(device), shared.one_format(base_dtype)
     rows = []
-    for method in methods_of(methods, loaded, full):
-        row = _row(predict, method, loaded, config)
-        predicted = row.pop("prediction")
-        row["left_out"] = limits.reason(predicted) if predicted is not None else None
-        rows.append(row)
+    with _predictor(model, *where) as (predict, weights, about):
+        for method in methods_of(methods, loaded, full):
+            row = _row(predict, method, loaded, config)
+            predicted = row.pop("prediction")
+            row["left_out"] = limits.reason(predicted) if predicted is not None else None
+            rows.append(row)
     if format == "json":
         told = {"model": model, "weights_bytes": weights, "methods": rows}
         typer.echo(json.dumps(told, indent=2, ensure_ascii=False))
@@ -87,43 +92,40 @@ def estimate(
         _show(rows, f"{model}: {about}")
 
 
-def _predictor(
-    name: str, device: str, dtype: str
-) -> tuple[Callable[[Method, Task, TrainConfig], Prediction], int, str]:
+@contextmanager
+def _predictor(name: str, device: str, dtype: str) -> Iterator[tuple[Predict, int, str]]:
     """How to predict for a model, the bytes of its weights, and what it is in words."""
     from peftlab.compare import base
-    from peftlab.estimate import Miniature, Prober
+    from peftlab.compare.foresight import PROBED, WEIGHED
+    from peftlab.compare.processes import call
+    from peftlab.estimate import Miniature
     from peftlab.known_models import configuration
-    from peftlab.measure import tune_allocator
     from peftlab.number_formats import base_bytes
     from peftlab.units import size
 
-    tune_allocator()
+    def on(model: str, *rest: Any) -> Prediction:
+        found: Prediction = call(PROBED, model, device, dtype, *rest)
+        return found
+
     if base.is_here(name):
-        model = base.load(name, device, dtype)
-        weights = model.base_bytes
-        return (
-            Prober(model).probe,
-            weights,
-            f"{model.shape.size:,} parameters, {size(weights)} of weights",
-        )
+        count, weights = call(WEIGHED, name, device, dtype)
+        yield partial(on, name), weights, f"{count:,} parameters, {size(weights)} of weights"
+        return
     config = configuration(base.located(name))
-    small = Miniature(config, base.located(base.DEMO), device, dtype)
+    small = Miniature(config)
     weights = base_bytes(config, small.shape.parameters, dtype)
-    return (
-        small.probe,
-        weights,
-        f"{small.shape.size:,} parameters, {size(weights)} of weights, not here: predicted from "
-        "small models of its widths",
-    )
+    about = f"{small.shape.size:,} parameters, {size(weights)} of weights, not here: predicted from"
+    with tempfile.TemporaryDirectory(prefix="peftlab-small-") as folder:
+        few, many = small.write(Path(folder), base.located(base.DEMO))
+
+        def predict(method: Method, *rest: Any) -> Prediction:
+            method.check(small.shape)
+            return small.whole(method, *(on(str(model), method, *rest) for model in (few, many)))
+
+        yield predict, weights, f"{about} small models of its widths"
 
 
-def _row(
-    predict: Callable[[Method, Task, TrainConfig], Prediction],
-    method: Any,
-    task: Task,
-    config: TrainConfig,
-) -> dict[str, Any]:
+def _row(predict: Predict, method: Any, task: Task, config: TrainConfig) -> dict[str, Any]:
     from peftlab.compare.label import label
     from peftlab.guests import Guest
 

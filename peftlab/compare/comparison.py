@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from peftlab.compare import folders
 from peftlab.compare.engines.engine import SEARCH, WORK, Course, Engine, Job, Opened
 from peftlab.compare.engines.local import Processes
+from peftlab.compare.foresight import foreseen
 from peftlab.compare.kept import at_rate, finished
 from peftlab.compare.outcome import Kept
 from peftlab.compare.plan import Plan, Run
@@ -81,7 +82,8 @@ def compare(
     """
     watcher = watcher or Silent()
     with folders.only_one(out), (engine or Processes()).opened(plan, out) as opened:
-        surveys = _looked(plan, opened)
+        looked = _looked(plan, opened)
+        surveys = [foreseen(plan, one, opened, out) for one in looked]
         found = reduce(Survey.joined, surveys)
         folders.claim(out, folders.identity(plan.task, found.base), described or {})
         runs = [one.predicting(run) for one in surveys for run in one.runs(plan)]
@@ -104,7 +106,7 @@ def _wanted(run: Run, found: Survey, plan: Plan) -> bool:
     return run.label not in found.left_out or run.seed == plan.seeds[0]
 
 
-def _course(run: Run, out: Path, watcher: Watcher) -> Course:
+def _course(run: Run, out: Path, watcher: Watcher) -> Course[Kept]:
     """A run's record: the one that lies there, or after the search for its rate a new one."""
     known, record = at_rate(run, out), finished(run, out)
     if known is not None and record is not None:

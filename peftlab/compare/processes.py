@@ -35,6 +35,7 @@ _PRELOAD = (
     "rouge_score.rouge_scorer",
     "peftlab.compare.work",
     "peftlab.compare.survey",
+    "peftlab.compare.foresight",
 )
 _END_SECONDS = 10.0
 _GRACE_SECONDS = 60.0  # what a run may take to finish its step and save, once asked to stop

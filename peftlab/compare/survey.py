@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING
 from peftlab.compare import base
 from peftlab.compare.kept import finished
 from peftlab.compare.label import label_on
-from peftlab.compare.plan import Base, GeneralText, Plan, Run, runs_of, searches
+from peftlab.compare.plan import Base, GeneralText, Plan, Run, runs_of
 from peftlab.compare.processes import Say
 from peftlab.errors import InputError, PeftlabError
-from peftlab.estimate import Prediction, Prober
+from peftlab.estimate import Prediction
 from peftlab.evaluate import text_loss, text_window
 from peftlab.guests import Guest
-from peftlab.measure import choose_precision, tune_allocator
+from peftlab.measure import choose_precision
 from peftlab.methods import Count, Method
 from peftlab.tasks import Example, Task, Template
 
@@ -46,7 +46,8 @@ class Survey:
         source_tokens: most tokens of a source that any method gets; None where all fit whole.
         longest: the method that takes most of the row, and how many tokens it takes.
         cut: how many of the rows looked at lose source tokens.
-        predictions: by label; of what has finished already, and of guests, there is none.
+        predictions: by label, once they are `foreseen`; of what has finished already, and of
+            guests, there is none.
         left_out: by label, why a method will not fit the plan's limits.
         general: the text by which forgetting is measured, with what the bare base makes of it.
     """
@@ -100,14 +101,12 @@ def survey(_say: Say, plan: Plan, out: Path | None = None, dtype: str = "fp32") 
     """Load the base once and look, in a process of its own.
 
     Args:
-        out: the comparison's folder; what has finished there is not predicted.
+        out: the comparison's folder; where all has finished there, forgetting is not measured.
         dtype: the number format of the base.
 
     Raises:
         InputError: a base that cannot be loaded, or a method that leaves no room for a source.
     """
-    if plan.predict or plan.limits:
-        tune_allocator()  # as runs do, before anything is loaded: the heap is then as theirs
     choose_precision([], plan.device, plan.config.precision)  # refuses a device that is not here
     model = base.load(plan.model, plan.device, dtype)
     counts, extras, misfits = _fitting(model, plan, dtype)
@@ -132,8 +131,7 @@ def survey(_say: Say, plan: Plan, out: Path | None = None, dtype: str = "fp32") 
         cut=cut,
         general=_general(plan, context, longest[1]),
     )
-    found = _forgettable(model, plan, found, out)
-    return _predicted(model, plan, found, out) if plan.predict or plan.limits else found
+    return _forgettable(model, plan, found, out)
 
 
 def _fitting(
@@ -175,29 +173,6 @@ def _forgettable(model: FrozenLM, plan: Plan, found: Survey, out: Path | None) -
         return found
     before = text_loss(model, None, text.documents, window=text.window)
     return replace(found, general=replace(text, before=before))
-
-
-def _predicted(model: FrozenLM, plan: Plan, found: Survey, out: Path | None) -> Survey:
-    """Probe every method that has a run to make, and hold it against the limits."""
-    predictions: dict[str, Prediction] = {}
-    misfits, left_out, prober = dict(found.misfits), {}, Prober(model)
-    for run in found.runs(plan):
-        todo = run.label not in predictions and (out is None or finished(run, out) is None)
-        if not todo or run.label in misfits or isinstance(run.method, Guest):
-            continue
-        try:
-            prediction = prober.probe(run.method, run.task, run.config)
-        except PeftlabError as error:
-            misfits[run.label] = str(error)
-            continue
-        if searches(run):
-            trials = run.search.trials * run.search.share * (prediction.train_seconds or 0.0)
-            prediction = replace(prediction, search_seconds=trials)
-        predictions[run.label] = prediction
-        reason = plan.limits.reason(prediction)
-        if reason is not None:
-            left_out[run.label] = reason
-    return replace(found, predictions=predictions, misfits=misfits, left_out=left_out)
 
 
 def _extra(model: FrozenLM, task: Task, method: Method, rng: torch.Generator) -> int:

@@ -2,6 +2,6 @@
 
 from peftlab.estimate.miniature import Miniature
 from peftlab.estimate.prediction import Limits, Prediction
-from peftlab.estimate.probe import Prober
+from peftlab.estimate.probe import probe
 
-__all__ = ["Limits", "Miniature", "Prediction", "Prober"]
+__all__ = ["Limits", "Miniature", "Prediction", "probe"]

@@ -5,7 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from peftlab.errors import InputError
+from peftlab.methods import Count
 from peftlab.units import size
+
+_BYTES = 4  # of a stored number
+_HEADER = 1500  # bytes of an adapter's JSON and of its tensors' names, about
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,11 @@ class Prediction:
     train_seconds: float | None = None
     search_seconds: float = 0.0
     busy: bool = False
+
+    @classmethod
+    def counted(cls, count: Count) -> Prediction:
+        """Of what a closed formula knows."""
+        return cls(count.trainable, count.stored, _BYTES * count.stored + _HEADER)
 
     def values(self) -> dict[str, float]:
         """What a record keeps."""

@@ -20,7 +20,7 @@ import torch
 
 from peftlab.estimate.prediction import Prediction
 from peftlab.loss import mean_loss
-from peftlab.measure import Phase, phase
+from peftlab.measure import phase
 from peftlab.methods import Method
 from peftlab.train import TrainConfig
 from peftlab.train.data import Data
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 _STEPS = 5  # warm ones, of usual size
 _LOOKED_AT = 400  # planned steps whose tokens are counted; of more, evenly spaced ones
 _ALONE = 0.7  # share of the time that a program which has a core to itself computes
-_HEADER = 1500  # bytes of an adapter's JSON and of its tensors' names, about
 _VALIDATED = 32  # rows of the validation split: a full batch of evaluation
 
 
@@ -60,59 +59,39 @@ class _Taken:
         return median(amount / count for amount, count in zip(amounts, self.tokens, strict=True))
 
 
-class Prober:
-    """Predicts one method after another by a few steps of each.
+def probe(
+    model: FrozenLM, method: Method, task: Task, config: TrainConfig, *, patience: float = 10.0
+) -> Prediction:
+    """Predict one training by taking a few of its steps.
 
-    A probe leaves something in the process: compiled kernels, what a method keeps. What was there
-    once the first had ended belongs to every training; what others have left since does not count.
+    On a CPU the memory is that of the process: what it has done before counts too.
+
+    Args:
+        patience: seconds after which no further step is begun; two are taken at least. Second
+            visits, where there are any, may take as long again.
+
+    Raises:
+        InputError, UnsupportedModel, Diverged: as training would.
     """
-
-    def __init__(self, model: FrozenLM) -> None:
-        self.model = model
-        self._settled: int | None = None
-
-    def probe(
-        self, method: Method, task: Task, config: TrainConfig, *, patience: float = 10.0
-    ) -> Prediction:
-        """Predict one training by taking a few of its steps.
-
-        Args:
-            patience: seconds after which no further step is begun; two are taken at least. Second
-                visits, where there are any, may take as long again.
-
-        Raises:
-            InputError, UnsupportedModel, Diverged: as training would.
-        """
-        model = self.model
-        count = method.count(model.shape)
-        plain = Prediction(count.trainable, count.stored, 4 * count.stored + _HEADER)
-        if not (method.trains or method.searches):
-            return plain
-        with (
-            tempfile.TemporaryDirectory(prefix="peftlab-probe-") as folder,
-            phase("train", model.device) as measured,
-        ):
-            loop = _loop(model, method, task, config, Path(folder))
-            planned = _plan(loop)
-            taken = _take(loop, planned, patience)
-            _validate_and_save(loop)
-        step, train = _times(loop, planned, taken)
-        del loop
-        return replace(
-            plain,
-            peak_memory=self._peak(measured),
-            step_seconds=step,
-            train_seconds=train,
-            busy=model.device.type == "cpu" and taken.computing < _ALONE * taken.watched,
-        )
-
-    def _peak(self, measured: Phase) -> float:
-        if self._settled is None:
-            with phase("settled", self.model.device) as after:
-                pass
-            self._settled = after.start_bytes
-            return measured.peak_bytes
-        return measured.peak_bytes - max(0, measured.start_bytes - self._settled)
+    counted = Prediction.counted(method.count(model.shape))
+    if not (method.trains or method.searches):
+        return counted
+    with (
+        tempfile.TemporaryDirectory(prefix="peftlab-probe-") as folder,
+        phase("train", model.device) as measured,
+    ):
+        loop = _loop(model, method, task, config, Path(folder))
+        planned = _plan(loop)
+        taken = _take(loop, planned, patience)
+        _validate_and_save(loop)
+    step, train = _times(loop, planned, taken)
+    return replace(
+        counted,
+        peak_memory=measured.peak_bytes,
+        step_seconds=step,
+        train_seconds=train,
+        busy=model.device.type == "cpu" and taken.computing < _ALONE * taken.watched,
+    )
 
 
 def _times(loop: Loop, planned: _Planned, taken: _Taken) -> tuple[float, float]:

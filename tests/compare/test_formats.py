@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from peftlab.cli.app import run as command
 from peftlab.compare.comparison import Compared, compare
@@ -113,7 +115,21 @@ def test_an_adapter_is_used_in_the_format_that_it_was_made_on(
     assert "one was expected" in capsys.readouterr().err
 
 
-def test_a_model_that_is_not_here_is_predicted_in_a_format(base: str) -> None:
+def test_a_model_that_is_not_here_is_predicted_in_a_format(
+    base: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     config = json.loads((Path(base) / "config.json").read_text())
-    small = Miniature(config, base, dtype="nf4")
-    assert [prober.model.base_dtype for prober in small.probers()] == ["nf4", "nf4"]
+    config |= {"n_layer": 30, "vocab_size": 9000, "dtype": "bfloat16"}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    asked = ("--methods", "lora:rank=2,last_k:k=31", "--base-dtype", "nf4", "--format", "json")
+    line = ("estimate", "--model", str(tmp_path), "--task", str(data), "--steps", "2", *asked)
+    assert command([*line, "--device", "cpu"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    lora, last = found["methods"]
+    assert lora["trainable_parameters"] == 30 * 256 and lora["peak_memory"] > 0
+    assert "k=31" in last["problem"] and "30 blocks" in last["problem"]
+    few, _ = Miniature(config).write(tmp_path, base)
+    assert FrozenLM.load(few, dtype="nf4").base_dtype == "nf4"
+    assert FrozenLM.load(few, dtype="bf16").base_dtype == "bf16"
+    stored = load_file(few / "model.safetensors")
+    assert {tensor.dtype for tensor in stored.values()} == {torch.bfloat16}

@@ -1,7 +1,8 @@
 """What an engine is: something that carries out jobs, each in a process of its own.
 
-A course is one run's way from a plan to a record, written as a generator: it yields a job whenever
-something has to be computed, gets the result or the error, and returns the record. So the way is
+A course is one run's way from a plan to a record, or to a prediction, written as a generator: it
+yields a job whenever something has to be computed, gets the result or the error, and returns the
+record. So the way is
 the same on every engine, and an engine decides alone where and how many at once.
 """
 
@@ -11,9 +12,8 @@ from collections.abc import Generator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
-from peftlab.compare.outcome import Kept
 from peftlab.compare.plan import Plan, Run
 from peftlab.compare.processes import Say
 from peftlab.compare.survey import Survey
@@ -21,6 +21,9 @@ from peftlab.compare.survey import Survey
 WORK = "peftlab.compare.work:work"
 SEARCH = "peftlab.compare.search:search"
 SURVEY = "peftlab.compare.survey:survey"
+PREDICT = "peftlab.compare.foresight:predict"
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class Job:
         return self.function, self.folder
 
 
-Course = Generator[Job, Any, Kept]
+Course = Generator[Job, Any, T]
 
 
 class Opened(Protocol):
@@ -53,8 +56,8 @@ class Opened(Protocol):
             PeftlabError: what `survey` raises.
         """
 
-    def go(self, courses: Sequence[Course], hear: Say) -> list[Kept]:
-        """Follow every course to its end.
+    def go(self, courses: Sequence[Course[T]], hear: Say) -> list[T]:
+        """Follow every course to its end; returns what they return.
 
         Args:
             hear: gets what jobs say, on engines that do one at a time.

@@ -20,12 +20,11 @@ from typing import Any
 from peftlab.compare import folders
 from peftlab.compare.engines import cluster
 from peftlab.compare.engines.cluster import Needs
-from peftlab.compare.engines.engine import SURVEY, Course, Job, Opened
+from peftlab.compare.engines.engine import SURVEY, Course, Job, Opened, T
 from peftlab.compare.engines.errand import Order, Outcome, carry_out, without_common
 from peftlab.compare.engines.fleet import Fleet
 from peftlab.compare.engines.node import Mailbox
 from peftlab.compare.engines.parcel import packed, unpack
-from peftlab.compare.outcome import Kept
 from peftlab.compare.plan import Plan, Run
 from peftlab.compare.processes import DiskFull, RunFailed, Say, Stopped
 from peftlab.compare.survey import Survey
@@ -113,8 +112,8 @@ class _Grid:
         self.jobs: dict[object, _Task] = {}
         self.numbers = itertools.count()
         self.common: dict[int, Any] = {}
-        self.courses: list[Course] = []
-        self.kept: dict[int, Kept] = {}
+        self.courses: list[Course[Any]] = []
+        self.ends: dict[int, Any] = {}
         self.stuck_since: float | None = None
 
     def make_ready(self) -> None:
@@ -143,14 +142,14 @@ class _Grid:
                     found.append(outcome.value)
         return found[0]
 
-    def go(self, courses: Sequence[Course], hear: Say) -> list[Kept]:
+    def go(self, courses: Sequence[Course[T]], hear: Say) -> list[T]:
         self.courses = list(courses)
         with self._stopping_at_errors():
             for number in range(len(courses)):
                 self._advance(number, None)
             while self.tasks:
                 self._turn()
-        return [self.kept[number] for number in range(len(courses))]
+        return [self.ends[number] for number in range(len(courses))]
 
     @contextmanager
     def _stopping_at_errors(self) -> Iterator[None]:
@@ -171,7 +170,7 @@ class _Grid:
         try:
             job = course.throw(answer) if isinstance(answer, RunFailed) else course.send(answer)
         except StopIteration as end:
-            self.kept[number] = end.value
+            self.ends[number] = end.value
             return
         task = self.jobs.get(job.key)
         if task is not None:

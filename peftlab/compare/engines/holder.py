@@ -197,7 +197,7 @@ class Holder:
 def _load(model: str, formats: Sequence[str]) -> tuple[str, ...]:
     import torch
 
-    from peftlab.compare import search, survey, work  # noqa: F401 - for all that is forked
+    from peftlab.compare import foresight, search, survey, work  # noqa: F401 - for what is forked
     from peftlab.measure import tune_allocator
 
     torch.set_num_threads(1)

@@ -9,8 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from peftlab.compare.engines.engine import SURVEY, Course, Opened
-from peftlab.compare.outcome import Kept
+from peftlab.compare.engines.engine import SURVEY, Course, Opened, T
 from peftlab.compare.plan import Plan
 from peftlab.compare.processes import RunFailed, Say, call
 from peftlab.compare.survey import Survey
@@ -33,10 +32,10 @@ class _Opened:
         found: Survey = call(SURVEY, self.plan, self.out, dtype)
         return found
 
-    def go(self, courses: Sequence[Course], hear: Say) -> list[Kept]:
+    def go(self, courses: Sequence[Course[T]], hear: Say) -> list[T]:
         return [self._follow(course, hear) for course in courses]
 
-    def _follow(self, course: Course, hear: Say) -> Kept:
+    def _follow(self, course: Course[T], hear: Say) -> T:
         try:
             job = next(course)
             while True:
@@ -47,5 +46,5 @@ class _Opened:
                 else:
                     job = course.send(result)
         except StopIteration as end:
-            kept: Kept = end.value
-            return kept
+            value: T = end.value
+            return value
