@@ -78,7 +78,9 @@ def load_base(name: str, device: str, dtype: str = "fp32") -> FrozenLM:
         InputError: no such model, device or format, or no room for it.
     """
     from peftlab.compare import base
+    from peftlab.measure import tune_allocator
 
+    tune_allocator()
     return base.load(name, device_name(device), one_format(dtype))
 
 
@@ -98,11 +100,13 @@ def load_base_together(
 
     from peftlab.compare import base
     from peftlab.frozen.sharded_loading import Shard, is_to_be_sharded
+    from peftlab.measure import tune_allocator
     from peftlab.processes import join
 
     if shard not in get_args(Shard):
         raise InputError(f"--shard {shard!r}: one of {', '.join(get_args(Shard))} was expected")
     where, dtype = device_name(device), one_format(dtype)
+    tune_allocator()
     together = join(where)
     with together.watched():
         told = {"--model": name, "--base-dtype": dtype, "--shard": shard, "--method": method}

@@ -97,14 +97,17 @@ def _predictor(name: str, device: str, dtype: str) -> Iterator[tuple[Predict, in
     """How to predict for a model, the bytes of its weights, and what it is in words."""
     from peftlab.compare import base
     from peftlab.compare.foresight import PROBED, WEIGHED
-    from peftlab.compare.processes import call
+    from peftlab.compare.processes import Stopped, call
     from peftlab.estimate import Miniature
     from peftlab.known_models import configuration
     from peftlab.number_formats import base_bytes
     from peftlab.units import size
 
     def on(model: str, *rest: Any) -> Prediction:
-        found: Prediction = call(PROBED, model, device, dtype, *rest)
+        try:
+            found: Prediction = call(PROBED, model, device, dtype, *rest)
+        except Stopped:
+            raise KeyboardInterrupt from None  # nothing is kept that could be continued
         return found
 
     if base.is_here(name):
