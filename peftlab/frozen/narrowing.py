@@ -89,21 +89,19 @@ def _without(module: torch.nn.Module, linear: Linear, roles: set[str]) -> Rows |
     if not spans:
         return Rows(0, 0, size)
     start, stop = min(spans)[0], max(spans)[1]
+    together = sum(b - a for a, b in spans) == stop - start < size
     # Not of a subclass, which may keep its weight in another form.
-    divisible = type(module) in (torch.nn.Linear, Conv1D)
-    return Rows(start, stop, size) if divisible and stop - start < size else None
+    return (
+        Rows(start, stop, size) if together and type(module) in (torch.nn.Linear, Conv1D) else None
+    )
 
 
 def product(module: torch.nn.Linear | Conv1D, rows: Rows, x: torch.Tensor) -> torch.Tensor:
     """Some of a linear's output [..., O], zeros in place of the rest."""
-
-    def zeros(count: int) -> torch.Tensor:
-        return x.new_zeros(*x.shape[:-1], count)
-
     if rows.start == rows.stop:
-        return zeros(rows.all)
+        return x.new_zeros(*x.shape[:-1], rows.all)
     own, weight, bias = slice(rows.start, rows.stop), module.weight, module.bias
     weight = weight.T if isinstance(module, Conv1D) else weight
     y = torch.nn.functional.linear(x, weight[own], None if bias is None else bias[own])
-    # Joined and not padded, whose backward copies.
-    return torch.cat([zeros(rows.start), y, zeros(rows.all - rows.stop)], -1)
+    before, after = (y.new_zeros(*y.shape[:-1], n) for n in (rows.start, rows.all - rows.stop))
+    return torch.cat([before, y, after], -1)  # a padding's backward would copy

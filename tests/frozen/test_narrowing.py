@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from peftlab.edits import Edits
+from peftlab.frozen import attention
+from peftlab.frozen.dot_product import attend_row
 from peftlab.frozen.model import FrozenLM
 from peftlab.frozen.packing import Row, pack
 from tests.frozen.hand_made import Maker
@@ -64,3 +68,23 @@ def test_queries_are_made_of_kept_tokens_and_keys_and_values_once(family: str) -
             expected += 2 * tokens * linear.in_features * sum(stop - start for start, stop in spans)
     products = (torch.ops.aten.mm, torch.ops.aten.addmm)
     assert sum(counts.get(kind, 0) for kind in products) == expected
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_autocast_reaches_attention_as_in_the_whole_block(
+    family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[bool, set[tuple[torch.dtype, ...]]] = {True: set(), False: set()}
+
+    def watched(batch: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, rule: Any) -> Any:
+        seen[batch.fast].add((q.dtype, k.dtype, v.dtype))
+        return attend_row(batch, q, k, v, rule)
+
+    monkeypatch.setattr(attention, "attend_row", watched)
+    lm = frozen(family)
+    for fast in seen:
+        batch = pack(_rows(), [_own_block(lm)[0]], fast=fast)
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            lm.hidden(batch)
+    assert seen[True] == seen[False]
+    assert all(v == torch.bfloat16 for _, _, v in seen[True])

@@ -1,9 +1,8 @@
 """What an engine is: something that carries out jobs, each in a process of its own.
 
 A course is one run's way from a plan to a record, or to a prediction, written as a generator: it
-yields a job whenever something has to be computed, gets the result or the error, and returns the
-record. So the way is
-the same on every engine, and an engine decides alone where and how many at once.
+yields a job whenever something has to be computed, gets the result or the error, and returns what
+came of it. So the way is the same on every engine, which decides alone where and how many at once.
 """
 
 from __future__ import annotations
