@@ -18,7 +18,6 @@ import psutil
 from peftlab import layouts
 from peftlab.errors import InputError
 from peftlab.estimate.prediction import Prediction
-from peftlab.number_formats import rest_format
 from peftlab.shapes import ModelShape
 from peftlab.units import size
 
@@ -104,12 +103,16 @@ class Miniature:
     def _written(self, folder: Path, blocks: int, tokenizer: str | Path) -> Path:
         import torch
         from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+        from transformers.utils import logging
 
         values = {k: v for k, v in self.config.items() if k not in ("layer_types", "dtype")}
         layers = "n_layer" if "n_layer" in values else "num_hidden_layers"
         config = AutoConfig.for_model(**{**values, layers: blocks})
         # As the checkpoint has it: what is converted when loaded is no longer a mapped file.
-        dtype = torch.bfloat16 if rest_format(self.config) == "bf16" else torch.float32
-        AutoModelForCausalLM.from_config(config).to(dtype).save_pretrained(folder)
+        dtype = str(self.config.get("dtype") or self.config.get("torch_dtype"))
+        own = getattr(torch, dtype.removeprefix("torch."), torch.float32)
+        model = AutoModelForCausalLM.from_config(config).to(own)
+        logging.disable_progress_bar()
+        model.save_pretrained(folder)
         AutoTokenizer.from_pretrained(str(tokenizer)).save_pretrained(folder)
         return folder
