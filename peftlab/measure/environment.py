@@ -67,13 +67,17 @@ def environment() -> dict[str, Any]:
 
 
 def _versions() -> dict[str, str]:
+    import torch
+
     found = {"python": platform.python_version(), "peftlab": peftlab.__version__}
     for package in _PACKAGES:
         try:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:  # an optional package; its absence says enough
             continue
-    return found
+    return found | {
+        "torch": str(torch.__version__)
+    }  # which names the build, where metadata may not
 
 
 def _hardware() -> dict[str, Any]:
