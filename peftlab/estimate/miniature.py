@@ -101,18 +101,14 @@ class Miniature:
             )
 
     def _written(self, folder: Path, blocks: int, tokenizer: str | Path) -> Path:
-        import torch
         from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
         from transformers.utils import logging
 
-        values = {k: v for k, v in self.config.items() if k not in ("layer_types", "dtype")}
+        values = {k: v for k, v in self.config.items() if k != "layer_types"}
         layers = "n_layer" if "n_layer" in values else "num_hidden_layers"
         config = AutoConfig.for_model(**{**values, layers: blocks})
-        # As the checkpoint has it: what is converted when loaded is no longer a mapped file.
-        dtype = str(self.config.get("dtype") or self.config.get("torch_dtype"))
-        own = getattr(torch, dtype.removeprefix("torch."), torch.float32)
-        model = AutoModelForCausalLM.from_config(config).to(own)
         logging.disable_progress_bar()
-        model.save_pretrained(folder)
+        # In the checkpoint's format: what is converted when loaded is no longer a mapped file.
+        AutoModelForCausalLM.from_config(config).save_pretrained(folder)
         AutoTokenizer.from_pretrained(str(tokenizer)).save_pretrained(folder)
         return folder

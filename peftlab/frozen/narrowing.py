@@ -91,9 +91,8 @@ def _without(module: torch.nn.Module, linear: Linear, roles: set[str]) -> Rows |
     start, stop = min(spans)[0], max(spans)[1]
     together = sum(b - a for a, b in spans) == stop - start < size
     # Not of a subclass, which may keep its weight in another form.
-    return (
-        Rows(start, stop, size) if together and type(module) in (torch.nn.Linear, Conv1D) else None
-    )
+    divisible = together and type(module) in (torch.nn.Linear, Conv1D)
+    return Rows(start, stop, size) if divisible else None
 
 
 def product(module: torch.nn.Linear | Conv1D, rows: Rows, x: torch.Tensor) -> torch.Tensor:
