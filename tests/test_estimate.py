@@ -146,6 +146,12 @@ def test_what_a_block_costs_is_multiplied() -> None:
         small.whole(parse_one("last_k:k=13"), few, many)
 
 
+def test_a_configuration_with_a_strange_number_format(base: str, tmp_path: Path) -> None:
+    config = {**known_models.config("gpt2"), "dtype": "bfloat17"}
+    with pytest.raises(InputError, match=r"bfloat17.*; float32, bfloat16 or float16 was expected"):
+        Miniature(config).write(tmp_path, base)
+
+
 def test_no_room_for_even_a_small_model(
     base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -106,7 +106,13 @@ class Miniature:
 
         values = {k: v for k, v in self.config.items() if k != "layer_types"}
         layers = "n_layer" if "n_layer" in values else "num_hidden_layers"
-        config = AutoConfig.for_model(**{**values, layers: blocks})
+        try:
+            config = AutoConfig.for_model(**{**values, layers: blocks})
+        except AttributeError as error:  # of torch, asked for a dtype by its name
+            raise InputError(
+                f"the model's config.json has a dtype that torch lacks ({error}); float32, "
+                "bfloat16 or float16 was expected"
+            ) from error
         logging.disable_progress_bar()
         # In the checkpoint's format: what is converted when loaded is no longer a mapped file.
         AutoModelForCausalLM.from_config(config).save_pretrained(folder)
