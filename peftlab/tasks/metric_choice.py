@@ -59,10 +59,10 @@ def with_plugins(names: Sequence[str], notes: list[str]) -> tuple[str, ...]:
             missing[name] = error
     kept = tuple(name for name in names if name not in missing)
     if missing:
-        error = next(iter(missing.values()))
+        reason = next(iter(missing.values()))
         if not kept:
-            raise error
-        notes.append(f"Not scored by {', '.join(missing)}: {error}.")
+            raise reason
+        notes.append(f"Not scored by {', '.join(missing)}: {reason}.")
     return kept
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import zipfile
 from collections.abc import Callable
+from importlib.metadata import entry_points
 from importlib.util import find_spec
 from itertools import permutations
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from peftlab.metrics import MetricUnavailableError, score
+from peftlab.metrics import MetricUnavailableError, metric_spec, score
 
 pytest.importorskip("peftlab_meteor", reason="plugins/peftlab-meteor is not installed")
 from peftlab_meteor.align import EXACT, PARAPHRASE, STEM, Lexicon, Line, align, count_chunks
@@ -59,6 +60,12 @@ def test_paraphrases_are_those_of_the_corpus(release: Path) -> None:
     assert table.among({b"many", b"a lot of"}) == {"a lot of": ["many"], "many": ["a lot of"]}
     assert table.among({b"many", b"several", b"a lot of"})["many"] == ["a lot of", "several"]
     assert table.among(set()) == table.among({b"several"}) == {}
+
+
+def test_peftlab_finds_the_plugin_by_its_entry_points() -> None:
+    for name in ("meteor", "meteor-coco"):
+        assert metric_spec(name).factory == "peftlab_meteor.score:Meteor"
+    assert [entry.name for entry in entry_points(group="peftlab.metrics")].count("meteor") == 1
 
 
 def test_the_table_is_read_once_a_process(release: Path) -> None:
