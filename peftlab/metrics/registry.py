@@ -108,7 +108,7 @@ class MetricSpec:
     def _load(self) -> Callable[..., Metric]:
         if self.factory is None:
             raise MetricPluginError(
-                f"metric {self.name!r} is a plug-in's, which is not installed; run"
+                f"metric {self.name!r} comes with a package of its own, which is not installed; run"
                 f" pip install 'peftlab[{self.extra}]'"
             )
         if not isinstance(self.factory, str):
@@ -204,7 +204,7 @@ def metric_title(name: str) -> str:
         title = metric_spec(bare).title
     except UnknownMetricError:
         return name
-    return f"{title} ({options.replace(':', ', ')})" if options else title
+    return f"{title} ({options.replace(':', ' ')})" if options else title
 
 
 def split_names(text: str) -> list[str]:
