@@ -19,7 +19,7 @@ import torch
 from peftlab.errors import InputError
 
 if TYPE_CHECKING:
-    from peftlab.shapes import ModelShape
+    from peftlab.bases.shapes import ModelShape
     from peftlab.tasks.template import Template
 
 Sublayer = Literal["attention", "mlp"]

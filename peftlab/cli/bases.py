@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from peftlab.bases.number_formats import formats
 from peftlab.errors import InputError
-from peftlab.number_formats import formats
 
 if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM
@@ -77,7 +77,7 @@ def load_base(name: str, device: str, dtype: str = "fp32") -> FrozenLM:
     Raises:
         InputError: no such model, device or format, or no room for it.
     """
-    from peftlab.compare import base
+    from peftlab.frozen import named as base
     from peftlab.measure import tune_allocator
 
     tune_allocator()
@@ -98,7 +98,8 @@ def load_base_together(
     """
     from typing import get_args
 
-    from peftlab.compare import base
+    from peftlab.bases.names import located
+    from peftlab.frozen import named as base
     from peftlab.frozen.sharded_loading import Shard, is_to_be_sharded
     from peftlab.measure import tune_allocator
     from peftlab.processes import join
@@ -111,9 +112,7 @@ def load_base_together(
     with together.watched():
         told = {"--model": name, "--base-dtype": dtype, "--shard": shard, "--method": method}
         together.agree({**told, "--device": where.partition(":")[0]})
-        split = is_to_be_sharded(
-            shard, base.located(name), method, together, dtype=dtype, device=where
-        )
+        split = is_to_be_sharded(shard, located(name), method, together, dtype=dtype, device=where)
         if split and together.count == 1:
             raise InputError("--shard always: there is one process; start several with torchrun")
         return base.load(name, where, dtype, together if split else None), together

@@ -23,7 +23,7 @@ from peftlab.errors import InputError, nearest
 if TYPE_CHECKING:
     from peftlab.estimate import Limits
     from peftlab.tasks import Task
-    from peftlab.train import TrainConfig
+    from peftlab.training import TrainConfig
 
 _TRAIN, _TASK = "How to train", "What to learn"
 
@@ -226,7 +226,7 @@ def train_config(default_steps: int, **given: Any) -> TrainConfig:
     """
     from pydantic import TypeAdapter, ValidationError
 
-    from peftlab.train import TrainConfig
+    from peftlab.training import TrainConfig
 
     if given["steps"] is not None and given["epochs"] is not None:
         raise InputError("both --steps and --epochs are given; one of them was expected")

@@ -13,8 +13,8 @@ from peftlab.edits import Edits
 from peftlab.errors import InputError
 
 if TYPE_CHECKING:
+    from peftlab.bases.shapes import ModelShape
     from peftlab.frozen.model import FrozenLM
-    from peftlab.shapes import ModelShape
     from peftlab.tasks import Encoded, Task, Template
 
 Params = dict[str, "torch.Tensor"]

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
+from peftlab.bases.shapes import ModelShape
 from peftlab.edits import Edits
 from peftlab.methods.base import Count, Method, State
-from peftlab.shapes import ModelShape
 
 if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM

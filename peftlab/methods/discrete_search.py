@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 
+from peftlab.bases.shapes import ModelShape
 from peftlab.edits import Edits
 from peftlab.errors import InputError
 from peftlab.methods.base import Count, Examples, Found, Method, State, positive, register
@@ -22,7 +23,6 @@ from peftlab.methods.search.pez import pez
 from peftlab.methods.search.phrases import phrases
 from peftlab.methods.search.prompt import Frame, Ids, Prompt, not_text, settled
 from peftlab.methods.soft_prompt import start_ids
-from peftlab.shapes import ModelShape
 
 if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM

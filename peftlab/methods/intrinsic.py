@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
+from peftlab.bases.shapes import ModelShape
 from peftlab.edits import Edits
 from peftlab.errors import InputError
 from peftlab.methods.base import Count, Method, State, positive, register
 from peftlab.methods.fastfood import fastfood
-from peftlab.shapes import ModelShape
 
 if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM

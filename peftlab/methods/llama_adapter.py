@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 
+from peftlab.bases.shapes import ModelShape
 from peftlab.edits import Edits, KeysValues
 from peftlab.errors import InputError
 from peftlab.methods.base import Count, Method, State, positive, register
-from peftlab.shapes import ModelShape
 
 if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 
+from peftlab.bases.shapes import ModelShape
 from peftlab.edits import Edits, KeysValues
 from peftlab.methods.base import Count, Method, Params, State, positive, register
 from peftlab.methods.prompt_tuning import fits_context
 from peftlab.methods.soft_prompt import Start, start_ids
-from peftlab.shapes import ModelShape
 
 if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM

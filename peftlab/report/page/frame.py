@@ -17,8 +17,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 import peftlab
-from peftlab import palette
-from peftlab.report.page.drawing import swatch, text_of
+from peftlab.plots import palette
+from peftlab.plots.drawing import swatch, text_of
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _SHORT = 14  # letters that have room wherever a method's name stands

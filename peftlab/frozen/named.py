@@ -1,0 +1,51 @@
+"""The frozen model of a name; held where processes that are forked from this one share it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from peftlab.bases.names import located
+
+if TYPE_CHECKING:
+    from peftlab.frozen.model import FrozenLM
+    from peftlab.processes import Processes
+
+_held: dict[tuple[str, str], FrozenLM] = {}  # by name and number format, see `hold`
+
+
+def load(
+    name: str, device: str = "cpu", dtype: str = "fp32", over: Processes | None = None
+) -> FrozenLM:
+    """The frozen model of a name; it keeps that name, wherever the package lies.
+
+    Args:
+        dtype: the format its numbers are kept in, see `number_formats`.
+        over: the processes that it is split over.
+
+    Raises:
+        InputError, UnsupportedModel: see `FrozenLM.load`.
+    """
+    if device == "cpu" and (name, dtype) in _held:
+        return _held[name, dtype]
+    from transformers.utils import logging
+
+    from peftlab.frozen.model import FrozenLM
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    spread = {} if over is None else {"over": over}
+    model = FrozenLM.load(located(name), dtype=dtype, device=device, **spread)
+    model.name = name
+    return model
+
+
+def hold(name: str, dtype: str = "fp32") -> str:
+    """Load a base for all processes that are forked from this one; `load` gives it to them.
+
+    Returns its fingerprint.
+
+    Raises:
+        InputError, UnsupportedModel: see `FrozenLM.load`.
+    """
+    _held[name, dtype] = load(name, dtype=dtype)
+    return _held[name, dtype].fingerprint
