@@ -17,6 +17,8 @@ import torch
 from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.activations import FastGELUActivation, NewGELUActivation
 
+from peftlab.bases.fingerprint import fingerprint
+from peftlab.bases.shapes import ModelShape
 from peftlab.edits import Edits, KeysValues
 from peftlab.errors import InputError
 from peftlab.frozen import attention, conformance, quantised, sharding, sites
@@ -25,9 +27,7 @@ from peftlab.frozen.loading import checkpoint_of, load_plain
 from peftlab.frozen.packing import Row, pack
 from peftlab.frozen.rows import replace_rows
 from peftlab.frozen.sharded_loading import load_sharded
-from peftlab.measure import fingerprint
 from peftlab.processes import ALONE, Processes
-from peftlab.shapes import ModelShape
 
 _LENGTH_DEPENDENT_ROPE = ("longrope", "dynamic")
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from peftlab.generate.session import Sequence_
+from peftlab.generation.session import Sequence_
 from peftlab.serve.loaded import Loaded, Room
 from peftlab.serve.request import Finished, Piece, Reply, Request, Ticket, Token
 from peftlab.serve.text import TextStream

@@ -13,7 +13,7 @@ from peftlab.errors import InputError
 from peftlab.frozen.bank import Bank
 from peftlab.frozen.cache import KeyValueCache
 from peftlab.frozen.packing import Row, pack
-from peftlab.generate.session import Sequence_, feed
+from peftlab.generation.session import Sequence_, feed
 
 if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM
