@@ -2,6 +2,7 @@
 
 from peftlab.generate.owner import Owner, prepare
 from peftlab.generate.run import Reply, Request, generate
-from peftlab.generate.session import Sequence_, Session
+from peftlab.generate.session import Session
+from peftlab.generate.state import DecodingState
 
-__all__ = ["Owner", "Reply", "Request", "Sequence_", "Session", "generate", "prepare"]
+__all__ = ["DecodingState", "Owner", "Reply", "Request", "Session", "generate", "prepare"]
