@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from peftlab.bases.fingerprint import fingerprint
 from peftlab.edits import Edits
 from peftlab.frozen.packing import Row, pack
-from peftlab.generate import Request, generate
+from peftlab.generation import Request, generate
 from peftlab.loss import token_losses, training_row
-from peftlab.measure import fingerprint
 from peftlab.methods import Composed, Method, State, build
 from peftlab.methods.adaptation import Adaptation, base_of
 from peftlab.token_limits import max_row_tokens

@@ -17,12 +17,12 @@ from peftlab.frozen.batch import Past
 from peftlab.frozen.cache import KeyValueCache
 from peftlab.frozen.forward import ForwardOptions
 from peftlab.frozen.packing import Row, pack
-from peftlab.generate import Request, generate
+from peftlab.generation import Request, generate
 from peftlab.loss import labels, mean_loss, row_losses, token_losses, training_row
 from peftlab.methods import REGISTRY, parse_one
 from peftlab.methods.adaptation import Adaptation
 from peftlab.tasks import Example, Template
-from peftlab.train import TrainConfig, Trained, loop, train
+from peftlab.training import TrainConfig, Trained, loop, train
 from tests.laws.cases import leaves, made
 from tests.laws.world import model, task, tokenizer
 

@@ -18,6 +18,7 @@ import torch
 from transformers import PreTrainedModel
 from transformers.activations import FastGELUActivation, NewGELUActivation
 
+from peftlab.bases.shapes import ModelShape
 from peftlab.edits import Edits, KeysValues
 from peftlab.errors import InputError
 from peftlab.frozen import attention, quantised, sharding, sites
@@ -25,7 +26,6 @@ from peftlab.frozen.batch import Batch
 from peftlab.frozen.forward import PLAIN, ForwardContext, ForwardOptions
 from peftlab.frozen.packing import Row, pack
 from peftlab.frozen.rows import replace_rows
-from peftlab.shapes import ModelShape
 
 _LENGTH_DEPENDENT_ROPE = ("longrope", "dynamic")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from peftlab.bases.fingerprint import fingerprint
 from peftlab.errors import InputError
 from peftlab.frozen import conformance, quantised
 from peftlab.frozen.batch import Batch
@@ -15,7 +16,6 @@ from peftlab.frozen.editable import EditableLM
 from peftlab.frozen.forward import PLAIN, ForwardOptions
 from peftlab.frozen.loading import checkpoint_of, load_plain
 from peftlab.frozen.sharded_loading import load_sharded
-from peftlab.measure import fingerprint
 from peftlab.processes import ALONE, Processes
 
 

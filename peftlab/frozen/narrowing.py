@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 import torch
 from transformers.pytorch_utils import Conv1D
 
+from peftlab.bases.shapes import Linear
 from peftlab.frozen.attention import Captured
 from peftlab.frozen.batch import Batch
 from peftlab.frozen.forward import ForwardContext
-from peftlab.shapes import Linear
 
 
 def on_kept_tokens(

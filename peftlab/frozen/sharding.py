@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from peftlab.bases.number_formats import QUANTISED
+from peftlab.bases.shapes import ModelShape
 from peftlab.errors import InputError
 from peftlab.frozen import quantised
 from peftlab.frozen.forward import ForwardContext, current_forward
-from peftlab.number_formats import QUANTISED
 from peftlab.processes import Processes
-from peftlab.shapes import ModelShape
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

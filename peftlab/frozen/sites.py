@@ -15,6 +15,7 @@ import torch
 from torch.utils.checkpoint import checkpoint
 from transformers.pytorch_utils import Conv1D
 
+from peftlab.bases.shapes import Linear
 from peftlab.edits import LinearEdit, Sublayer
 from peftlab.frozen import quantised
 from peftlab.frozen.batch import Span
@@ -22,7 +23,6 @@ from peftlab.frozen.forward import ForwardContext, current_forward
 from peftlab.frozen.narrowing import Used, on_kept_tokens, product
 from peftlab.frozen.rows import TokenAxis, part, replace_rows, row_dim
 from peftlab.frozen.sharding import whole
-from peftlab.shapes import Linear
 
 Forward = Callable[..., Any]
 

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 
 from peftlab.errors import InputError
-from peftlab.evaluate import TEXT_TOKENS, Evaluation, SplitLoss, examples_of, scored
-from peftlab.generate import Reply
-from peftlab.generate.choose import Chooser, banned_tokens
+from peftlab.evaluation import TEXT_TOKENS, Evaluation, SplitLoss, examples_of, scored
+from peftlab.generation import Reply
+from peftlab.generation.choose import Chooser, banned_tokens
 from peftlab.guests.model import GuestModel, quiet
 from peftlab.tasks import Decoding, Encoded, Task
 from peftlab.tasks.plain import text_rows
@@ -42,7 +42,7 @@ def split_loss(
 
 
 def text_loss(model: GuestModel, documents: Sequence[str], window: int) -> float:
-    """The loss in nats per token of plain text, see `peftlab.evaluate.text_loss`."""
+    """The loss in nats per token of plain text, see `peftlab.evaluation.text_loss`."""
     sums, counts = model.row_losses(text_rows(model.base.tokenizer, documents, window, TEXT_TOKENS))
     return sum(sums) / sum(counts)
 

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from peftlab.bases.fingerprint import fingerprint
+from peftlab.bases.shapes import ModelShape
 from peftlab.errors import InputError
 from peftlab.frozen import quantised
 from peftlab.frozen.loading import load_plain
 from peftlab.guests.guest import Guest
-from peftlab.measure import fingerprint
-from peftlab.shapes import ModelShape
 from peftlab.token_limits import token_chunks
 
 if TYPE_CHECKING:

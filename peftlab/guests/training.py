@@ -14,16 +14,16 @@ from peftlab.guests.model import GuestModel, PlainBase
 from peftlab.methods.base import State
 from peftlab.processes import ALONE
 from peftlab.token_limits import max_row_tokens
-from peftlab.train import TrainConfig, optimise
-from peftlab.train.checkpoint import Progress
-from peftlab.train.data import Data
-from peftlab.train.display import Display, silent
-from peftlab.train.journal import Journal
-from peftlab.train.loop import COLD_STEPS, Loop, Validated
-from peftlab.train.rows import Order, Piece, Rows
-from peftlab.train.steps import Descent
-from peftlab.train.stopping import graceful
-from peftlab.train.tracking import Listen
+from peftlab.training import TrainConfig, optimise
+from peftlab.training.checkpoint import Progress
+from peftlab.training.data import Data
+from peftlab.training.display import Display, silent
+from peftlab.training.journal import Journal
+from peftlab.training.loop import COLD_STEPS, Loop, Validated
+from peftlab.training.rows import Order, Piece, Rows
+from peftlab.training.steps import Descent
+from peftlab.training.stopping import graceful
+from peftlab.training.tracking import Listen
 
 if TYPE_CHECKING:
     from peftlab.tasks import Task

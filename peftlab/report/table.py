@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
-from peftlab.compare.record import Record
 from peftlab.errors import InputError, nearest
+from peftlab.records.record import Record
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -10,7 +10,7 @@ import torch
 
 from peftlab.edits import Edits
 from peftlab.errors import InputError
-from peftlab.generate.owner import Owner, common_lead, prepare
+from peftlab.generation.owner import Owner, common_lead, prepare
 from peftlab.methods.adaptation import Adaptation
 from peftlab.serve import prompt
 from peftlab.serve.errors import PromptTooLong

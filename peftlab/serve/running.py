@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from peftlab.generate.state import DecodingState
+from peftlab.generation.state import DecodingState
 from peftlab.serve.loaded import Loaded, RowLimits
 from peftlab.serve.request import Finished, Piece, Reply, Request, Ticket, Token
 from peftlab.serve.text import TextStream

@@ -15,8 +15,8 @@ from peftlab.frozen.batch import Past
 from peftlab.frozen.cache import KeyValueCache
 from peftlab.frozen.forward import ForwardOptions
 from peftlab.frozen.packing import Row, pack
-from peftlab.generate.session import feed
-from peftlab.generate.state import DecodingState
+from peftlab.generation.session import feed
+from peftlab.generation.state import DecodingState
 
 if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM

@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from peftlab.bases.shapes import ModelShape
 from peftlab.errors import InputError
 from peftlab.methods import Method
-from peftlab.shapes import ModelShape
 from peftlab.study.result import Axis, Level, Panel, Point
 from peftlab.tasks import Task
-from peftlab.train import TrainConfig
+from peftlab.training import TrainConfig
 
 if TYPE_CHECKING:
-    from peftlab.compare.outcome import Kept
+    from peftlab.records.reading import StoredRun
 
 DEMO = "demo"
 
@@ -86,8 +86,8 @@ class Made:
     """
 
     variant: Variant
-    runs: tuple[Kept, ...]
-    failed: tuple[Kept, ...] = ()
+    runs: tuple[StoredRun, ...]
+    failed: tuple[StoredRun, ...] = ()
     measured: tuple[dict[str, Any], ...] = ()
 
 

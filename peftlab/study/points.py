@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from peftlab.compare import folders
-from peftlab.compare.label import label
-from peftlab.compare.record import Record
-from peftlab.compare.statistics import Interval, absolute_margin, compare_pairs, intervals
-from peftlab.compare.statistics_components import MIN_EXAMPLES, Array, Runs, estimate
-from peftlab.compare.verdict_numbers import metric_name
-from peftlab.compare.verdict_records import read_entries
+from peftlab.comparison.label import label
 from peftlab.errors import InputError
 from peftlab.metrics import metric_spec
+from peftlab.records import folders
+from peftlab.records.record import Record
 from peftlab.study.result import Axis, Level, Panel, Point, Standing
+from peftlab.verdict.components import MIN_EXAMPLES, Array, Runs, estimate
+from peftlab.verdict.measured import read_entries
+from peftlab.verdict.numbers import metric_name
+from peftlab.verdict.statistics import Interval, absolute_margin, compare_pairs, intervals
 
 if TYPE_CHECKING:
     from peftlab.study.base import Context, Made, Study

@@ -13,7 +13,7 @@ from peftlab.frozen.offload import check_device, kept_on_cpu
 from peftlab.frozen.packing import pack
 from peftlab.loss import token_losses, training_row
 from peftlab.tasks import Encoded
-from peftlab.train import TrainConfig, train
+from peftlab.training import TrainConfig, train
 from tests.laws.cases import leaves, made
 from tests.laws.world import task
 

@@ -15,7 +15,7 @@ from peftlab.frozen.families import WITH_EXPERTS
 from peftlab.frozen.families import tiny as tiny_family
 from peftlab.frozen.forward import ForwardOptions
 from peftlab.frozen.packing import Row, pack
-from peftlab.generate import Request, generate
+from peftlab.generation import Request, generate
 from peftlab.loss import token_losses, training_row
 from peftlab.tasks import Example
 from tests.laws.cases import CASES, TRAINED, Made, leaves, made, method

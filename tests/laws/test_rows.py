@@ -14,7 +14,7 @@ from peftlab.frozen.cache import KeyValueCache
 from peftlab.frozen.forward import ForwardContext, ForwardOptions
 from peftlab.frozen.model import FrozenLM
 from peftlab.frozen.packing import Row, pack
-from peftlab.generate import Request, generate
+from peftlab.generation import Request, generate
 from peftlab.loss import token_losses, training_row
 from peftlab.methods import State
 from peftlab.tasks import Example
