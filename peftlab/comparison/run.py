@@ -105,10 +105,10 @@ def compare(
 
 
 def _looked(plan: Plan, opened: Opened) -> list[Survey]:
-    """A look at the base in each format, each in a process of its own; one text room for all."""
+    """A look at the base in each format, a process each; one limit of source tokens for all."""
     surveys = [opened.survey(dtype) for dtype in plan.base_dtypes]
-    rooms = [one.source_tokens for one in surveys if one.source_tokens is not None]
-    return [replace(one, source_tokens=min(rooms, default=None)) for one in surveys]
+    limits = [one.source_tokens for one in surveys if one.source_tokens is not None]
+    return [replace(one, source_tokens=min(limits, default=None)) for one in surveys]
 
 
 def _wanted(run: Run, found: Survey, plan: Plan) -> bool:
