@@ -111,21 +111,28 @@ class Loaded:
         Raises:
             PromptTooLong: says by how much. InputError: see `prompt.encode`.
         """
-        encoded, tokenizer = prompt.encode(self.template, model, request.source), model.tokenizer
         left = room.positions - self.edits.prefix_length - request.max_new_tokens
         most = left if room.prompt is None else min(left, room.prompt)
+        example = prompt.example(request.source) if request.truncate else None
+        if example is not None:
+            return self.template.encode(model.tokenizer, example, None, most)
+        if prompt.is_far_over(self.template, model, request.source, max(1, most)):
+            raise self._too_long(request, room, most, f"over {2 * max(1, most):,}")
+        encoded = prompt.encode(self.template, model, request.source)
         if len(encoded.ids) <= most:
             return encoded
-        example = prompt.example(request.source)
-        if request.truncate and example is not None:
-            return self.template.encode(tokenizer, example, None, most)
-        raise PromptTooLong(
-            f"the prompt has {len(encoded.ids):,} tokens, and there is room for {max(0, most):,}: "
+        raise self._too_long(request, room, most, f"{len(encoded.ids):,}")
+
+    def _too_long(self, request: Request, room: Room, most: int, tokens: str) -> PromptTooLong:
+        own = self.edits.prefix_length
+        left = room.positions - own - request.max_new_tokens
+        return PromptTooLong(
+            f"the prompt has {tokens} tokens, and there is room for {max(0, most):,}: "
             + (
                 "the longest prompt that is taken here"
                 if most != left
                 else f"{room.positions:,} positions less {request.max_new_tokens:,} for the reply "
-                f"and {self.edits.prefix_length} for {self.name!r} itself"
+                f"and {own} for {self.name!r} itself"
             )
             + "; shorten it, ask for fewer tokens, or allow it to be truncated"
         )

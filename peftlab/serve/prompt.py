@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM
 
 _ANY_ROOM = 1 << 30
+_PROBED = 16  # characters for each token that a prompt may have; text has about four
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,26 @@ def check_source(source: Source) -> None:
         empty = not any(text.strip() for text in texts[:1])
     if empty:
         raise InputError("the prompt is empty; a text was expected")
+
+
+def size(source: Source) -> int:
+    """Characters of what is asked, or tokens."""
+    return len(source) if isinstance(source, tuple) else sum(map(len, _texts(source)))
+
+
+def is_far_over(template: Template, model: FrozenLM, source: Source, most: int) -> bool:
+    """Whether a text's beginning alone has twice the tokens that a prompt may have.
+
+    To encode all of a megabyte takes seconds, and memory of hundreds of times its length.
+    """
+    if isinstance(source, tuple):
+        return False
+    shown = isinstance(source, Chat) or template.markup.has("source")
+    text = max(_texts(source)[: None if isinstance(source, Chat) else 1], key=len)
+    if not shown or template.source_tokens is not None or len(text) <= _PROBED * most:
+        return False
+    row = model.tokenizer(text[: _PROBED * most], add_special_tokens=False, verbose=False)
+    return len(row["input_ids"]) > 2 * most
 
 
 def _texts(source: str | Example | Chat) -> list[str]:

@@ -39,9 +39,10 @@ class Slots:
                 f"values, and the limit is {limit:,}: {fit} slots would fit, or fewer positions"
             )
         self.cache, self.bank = KeyValueCache(count, capacity), Bank()
-        self._free = list(range(count))
         with torch.no_grad():  # the cache takes its memory at its first use, in the model's format
             self.model(pack([Row([0])], [Edits()], device=model.device, cache=self.cache))
+        self._free = list(range(count))
+        self._used: set[int] = set()  # since the last `release`
 
     @property
     def free(self) -> int:
@@ -51,6 +52,7 @@ class Slots:
     def enter(self, row: Sequence_) -> None:
         """Give a row a slot and write what its owner's rows start with."""
         row.slot, row.past = heapq.heappop(self._free), row.owner.prefix_length
+        self._used.add(row.slot)
         for block, kv in row.owner.prefix.items():
             self.cache.write(block, row.slot, 0, kv.keys, kv.values)
 
@@ -59,6 +61,12 @@ class Slots:
         if clear:
             self.cache.clear(row.slot)
         heapq.heappush(self._free, row.slot)
+
+    def release(self) -> None:
+        """Give the system back what rows that have left had filled."""
+        for slot in self._used.intersection(self._free):
+            self.cache.release(slot)
+        self._used.difference_update(self._free)
 
     def feed(
         self,
