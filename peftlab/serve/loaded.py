@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -113,15 +113,31 @@ class Loaded:
         """
         left = room.positions - self.edits.prefix_length - request.max_new_tokens
         most = left if room.prompt is None else min(left, room.prompt)
-        example = prompt.example(request.source) if request.truncate else None
+        source = self._without_excess(model, request, room, most)
+        example = prompt.example(source) if request.truncate else None
         if example is not None:
             return self.template.encode(model.tokenizer, example, None, most)
-        if prompt.is_far_over(self.template, model, request.source, max(1, most)):
-            raise self._too_long(request, room, most, f"over {2 * max(1, most):,}")
-        encoded = prompt.encode(self.template, model, request.source)
+        encoded = prompt.encode(self.template, model, source)
         if len(encoded.ids) <= most:
             return encoded
         raise self._too_long(request, room, most, f"{len(encoded.ids):,}")
+
+    def _without_excess(
+        self, model: FrozenLM, request: Request, room: Room, most: int
+    ) -> prompt.Source:
+        """The source as it is to be encoded: of one that is far too long, what may be kept."""
+        template, source = self.template, request.source
+        example, kept = prompt.example(source), template.source_tokens
+        cuts = example is not None and (request.truncate or kept is not None)
+        if template.shots is not None if cuts else kept is not None:
+            return source  # shots go by the whole source; a chat is cut inside its frame
+        text = prompt.longest_text(template, source)
+        part = prompt.part_of_far_too_long(template, model, text, max(most, kept or 0))
+        if part is None:
+            return source
+        if not cuts or example is None:
+            raise self._too_long(request, room, most, f"over {2 * max(1, most):,}")
+        return replace(example, source=part)
 
     def _too_long(self, request: Request, room: Room, most: int, tokens: str) -> PromptTooLong:
         own = self.edits.prefix_length

@@ -57,19 +57,28 @@ def size(source: Source) -> int:
     return len(source) if isinstance(source, tuple) else sum(map(len, _texts(source)))
 
 
-def is_far_over(template: Template, model: FrozenLM, source: Source, most: int) -> bool:
-    """Whether a text's beginning alone has twice the tokens that a prompt may have.
+def part_of_far_too_long(
+    template: Template, model: FrozenLM, text: str, most: int
+) -> str | None:
+    """The end of a text that would be kept, where that alone has twice `most` tokens; else None.
 
-    To encode all of a megabyte takes seconds, and memory of hundreds of times its length.
+    What lies beyond decides nothing any more, and to encode all of a megabyte takes seconds, and
+    memory of hundreds of times its length.
     """
-    if isinstance(source, tuple):
-        return False
-    shown = isinstance(source, Chat) or template.markup.has("source")
-    text = max(_texts(source)[: None if isinstance(source, Chat) else 1], key=len)
-    if not shown or template.source_tokens is not None or len(text) <= _PROBED * most:
-        return False
-    row = model.tokenizer(text[: _PROBED * most], add_special_tokens=False, verbose=False)
-    return len(row["input_ids"]) > 2 * most
+    length = _PROBED * max(1, most)
+    if len(text) <= length:
+        return None
+    part = text[:length] if template.truncate == "end" else text[-length:]
+    row = model.tokenizer(part, add_special_tokens=False, verbose=False)
+    return part if len(row["input_ids"]) > 2 * most else None
+
+
+def longest_text(template: Template, source: Source) -> str:
+    """The longest text that a prompt shows whole."""
+    if isinstance(source, Chat):
+        return max((content for _, content in source.turns), key=len, default="")
+    made = example(source)
+    return made.source if made is not None and template.markup.has("source") else ""
 
 
 def _texts(source: str | Example | Chat) -> list[str]:
