@@ -189,7 +189,10 @@ async def _soaked(
         memory, begun = {"before": server.memory}, time.monotonic()
         under_way = Soak(http, known, begun + settings.seconds, settings.requests)
         await asyncio.gather(
-            *(under_way.client(random.Random(f"{settings.seed} {i}")) for i in range(settings.clients))
+            *(
+                under_way.client(random.Random(f"{settings.seed} {i}"))
+                for i in range(settings.clients)
+            )
         )
         took, memory["after"] = time.monotonic() - begun, server.memory
         await asyncio.sleep(settings.rest)
@@ -197,6 +200,7 @@ async def _soaked(
         health = await http.get("/health")
     return {
         **dict(sorted(under_way.counts.items())), "seconds": round(took), "memory": memory,
+        "references": len(known), "references_distinct": len(under_way.replies),
         "growth": round(memory["later"] / memory["before"], 3), "health": health.status_code,
         "details": under_way.details, "device": device_name(),
     }  # fmt: skip
@@ -217,7 +221,9 @@ def _known(folder: Path) -> list[tuple[Asked, tuple[str, str]]]:
     sources = [example.source for example in task.test[:_TEXTS]]
     found, number = [], itertools.count()
     for kind, source, seed in itertools.product(_KINDS, sources, (None, 7)):
-        both = [Asked(next(number), name, source, _TOKENS, seed) for name in (kind, f"{kind}-other")]
+        both = [
+            Asked(next(number), name, source, _TOKENS, seed) for name in (kind, f"{kind}-other")
+        ]
         found.append((both[0], (_alone(engine, both[0]), _alone(engine, both[1]))))
     return found
 

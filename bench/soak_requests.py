@@ -1,4 +1,4 @@
-"""What the soak sends: requests whose replies are known, and bodies made at random, most of them bad.
+"""What the soak sends beside requests with known replies: anything, most of it bad.
 
 Everything comes from a seeded generator, so that a soak can be made again.
 """

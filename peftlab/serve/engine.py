@@ -160,7 +160,7 @@ class Engine:
                 self._news = False
             try:
                 self.step()
-                self._trimmer.look(idle=not self._rows)
+                self._trimmer.look()
             except Exception as error:  # a defect: nobody may wait for ever, the engine goes on
                 _log.exception("the engine failed")
                 self._lose_all(Failed(f"the engine failed: {type(error).__name__}: {error}"))

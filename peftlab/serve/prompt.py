@@ -57,9 +57,7 @@ def size(source: Source) -> int:
     return len(source) if isinstance(source, tuple) else sum(map(len, _texts(source)))
 
 
-def part_of_far_too_long(
-    template: Template, model: FrozenLM, text: str, most: int
-) -> str | None:
+def part_of_far_too_long(template: Template, model: FrozenLM, text: str, most: int) -> str | None:
     """The end of a text that would be kept, where that alone has twice `most` tokens; else None.
 
     What lies beyond decides nothing any more, and to encode all of a megabyte takes seconds, and
