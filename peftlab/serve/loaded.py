@@ -129,8 +129,10 @@ class Loaded:
         template, source = self.template, request.source
         example, kept = prompt.example(source), template.source_tokens
         cuts = example is not None and (request.truncate or kept is not None)
-        if template.shots is not None if cuts else kept is not None:
-            return source  # shots go by the whole source; a chat is cut inside its frame
+        hangs_on_all = template.shots is not None  # those are chosen by the whole source
+        in_a_frame = kept is not None and not cuts  # a chat, whose text is cut inside of it
+        if (cuts and hangs_on_all) or in_a_frame:
+            return source
         text = prompt.longest_text(template, source)
         part = prompt.part_of_far_too_long(template, model, text, max(most, kept or 0))
         if part is None:

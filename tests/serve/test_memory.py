@@ -25,7 +25,7 @@ MB = 1 << 20
 
 def test_it_trims_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
     now, done = [0.0], []
-    monkeypatch.setattr(memory.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("peftlab.serve.memory.time.monotonic", lambda: now[0])
     monkeypatch.setattr(memory, "trim", lambda: done.append("trim"))
     trimmer = Trimmer(lambda: done.append("release"))
     for now[0] in (0.0, 0.9 * EVERY, 1.1 * EVERY, 1.2 * EVERY, 2.0 * EVERY, 2.2 * EVERY):
