@@ -61,7 +61,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         result = soak(arguments, Path(folder))
     for name, value in result.items():
-        print(f"{name}: {value}")
+        print(f"{name}: {value}", flush=True)
     if arguments.json:
         print(json.dumps(result))
     if wrong := problems(result):
