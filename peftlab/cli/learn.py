@@ -11,6 +11,7 @@ import typer
 
 from peftlab.cli import options as shared
 from peftlab.errors import InputError
+from peftlab.files import lines_of
 
 if TYPE_CHECKING:
     from peftlab.methods.adaptation import Adaptation
@@ -215,6 +216,8 @@ def _sources(given: str) -> list[str]:
     Raises:
         InputError: a broken line (with its number), a row without a source, or no text at all.
     """
+    from peftlab.tasks.files import text_of
+
     path = Path(given)
     try:
         is_file = path.is_file()
@@ -224,7 +227,7 @@ def _sources(given: str) -> list[str]:
         if path.suffix in (".txt", ".jsonl") and " " not in given:
             raise InputError(f"--input {given}: there is no such file")
         return [given]
-    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    lines = [line for line in lines_of(text_of(path)) if line.strip()]
     if not lines:
         raise InputError(f"--input {given}: the file is empty")
     if path.suffix != ".jsonl":
