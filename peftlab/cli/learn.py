@@ -55,6 +55,7 @@ def train(
     from peftlab.cli.dashboard import live
     from peftlab.methods import parse_one
     from peftlab.processes import leave
+    from peftlab.tasks.fit import fitted
     from peftlab.train import train as train_one
     from peftlab.train.tracking import trackers, tracking
 
@@ -80,6 +81,9 @@ def train(
     made = parse_one(method)
     base, together = shared.load_base_together(model, device, base_dtype, shard, made)
     out.mkdir(parents=True, exist_ok=True)
+    loaded = fitted(loaded, base.tokenizer)
+    if together.is_first:
+        shared.say(loaded.notes)
     if together.count > 1 and together.is_first:
         typer.echo(_told(together.count, base.is_sharded))
     settings = {"method": method, "model": model, "task": task, "train": asdict(config)}
@@ -113,6 +117,8 @@ def _tell(trained: Trained, out: Path) -> None:
     )
     if trained.truncated:
         typer.echo(f"{trained.truncated} training rows lost source tokens: they were too long")
+    if trained.skipped:
+        typer.echo(f"{trained.skipped} training rows were left out: they were too long")
     typer.echo(f"Saved in {out / 'adapter'}; try: peftlab generate --adapter {out} --input TEXT")
 
 
@@ -139,6 +145,8 @@ def evaluate(
     loaded = shared.load_task(task, task_option, limit=limit, metrics=metrics)
     adaptation = _adaptation(adapter)
     base = shared.load_base_of([adaptation], model, device, base_dtype)
+    loaded = room.taken(base, adaptation, loaded, split, max_length=max_length)
+    shared.say(loaded.notes)
     loss = room.split_loss(base, adaptation, loaded, split, max_length=max_length)
     found = room.evaluate(
         base, adaptation, loaded, split, batch_size=batch_size, max_length=max_length
@@ -155,6 +163,8 @@ def evaluate(
         predictions.write_text("\n".join(lines) + "\n", encoding="utf-8")
     values = {"split": split, "examples": len(found.replies), "loss": loss.loss}
     values |= {**found.scores.corpus, "truncated": found.truncated}
+    if loaded.skipped:
+        values["skipped"] = found.skipped
     if format == "json":
         typer.echo(json.dumps(values, indent=2))
     else:

@@ -20,6 +20,7 @@ from peftlab.compare.plan import Plan, Run
 from peftlab.compare.processes import RunFailed, server
 from peftlab.compare.record import Record
 from peftlab.compare.survey import Survey
+from peftlab.tasks.fit import Fit
 
 
 class Watcher(Protocol):
@@ -98,7 +99,8 @@ def _looked(plan: Plan, opened: Opened) -> list[Survey]:
     """A look at the base in each format, each in a process of its own; one text room for all."""
     surveys = [opened.survey(dtype) for dtype in plan.base_dtypes]
     rooms = [one.source_tokens for one in surveys if one.source_tokens is not None]
-    return [replace(one, source_tokens=min(rooms, default=None)) for one in surveys]
+    fit = reduce(Fit.joined, (one.fit for one in surveys))
+    return [replace(one, source_tokens=min(rooms, default=None), fit=fit) for one in surveys]
 
 
 def _wanted(run: Run, found: Survey, plan: Plan) -> bool:

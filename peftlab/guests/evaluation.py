@@ -15,6 +15,7 @@ from peftlab.generate import Reply
 from peftlab.generate.choose import Chooser, banned_tokens
 from peftlab.guests.model import GuestModel, quiet
 from peftlab.tasks import Decoding, Encoded, Task
+from peftlab.tasks.fit import fitted, shortened
 from peftlab.tasks.plain import text_rows
 
 
@@ -31,10 +32,11 @@ def split_loss(
     Raises:
         InputError: the split is empty.
     """
+    room, tokenizer = _room(model, max_length), model.base.tokenizer
+    task = _taken(model, task, room, split)
     pairs = task.pairs(split)[:limit]
     if not pairs:
         raise InputError(f"the {split} split of {task.name} is empty: there is no loss to compute")
-    room, tokenizer = _room(model, max_length), model.base.tokenizer
     encoded = [task.template.encode(tokenizer, example, target, room) for example, target in pairs]
     sums, counts = model.row_losses(encoded)
     return SplitLoss(sum(sums) / sum(counts), sums, counts, sum(e.dropped > 0 for e in encoded))
@@ -64,6 +66,7 @@ def evaluate(
     Raises:
         InputError: the split is empty, or a metric is unknown.
     """
+    task = _taken(model, task, _room(model, max_length), split)
     examples = examples_of(task, split, limit)
     room, tokenizer = _room(model, max_length) - task.max_new_tokens, model.base.tokenizer
     prompts = [task.template.encode(tokenizer, example, None, room) for example in examples]
@@ -74,6 +77,12 @@ def evaluate(
     pairs = zip(replies, sources, strict=True)
     context = fmean(reply.prompt_tokens - (source - reply.dropped) for reply, source in pairs)
     return scored(task, split, metrics, examples, replies, context)
+
+
+def _taken(model: GuestModel, task: Task, room: int, split: str) -> Task:
+    tokenizer = model.base.tokenizer
+    own = fitted(task, tokenizer, (split,))
+    return shortened(own, own.template, tokenizer, room, (split,))
 
 
 def _room(model: GuestModel, max_length: int | None) -> int:

@@ -13,6 +13,7 @@ from peftlab.guests.guest import Guest
 from peftlab.guests.model import GuestModel, PlainBase
 from peftlab.methods.base import State
 from peftlab.processes import ALONE
+from peftlab.tasks.fit import shortened
 from peftlab.train import TrainConfig, optimise
 from peftlab.train.checkpoint import Progress
 from peftlab.train.data import Data
@@ -111,6 +112,7 @@ class _GuestRun(Loop):
         context = self.model.shape.context
         room = min(self.config.max_length or context, context) - self.guest.virtual_tokens
         template, tokenizer = self.task.template, self.model.tokenizer
+        self.task = shortened(self.task, template, tokenizer, room, ("train", "validation"))
         rows = Rows(self.task.pairs("train"), template, tokenizer, room)
         pairs = self.task.pairs("validation")[: self.config.validation_limit]
         validation = Rows(pairs, template, tokenizer, room)

@@ -26,6 +26,7 @@ _MOST_LABELS = 100
 _HELD_OUT_SHARE, _HELD_OUT_MOST = 0.1, 1000
 _CUES = {"summary": "Summary:", "highlights": "Summary:", "answer": "Answer:", "label": "Label:"}
 _USUAL_CUE = "Output:"
+_USUAL_TOKENS = 64  # until a base's tokenizer says how many targets take
 
 
 @dataclass(frozen=True)
@@ -163,9 +164,6 @@ def finish(
     duplicates = _shared_sources(splits)
     said.append(f"{duplicates} of {len(splits['test'])} test sources also stand in train.")
     new_tokens = options.max_new_tokens or settings.max_new_tokens
-    if new_tokens is None:
-        new_tokens = _enough_tokens(splits["train"])
-        said.append(f"Outputs end after {new_tokens} tokens (guessed from the targets of train).")
     train = limit_pairs(splits["train"], options.limit, options.seed)
     validation = splits["validation"][: options.limit]
     test = splits["test"][: options.test_limit or options.limit]
@@ -177,7 +175,9 @@ def finish(
         validation=validation,
         test=test,
         metrics=options.metrics or settings.metrics,
-        max_new_tokens=new_tokens,
+        max_new_tokens=new_tokens or _USUAL_TOKENS,
+        guesses_length=new_tokens is None,
+        long=options.long,
         source=Provenance(
             settings.kind, settings.location, content, settings.config, settings.revision
         ),
@@ -236,13 +236,6 @@ def _cut_missing(splits: Splits, seed: int, notes: list[str]) -> None:
         splits["train"] = take(rows, (i for i, it in enumerate(hashes) if it not in chosen))
         cut = len(splits[split])
         notes.append(f"There was no {split} split: {cut} examples are cut from train by seed.")
-
-
-def _enough_tokens(rows: Sequence[Example]) -> int:
-    """Return twice the words of a long target (95th percentile), a multiple of 8, 16 to 256."""
-    words = sorted(len(target.split()) for row in rows for target in row.targets)
-    long = words[int(0.95 * (len(words) - 1))]
-    return min(256, max(16, -(-2 * long // 8) * 8))
 
 
 def _checked_labels(labels: tuple[str, ...] | None, splits: Splits) -> tuple[str, ...] | None:

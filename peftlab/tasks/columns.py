@@ -163,8 +163,8 @@ class RowReader:
             if self.drop_blank:
                 return ""
             raise InputError(
-                f"{place}: the column {name!r} holds -1, which data sets write for \"no label\". "
-                f"{LEAVE_OUT.capitalize()} Where -1 is a class, name all: -o labels=-1,0,1."
+                f'{place}: the column {name!r} holds -1, which data sets write for "no label". '
+                f"Either {LEAVE_OUT} Or, where -1 is a class, name all: -o labels=-1,0,1."
             )
         if isinstance(value, bool):
             return str(value).lower()

@@ -217,6 +217,14 @@ def target_ids(tokenizer: Tokenizer, text: str) -> list[int]:
     return pieces(tokenizer, text, plain, begun=True)[0]
 
 
+def without_end(text: str, ends: Sequence[str]) -> str:
+    """Return `text` without the end-of-sequence texts that it ends in, if there are any."""
+    bare = text.rstrip()
+    while (end := next((end for end in ends if bare.endswith(end)), None)) is not None:
+        text = bare = bare.removesuffix(end).rstrip()
+    return text
+
+
 def cut(
     sources: Sequence[SourceToken],
     over: int,

@@ -30,8 +30,10 @@ def recipe_task(recipe: Recipe, options: Options, folder: Path | None = None) ->
     subsets: dict[str, tuple[int, ...]] = {}
     for name, table in tables.items():
         split: Split = name  # type: ignore[assignment]  # the keys are the three names
+        notes += table.notes
         kept = _keep(recipe, split, table)
-        rows = read_rows(kept, RecipeReader(recipe, split, kept, extra, drop_blank), split, notes)
+        read = RecipeReader(_as_named(recipe, table), split, kept, extra, drop_blank)
+        rows = read_rows(kept, read, split, notes)
         if kind == "hub":
             _compare_size(recipe, split, len(rows), notes)
         splits[split] = columns.group(rows) if recipe.group else rows
@@ -48,6 +50,19 @@ def _with_columns(recipe: Recipe, given: Mapping[str, str]) -> Recipe:
     if "target" in given:
         changes["target"] = Target(column=given["target"])
     return recipe.model_copy(update=changes)
+
+
+def _as_named(recipe: Recipe, table: Table) -> Recipe:
+    """Return the recipe with the names of the data set's own files, where the table has those."""
+    known = set(table.columns)
+    own = {
+        role: part.model_copy(update={"column": part.original})
+        for role, part in (("source", recipe.source), ("target", recipe.target))
+        if part.original is not None
+        and part.column.partition(".")[0] not in known
+        and known.issuperset(part.original.split("+"))
+    }
+    return recipe.model_copy(update=own)
 
 
 def _settings(recipe: Recipe, kind: str, location: str) -> Settings:
@@ -143,8 +158,9 @@ class RecipeReader:
 
     def _targets(self, row: Mapping[str, Any], place: str) -> tuple[str, ...]:
         column, where = self.recipe.target.column, self.recipe.target.where
-        value = columns.at(row, column, place)
-        texts = value if isinstance(value, list) else [value]
+        names = [column] if column in row else column.split("+")
+        values = [columns.at(row, name, place) for name in names]
+        texts = [t for value in values for t in (value if isinstance(value, list) else [value])]
         if where is not None and self.split in where.splits:
             marks = columns.at(row, where.column, place)
             texts = [text for text, mark in zip(texts, marks, strict=True) if mark in where.values]

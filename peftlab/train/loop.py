@@ -20,11 +20,12 @@ from peftlab.loss import mean_loss
 from peftlab.methods.adaptation import Adaptation, base_of
 from peftlab.methods.base import Method, State
 from peftlab.processes import ALONE, Processes, join
+from peftlab.tasks.fit import shortened
 from peftlab.train import optimise
 from peftlab.train.budget import Budget
 from peftlab.train.checkpoint import Progress
 from peftlab.train.config import TrainConfig
-from peftlab.train.data import Data
+from peftlab.train.data import Data, row_room
 from peftlab.train.display import Display, silent
 from peftlab.train.journal import Journal
 from peftlab.train.result import Diverged, Interrupted, Trained
@@ -87,6 +88,7 @@ def train(
         processes.agree(_decides(model, method, task, config))
         if start is None:
             start = method.init(model, task, torch.Generator().manual_seed(config.seed))
+        task = _whole_rows(model, method, task, config, start)
         if store is None:
             place = folder / "trunk" if folder is not None else None
             memory = config.trunk_memory // processes.local
@@ -97,6 +99,18 @@ def train(
             with graceful(together=processes.count > 1) as stop:
                 run.go(display if processes.is_first else silent, stop)
         return run.result()
+
+
+def _whole_rows(
+    model: FrozenLM, method: Method, task: Task, config: TrainConfig, start: State
+) -> Task:
+    """The task without rows that are too long for this method, where it asks for that."""
+    if task.long == "cut":
+        return task
+    edits = method.edits(method.bake(start, model), model)
+    room = row_room(model, edits, config.max_length)
+    template = method.template(task.template, start)
+    return shortened(task, template, model.tokenizer, room, ("train", "validation"))
 
 
 def _decides(model: FrozenLM, method: Method, task: Task, config: TrainConfig) -> dict[str, Any]:
@@ -310,4 +324,5 @@ class Loop:
             truncated=len(set().union(*self.processes.told(self.data.rows.cut))),
             losses=progress.losses,
             trunk_bytes=self.store.bytes_in_memory + self.store.bytes_on_disk,
+            skipped=self.task.skipped.get("train", 0),
         )

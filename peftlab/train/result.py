@@ -36,7 +36,7 @@ class Trained:
         seconds: all steps, without evaluation. tokens: packed ones of training rows.
         passes: tokens through the base, those of a backward pass once more.
         validated, validation_seconds: tokens and time of validations.
-        truncated: training rows that lost source tokens.
+        truncated: training rows that lost source tokens. skipped: those that were left out.
         losses: every step's loss. trunk_bytes: kept activations of the frozen trunk.
     """
 
@@ -53,3 +53,4 @@ class Trained:
     truncated: int
     losses: list[float]
     trunk_bytes: int
+    skipped: int = 0
