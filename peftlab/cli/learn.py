@@ -248,7 +248,7 @@ def _sources(given: str) -> list[str]:
 def _source(path: Path, number: int, line: str) -> str:
     try:
         return str(json.loads(line)["source"])
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except (ValueError, RecursionError, KeyError, TypeError) as error:
         raise InputError(
             f'--input {path}, line {number}: an object with "source" was expected, got {line[:50]}'
         ) from error

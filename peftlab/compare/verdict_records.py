@@ -6,7 +6,6 @@ rows are computed again from the predictions, by the code that computed the repo
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -19,6 +18,7 @@ from peftlab.compare.record import Record
 from peftlab.compare.statistics_components import Array, Runs, StatisticsInputError
 from peftlab.compare.verdict_entries import Entry, Failure
 from peftlab.errors import InputError
+from peftlab.files import read_jsonl
 from peftlab.metrics import Metric, build_metric
 from peftlab.metrics.means import MeanOverExamples
 
@@ -135,12 +135,9 @@ def _scores(path: Path, metric: str, scorer: Metric) -> Array:
 
 def _read(path: Path) -> list[dict[str, Any]]:
     try:
-        with path.open(encoding="utf-8") as lines:
-            rows = [json.loads(line) for line in lines]
+        rows = read_jsonl(path)
     except FileNotFoundError as error:
         raise InputError(f"{path} is missing, so its run cannot be compared") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is damaged: {error}") from error
     return sorted(rows, key=lambda row: row["index"])
 
 

@@ -80,6 +80,7 @@ def from_tables(
     splits: Splits = {}
     for split, table in tables.items():
         notes += table.notes
+        table = table.narrowed([*chosen.source, chosen.target, *extra])
         known = labels or (() if named else None)
         read = RowReader(table, chosen, extra, known, classes, options.drop_blank)
         rows = read_rows(table, read, split, notes)
@@ -138,7 +139,10 @@ def read_rows(table: Table, read: Reader, split: str, notes: list[str]) -> Seque
 
     Rows of a data set stay there; rows that are in memory anyway are made examples at once.
     """
-    stored = StoredRows(table, read)
+    try:
+        stored = StoredRows(table, read)
+    except (ValueError, OverflowError) as error:  # of pyarrow, while it makes a row
+        raise InputError(f"{table.name} holds what Python cannot: {error}.") from error
     if not len(stored) and split != "train":
         notes.append(f"{table.name} has no row with both a source and a target: it is not used.")
         return []

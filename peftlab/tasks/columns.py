@@ -93,6 +93,13 @@ def _guess(table: Table, usual: Sequence[str], role: str, taken: tuple[str, ...]
     for name in usual:
         if name in by_lower:
             return by_lower[name]
+    turns = [name for name in table.columns if name.lower() in ("messages", "conversations")]
+    if turns and not taken:
+        raise InputError(
+            f"{table.name} holds conversations ({', '.join(turns)}), and rows of a source and a "
+            "target were expected. Write what precedes a reply as source, and the reply as target; "
+            "or name other columns: -o source=<column> -o target=<column>."
+        )
     inner = [f"{name}.{part}" for name, part in _members(table) if name not in taken]
     within = f" A column inside another has a dot: {', '.join(inner[:6])}." if inner else ""
     raise InputError(

@@ -114,6 +114,13 @@ class Recipe(_Strict):
             raise ValueError("subsets and group do not go together: a group may be in several")
         return self
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that rows are made of."""
+        where = self.target.where
+        marks = () if where is None else (where.column,)
+        return (self.source.column, *self.target.column.split("+"), *marks)
+
 
 def read(path: Path) -> Recipe:
     """Return the recipe of a YAML file.

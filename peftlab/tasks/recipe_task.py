@@ -32,8 +32,10 @@ def recipe_task(recipe: Recipe, options: Options, folder: Path | None = None) ->
         split: Split = name  # type: ignore[assignment]  # the keys are the three names
         notes += table.notes
         kept = _keep(recipe, split, table)
-        read = RecipeReader(_as_named(recipe, table), split, kept, extra, drop_blank)
-        rows = read_rows(kept, read, split, notes)
+        here = _as_named(recipe, table)
+        used = kept.narrowed([*here.columns, *extra])
+        read = RecipeReader(here, split, used, extra, drop_blank)
+        rows = read_rows(used, read, split, notes)
         if kind == "hub":
             _compare_size(recipe, split, len(rows), notes)
         splits[split] = columns.group(rows) if recipe.group else rows
