@@ -195,13 +195,14 @@ def _renumbered(
 
 
 def _enough_tokens(task: Task, tokenizer: Any) -> tuple[int, str]:
-    """Half as many tokens again as a long target has (95th percentile), a multiple of 8."""
+    """Half as many tokens again as a long target has (95th percentile), a multiple of 8.
+
+    At least 16; that much more only up to 256, since a base that does not know when to stop uses
+    all of it.
+    """
     pairs = task.pairs("train")
     some = pairs[:: max(1, -(-len(pairs) // _TARGETS))]
     lengths = sorted(len(task.template.target_ids(tokenizer, target)) for _, target in some)
     long = lengths[int(0.95 * (len(lengths) - 1))]
-    wanted = -(-3 * long // 16) * 8
-    guess = min(_MOST, max(_LEAST, wanted))
-    said = f"Replies end after {guess} tokens (guessed: a long target of train has {long})"
-    more = f"; that is the most that is guessed: -o max_new_tokens={wanted} allows all"
-    return guess, f"{said}{more if wanted > guess else ''}."
+    guess = max(_LEAST, min(_MOST, -(-3 * long // 16) * 8), -(-long // 8) * 8)
+    return guess, f"Replies end after {guess} tokens (guessed: a long target of train has {long})."

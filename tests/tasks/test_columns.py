@@ -1,4 +1,4 @@
-"""Which values of which columns become sources, targets and labels, and what is said of the others."""
+"""Which values of which columns become sources, targets and labels, and what is said of others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files as people have them: packed, wrapped, with other separators, damaged, too much for Python."""
+"""Files as people have them: packed, wrapped, damaged, with other separators or huge numbers."""
 
 from __future__ import annotations
 

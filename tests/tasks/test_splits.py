@@ -1,4 +1,4 @@
-"""Files under the names of their data sets become splits; a test set is never trained on in silence."""
+"""Files under the names of their data sets become splits; a test set is not trained on unsaid."""
 
 from __future__ import annotations
 
