@@ -239,7 +239,7 @@ def test_long_test_rows_leave_for_all_methods_alike(base: str, tmp_path: Path) -
         assert run.record.status == "finished" and run.record.skipped == skipped
         assert run.record.truncated == 0
         assert run.record.task.test_rows == 12 - skipped == len(folders.predictions(run.folder))
-    with pytest.raises(InputError, match=r"rows of train are longer than the .* tokens that fit"):
+    with pytest.raises(PeftlabError, match=r"rows of train are longer than the .* tokens that fit"):
         compare(make(base, replace(task, long="refuse"), "hard_prompt"), tmp_path / "other")
 
 
