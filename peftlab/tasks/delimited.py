@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,7 @@ def _read(path: Path, usual: str) -> Table:
 
 def _separator(text: str, usual: str) -> str:
     """The usual one, unless it leaves the header one cell and another cuts it up."""
-    header = text[: text.find("\n") + 1] or text
+    header = re.split(r"[\r\n]", text, maxsplit=1)[0]
     widths = {sign: len(_cells(header, sign)) for sign in (usual, *_SEPARATORS)}
     return usual if widths[usual] > 1 else max(widths, key=lambda sign: widths[sign])
 

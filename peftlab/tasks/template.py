@@ -132,9 +132,8 @@ class Template:
 
     def ends(self, tokenizer: Tokenizer) -> tuple[str, ...]:
         """Return the texts of the tokens that end a target, which data often bring along."""
-        ids = {self.end_id(tokenizer), end_of_sequence(tokenizer)} if self.chat else {}
-        texts = [str(tokenizer.convert_ids_to_tokens(one)) for one in sorted(ids)]
-        return tuple(dict.fromkeys((str(tokenizer.eos_token), *texts)))
+        ids = [end_of_sequence(tokenizer), *([frame(tokenizer).end] if self.chat else [])]
+        return tuple(dict.fromkeys(str(tokenizer.convert_ids_to_tokens(one)) for one in ids))
 
     def target_ids(self, tokenizer: Tokenizer, target: str) -> list[int]:
         """Return the ids of a target and of its one end, which `target` may end in or not."""
@@ -146,8 +145,10 @@ class Template:
     def _context_ids(
         self, tokenizer: Tokenizer, example: Example
     ) -> tuple[list[int], list[SourceToken]]:
+        shown = self._shown(example)
+        ends = self.ends(tokenizer) if shown else ()
         filler = encode.Filler(
-            tokenizer, self.instruction, self.markup, self._shown(example), self.separator
+            tokenizer, self.instruction, self.markup, shown, self.separator, ends
         )
         parts = filler.fill(example)
         if self.chat:

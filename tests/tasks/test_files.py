@@ -113,6 +113,18 @@ def test_other_separators_are_read_and_said(tmp_path: Path, suffix: str, sign: s
     assert any("are separated by" in note for note in task.notes)
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_line_ends_of_other_systems(tmp_path: Path, end: str) -> None:
+    odd = "a\u2028b\u0085c\x0bd"
+    lines = ["source,target", *(f"s{i},{odd}{i}" for i in range(20))]
+    (tmp_path / "a.csv").write_bytes(end.join(lines).encode())
+    assert read(tmp_path / "a.csv").rows[3] == {"source": "s3", "target": f"{odd}3"}
+    rows = (json.dumps({"source": f"s{i}", "target": odd}, ensure_ascii=False) for i in range(9))
+    if end != "\r":
+        (tmp_path / "a.jsonl").write_bytes(end.join(rows).encode())
+        assert read(tmp_path / "a.jsonl").rows[3] == {"source": "s3", "target": odd}
+
+
 def _parquet(folder: Path, table: pyarrow.Table) -> Path:
     path = folder / "a.parquet"
     pyarrow.parquet.write_table(table, path)

@@ -41,6 +41,17 @@ def test_a_row_has_one_end(bpe: Any) -> None:
     assert inside.ids.count(bpe.eos_token_id) == 1 and len(inside.ids) > len(row.ids) + 3
 
 
+def test_exemplars_do_not_end_a_row_in_the_middle(bpe: Any) -> None:
+    template = Template("{source}\nOutput: {target}")
+    pairs = [("the cat", "a cat"), ("the mat", "a mat")]
+    plain, ended = (
+        template.with_exemplars([Example(source, (f"{target}{end}",)) for source, target in pairs])
+        for end in ("", f" {EOS}")
+    )
+    row = ended.encode(bpe, Example("on", ()), "x", 99)
+    assert row == plain.encode(bpe, Example("on", ()), "x", 99)
+
+
 def test_a_chats_end_is_one_too(chat_bpe: Any) -> None:
     template = Template("{source}{target}", chat=True)
     end = chat_bpe.convert_ids_to_tokens(template.end_id(chat_bpe))

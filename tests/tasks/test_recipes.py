@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import pickle
 from pathlib import Path
 from typing import Any
@@ -341,7 +343,25 @@ def test_real_records_become_the_papers_lines(data_folder: Path) -> None:
         assert len(pairs) == record.source.count("[")
 
 
-# Lines of data/e2e/valid.txt and test.txt of github.com/microsoft/LoRA, with the data set's records.
+def test_real_references_are_as_many_as_there_are(data_folder: Path, tmp_path: Path) -> None:
+    """E2E's own csv has a reference a row; 116 stand there twice, and NIST and CIDEr count both."""
+    for ours, theirs in (
+        ("test", "trainset"),
+        ("validation", "devset"),
+        ("test", "testset_w_refs"),
+    ):
+        with (tmp_path / f"{theirs}.csv").open("w", newline="") as file:
+            rows = csv.writer(file)
+            rows.writerow(["mr", "ref"])
+            for line in (data_folder / "e2e" / f"{ours}.jsonl").read_text().split("\n")[:-1]:
+                row = json.loads(line)
+                rows.writerows([row["source"], text] for text in row["targets"])
+    task = Task.load("e2e_nlg", data=tmp_path)
+    assert len(task.pairs("test")) == len(task.pairs("train")) == 4693
+    assert sum(len(e.targets) - len(set(e.targets)) for e in task.test) == 116
+
+
+# Lines of data/e2e/{valid,test}.txt of github.com/microsoft/LoRA, with the data set's records.
 LORA_E2E = {
     "name[Alimentum], area[city centre], familyFriendly[no], near[Burger King]": (
         "name : Alimentum | area : city centre | family friendly : no | near : Burger King"
