@@ -73,8 +73,8 @@ def unused(table: Table, columns: Columns, extra: Sequence[str]) -> str:
     if not rest:
         return ""
     turns = [name for name in rest if name.lower() in TURN_NAMES]
-    warned = f" (of them {', '.join(turns)}: what a reply replies to, beside its source)"
-    return f"; not used: {', '.join(rest)}{warned if turns else ''}"
+    warned = f" (replies depend on {' and '.join(turns)}, which no row shows)" if turns else ""
+    return f"; not used: {', '.join(rest)}{warned}"
 
 
 def _guess_source(table: Table) -> tuple[str, ...]:
@@ -166,7 +166,7 @@ class RowReader:
 
     def _label(self, value: Any, name: str, place: str) -> str:
         """The name of a class label: integers and truth values are written out."""
-        if value in (-1, "-1") and value is not True and "-1" not in (self.labels or ()):
+        if value in (-1, "-1") and "-1" not in (self.labels or ()):
             if self.drop_blank:
                 return ""
             raise InputError(

@@ -105,7 +105,7 @@ def test_columns_that_are_not_used_are_named(tmp_path: Path) -> None:
         for i in range(9)
     ]
     note = Task.load(jsonl(tmp_path / "a.jsonl", rows)).notes[0]
-    assert "(guessed); not used: system, history, id (of them system, history: what a" in note
+    assert "(guessed); not used: system, history, id (replies depend on system and" in note
     told = Task.load(tmp_path / "a.jsonl", template="{system} {source} {target}").notes[0]
     assert "not used: history, id" in told
 
