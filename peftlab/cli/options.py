@@ -46,7 +46,8 @@ TaskOptions = Annotated[
         "-o",
         metavar="KEY=VALUE",
         help="How the task is loaded: template, cue, instruction, data, truncate, labels, "
-        "max_new_tokens, source (column), target (column), …",
+        "max_new_tokens, drop_blank, long (cut, skip or refuse), source (column), target (column), "
+        "…",
         rich_help_panel=_TASK,
     ),
 ]
@@ -173,6 +174,12 @@ def load_task(
     for metric in values.get("metrics", ()):
         metric_spec(metric)
     return Task.load(name, **values)
+
+
+def say(notes: Sequence[str]) -> None:
+    """Tell what loading has decided, beside what a command prints."""
+    for note in notes:
+        typer.echo(note, err=True)
 
 
 def general_documents(name: str) -> tuple[str, ...]:

@@ -230,6 +230,7 @@ class Run:
             train=asdict(self.config),
             parameters=Parameters(trainable=None, stored=None, base=base.parameters),
             guest=is_guest(self.method),
+            skipped=task.skipped.get("test"),
             trial=self.trial,
             predicted=self.predicted,
             search=self.found,

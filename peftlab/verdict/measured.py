@@ -6,7 +6,6 @@ rows are computed again from the predictions, by the code that computed the repo
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from peftlab.errors import InputError
+from peftlab.files import read_jsonl
 from peftlab.metrics import Metric, build_metric
 from peftlab.metrics.means import MeanOverExamples
 from peftlab.records.folders import PREDICTIONS
@@ -135,12 +135,9 @@ def _scores(path: Path, metric: str, scorer: Metric) -> Array:
 
 def _read(path: Path) -> list[dict[str, Any]]:
     try:
-        with path.open(encoding="utf-8") as lines:
-            rows = [json.loads(line) for line in lines]
+        rows = read_jsonl(path)
     except FileNotFoundError as error:
         raise InputError(f"{path} is missing, so its run cannot be compared") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is damaged: {error}") from error
     return sorted(rows, key=lambda row: row["index"])
 
 
