@@ -19,7 +19,7 @@ from peftlab.compare.statistics import (
 )
 from peftlab.compare.verdict_choices import (
     Ranked,
-    best_balance,
+    balances,
     beyond_limits,
     fronts,
     most_frugal,
@@ -175,6 +175,6 @@ def _find(
         beyond=beyond,
         best_within_limits=fitting[0] if limits and fitting else None,
         frugal=most_frugal(ranked, within),
-        balance=best_balance(ranked),
+        balances=balances(ranked),
         front=fronts(ranked),
     )

@@ -44,6 +44,7 @@ class Guest:
 
     guest: ClassVar[bool] = True
     trains: ClassVar[bool] = True
+    seeded: ClassVar[bool] = True
     searches: ClassVar[bool] = False
     sites: ClassVar[tuple[str, ...]] = ()
 
