@@ -194,7 +194,8 @@ def _mean(values: Sequence[bool] | np.ndarray) -> float:
 def _table(head: str, rows: Sequence[str], cell: Callable[[str, Kind], float]) -> None:
     print(f"\n| {head} | {' | '.join(KINDS.values())} |\n|---|{'---|' * len(KINDS)}")
     for row in rows:
-        print(f"| {row} | {' | '.join(f'{cell(row, kind):.1%}' for kind in KINDS)} |", flush=True)
+        shares = (f"{100 * cell(row, kind):.1f} %" for kind in KINDS)
+        print(f"| {row} | {' | '.join(shares)} |", flush=True)
 
 
 def main(comparisons: int = 1000) -> None:

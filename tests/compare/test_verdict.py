@@ -122,6 +122,32 @@ def test_several_seeds_claim() -> None:
     assert "full is better than all 2 other methods." in strict.sentences
 
 
+def test_few_seeds_say_what_they_cannot_exclude() -> None:
+    told = "seeds cannot exclude that runs now and then collapse: where one in ten does,"
+    assert said(judge(three(seeds=2)), "cannot exclude") == (
+        f"2 {told} 81 % of methods show none, and their intervals leave it out; in 1 % all do,"
+        " which looks like a worse method."
+    )
+    assert said(judge(three(seeds=3)), "cannot exclude") == (
+        f"3 {told} 73 % of methods show none, and their intervals leave it out."
+    )
+    for seeds in (1, 7):
+        assert not any("cannot exclude" in text for text in judge(three(seeds)).sentences)
+
+
+def test_whose_intervals_rest_on_few_examples() -> None:
+    scores = np.tile(np.arange(400) < 4, (3, 1)) * 0.5
+    few = replace(three()[0], runs=Runs("full", scores))
+    verdict = judge([few, three(seeds=3)[1]])
+    assert (
+        "Most test examples score alike for full, and a few decide: its interval may be too narrow."
+    ) in verdict.sentences
+    several = [replace(few, name=name, runs=Runs(name, scores)) for name in "abcd"]
+    assert said(judge(several), "score alike").startswith(
+        "Most test examples score alike for a and 3 others, and a few decide: their intervals may"
+    )
+
+
 def test_undecided_pairs_say_what_would_decide_them() -> None:
     generator = np.random.default_rng(4)
     noisy = [

@@ -98,7 +98,7 @@ def test_seeds_come_together(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("settings", "sample", "fixed"),
-    [({}, False, True), ({"shots": 2}, False, False), ({}, True, False), ({"odd": 1}, False, False)],
+    [({}, False, True), ({"shots": 2}, False, False), ({}, True, False), ({"x": 1}, False, False)],
 )
 def test_a_single_run_is_of_all_seeds_where_none_is_used(
     tmp_path: Path, settings: dict[str, int], sample: bool, fixed: bool
