@@ -52,11 +52,11 @@ def _lengths(settings: dict[str, Any], vocabulary: Any) -> list[int]:
 def ours(settings: dict[str, Any]) -> Callable[[], Measured]:
     """peftlab's generate, on an untrained adaptation."""
     from peftlab.frozen.model import FrozenLM
-    from peftlab.generate import Request, generate
+    from peftlab.generation import Request, generate
     from peftlab.measure import phase, tune_allocator
     from peftlab.methods import parse_one
     from peftlab.tasks import Decoding
-    from peftlab.train import TrainConfig, train
+    from peftlab.training import TrainConfig, train
     from peftlab.trunk import TrunkStore
 
     if settings["malloc"] != "none":

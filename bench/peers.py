@@ -19,7 +19,7 @@ from transformers import (
 
 from bench.workloads import METHODS, make_task, tokenizer
 from peftlab.tasks import Encoded, Task
-from peftlab.train.rows import Order, Rows
+from peftlab.training.rows import Order, Rows
 
 Run = Callable[[], list[float]]  # trains and returns the loss of every step
 

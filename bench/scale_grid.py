@@ -15,16 +15,16 @@ from pathlib import Path
 from typing import Any
 
 from bench.queueing import makespan, makespan_bounds
-from peftlab.compare.comparison import Silent, compare
-from peftlab.compare.engines.engine import Engine
-from peftlab.compare.engines.grid import Ray
-from peftlab.compare.engines.local import Processes
-from peftlab.compare.plan import EvaluationConfig, Plan, Run
-from peftlab.compare.record import Record
-from peftlab.compare.survey import Survey
+from peftlab.comparison.engine import Engine
+from peftlab.comparison.local import Processes
+from peftlab.comparison.plan import EvaluationConfig, Plan, Run
+from peftlab.comparison.profile import Survey
+from peftlab.comparison.ray.engine import Ray
+from peftlab.comparison.run import Silent, compare
 from peftlab.methods import parse
+from peftlab.records.record import Record
 from peftlab.tasks import Task
-from peftlab.train import TrainConfig
+from peftlab.training import TrainConfig
 
 METHODS = "lora:rank=2,lora:rank=4,bitfit,ia3,last_k:k=1,prompt_tuning:length=5"
 

@@ -7,9 +7,9 @@ from math import ceil
 from typing import Any
 
 from bench.queueing import expected_hits, zipf
-from peftlab.compare.label import parse
-from peftlab.layouts import parameter_shapes
-from peftlab.shapes import ModelShape
+from peftlab.bases.layouts import parameter_shapes
+from peftlab.bases.shapes import ModelShape
+from peftlab.comparison.label import parse
 
 FORMAT_BYTES = {"fp32": 4.0, "bf16": 2.0, "int8": 1.0, "nf4": 0.5 + 4 / 64}  # a scale for 64 of nf4
 

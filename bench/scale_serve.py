@@ -19,7 +19,7 @@ import numpy as np
 from scipy.optimize import nnls
 
 from bench.queueing import Served, StepCost, batch
-from peftlab.compare import base
+from peftlab.frozen import named as base
 from peftlab.methods import parse_one
 from peftlab.methods.adaptation import Adaptation, base_of
 from peftlab.methods.base import State

@@ -5,7 +5,7 @@
 Peers: `peft` as a user would write it (GPT-2's default dropout, random batches), `peft-dropout0`
 the same without dropout, `peft-grouped` besides with batches of similar length, `trl` TRL's
 SFTTrainer, whose head runs on targets only. Methods that PEFT lacks are trained by the same Trainer
-on a hand-written module or on unfrozen blocks. Ours goes through `peftlab.train.train`.
+on a hand-written module or on unfrozen blocks. Ours goes through `peftlab.training.train`.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def ours(settings: dict[str, Any]) -> Callable[[], Measured]:
     from peftlab.frozen.model import FrozenLM
     from peftlab.measure import phase, tune_allocator
     from peftlab.methods import parse_one
-    from peftlab.train import TrainConfig, train
+    from peftlab.training import TrainConfig, train
     from peftlab.trunk import TrunkStore
 
     if settings["malloc"] != "none":

@@ -14,12 +14,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-import torch
-
 from peftlab.errors import InputError
+from peftlab.lazy import torch
 
 if TYPE_CHECKING:
-    from peftlab.shapes import ModelShape
+    from peftlab.bases.shapes import ModelShape
     from peftlab.tasks.template import Template
 
 Sublayer = Literal["attention", "mlp"]

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from peftlab.cli.app import run
-from tests.compare.conftest import base, data  # noqa: F401 - fixtures
+from tests.comparison.conftest import base, data  # noqa: F401 - fixtures
 
 LORA_128 = "lora:rank=128,targets=q+k+v+o"
 SLOW = ("torch.nn", "transformers", "datasets", "pandas")

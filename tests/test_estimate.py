@@ -13,23 +13,23 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from peftlab import known_models
+from peftlab.bases import known_models
 from peftlab.cli.app import run
 from peftlab.cli.options import byte_size, duration
-from peftlab.compare import base as bases
-from peftlab.compare.comparison import compare
+from peftlab.comparison.run import compare
 from peftlab.errors import InputError
 from peftlab.estimate import Limits, Miniature, Prediction, probe
 from peftlab.estimate.prediction import errors
+from peftlab.frozen import named as bases
 from peftlab.frozen.model import FrozenLM
 from peftlab.methods import parse, parse_one
 from peftlab.tasks import Task
-from peftlab.train import TrainConfig, train
+from peftlab.training import TrainConfig, train
 from peftlab.trunk import Trunk
 from peftlab.units import size
-from tests.compare.conftest import base, data, task  # noqa: F401 - fixtures
-from tests.compare.odd_methods import Odd
-from tests.compare.test_comparison import Counting, make
+from tests.comparison.conftest import base, data, task  # noqa: F401 - fixtures
+from tests.comparison.odd_methods import Odd
+from tests.comparison.test_comparison import Counting, make
 
 # ruff: noqa: F811 - pytest hands fixtures in under the names they are imported by
 CONFIG = TrainConfig(steps=12, batch_size=4, evaluate_every=6)

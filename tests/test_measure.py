@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from peftlab import measure
+from peftlab.bases.fingerprint import fingerprint
 from peftlab.errors import InputError
 from peftlab.measure import allocator, gauges, precision
 
@@ -192,7 +193,7 @@ def test_environment_knows_the_commit_of_its_own_checkout_only(
     package = tmp_path / "peftlab"
     package.mkdir()
     (package / "__init__.py").write_text("")
-    monkeypatch.setattr("peftlab.__file__", str(package / "__init__.py"))
+    monkeypatch.setattr("peftlab.version.PACKAGE", package)
     assert measure.environment()["git"] is None  # an installed package
     git("init", "-q")
     git("add", "peftlab")
@@ -347,10 +348,10 @@ def tensors() -> dict[str, torch.Tensor]:
 
 
 def test_fingerprint_is_the_same_in_every_process_and_order() -> None:
-    here = measure.fingerprint(tensors())
+    here = fingerprint(tensors())
     assert here == "xxh3-128:f2761d420675647691d30ba171be22a7"
-    assert measure.fingerprint(reversed(tensors().items())) == here
-    assert measure.fingerprint(torch.nn.ParameterDict(tensors()).items()) == here
+    assert fingerprint(reversed(tensors().items())) == here
+    assert fingerprint(torch.nn.ParameterDict(tensors()).items()) == here
 
 
 @pytest.mark.parametrize(
@@ -365,15 +366,15 @@ def test_fingerprint_is_the_same_in_every_process_and_order() -> None:
     ids=["shape", "lowest bits", "type", "empty shape", "name"],
 )
 def test_fingerprint_changes_with_anything(change: dict[str, torch.Tensor]) -> None:
-    assert measure.fingerprint(tensors() | change) != measure.fingerprint(tensors())
+    assert fingerprint(tensors() | change) != fingerprint(tensors())
 
 
 def test_fingerprint_ignores_strides() -> None:
     turned = torch.arange(6.0).reshape(2, 3).t().contiguous().t()
     assert not turned.is_contiguous()
-    assert measure.fingerprint(tensors() | {"a": turned}) == measure.fingerprint(tensors())
+    assert fingerprint(tensors() | {"a": turned}) == fingerprint(tensors())
 
 
 def test_fingerprint_of_no_data_is_refused() -> None:
     with pytest.raises(InputError, match="meta device"):
-        measure.fingerprint({"w": torch.zeros(2, device="meta")})
+        fingerprint({"w": torch.zeros(2, device="meta")})

@@ -1,6 +1,6 @@
 """What processes tell each other, and what is refused before any of it; all in one process here.
 
-Real ones are in `tests/train/test_processes.py`.
+Real ones are in `tests/training/test_processes.py`.
 """
 
 from __future__ import annotations

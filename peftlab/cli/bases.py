@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from peftlab.bases.number_formats import formats
 from peftlab.errors import InputError
-from peftlab.number_formats import formats
+from peftlab.frozen.named import device_name as device_name
 
 if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM
@@ -51,36 +52,14 @@ AdapterBaseDtype = Annotated[
 ]
 
 
-def device_name(name: str) -> str:
-    """The device that `auto` stands for here.
-
-    Raises:
-        InputError: torch does not know such a device.
-    """
-    import torch
-
-    from peftlab.processes import local_device
-
-    if name == "auto":
-        return local_device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        return str(torch.device(name))
-    except RuntimeError as error:
-        raise InputError(
-            f"there is no device {name!r}; auto, cpu, cuda or cuda:1 was expected"
-        ) from error
-
-
 def load_base(name: str, device: str, dtype: str = "fp32") -> FrozenLM:
     """The frozen base of that name, its numbers in a format.
 
     Raises:
         InputError: no such model, device or format, or no room for it.
     """
-    from peftlab.compare import base
-    from peftlab.measure import tune_allocator
+    from peftlab.frozen import named as base
 
-    tune_allocator()
     return base.load(name, device_name(device), one_format(dtype))
 
 
@@ -98,22 +77,19 @@ def load_base_together(
     """
     from typing import get_args
 
-    from peftlab.compare import base
+    from peftlab.bases.names import located
+    from peftlab.frozen import named as base
     from peftlab.frozen.sharded_loading import Shard, is_to_be_sharded
-    from peftlab.measure import tune_allocator
     from peftlab.processes import join
 
     if shard not in get_args(Shard):
         raise InputError(f"--shard {shard!r}: one of {', '.join(get_args(Shard))} was expected")
     where, dtype = device_name(device), one_format(dtype)
-    tune_allocator()
     together = join(where)
     with together.watched():
         told = {"--model": name, "--base-dtype": dtype, "--shard": shard, "--method": method}
         together.agree({**told, "--device": where.partition(":")[0]})
-        split = is_to_be_sharded(
-            shard, base.located(name), method, together, dtype=dtype, device=where
-        )
+        split = is_to_be_sharded(shard, located(name), method, together, dtype=dtype, device=where)
         if split and together.count == 1:
             raise InputError("--shard always: there is one process; start several with torchrun")
         return base.load(name, where, dtype, together if split else None), together

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from peftlab.bases.number_formats import formats
 from peftlab.cli import engine as engines
 from peftlab.cli import options as shared
 from peftlab.errors import InputError
-from peftlab.number_formats import formats
 
 if TYPE_CHECKING:
     from peftlab.cli.watch import Shown
-    from peftlab.compare.engines.engine import Engine
-    from peftlab.compare.plan import Plan
+    from peftlab.comparison.engine import Engine
+    from peftlab.comparison.plan import Plan
     from peftlab.guests import Guest
     from peftlab.methods import Method
     from peftlab.tasks import Task
@@ -105,9 +105,9 @@ def compare(
     With no argument: five methods on the bundled demo, offline, in minutes. Finished runs are not
     made again; an interrupted comparison continues when the same command is given again.
     """
-    from peftlab.compare import comparison
-    from peftlab.compare.plan import Plan, SearchConfig
-    from peftlab.train.tracking import trackers
+    from peftlab.comparison import run as comparison
+    from peftlab.comparison.plan import Plan, SearchConfig
+    from peftlab.training.tracking import trackers
 
     if experiment is not None:
         from peftlab.cli.experiment import from_options
@@ -167,9 +167,9 @@ def compare(
 
 
 def _carry_out(plan: Plan, out: Path, engine: Engine, watcher: Shown) -> None:
-    from peftlab.compare import comparison
+    from peftlab.comparison import run as comparison
+    from peftlab.records.reading import StoredRuns
     from peftlab.report.page import write
-    from peftlab.report.records import Found
     from peftlab.report.show import show
 
     command = shlex.join(["peftlab", *sys.argv[1:]])
@@ -178,7 +178,7 @@ def _carry_out(plan: Plan, out: Path, engine: Engine, watcher: Shown) -> None:
     finally:
         watcher.close()
     show(compared.runs)
-    page = write(out, Found(compared.runs, []))
+    page = write(out, StoredRuns(compared.runs, []))
     typer.echo(f"Everything is in {out}; show it again with: peftlab report {out}")
     typer.echo(f"The page to look at and to send: {page}")
     if any(record.status == "failed" for record in compared.records):
@@ -187,7 +187,7 @@ def _carry_out(plan: Plan, out: Path, engine: Engine, watcher: Shown) -> None:
 
 def methods_of(text: str, task: Task, full: bool) -> tuple[Method | Guest, ...]:
     """The methods that were named, or every one with `full`, or else five."""
-    from peftlab.compare.label import parse
+    from peftlab.comparison.label import parse
     from peftlab.methods import REGISTRY
 
     if text:
@@ -217,7 +217,7 @@ def seeds_of(text: str) -> tuple[int, ...]:
 
 
 def _default_folder(task: str, model: str) -> Path:
-    from peftlab.compare.label import slug
+    from peftlab.comparison.label import slug
 
     base = Path(model).name if Path(model).exists() else model
     return Path("runs") / f"{slug(task)}-{slug(base)}"

@@ -20,14 +20,14 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from peftlab.compare.verdict_numbers import duration
 from peftlab.measure import held
 from peftlab.units import size
+from peftlab.verdict.numbers import duration
 
 if TYPE_CHECKING:
     import torch
 
-    from peftlab.train.display import Display, Show
+    from peftlab.training.display import Display, Show
 
 LINE_SECONDS = 60.0  # between lines where nothing can be drawn in place
 _BARS = "▁▂▃▄▅▆▇█"

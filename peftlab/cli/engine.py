@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from peftlab.cli.watch import Shown
-    from peftlab.compare.engines.engine import Engine as AnEngine
-    from peftlab.compare.plan import Plan
+    from peftlab.comparison.engine import Engine as AnEngine
+    from peftlab.comparison.plan import Plan
 
 Engine = Annotated[
     Literal["processes", "ray"],
@@ -43,13 +43,13 @@ def engine_of(name: str, address: str | None, cpus: int | None) -> AnEngine:
         extra = [option for option, value in given.items() if value is not None]
         if extra:
             raise InputError(f"{' and '.join(extra)} belong to --engine ray, which is not given")
-        from peftlab.compare.engines.local import Processes
+        from peftlab.comparison.local import Processes
 
         return Processes()
     if cpus is not None and cpus < 1:
         raise InputError(f"--cpus is {cpus}; at least 1 was expected")
-    from peftlab.compare.engines.cluster import the_ray
-    from peftlab.compare.engines.grid import Ray
+    from peftlab.comparison.ray.cluster import the_ray
+    from peftlab.comparison.ray.engine import Ray
 
     the_ray()  # says at once what to install
     return Ray(address, cpus, typer.echo)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from peftlab.estimate import Prediction
     from peftlab.methods import Method
     from peftlab.tasks import Task
-    from peftlab.train import TrainConfig
+    from peftlab.training import TrainConfig
 
     Predict = Callable[[Method, Task, TrainConfig], Prediction]
 
@@ -95,12 +95,12 @@ def estimate(
 @contextmanager
 def _predictor(name: str, device: str, dtype: str) -> Iterator[tuple[Predict, int, str]]:
     """How to predict for a model, the bytes of its weights, and what it is in words."""
-    from peftlab.compare import base
-    from peftlab.compare.foresight import PROBED, WEIGHED
-    from peftlab.compare.processes import Stopped, call
+    from peftlab.bases import names
+    from peftlab.bases.known_models import configuration
+    from peftlab.bases.number_formats import base_bytes
+    from peftlab.comparison.cost_prediction import PROBED, WEIGHED
+    from peftlab.comparison.processes import Stopped, call
     from peftlab.estimate import Miniature
-    from peftlab.known_models import configuration
-    from peftlab.number_formats import base_bytes
     from peftlab.units import size
 
     def on(model: str, *rest: Any) -> Prediction:
@@ -110,16 +110,16 @@ def _predictor(name: str, device: str, dtype: str) -> Iterator[tuple[Predict, in
             raise KeyboardInterrupt from None  # nothing is kept that could be continued
         return found
 
-    if base.is_here(name):
+    if names.is_here(name):
         count, weights = call(WEIGHED, name, device, dtype)
         yield partial(on, name), weights, f"{count:,} parameters, {size(weights)} of weights"
         return
-    config = configuration(base.located(name))
+    config = configuration(names.located(name))
     small = Miniature(config)
     weights = base_bytes(config, small.shape.parameters, dtype)
     about = f"{small.shape.size:,} parameters, {size(weights)} of weights, not here: predicted from"
     with tempfile.TemporaryDirectory(prefix="peftlab-small-") as folder:
-        few, many = small.write(Path(folder), base.located(base.DEMO))
+        few, many = small.write(Path(folder), names.located(names.DEMO))
 
         def predict(method: Method, *rest: Any) -> Prediction:
             method.check(small.shape)
@@ -129,7 +129,7 @@ def _predictor(name: str, device: str, dtype: str) -> Iterator[tuple[Predict, in
 
 
 def _row(predict: Predict, method: Any, task: Task, config: TrainConfig) -> dict[str, Any]:
-    from peftlab.compare.label import label
+    from peftlab.comparison.label import label
     from peftlab.guests import Guest
 
     row: dict[str, Any] = {"method": label(method), "prediction": None}

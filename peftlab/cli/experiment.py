@@ -13,9 +13,9 @@ import typer
 from peftlab.errors import InputError
 
 if TYPE_CHECKING:
-    from peftlab.compare.experiment.grid import Overrides, Part
-    from peftlab.compare.experiment.kept import Experiment
-    from peftlab.compare.experiment.spec import ExperimentSpec
+    from peftlab.experiments.grid import Overrides, Part
+    from peftlab.experiments.kept import Experiment
+    from peftlab.experiments.spec import ExperimentSpec
 
 _ALLOWED = {
     "experiment", "data", "model", "task", "metrics", "limit", "test_limit", "budget", "steps",
@@ -37,9 +37,9 @@ def from_options(experiment: str, context: typer.Context) -> None:
     """
     from peftlab.cli import options as shared
     from peftlab.cli.compare import seeds_of
-    from peftlab.compare.experiment.grid import Overrides
-    from peftlab.compare.experiment.spec import load
-    from peftlab.compare.label import slug
+    from peftlab.comparison.label import slug
+    from peftlab.experiments.grid import Overrides
+    from peftlab.experiments.spec import load
 
     spec = load(experiment)
     values = {name: v for name, v in context.params.items() if _typed(context, name)}
@@ -92,9 +92,9 @@ def _training(values: Mapping[str, Any]) -> dict[str, Any]:
 def carry_out(spec: ExperimentSpec, over: Overrides, out: Path) -> None:
     """Show what will be done, do it, and show the table."""
     from peftlab.cli.watch import Shown
-    from peftlab.compare import comparison
-    from peftlab.compare.experiment.grid import parts
-    from peftlab.compare.experiment.run import run
+    from peftlab.comparison import run as comparison
+    from peftlab.experiments.grid import parts
+    from peftlab.experiments.run import run
 
     comparison.warm_up()
     grid = parts(spec, over)
@@ -119,8 +119,8 @@ def carry_out(spec: ExperimentSpec, over: Overrides, out: Path) -> None:
 
 
 def _announce(spec: ExperimentSpec, grid: list[Part]) -> None:
-    from peftlab.compare.label import label
-    from peftlab.compare.plan import seeds_of
+    from peftlab.comparison.label import label
+    from peftlab.comparison.plan import seeds_of
 
     runs = sum(len(seeds_of(part.plan, m)) for part in grid for m in part.plan.methods)
     tasks, models = ({getattr(part, what) for part in grid} for what in ("task", "model"))

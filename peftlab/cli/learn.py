@@ -14,7 +14,7 @@ from peftlab.errors import InputError
 
 if TYPE_CHECKING:
     from peftlab.methods.adaptation import Adaptation
-    from peftlab.train import Trained
+    from peftlab.training import Trained
 
 Adapters = Annotated[
     list[Path], typer.Option("--adapter", help="An adapter's folder; several: one batch.")
@@ -54,8 +54,8 @@ def train(
     from peftlab.cli.dashboard import live
     from peftlab.methods import parse_one
     from peftlab.processes import leave
-    from peftlab.train import train as train_one
-    from peftlab.train.tracking import trackers, tracking
+    from peftlab.training import train as train_one
+    from peftlab.training.tracking import trackers, tracking
 
     reported = trackers(track)
     loaded = shared.load_task(task, task_option, limit=limit)
@@ -133,7 +133,7 @@ def evaluate(
     format: Annotated[str, typer.Option(help="table or json.")] = "table",
 ) -> None:
     """Give the loss of a split, and the scores of what the adapted model generates for it."""
-    from peftlab import evaluate as room
+    from peftlab import evaluation as room
 
     loaded = shared.load_task(task, task_option, limit=limit, metrics=metrics)
     adaptation = _adaptation(adapter)
@@ -180,8 +180,8 @@ def generate(
     format: Annotated[str, typer.Option(help="text or json (a line each).")] = "text",
 ) -> None:
     """Answer texts with one adaptation, or with several in one batch."""
-    from peftlab.generate import Request
-    from peftlab.generate import generate as answer
+    from peftlab.generation import Request
+    from peftlab.generation import generate as answer
     from peftlab.tasks import Decoding
 
     sources = _sources(input)

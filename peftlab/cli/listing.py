@@ -12,8 +12,8 @@ from peftlab.cli import options as shared
 from peftlab.errors import InputError, nearest
 
 if TYPE_CHECKING:
+    from peftlab.bases.shapes import ModelShape
     from peftlab.methods import Method
-    from peftlab.shapes import ModelShape
 
 tasks_app = typer.Typer(
     help="The tasks that have a name; `tasks show NAME` looks into one.",
@@ -58,10 +58,10 @@ def shape_of(name: str) -> ModelShape:
     Raises:
         InputError: neither a folder with config.json nor a model whose configuration is known.
     """
-    from peftlab import layouts
-    from peftlab.compare.base import located
-    from peftlab.known_models import configuration
-    from peftlab.shapes import ModelShape
+    from peftlab.bases import layouts
+    from peftlab.bases.known_models import configuration
+    from peftlab.bases.names import located
+    from peftlab.bases.shapes import ModelShape
 
     config = configuration(located(name))
     return ModelShape.read(config, layouts.parameter_shapes(config))
@@ -154,7 +154,7 @@ def show(
     """Show a task: facts, rows as the model gets them, lengths, and what would be cut."""
     from transformers import AutoTokenizer
 
-    from peftlab.compare.base import located
+    from peftlab.bases.names import located
     from peftlab.tasks import describe
 
     loaded = shared.load_task(task, task_option, limit=limit)

@@ -23,7 +23,7 @@ from peftlab.errors import InputError, nearest
 if TYPE_CHECKING:
     from peftlab.estimate import Limits
     from peftlab.tasks import Task
-    from peftlab.train import TrainConfig
+    from peftlab.training import TrainConfig
 
 _TRAIN, _TASK = "How to train", "What to learn"
 
@@ -180,11 +180,9 @@ def general_documents(name: str) -> tuple[str, ...]:
     Raises:
         InputError: a file that is missing, empty or not UTF-8.
     """
-    from peftlab.tasks.plain import general_text
+    from peftlab.tasks import plain
 
-    if name == "none":
-        return ()
-    return general_text(None if name == "demo" else name)
+    return plain.general_documents(name)
 
 
 def task_options(options: Sequence[str]) -> dict[str, Any]:
@@ -226,7 +224,7 @@ def train_config(default_steps: int, **given: Any) -> TrainConfig:
     """
     from pydantic import TypeAdapter, ValidationError
 
-    from peftlab.train import TrainConfig
+    from peftlab.training import TrainConfig
 
     if given["steps"] is not None and given["epochs"] is not None:
         raise InputError("both --steps and --epochs are given; one of them was expected")

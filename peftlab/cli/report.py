@@ -10,7 +10,7 @@ import typer
 from peftlab.errors import InputError
 
 if TYPE_CHECKING:
-    from peftlab.report.records import Found
+    from peftlab.records.reading import StoredRuns
 
 BEGIN, END = "<!-- peftlab:report -->", "<!-- /peftlab:report -->"
 
@@ -28,10 +28,10 @@ def report(
     html writes OUT/report.html and OUT/plots/*.svg (with the extra png, *.png too); the other
     formats are printed.
     """
-    from peftlab.compare.experiment.kept import is_experiment
-    from peftlab.report.records import read
+    from peftlab.experiments.kept import is_experiment
+    from peftlab.records.reading import read
+    from peftlab.report.formats import render
     from peftlab.report.show import show, words
-    from peftlab.report.table import render
 
     if is_experiment(out):
         _experiment(out, format, into)
@@ -56,7 +56,7 @@ def report(
 
 def _experiment(out: Path, format: str, into: Path | None) -> None:
     from peftlab.cli.experiment import show
-    from peftlab.compare.experiment.kept import read
+    from peftlab.experiments.kept import read
     from peftlab.report.experiment import render
 
     found = read(out)
@@ -68,7 +68,7 @@ def _experiment(out: Path, format: str, into: Path | None) -> None:
         put_between(into, render(found, format))
 
 
-def _page(out: Path, found: Found, into: Path | None) -> str:
+def _page(out: Path, found: StoredRuns, into: Path | None) -> str:
     from peftlab.report.page import write
 
     if into is not None:

@@ -157,7 +157,7 @@ def _other_formats_told_once() -> Iterator[None]:
 
 
 def _enter_winners(library: Library, runs: Path) -> None:
-    from peftlab.report.records import read
+    from peftlab.records.reading import read
     from peftlab.serve.winners import for_base, winners
 
     found = read(runs)

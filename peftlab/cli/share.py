@@ -69,7 +69,7 @@ def inspect(
     device: shared.Device = "auto",
 ) -> None:
     """Show what an adaptation has learnt: nearest tokens of soft prompts, gates, norms by block."""
-    from peftlab.inspect import inspect as look
+    from peftlab.inspection import inspect as look
     from peftlab.methods.adaptation import Adaptation
 
     adaptation = Adaptation.load(shared.adapter_folder(run))

@@ -15,9 +15,9 @@ from peftlab.errors import InputError
 from peftlab.study import LINES, find
 
 if TYPE_CHECKING:
-    from peftlab.compare.plan import Run
-    from peftlab.compare.record import Record
-    from peftlab.compare.survey import Survey
+    from peftlab.comparison.plan import Run
+    from peftlab.comparison.profile import Survey
+    from peftlab.records.record import Record
     from peftlab.study.base import Study
     from peftlab.study.result import Result
     from peftlab.tasks import Task
@@ -71,7 +71,7 @@ def study(
     device: shared.Device = "auto",
 ) -> None:
     """Make a study; what it is called and does stands in `HELP`."""
-    from peftlab.compare import comparison
+    from peftlab.comparison import run as comparison
     from peftlab.demo.world import demo_tasks
     from peftlab.methods import parse
     from peftlab.study import look
@@ -143,8 +143,8 @@ def _drawn(text: str | None) -> tuple[str, ...]:
 
 def _usual(tasks: tuple[Task, ...]) -> tuple[str, ...]:
     """The main metric of the first task, and the test loss."""
-    from peftlab.compare.outcome import main_metric
     from peftlab.study.points import LOSS
+    from peftlab.verdict.outcome import main_metric
 
     return (main_metric(dict.fromkeys(tasks[0].metrics, 0.0)), LOSS)
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from peftlab.cli.watch import Shown
 
 if TYPE_CHECKING:
-    from peftlab.compare.plan import Run
-    from peftlab.compare.record import Record
+    from peftlab.comparison.plan import Run
+    from peftlab.records.record import Record
 
 
 class Together(Shown):

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from peftlab.cli.dashboard import Dashboard, Expected, View
-from peftlab.compare.kept import finished as kept
+from peftlab.comparison.finished import finished as kept
 from peftlab.units import size
 
 if TYPE_CHECKING:
-    from peftlab.compare.plan import Plan, Run
-    from peftlab.compare.record import Record, Search, Tried
-    from peftlab.compare.survey import Survey
-    from peftlab.train import Budget
+    from peftlab.comparison.plan import Plan, Run
+    from peftlab.comparison.profile import Survey
+    from peftlab.records.record import Record, Search, Tried
+    from peftlab.training import Budget
 
 
 class Shown:

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from peftlab import layouts
+from peftlab.bases import layouts
+from peftlab.bases.shapes import ModelShape
 from peftlab.errors import InputError
 from peftlab.estimate.prediction import Prediction
-from peftlab.shapes import ModelShape
 from peftlab.units import size
 
 if TYPE_CHECKING:

@@ -22,10 +22,10 @@ from peftlab.estimate.prediction import Prediction
 from peftlab.loss import mean_loss
 from peftlab.measure import phase
 from peftlab.methods import Method
-from peftlab.train import TrainConfig
-from peftlab.train.data import Data
-from peftlab.train.loop import Loop
-from peftlab.train.rows import Order
+from peftlab.training import TrainConfig
+from peftlab.training.data import Data
+from peftlab.training.loop import Loop
+from peftlab.training.rows import Order
 from peftlab.trunk import TrunkStore
 
 if TYPE_CHECKING:

@@ -16,11 +16,12 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from peftlab import layouts
+from peftlab.bases import layouts
+from peftlab.bases.fingerprint import fingerprint_of_files
+from peftlab.bases.number_formats import FORMATS, QUANTISED, base_bytes, rest_format
 from peftlab.errors import InputError
 from peftlab.frozen import quantised
-from peftlab.measure import fingerprint_of_files, free_memory
-from peftlab.number_formats import FORMATS, QUANTISED, base_bytes, rest_format
+from peftlab.measure import free_memory
 
 _TORCH = {"fp32": torch.float32, "bf16": torch.bfloat16}
 

@@ -20,8 +20,8 @@ import torch
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from peftlab.bases.number_formats import QUANTISED
 from peftlab.errors import InputError
-from peftlab.number_formats import QUANTISED
 
 _CLASSES = ("Params4bit", "Int8Params")
 _FORMATS = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}

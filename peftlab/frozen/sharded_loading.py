@@ -13,15 +13,16 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+from peftlab.bases.fingerprint import fingerprint
+from peftlab.bases.number_formats import QUANTISED, base_bytes
+from peftlab.bases.shapes import ModelShape
 from peftlab.errors import InputError
 from peftlab.frozen import quantised
 from peftlab.frozen.loading import load_plain, parameter_shapes
 from peftlab.frozen.sharding import part
 from peftlab.frozen.sharding import shard as split_blocks
-from peftlab.measure import fingerprint, free_memory
-from peftlab.number_formats import QUANTISED, base_bytes
+from peftlab.measure import free_memory
 from peftlab.processes import Processes
-from peftlab.shapes import ModelShape
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -13,16 +13,17 @@ from peftlab.guests.guest import Guest
 from peftlab.guests.model import GuestModel, PlainBase
 from peftlab.methods.base import State
 from peftlab.processes import ALONE
-from peftlab.train import TrainConfig, optimise
-from peftlab.train.checkpoint import Progress
-from peftlab.train.data import Data
-from peftlab.train.display import Display, silent
-from peftlab.train.journal import Journal
-from peftlab.train.loop import COLD_STEPS, Loop, Validated
-from peftlab.train.rows import Order, Piece, Rows
-from peftlab.train.steps import Descent
-from peftlab.train.stopping import graceful
-from peftlab.train.tracking import Listen
+from peftlab.token_limits import max_row_tokens
+from peftlab.training import TrainConfig, optimise
+from peftlab.training.checkpoint import Progress
+from peftlab.training.data import Data
+from peftlab.training.display import Display, silent
+from peftlab.training.journal import Journal
+from peftlab.training.loop import COLD_STEPS, Loop, Validated
+from peftlab.training.rows import Order, Piece, Rows
+from peftlab.training.steps import Descent
+from peftlab.training.stopping import graceful
+from peftlab.training.tracking import Listen
 
 if TYPE_CHECKING:
     from peftlab.tasks import Task
@@ -108,12 +109,12 @@ class _GuestRun(Loop):
         self.journal = Journal(folder, self._identity(), self.steps.accelerator.is_main_process)
 
     def _data(self) -> Data:
-        context = self.model.shape.context
-        room = min(self.config.max_length or context, context) - self.guest.virtual_tokens
+        context, virtual = self.model.shape.context, self.guest.virtual_tokens
+        limit = max_row_tokens(context, self.config.max_length, virtual)
         template, tokenizer = self.task.template, self.model.tokenizer
-        rows = Rows(self.task.pairs("train"), template, tokenizer, room)
+        rows = Rows(self.task.pairs("train"), template, tokenizer, limit)
         pairs = self.task.pairs("validation")[: self.config.validation_limit]
-        validation = Rows(pairs, template, tokenizer, room)
+        validation = Rows(pairs, template, tokenizer, limit)
         order = Order(len(rows), self.config.rows_a_step, self.config.seed)
         return Data(rows, validation, order, self.config.total_steps(len(rows)), None, None)
 

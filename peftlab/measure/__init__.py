@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from peftlab.measure.allocator import tune_allocator
 from peftlab.measure.environment import environment
-from peftlab.measure.fingerprint import fingerprint, fingerprint_of_files
 from peftlab.measure.gauges import held
 from peftlab.measure.phases import Phase, phase
 from peftlab.measure.precision import Precision, choose_precision
@@ -15,8 +14,6 @@ __all__ = [
     "Precision",
     "choose_precision",
     "environment",
-    "fingerprint",
-    "fingerprint_of_files",
     "free_memory",
     "held",
     "phase",

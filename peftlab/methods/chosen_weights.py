@@ -6,11 +6,10 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-import torch
-
+from peftlab.bases.shapes import ModelShape
 from peftlab.edits import Edits
+from peftlab.lazy import torch
 from peftlab.methods.base import Count, Method, State
-from peftlab.shapes import ModelShape
 
 if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM

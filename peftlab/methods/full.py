@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from peftlab.bases.shapes import ModelShape
 from peftlab.methods.base import register
 from peftlab.methods.chosen_weights import ChosenWeights
-from peftlab.shapes import ModelShape
 
 
 @register("full")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from peftlab.bases.shapes import ModelShape
 from peftlab.errors import InputError
 from peftlab.methods.base import register
 from peftlab.methods.chosen_weights import ChosenWeights, final_norm
-from peftlab.shapes import ModelShape
 
 
 @register("last_k")

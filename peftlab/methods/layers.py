@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fnmatch import fnmatch
 
+from peftlab.bases.shapes import ModelShape
 from peftlab.errors import InputError
 from peftlab.methods.base import register
 from peftlab.methods.chosen_weights import ChosenWeights, final_norm, head
-from peftlab.shapes import ModelShape
 
 
 @register("layers")

@@ -13,14 +13,14 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from peftlab.compare.experiment.grid import rows_of
-from peftlab.compare.experiment.kept import Experiment
-from peftlab.compare.experiment.spec import ALL, ColumnSpec, RowSpec
-from peftlab.compare.record import Record
-from peftlab.compare.verdict_records import costs
 from peftlab.errors import InputError, nearest
+from peftlab.experiments.grid import rows_of
+from peftlab.experiments.kept import Experiment
+from peftlab.experiments.spec import ALL, ColumnSpec, RowSpec
 from peftlab.metrics import metric_spec
+from peftlab.records.record import Record
 from peftlab.report.latex import escaped
+from peftlab.verdict.measured import costs
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from peftlab.compare.record import Record
+from peftlab.records.record import Record
 from peftlab.report.table import cells, columns, rows
 
 _SIGNS = {

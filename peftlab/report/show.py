@@ -6,14 +6,15 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from peftlab.compare.outcome import Kept, said, verdict
-from peftlab.compare.record import Record
 from peftlab.errors import InputError
-from peftlab.report import foretold
+from peftlab.records.reading import StoredRun
+from peftlab.records.record import Record
+from peftlab.report import predictions as foretold
 from peftlab.report.table import as_rich, rows
+from peftlab.verdict.outcome import said, verdict
 
 
-def show(runs: Sequence[Kept], console: Console | None = None) -> None:
+def show(runs: Sequence[StoredRun], console: Console | None = None) -> None:
     """Print all of it; a long sentence wraps where the terminal ends."""
     console = console or Console()
     if not console.is_terminal:
@@ -27,7 +28,7 @@ def show(runs: Sequence[Kept], console: Console | None = None) -> None:
         _say(console, text)
 
 
-def words(runs: Sequence[Kept]) -> list[str]:
+def words(runs: Sequence[StoredRun]) -> list[str]:
     """The verdict in sentences, or why there is none, and how good the predictions were."""
     try:
         found = said(verdict(runs))

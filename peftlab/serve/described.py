@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from peftlab.compare import folders, record
+from peftlab.bases.shapes import ModelShape
 from peftlab.errors import PeftlabError
 from peftlab.methods import build
-from peftlab.shapes import ModelShape
+from peftlab.records import folders, record
 
 OWN, PEFT = "adaptation.json", "adapter_config.json"
 _MOST_BYTES = 16 << 20  # of a file that describes, and of a line

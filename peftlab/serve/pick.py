@@ -8,7 +8,7 @@ from functools import lru_cache
 
 import torch
 
-from peftlab.generate.choose import Chooser
+from peftlab.generation.choose import Chooser
 from peftlab.serve.request import Token
 from peftlab.serve.running import Running
 from peftlab.tasks import Decoding

@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from peftlab.compare import folders
-from peftlab.compare.outcome import Kept, verdict
 from peftlab.errors import InputError
+from peftlab.records import folders
+from peftlab.records.reading import StoredRun
 from peftlab.serve.library import as_name
+from peftlab.verdict.outcome import verdict
 
 if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM
@@ -33,7 +34,7 @@ class Winner:
     base: tuple[str, str, str]
 
 
-def winners(runs: Sequence[Kept]) -> list[Winner]:
+def winners(runs: Sequence[StoredRun]) -> list[Winner]:
     """The best method of each comparison, by the verdict; of its seeds, the lowest validation loss.
 
     The test split has chosen the method, so it does not choose the seed as well. Guests, which the
@@ -45,7 +46,7 @@ def winners(runs: Sequence[Kept]) -> list[Winner]:
     Raises:
         InputError: runs of one task and base that cannot be compared.
     """
-    groups: dict[tuple[Path, str, str], list[Kept]] = {}
+    groups: dict[tuple[Path, str, str], list[StoredRun]] = {}
     for run in runs:
         record = run.record
         if record.status == "finished" and not record.guest and _adapter(run).is_dir():
@@ -83,7 +84,7 @@ def _left_out(it: Winner, model: FrozenLM) -> str:
     return f"{said}, whose weights are not those of {model.name}"
 
 
-def _winner(group: Sequence[Kept]) -> Winner:
+def _winner(group: Sequence[StoredRun]) -> Winner:
     labels = {run.record.label for run in group}
     best = next(iter(labels)) if len(labels) == 1 else verdict(group).best
     mine = [run for run in group if run.record.label == best]
@@ -95,10 +96,10 @@ def _winner(group: Sequence[Kept]) -> Winner:
     )
 
 
-def _adapter(run: Kept) -> Path:
+def _adapter(run: StoredRun) -> Path:
     return run.folder / folders.ADAPTER
 
 
-def _loss(run: Kept) -> float:
+def _loss(run: StoredRun) -> float:
     loss = run.record.loss.validation
     return float("inf") if loss is None else loss

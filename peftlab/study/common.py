@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import fields, replace
 from typing import Any
 
-from peftlab.compare.label import label
+from peftlab.comparison.label import label
 from peftlab.errors import InputError
 from peftlab.methods import Method, parse, parse_one
 from peftlab.study.base import Setting, Variant

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from peftlab import layouts
-from peftlab.compare.base import located
+from peftlab.bases import layouts
+from peftlab.bases.known_models import configuration
+from peftlab.bases.names import located
+from peftlab.bases.shapes import ModelShape
 from peftlab.errors import InputError
-from peftlab.known_models import configuration
-from peftlab.shapes import ModelShape
 
 
 def shape(name: str) -> ModelShape:

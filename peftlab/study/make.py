@@ -13,17 +13,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from peftlab.compare.comparison import Silent, Watcher, compare
-from peftlab.compare.label import label, slug
-from peftlab.compare.outcome import Kept
-from peftlab.compare.plan import EvaluationConfig, Plan, SearchConfig
-from peftlab.compare.survey import Survey
+from peftlab.comparison.label import label, slug
+from peftlab.comparison.plan import EvaluationConfig, Plan, SearchConfig
+from peftlab.comparison.profile import Survey
+from peftlab.comparison.run import Silent, Watcher, compare
 from peftlab.methods import Method
+from peftlab.records.reading import StoredRun
 from peftlab.study.base import Made, Setting, Variant
 from peftlab.tasks import Task
 from peftlab.tasks.rows import take
 from peftlab.tasks.task import fingerprint
-from peftlab.train import TrainConfig
+from peftlab.training import TrainConfig
 
 RUNS = "runs"
 EVALUATION = EvaluationConfig(latency_tokens=0)
@@ -72,7 +72,7 @@ def make(
             methods = groups.setdefault(key, (group, []))[1]
             if variant.method not in methods:
                 methods.append(variant.method)
-    found: dict[tuple[Any, ...], list[Kept]] = {}
+    found: dict[tuple[Any, ...], list[StoredRun]] = {}
     for key, (group, methods) in groups.items():
         for kept in _compared(setting, group, methods, teller, command, problems):
             found.setdefault((key, kept.record.label), []).append(kept)
@@ -83,7 +83,7 @@ def _made(
     setting: Setting,
     task: Task,
     variant: Variant,
-    found: dict[tuple[Any, ...], list[Kept]],
+    found: dict[tuple[Any, ...], list[StoredRun]],
     problems: list[str],
 ) -> Made:
     name = label(variant.method)
@@ -150,7 +150,7 @@ def _compared(
     teller: Teller,
     command: str,
     problems: list[str],
-) -> list[Kept]:
+) -> list[StoredRun]:
     plan = Plan(
         model=group.base,
         task=group.task,

@@ -11,12 +11,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from peftlab.compare import base, folders
-from peftlab.compare.outcome import Kept
-from peftlab.compare.processes import Say, call
-from peftlab.compare.record import write_json
+from peftlab.comparison.processes import Say, call
 from peftlab.errors import InputError
 from peftlab.files import read_json
+from peftlab.frozen import named as base
+from peftlab.records import folders
+from peftlab.records.reading import StoredRun
+from peftlab.records.record import write_json
 from peftlab.study.base import Made, Setting, Study
 from peftlab.study.make import Teller
 from peftlab.tasks import Task
@@ -60,7 +61,7 @@ def _one(
     setting: Setting,
     task: Task,
     made: Made,
-    kept: Kept,
+    kept: StoredRun,
     asked: dict[str, Any],
     teller: Teller,
 ) -> dict[str, Any]:

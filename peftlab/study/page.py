@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from peftlab.report import png
-from peftlab.report.page.drawing import file_of
+from peftlab.plots import png
+from peftlab.plots.drawing import file_of
 from peftlab.report.page.frame import environment, file_text, shared, write_text
 from peftlab.study.plot import colours, figure
 from peftlab.study.result import Level, Panel, Point, Result, as_csv

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from xml.etree.ElementTree import Element
 
-from peftlab.palette import COLOURED
-from peftlab.report.page.axes import level_lines
-from peftlab.report.page.drawing import LETTER, colour, drawing, mark, path, put, spoken
+from peftlab.plots.axes import level_lines
+from peftlab.plots.drawing import LETTER, colour, drawing, mark, path, put, spoken
+from peftlab.plots.labels import Box, Named, put_names
+from peftlab.plots.palette import COLOURED
+from peftlab.plots.scales import Scale, fitted
 from peftlab.report.page.figures import short
-from peftlab.report.page.labels import Box, Named, put_names
-from peftlab.report.page.scales import Scale, fitted
 from peftlab.study.points import LOSS
 from peftlab.study.result import Level, Panel, Point, Result
 from peftlab.study.words import shown

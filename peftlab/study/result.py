@@ -11,9 +11,9 @@ from typing import Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from peftlab.compare.record import write_json
 from peftlab.errors import InputError
 from peftlab.files import read_json
+from peftlab.records.record import write_json
 
 VERSION = 1
 NAME = "study.json"

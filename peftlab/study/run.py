@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from peftlab.compare.record import Record
-from peftlab.compare.verdict_numbers import amount
 from peftlab.errors import InputError
+from peftlab.records.record import Record
 from peftlab.study.base import Context, Made, Setting, Study, Variant
 from peftlab.study.make import RUNS, Quiet, Teller, make
 from peftlab.study.measure import measured
 from peftlab.study.result import Panel, Result
 from peftlab.tasks import Task
-from peftlab.train import Budget
+from peftlab.training import Budget
+from peftlab.verdict.numbers import amount
 
 ONE_SEED = (
     "One seed: what is said holds for the trained models at hand; another seed may say otherwise "

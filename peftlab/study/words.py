@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from peftlab.compare.verdict_numbers import listed, loss, percent, quality
 from peftlab.study.result import Panel, Point
+from peftlab.verdict.numbers import listed, loss, percent, quality
 
 At = Callable[[Point], str]
 

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from peftlab.compare import base
+from peftlab.bases import names
+from peftlab.bases.layouts import parameter_shapes
+from peftlab.bases.shapes import ModelShape
 from peftlab.demo import pretrain, sizes
 from peftlab.demo.recipe import CONTEXT, Recipe
 from peftlab.errors import InputError
-from peftlab.layouts import parameter_shapes
-from peftlab.shapes import ModelShape
+from peftlab.frozen import named as base
 
 TINY = replace(sizes.SIZES["demo-0.1m"], steps=2, vocabulary_documents=200)
 
@@ -48,10 +49,10 @@ def test_a_base_is_made_once_and_loads(cache: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(sizes.SIZES, "demo-0.1m", TINY)
     assert not sizes.is_made("demo-0.1m")
     with pytest.raises(InputError, match=r"python -m peftlab.demo.sizes demo-0.1m"):
-        base.located("demo-0.1m")
+        names.located("demo-0.1m")
     made = sizes.make("demo-0.1m")
     assert made.is_relative_to(cache) and sizes.is_made("demo-0.1m")
-    assert base.located("demo-0.1m") == str(made) and base.is_here("demo-0.1m")
+    assert names.located("demo-0.1m") == str(made) and names.is_here("demo-0.1m")
     loaded = base.load("demo-0.1m")
     assert loaded.shape.size == sum(p.numel() for p in loaded.model.parameters())
     assert (loaded.name, loaded.shape.layers) == ("demo-0.1m", 2)

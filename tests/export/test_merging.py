@@ -39,7 +39,7 @@ def test_merged_is_unmerged(spec: str, family: str, tmp_path: Path) -> None:
     assert gap(expected, theirs(tiny(family))) > 1e-3
     assert gap(theirs(plain), expected) < 1e-5
     assert numbers.fp32 < 1e-5 < numbers.bf16
-    from peftlab.measure import fingerprint
+    from peftlab.bases.fingerprint import fingerprint
 
     assert fingerprint(lm.model.named_parameters()) == before
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from peftlab.bases.shapes import ModelShape
 from peftlab.edits import Bottleneck, Edits, KeysValues, LinearEdit
-from peftlab.shapes import ModelShape
 
 
 class Maker:

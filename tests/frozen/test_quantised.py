@@ -9,17 +9,17 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
+from peftlab.bases.number_formats import base_bytes
 from peftlab.edits import Edits
 from peftlab.errors import InputError
 from peftlab.frozen import quantised
 from peftlab.frozen.model import FrozenLM
 from peftlab.frozen.packing import Row, pack
-from peftlab.generate import Request, generate
+from peftlab.generation import Request, generate
 from peftlab.guests.model import quiet
 from peftlab.loss import token_losses, training_row
 from peftlab.methods import parse_one
 from peftlab.methods.adaptation import Adaptation, OtherFormat, base_of
-from peftlab.number_formats import base_bytes
 from tests.laws import world
 from tests.laws.cases import TRAINED, leaves
 from tests.laws.test_rows import same_gradients

@@ -17,12 +17,12 @@ import torch
 
 from peftlab import guests
 from peftlab.errors import InputError
-from peftlab.evaluate import evaluate, split_loss, text_loss
+from peftlab.evaluation import evaluate, split_loss, text_loss
 from peftlab.guests import Guest, PlainBase
 from peftlab.methods import parse_one
 from peftlab.tasks import Decoding
-from peftlab.train import TrainConfig, train
-from peftlab.train.result import Interrupted
+from peftlab.training import TrainConfig, train
+from peftlab.training.result import Interrupted
 from tests.laws import world
 from tests.models import tiny
 

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from peftlab.bases.known_models import config
+from peftlab.bases.layouts import parameter_shapes
+from peftlab.bases.shapes import ModelShape
 from peftlab.frozen.conformance import UnsupportedModel
 from peftlab.frozen.model import FrozenLM
 from peftlab.frozen.packing import pack
-from peftlab.known_models import config
-from peftlab.layouts import parameter_shapes
 from peftlab.methods.adaptation import Adaptation
 from peftlab.methods.parse import parse_one
-from peftlab.shapes import ModelShape
 from tests.laws.cases import CASES, made, method
 from tests.laws.world import FAMILIES, task, tokenizer
 from tests.models import REQUIRED, tiny

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 import torch
 
+from peftlab.bases.fingerprint import fingerprint
 from peftlab.frozen.packing import pack
 from peftlab.loss import mean_loss, token_losses, training_row
-from peftlab.measure import fingerprint
-from peftlab.train import TrainConfig, Trained, optimise, train
-from peftlab.train.display import Display, Show
+from peftlab.training import TrainConfig, Trained, optimise, train
+from peftlab.training.display import Display, Show
 from tests.laws.cases import CASES, TRAINED, leaves, made, method
 from tests.laws.world import FAMILIES, model, task
 

@@ -15,7 +15,7 @@ from peftlab.frozen.conformance import UnsupportedModel
 from peftlab.frozen.model import FrozenLM
 from peftlab.methods import parse, parse_one
 from peftlab.methods.adaptation import Adaptation
-from peftlab.train import TrainConfig, train
+from peftlab.training import TrainConfig, train
 from tests.laws.cases import CASES, made
 from tests.laws.world import model, task, tokenizer
 from tests.models import tiny

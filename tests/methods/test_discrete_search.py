@@ -27,10 +27,10 @@ from peftlab.methods.base import Candidate
 from peftlab.methods.discrete_search import DiscreteSearch
 from peftlab.methods.search.prompt import Encode, Frame, Prompt, asked, not_text, settled
 from peftlab.tasks import Encoded, Example, Template
-from peftlab.train import Interrupted, TrainConfig, train
-from peftlab.train.display import Show
-from peftlab.train.rows import Rows as TrainingRows
-from peftlab.train.search import Examples
+from peftlab.training import Interrupted, TrainConfig, train
+from peftlab.training.display import Show
+from peftlab.training.rows import Rows as TrainingRows
+from peftlab.training.search import Examples
 from tests.laws.world import model, task, tokenizer
 from tests.models import tiny
 from tests.tasks.tokenizers_for_tests import byte_level, sentencepiece
@@ -73,7 +73,7 @@ def test_candidates_beyond_the_limit_of_tokens_are_scored_in_several_batches(
     examples = _examples()
     candidates = [asked(examples, text) for text in ("red", "blue", "green", "tall")]
     expected = examples.losses(candidates)
-    monkeypatch.setattr("peftlab.train.search._TOKENS_A_BATCH", 250)
+    monkeypatch.setattr("peftlab.training.search._TOKENS_A_BATCH", 250)
     assert examples.losses(candidates) == pytest.approx(expected, abs=1e-5)
 
 

@@ -9,7 +9,7 @@ import torch
 
 from peftlab.edits import Dropout
 from peftlab.methods import parse_one
-from peftlab.train import TrainConfig, train
+from peftlab.training import TrainConfig, train
 from tests.laws.world import model, task
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from peftlab.compare.plan import Base, EvaluationConfig, Run
+from peftlab.comparison.plan import Base, EvaluationConfig, Run
 from peftlab.errors import InputError
 from peftlab.methods import Method, parse_one
-from peftlab.train import TrainConfig
+from peftlab.training import TrainConfig
 from tests.laws.cases import made
 from tests.laws.world import model, task
 

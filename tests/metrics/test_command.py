@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from peftlab.cli.app import run
-from peftlab.compare.record import Record
 from peftlab.metrics import score
-from tests.compare.experiments import save_base
+from peftlab.records.record import Record
+from tests.experiments.specs import save_base
 from tests.metrics.conftest import DATA
 
 NAMES = "bleu,nist,meteor,rougeL,cider,ter"

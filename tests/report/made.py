@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from peftlab.compare.record import Record
+from peftlab.records.record import Record
 
 
 def record(label: str = "lora", **changes: Any) -> Record:

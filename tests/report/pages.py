@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from peftlab.compare.record import Record
+from peftlab.records.record import Record
 from tests.report.made import record
 
 EVIL = '<script>alert("x")</script><img src=x onerror=alert(1)>'

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from peftlab import palette
+from peftlab.plots import palette
+from peftlab.records.reading import read
 from peftlab.report.page import write
-from peftlab.report.records import read
 from tests.browsing import Opened, browser, ground, rgb
 from tests.report.pages import comparison, keep
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from peftlab.compare.experiment.kept import Cell, Experiment
-from peftlab.compare.experiment.spec import ExperimentSpec, parse
 from peftlab.errors import InputError
+from peftlab.experiments.kept import Cell, Experiment
+from peftlab.experiments.spec import ExperimentSpec, parse
 from peftlab.report.experiment import as_latex, as_markdown, notes, render, sections
 from tests.report.made import record
 

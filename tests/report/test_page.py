@@ -15,20 +15,19 @@ from xml.etree.ElementTree import Element
 import pytest
 from rich.console import Console
 
-from peftlab import palette
 from peftlab.cli.app import run as command
-from peftlab.compare.outcome import said, verdict
-from peftlab.compare.statistics_distribution import Difference
 from peftlab.errors import InputError
-from peftlab.report import png
+from peftlab.plots import palette, png
+from peftlab.plots.drawing import spoken
+from peftlab.plots.scales import fitted
+from peftlab.records.reading import read
 from peftlab.report.page import render, write
 from peftlab.report.page.cost_plot import Point, cost_plot
-from peftlab.report.page.drawing import spoken
 from peftlab.report.page.examples import compared
-from peftlab.report.page.scales import fitted
-from peftlab.report.records import read
 from peftlab.report.show import show, words
 from peftlab.units import size
+from peftlab.verdict.distribution import Difference
+from peftlab.verdict.outcome import said, verdict
 from tests.report.made import record
 from tests.report.pages import EVIL, WORDS, comparison, keep
 

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from peftlab.compare.folders import metrics, predictions
-from peftlab.compare.outcome import Kept
-from peftlab.compare.record import Record
 from peftlab.errors import InputError
-from peftlab.report.records import read
+from peftlab.records.folders import metrics, predictions
+from peftlab.records.reading import StoredRun, read
+from peftlab.records.record import Record
+from peftlab.report.formats import render
 from peftlab.report.show import show
-from peftlab.report.table import as_rich, render
+from peftlab.report.table import as_rich
 from tests.report.made import record
 
 
@@ -68,7 +68,7 @@ def shown(records: list[Record], folder: Path) -> str:
     """What the terminal shows of these runs, each of which has five predictions."""
     runs = []
     for i, one in enumerate(records):
-        run = Kept(one, folder / f"{len(list(folder.iterdir()))}-{i}")
+        run = StoredRun(one, folder / f"{len(list(folder.iterdir()))}-{i}")
         one.write(run.folder)
         values = [0.3, 0.4, 0.5, 0.6, 0.7]
         lines = [

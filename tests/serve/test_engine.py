@@ -11,8 +11,8 @@ from itertools import pairwise
 import pytest
 
 from peftlab.errors import InputError
-from peftlab.generate import Request as Asked
-from peftlab.generate import generate
+from peftlab.generation import Request as Asked
+from peftlab.generation import generate
 from peftlab.serve import (
     Closed,
     Engine,

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from peftlab.compare.outcome import Kept
 from peftlab.errors import InputError
+from peftlab.records.reading import StoredRun
 from peftlab.serve.winners import for_base, winners
-from tests.compare.test_outcome import kept
 from tests.laws import world as laws
+from tests.verdict.test_outcome import kept
 
 
-def run(out: Path, label: str, score: float, **changes: Any) -> Kept:
+def run(out: Path, label: str, score: float, **changes: Any) -> StoredRun:
     made = kept(out, label, score, **changes)
     (made.folder / "adapter").mkdir()
     return made

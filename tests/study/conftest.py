@@ -13,8 +13,8 @@ from peftlab.study import look
 from peftlab.study.base import Setting
 from peftlab.study.result import Axis, Level, Panel, Point, Result
 from peftlab.tasks import Task
-from peftlab.train import TrainConfig
-from tests.compare.conftest import base, data, task
+from peftlab.training import TrainConfig
+from tests.comparison.conftest import base, data, task
 
 Make = Callable[..., Setting]
 

@@ -11,7 +11,7 @@ import pytest
 
 from peftlab.cli.app import run
 from peftlab.study import LINES
-from tests.compare.conftest import base, data  # noqa: F401 - fixtures
+from tests.comparison.conftest import base, data  # noqa: F401 - fixtures
 
 
 def test_help_lists_every_study_and_loads_nothing_slow() -> None:

@@ -11,10 +11,10 @@ from typing import Any, ClassVar
 
 import pytest
 
-from peftlab.compare.plan import Run
-from peftlab.compare.record import Record
+from peftlab.comparison.plan import Run
 from peftlab.errors import InputError
 from peftlab.methods import parse, parse_one
+from peftlab.records.record import Record
 from peftlab.study import find, look
 from peftlab.study.base import Axis, Panel, Setting, Study, Variant
 from peftlab.study.make import Quiet, drawn, shortened
@@ -22,7 +22,7 @@ from peftlab.study.page import write
 from peftlab.study.result import Result, as_csv
 from peftlab.study.run import carry_out
 from peftlab.tasks import Task
-from peftlab.train import TrainConfig
+from peftlab.training import TrainConfig
 from tests.study.conftest import Make
 
 

@@ -10,8 +10,8 @@ from xml.etree import ElementTree
 import pytest
 
 from peftlab.errors import InputError
-from peftlab.report import png
-from peftlab.report.page.drawing import file_of, text_of
+from peftlab.plots import png
+from peftlab.plots.drawing import file_of, text_of
 from peftlab.study import words
 from peftlab.study.common import place
 from peftlab.study.page import render, write

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from peftlab.compare.label import label
+from peftlab.comparison.label import label
 from peftlab.errors import InputError
 from peftlab.methods import parse
 from peftlab.study import LINES, find

@@ -20,9 +20,9 @@ from peftlab.methods.base import Method, State
 from peftlab.methods.lora import LoRA
 
 if TYPE_CHECKING:
+    from peftlab.bases.shapes import Linear, Target
     from peftlab.frozen.model import FrozenLM
     from peftlab.methods.adaptation import Adaptation
-    from peftlab.shapes import Linear, Target
 
 _KNOWN = {
     "r", "lora_alpha", "lora_dropout", "fan_in_fan_out", "use_rslora", "use_dora", "target_modules",

@@ -14,8 +14,8 @@ from peftlab.errors import InputError
 from peftlab.export.peft.found import PREFIX, Found
 
 if TYPE_CHECKING:
+    from peftlab.bases.shapes import Linear, ModelShape
     from peftlab.frozen.model import FrozenLM
-    from peftlab.shapes import Linear, ModelShape
 
 _LAYER = re.compile(r".*?\.[^.]*\.(?P<index>\d+)\.")
 

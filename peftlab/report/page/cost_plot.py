@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 from xml.etree.ElementTree import Element
 
-from peftlab.report.page.axes import level_lines, ticks_below
-from peftlab.report.page.drawing import colour, drawing, mark, path, put, spoken
-from peftlab.report.page.labels import Box, Named, put_names
-from peftlab.report.page.scales import Scale, fitted
+from peftlab.plots.axes import level_lines, ticks_below
+from peftlab.plots.drawing import colour, drawing, mark, path, put, spoken
+from peftlab.plots.labels import Box, Named, put_names
+from peftlab.plots.scales import Scale, fitted
 from peftlab.units import size
 
 LABELLED = 12  # with more methods, names stand at the front's alone

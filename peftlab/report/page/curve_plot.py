@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from xml.etree.ElementTree import Element
 
-from peftlab.report.page.axes import level_lines, ticks_below
-from peftlab.report.page.drawing import colour, drawing, mark, path, put, spoken
-from peftlab.report.page.scales import Scale, fitted
+from peftlab.plots.axes import level_lines, ticks_below
+from peftlab.plots.drawing import colour, drawing, mark, path, put, spoken
+from peftlab.plots.scales import Scale, fitted
 
 LOGARITHMIC_FROM = 4.0  # losses that differ by more are drawn on a logarithmic axis
 

@@ -9,7 +9,7 @@ from difflib import SequenceMatcher
 from statistics import fmean
 from typing import Any, Literal
 
-from peftlab.report.page.drawing import swatch
+from peftlab.plots.drawing import swatch
 from peftlab.report.page.leaderboard import score
 from peftlab.report.page.runs import Judged
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from peftlab.compare import folders
-from peftlab.compare.record import Record
 from peftlab.errors import InputError
 from peftlab.files import read_json
+from peftlab.records import folders
+from peftlab.records.record import Record
 from peftlab.report.page.runs import Judged
 from peftlab.units import size
 

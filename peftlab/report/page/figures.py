@@ -8,11 +8,9 @@ from statistics import fmean
 from typing import Any
 from xml.etree.ElementTree import Element
 
-from peftlab.compare import folders
-from peftlab.compare.record import Record
-from peftlab.compare.verdict_entries import COSTS, FRONTS
-from peftlab.compare.verdict_numbers import duration, metric_name
 from peftlab.errors import InputError
+from peftlab.records import folders
+from peftlab.records.record import Record
 from peftlab.report.page.cost_plot import Point, cost_plot
 from peftlab.report.page.curve_plot import Curve, curve_plot, thinned
 from peftlab.report.page.leaderboard import score
@@ -20,6 +18,8 @@ from peftlab.report.page.phase_plot import PHASES, Phases, memory_plot, time_plo
 from peftlab.report.page.runs import Judged, Method
 from peftlab.report.page.search_plot import Searched, search_plot
 from peftlab.units import size
+from peftlab.verdict.entries import COSTS, FRONTS
+from peftlab.verdict.numbers import duration, metric_name
 
 MOST_POINTS = 200  # methods in a plot of costs: the best, and all of the front
 MOST_CURVES = 40

@@ -9,13 +9,10 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
-from peftlab.compare.record import Record
-from peftlab.compare.verdict_entries import COSTS
-from peftlab.compare.verdict_numbers import duration, metric_name
-from peftlab.report import png
-from peftlab.report.foretold import KINDS as FORETOLD
-from peftlab.report.foretold import Foretold, foretold, words
-from peftlab.report.page.drawing import file_of
+from peftlab.plots import png
+from peftlab.plots.drawing import file_of
+from peftlab.records.reading import StoredRuns
+from peftlab.records.record import Record
 from peftlab.report.page.examples import KINDS, examples
 from peftlab.report.page.facts import facts
 from peftlab.report.page.figures import Figures, figures, phase_means
@@ -23,15 +20,18 @@ from peftlab.report.page.frame import environment, file_text, shared, write_text
 from peftlab.report.page.leaderboard import leaderboard, pairs, roles, score
 from peftlab.report.page.phase_plot import PHASES
 from peftlab.report.page.runs import Judged, Method, judged
-from peftlab.report.records import Found
+from peftlab.report.predictions import KINDS as FORETOLD
+from peftlab.report.predictions import Foretold, foretold, words
 from peftlab.units import size
+from peftlab.verdict.entries import COSTS
+from peftlab.verdict.numbers import duration, metric_name
 
 NAME = "report.html"
 PLOTS = "plots"
 _FIRST = 4  # sentences that are seen at once
 
 
-def write(out: Path, found: Found) -> Path:
+def write(out: Path, found: StoredRuns) -> Path:
     """Write `report.html` and `plots/*.svg` into a folder; returns the page's path.
 
     With the extra `png`, each plot is a PNG too.
@@ -51,7 +51,7 @@ def write(out: Path, found: Found) -> Path:
     return out / NAME
 
 
-def render(out: Path, found: Found) -> str:
+def render(out: Path, found: StoredRuns) -> str:
     """The page as text.
 
     Raises:
@@ -60,7 +60,7 @@ def render(out: Path, found: Found) -> str:
     return _page(out, found)[0]
 
 
-def _page(out: Path, found: Found) -> tuple[str, Figures]:
+def _page(out: Path, found: StoredRuns) -> tuple[str, Figures]:
     runs = judged(found)
     drawn, lines = figures(runs, runs.problems), pairs(runs.verdict)
     values = {

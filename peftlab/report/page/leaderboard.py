@@ -7,15 +7,15 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from xml.etree.ElementTree import Element
 
-from peftlab.compare.statistics import Pair
-from peftlab.compare.verdict import Verdict
-from peftlab.compare.verdict_numbers import metric_name, quality
 from peftlab.metrics import metric_spec
-from peftlab.report.page.drawing import colour, put, swatch, text_of
+from peftlab.plots.drawing import colour, put, swatch, text_of
+from peftlab.plots.scales import Scale, fitted
 from peftlab.report.page.runs import Judged, Method
-from peftlab.report.page.scales import Scale, fitted
 from peftlab.report.table import Column, Row, cells, columns, megabytes
 from peftlab.units import size
+from peftlab.verdict.judgement import Verdict
+from peftlab.verdict.numbers import metric_name, quality
+from peftlab.verdict.statistics import Pair
 
 MOST_LINES = 100
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from xml.etree.ElementTree import Element
 
-from peftlab.report.page.drawing import drawing, put, spoken
+from peftlab.plots.drawing import drawing, put, spoken
 
 PHASES = ("train", "evaluate", "generate", "search")
 _ROW, _THIN = 42.0, 5.0

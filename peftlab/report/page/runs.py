@@ -8,17 +8,17 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from peftlab.compare import folders
-from peftlab.compare.outcome import Kept, main_metric, said, verdict
-from peftlab.compare.record import Record
-from peftlab.compare.statistics import Interval
-from peftlab.compare.verdict import Verdict
-from peftlab.compare.verdict_entries import Entry
-from peftlab.compare.verdict_records import costs
 from peftlab.errors import InputError
 from peftlab.metrics import metric_spec
-from peftlab.palette import COLOURED
-from peftlab.report.records import Found
+from peftlab.plots.palette import COLOURED
+from peftlab.records import folders
+from peftlab.records.reading import StoredRun, StoredRuns
+from peftlab.records.record import Record
+from peftlab.verdict.entries import Entry
+from peftlab.verdict.judgement import Verdict
+from peftlab.verdict.measured import costs
+from peftlab.verdict.outcome import main_metric, said, verdict
+from peftlab.verdict.statistics import Interval
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Method:
 
     label: str
     number: int | None
-    runs: Sequence[Kept]
+    runs: Sequence[StoredRun]
     failures: Sequence[Record]
     quality: float | None
     interval: Interval | None
@@ -87,7 +87,7 @@ class Judged:
         return [record for method in self.methods for record in [*method.records, *method.failures]]
 
 
-def judged(found: Found) -> Judged:
+def judged(found: StoredRuns) -> Judged:
     """Read what lies beside the records, and judge.
 
     Raises:
@@ -108,9 +108,11 @@ def judged(found: Found) -> Judged:
     return Judged(methods, metric, higher, front, outcome, sentences, predictions, problems)
 
 
-def _usable(found: Found) -> tuple[list[Kept], dict[str, list[dict[str, Any]]], list[str]]:
+def _usable(
+    found: StoredRuns,
+) -> tuple[list[StoredRun], dict[str, list[dict[str, Any]]], list[str]]:
     """Runs whose files can be read, the predictions of each label's first seed, and problems."""
-    runs: list[Kept] = []
+    runs: list[StoredRun] = []
     predictions: dict[str, list[dict[str, Any]]] = {}
     problems = list(found.problems)
     for run in sorted(found.runs, key=lambda run: run.record.seed):
@@ -139,9 +141,9 @@ def _checked(folder: Path) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: row["index"])
 
 
-def _ranked(runs: Sequence[Kept], metric: str, higher: bool) -> dict[str, list[Kept]]:
+def _ranked(runs: Sequence[StoredRun], metric: str, higher: bool) -> dict[str, list[StoredRun]]:
     """Runs by label: the best mean first, then those without a score."""
-    groups: dict[str, list[Kept]] = {}
+    groups: dict[str, list[StoredRun]] = {}
     for run in runs:
         groups.setdefault(run.record.label, []).append(run)
 
@@ -152,14 +154,18 @@ def _ranked(runs: Sequence[Kept], metric: str, higher: bool) -> dict[str, list[K
     return {label: groups[label] for label in sorted(groups, key=place)}
 
 
-def _quality(runs: Sequence[Kept], metric: str) -> float | None:
+def _quality(runs: Sequence[StoredRun], metric: str) -> float | None:
     finished = [run.record for run in runs if run.record.status == "finished"]
     known = [record.scores[metric] for record in finished if metric in record.scores]
     return fmean(known) if known else None
 
 
 def _method(
-    label: str, number: int | None, group: Sequence[Kept], metric: str, interval: Interval | None
+    label: str,
+    number: int | None,
+    group: Sequence[StoredRun],
+    metric: str,
+    interval: Interval | None,
 ) -> Method:
     finished = [run for run in group if run.record.status == "finished"]
     return Method(
@@ -178,7 +184,7 @@ def _costs(records: Sequence[Record]) -> dict[str, float | None]:
     return {name: entry.cost(name) for name in entry.costs}
 
 
-def _outcome(runs: Sequence[Kept], metric: str) -> tuple[Verdict | None, list[str]]:
+def _outcome(runs: Sequence[StoredRun], metric: str) -> tuple[Verdict | None, list[str]]:
     """The verdict and its words, or why there is none."""
     try:
         found = verdict(runs, metric)

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from xml.etree.ElementTree import Element
 
-from peftlab.compare.record import Tried
-from peftlab.report.page.axes import level_lines, ticks_below
-from peftlab.report.page.drawing import colour, drawing, mark, path, put, spoken
-from peftlab.report.page.scales import Scale, fitted
+from peftlab.plots.axes import level_lines, ticks_below
+from peftlab.plots.drawing import colour, drawing, mark, path, put, spoken
+from peftlab.plots.scales import Scale, fitted
+from peftlab.records.record import Tried
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,14 @@ from __future__ import annotations
 from statistics import fmean
 from typing import ClassVar
 
-from peftlab.compare.label import label
-from peftlab.compare.verdict_numbers import listed, loss
+from peftlab.comparison.label import label
 from peftlab.errors import InputError
 from peftlab.study import words
 from peftlab.study.base import Axis, Made, Panel, Setting, Study, Variant, chosen
 from peftlab.study.common import methods
 from peftlab.study.result import Point
 from peftlab.tasks import Task
+from peftlab.verdict.numbers import listed, loss
 
 _SHARES = (0.33, 1.0)
 _AS_GOOD = 0.95  # of the best quality

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, get_args, get_type_hints
 
-from peftlab.compare.label import label
+from peftlab.comparison.label import label
 from peftlab.errors import InputError
 from peftlab.methods import Method
 from peftlab.study import words

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import ClassVar
 
-from peftlab.compare.label import label
+from peftlab.comparison.label import label
 from peftlab.study import words
 from peftlab.study.base import (
     Axis,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any, ClassVar
 
-from peftlab.compare.label import label
+from peftlab.comparison.label import label
 from peftlab.errors import InputError
 from peftlab.methods import Method
 from peftlab.study import words

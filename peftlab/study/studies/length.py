@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from peftlab.compare.label import label
+from peftlab.comparison.label import label
 from peftlab.study import words
 from peftlab.study.base import Axis, Panel, Setting, Study, Variant, chosen, whole
 from peftlab.study.common import FULL, changed, levels, methods, place

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from statistics import fmean
 from typing import ClassVar
 
-from peftlab.compare.processes import Say, call
+from peftlab.comparison.processes import Say, call
 from peftlab.demo import sizes
 from peftlab.errors import InputError
 from peftlab.methods import parse

@@ -11,8 +11,7 @@ from dataclasses import replace
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from peftlab.compare.processes import Say
-from peftlab.compare.verdict_numbers import percent
+from peftlab.comparison.processes import Say
 from peftlab.methods import parse_one
 from peftlab.study import words
 from peftlab.study.base import (
@@ -31,6 +30,7 @@ from peftlab.study.common import FULL, levels, place
 from peftlab.study.measure import Subject
 from peftlab.study.points import LOSS
 from peftlab.tasks import Task
+from peftlab.verdict.numbers import percent
 
 if TYPE_CHECKING:
     import torch
@@ -191,7 +191,7 @@ def _mean_spectrum(matrices: list[torch.Tensor]) -> dict[str, list[float]]:
 def _scores(
     model: FrozenLM, adaptation: Adaptation, rank: int, subject: Subject
 ) -> dict[str, float]:
-    from peftlab.evaluate import evaluate, split_loss
+    from peftlab.evaluation import evaluate, split_loss
 
     tensors = {
         name: _cut(model.gather(name).float(), weight, rank)

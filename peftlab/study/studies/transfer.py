@@ -10,16 +10,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
-from peftlab.compare import folders
 from peftlab.errors import InputError
 from peftlab.methods import Method, parse_one
+from peftlab.records import folders
 from peftlab.study import words
 from peftlab.study.base import Axis, Context, Made, Panel, Setting, Study, Variant, chosen
 from peftlab.study.common import ASKED, asked, changed
 from peftlab.study.make import shortened
 from peftlab.study.result import Point
 from peftlab.tasks import Task
-from peftlab.train import Budget
+from peftlab.training import Budget
 
 SCRATCH = "from words"
 _SHARES = (0.1, 0.25, 0.5, 1.0)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
-from peftlab import palette
+from peftlab.plots import palette
 from peftlab.serve.http import Settings
 from tests.browsing import Opened, browser, ground, rgb
 from tests.laws import world as laws

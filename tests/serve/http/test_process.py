@@ -20,13 +20,13 @@ import pytest
 
 from peftlab.cli.app import run as command
 from peftlab.frozen.model import FrozenLM
-from peftlab.generate import Request, generate
+from peftlab.generation import Request, generate
 from peftlab.methods import parse_one
 from peftlab.methods.adaptation import Adaptation, base_of
 from peftlab.tasks import Task
-from tests.compare.conftest import base  # noqa: F401 - a fixture
-from tests.compare.test_outcome import kept
+from tests.comparison.conftest import base  # noqa: F401 - a fixture
 from tests.export.made import random_state
+from tests.verdict.test_outcome import kept
 
 ASKED: dict[str, Any] = {"model": "mine", "prompt": "name : Place 7", "max_tokens": 60}
 LONG: dict[str, Any] = ASKED | {"extra_body": {"min_tokens": 60}}

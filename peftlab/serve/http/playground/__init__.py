@@ -12,7 +12,7 @@ from pathlib import Path
 
 from fastapi import FastAPI, HTTPException, Response
 
-from peftlab import palette
+from peftlab.plots import palette
 from peftlab.serve.described import example
 from peftlab.serve.http.served import Served
 

@@ -1,0 +1,226 @@
+"""What carries out a run: our own frozen model, or for a guest a plain model with PEFT's modules.
+
+Both take the same rows, order, budget, decoding and measurements.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from peftlab.bases.names import located
+from peftlab.comparison.latency import latency
+from peftlab.comparison.plan import GeneralText, Run
+from peftlab.errors import InputError
+from peftlab.evaluation import Evaluation, SplitLoss, evaluate, split_loss, text_loss
+from peftlab.frozen import named as base
+from peftlab.guests import Guest
+from peftlab.methods import Method
+from peftlab.records.record import Latency, Parameters
+from peftlab.training import Trained, train
+from peftlab.training.display import Display, silent
+
+if TYPE_CHECKING:
+    import torch
+
+    from peftlab.guests import PlainBase, TrainedGuest
+    from peftlab.training.loop import Validated
+    from peftlab.training.tracking import Listen
+    from peftlab.trunk import TrunkStore
+
+
+class Host(Protocol):
+    """A loaded base that trains a run's method and then uses the result."""
+
+    device: torch.device
+
+    def train(
+        self,
+        run: Run,
+        folder: Path,
+        display: Display = silent,
+        validated: Validated | None = None,
+        store: TrunkStore | None = None,
+        listen: Listen | None = None,
+    ) -> Trained | TrainedGuest:
+        """Train the method; what follows speaks of its best state."""
+
+    def parameters(self) -> Parameters:
+        """How many numbers were trained, are stored, and are the base's."""
+
+    def save(self, folder: Path) -> None:
+        """Write the adapter's files."""
+
+    def loss(self, split: str, limit: int | None = None) -> SplitLoss:
+        """The loss of a split."""
+
+    def evaluate(self, done: Callable[[int], None]) -> Evaluation:
+        """Generate for the test split, and score."""
+
+    def text_loss(self, text: GeneralText) -> float:
+        """The loss of text that belongs to no task."""
+
+    def latency(self) -> Latency | None:
+        """Time to the first token and between tokens; None where it is not measured."""
+
+
+def host(run: Run) -> Host:
+    """Load the base of a run.
+
+    Raises:
+        InputError: there is none, or its weights have changed since the comparison began.
+    """
+    return _GuestHost(run) if isinstance(run.method, Guest) else _OwnHost(run)
+
+
+def _check(run: Run, fingerprint: str) -> None:
+    if fingerprint != run.base.fingerprint:
+        raise InputError(f"the weights of {run.base.name} have changed since this comparison began")
+
+
+class _OwnHost:
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.model = base.load(run.base.name, run.base.device, run.base.dtype)
+        self.device = self.model.device
+        _check(run, self.model.fingerprint)
+
+    def train(
+        self,
+        run: Run,
+        folder: Path,
+        display: Display = silent,
+        validated: Validated | None = None,
+        store: TrunkStore | None = None,
+        listen: Listen | None = None,
+    ) -> Trained:
+        assert isinstance(run.method, Method)
+        trained = train(
+            self.model,
+            run.method,
+            run.task,
+            run.config,
+            folder=folder,
+            display=display,
+            validated=validated,
+            store=store,
+            listen=listen,
+        )
+        self.run, self.adaptation = run, trained.adaptation
+        return trained
+
+    def parameters(self) -> Parameters:
+        count = self.adaptation.method.count(self.model.shape)
+        return Parameters(
+            trainable=count.trainable, stored=count.stored, base=self.model.shape.size
+        )
+
+    def save(self, folder: Path) -> None:
+        self.adaptation.save(folder)
+
+    def loss(self, split: str, limit: int | None = None) -> SplitLoss:
+        run, most = self.run, self.run.config.max_length
+        return split_loss(
+            self.model, self.adaptation, run.task, split, limit=limit, max_length=most
+        )
+
+    def evaluate(self, done: Callable[[int], None]) -> Evaluation:
+        run = self.run
+        return evaluate(
+            self.model,
+            self.adaptation,
+            run.task,
+            batch_size=run.evaluation.batch_size,
+            max_length=run.config.max_length,
+            seed=run.seed,
+            done=done,
+        )
+
+    def text_loss(self, text: GeneralText) -> float:
+        return text_loss(self.model, self.adaptation, text.documents, window=text.window)
+
+    def latency(self) -> Latency | None:
+        run, tokens = self.run, self.run.evaluation.latency_tokens
+        if not tokens:
+            return None
+        return latency(self.model, self.adaptation, run.task, tokens, run.config.max_length)
+
+
+class _GuestHost:
+    """PEFT's modules stay in the base, so every training takes a fresh one."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.base: PlainBase | None = self._load()
+        self.device = self.base.device
+        _check(run, self.base.fingerprint)
+
+    def _load(self) -> PlainBase:
+        from peftlab.guests import PlainBase
+
+        about = self.run.base
+        return PlainBase.load(located(about.name), about.name, about.device, about.dtype)
+
+    def train(
+        self,
+        run: Run,
+        folder: Path,
+        display: Display = silent,
+        validated: Validated | None = None,
+        store: TrunkStore | None = None,
+        listen: Listen | None = None,
+    ) -> TrainedGuest:
+        from peftlab import guests
+
+        assert isinstance(run.method, Guest)
+        plain, self.base = self.base or self._load(), None
+        trained = guests.train(
+            plain,
+            run.method,
+            run.task,
+            run.config,
+            folder=folder,
+            display=display,
+            validated=validated,
+            listen=listen,
+        )
+        self.run, self.trained = run, trained
+        return trained
+
+    def parameters(self) -> Parameters:
+        return Parameters(
+            trainable=self.trained.trainable,
+            stored=self.trained.stored,
+            base=self.run.base.parameters,
+        )
+
+    def save(self, folder: Path) -> None:
+        self.trained.model.save(folder)
+
+    def loss(self, split: str, limit: int | None = None) -> SplitLoss:
+        from peftlab import guests
+
+        run, most = self.run, self.run.config.max_length
+        return guests.split_loss(self.trained.model, run.task, split, limit=limit, max_length=most)
+
+    def evaluate(self, done: Callable[[int], None]) -> Evaluation:
+        from peftlab import guests
+
+        run = self.run
+        return guests.evaluate(
+            self.trained.model,
+            run.task,
+            batch_size=run.evaluation.batch_size,
+            max_length=run.config.max_length,
+            seed=run.seed,
+            done=done,
+        )
+
+    def text_loss(self, text: GeneralText) -> float:
+        from peftlab import guests
+
+        return guests.text_loss(self.trained.model, text.documents, text.window)
+
+    def latency(self) -> None:
+        return None

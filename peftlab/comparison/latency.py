@@ -1,0 +1,113 @@
+"""How long one waits: for the first token, and from one token to the next.
+
+Rows of real test prompts decode greedily for a fixed number of tokens, one row at a time and
+sixteen together. An adaptation that changes linear maps only is also timed merged: with the
+changed matrices in place of the base's.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from itertools import cycle, islice
+from statistics import median
+from typing import TYPE_CHECKING
+
+import torch
+
+from peftlab.bases.number_formats import QUANTISED
+from peftlab.edits import Edits
+from peftlab.export.merging import merged_weights
+from peftlab.generation import DecodingState, Owner, Session, prepare
+from peftlab.generation.choose import greedy
+from peftlab.records.record import Delay, Delays, Latency
+from peftlab.token_limits import max_row_tokens
+
+if TYPE_CHECKING:
+    from peftlab.frozen.model import FrozenLM
+    from peftlab.methods.adaptation import Adaptation
+    from peftlab.tasks import Task
+
+_BATCH = 16
+_REPEATS = {1: 3, _BATCH: 2}  # by rows; a batch's steps vary less, and take longer
+
+
+def latency(
+    model: FrozenLM, adaptation: Adaptation, task: Task, tokens: int, max_length: int | None = None
+) -> Latency:
+    """Time the adaptation on prompts of the test split.
+
+    Args:
+        tokens: how many each row produces; fewer where the context is too short.
+    """
+    edits = adaptation.edits(model)
+    template = edits.template or adaptation.template
+    limit = max_row_tokens(model.shape.context, max_length, edits.prefix_length)
+    examples = islice(cycle(task.test), _BATCH)
+    prompts = [
+        template.encode(model.tokenizer, example, None, limit - task.max_new_tokens).ids
+        for example in examples
+    ]
+    tokens = min(tokens, task.max_new_tokens)
+    plain = _delays(model, edits, prompts, tokens)
+    whole = merged(model, edits)
+    return Latency(
+        **plain.model_dump(),
+        merged=_delays(model, whole, prompts, tokens) if whole is not None else None,
+    )
+
+
+def merged(model: FrozenLM, edits: Edits) -> Edits | None:
+    """The same edits as replaced weights; None where no linear map changes, or not only those.
+
+    None on a quantised base too: merged, its weights would no longer be quantised.
+    """
+    if model.base_dtype in QUANTISED:
+        return None
+    if not edits.linear or edits.attention or edits.sublayer or edits.embeddings is not None:
+        return None
+    weights = merged_weights(model, edits)
+    if not weights.keys() <= model.shape.parameters.keys():
+        return None  # a bias that the base has no place for
+    return replace(edits, linear={}, weights=weights)
+
+
+def _delays(model: FrozenLM, edits: Edits, prompts: list[tuple[int, ...]], tokens: int) -> Delays:
+    one = _delay(model, edits, prompts[:1], tokens)
+    many = _delay(model, edits, prompts, tokens)
+    return Delays(first_token=one.first_token, token=one.token, batch_16=many)
+
+
+def _delay(model: FrozenLM, edits: Edits, prompts: list[tuple[int, ...]], tokens: int) -> Delay:
+    """Medians over repeats, after a single token that warms up."""
+    owner = prepare(model, edits, prompts)
+    _times(model, owner, prompts, 1)
+    found = [_times(model, owner, prompts, tokens) for _ in range(_REPEATS[len(prompts)])]
+    return Delay(
+        first_token=median(times[1] - times[0] for times in found),
+        token=median((times[-1] - times[1]) / max(1, len(times) - 2) for times in found),
+    )
+
+
+@torch.no_grad()
+def _times(
+    model: FrozenLM, owner: Owner, prompts: list[tuple[int, ...]], tokens: int
+) -> list[float]:
+    """When the rows began, and when they had each of their tokens."""
+    rows = [DecodingState(owner, prompt[len(owner.lead) :]) for prompt in prompts]
+    longest = max(len(row.prompt) for row in rows)
+    session = Session(model, len(rows), owner.prefix_length + longest + tokens)
+    times = [_now(model)]
+    logits = session.join(rows)
+    for _ in range(tokens):
+        for row, token in zip(rows, greedy(logits), strict=True):
+            row.tokens.append(token)
+        times.append(_now(model))
+        logits = session.step(rows)
+    return times
+
+
+def _now(model: FrozenLM) -> float:
+    if model.device.type == "cuda":
+        torch.cuda.synchronize(model.device)
+    return time.perf_counter()

@@ -1,0 +1,320 @@
+"""What a comparison will do: one run for every method and seed, all under the same settings."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from peftlab.comparison.label import label_on, slug
+from peftlab.errors import InputError
+from peftlab.estimate import Limits
+from peftlab.guests import Guest
+from peftlab.methods import Method
+from peftlab.records.record import (
+    BudgetFacts,
+    ModelFacts,
+    Parameters,
+    Record,
+    Search,
+    TaskFacts,
+)
+from peftlab.tasks import Task
+from peftlab.training import Budget, TrainConfig
+
+# Settings that change how a run is carried out, but not what comes out of it.
+_NOT_THE_RESULT = ("checkpoint_seconds", "trunk_memory", "trunk_disk", "offload")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationConfig:
+    """How every run is evaluated.
+
+    Attributes:
+        train_rows, validation_rows: pairs of these splits whose loss is measured in the end; of the
+            test split it is that of all.
+        batch_size: rows that decode together.
+        latency_tokens: tokens that each latency is taken over; 0 measures none.
+    """
+
+    train_rows: int = 100
+    validation_rows: int = 500
+    batch_size: int = 16
+    latency_tokens: int = 24
+
+    def __post_init__(self) -> None:
+        for name in ("train_rows", "validation_rows", "batch_size"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}; at least 1 was expected")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchConfig:
+    """How each method's learning rate is found; the same for all that have one.
+
+    Attributes:
+        trials: rates tried; 0 takes the methods' own.
+        share: of a run's budget that each trial may use.
+    """
+
+    trials: int = 0
+    share: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.trials < 0:
+            raise InputError(f"--search is {self.trials}; a number of trials was expected")
+        if not 0 < self.share <= 1:
+            raise InputError(f"the search's share is {self.share}; above 0 and at most 1 expected")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A comparison.
+
+    Attributes:
+        model: demo, or the hub id or folder of a base.
+        config: of training, for every method; a rate of None takes each method's own.
+        search: of the methods' rates.
+        predict: whether a few steps of every method are taken first, to say what it will cost.
+        limits: what is predicted to exceed them is left out.
+        general_text: documents of no task, whose loss says what an adaptation has forgotten; none:
+            it is not measured.
+        seeds: of data order, initialisation and drawn exemplars; each makes a run of every method
+            in which something is random.
+        device: cpu, cuda, cuda:1, …
+        track: experiment trackers that every run reports to, see `train.tracking`.
+        base_dtypes: number formats of the base; every method runs on each.
+    """
+
+    model: str
+    task: Task
+    methods: tuple[Method | Guest, ...]
+    config: TrainConfig = field(default_factory=TrainConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    search: SearchConfig = field(default_factory=SearchConfig)
+    predict: bool = False
+    limits: Limits = field(default_factory=Limits)
+    general_text: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = (0,)
+    device: str = "cpu"
+    base_dtypes: tuple[str, ...] = ("fp32",)
+    track: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.methods:
+            raise InputError("a comparison needs at least one method; got none")
+        if self.search.trials and self.config.learning_rate is not None:
+            raise InputError(
+                "a learning rate and a search for one are given; one of them was expected"
+            )
+        for what, values in (("seeds", self.seeds), ("methods", self.methods)):
+            if len(set(map(repr, values))) < len(values):
+                raise InputError(f"{what} holds something twice: {', '.join(map(str, values))}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Base:
+    """What a look at the loaded base says, see `survey`.
+
+    Attributes:
+        parameters: how many it has. dtype: the format of its numbers. bytes: what they take.
+        checkpoint: where they come from, the same for every format.
+    """
+
+    name: str
+    fingerprint: str
+    parameters: int
+    device: str
+    dtype: str = "fp32"
+    bytes: int | None = None
+    checkpoint: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneralText:
+    """Text of no task, as every run reads it.
+
+    window: tokens of a row. before: the bare base's loss; None where no run is left to be made.
+    """
+
+    documents: tuple[str, ...]
+    window: int
+    before: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One method with one seed, resolved: everything that its process needs to know.
+
+    trial: the number of this trial in the search for the method's rate. found: that search.
+    predicted: what it is expected to cost, by the names of a record. left_out: why it is not made.
+    """
+
+    method: Method | Guest
+    seed: int
+    task: Task
+    config: TrainConfig
+    evaluation: EvaluationConfig
+    base: Base
+    search: SearchConfig = field(default_factory=SearchConfig)
+    general: GeneralText | None = None
+    found: Search | None = None
+    trial: int | None = None
+    predicted: dict[str, float] = field(default_factory=dict)
+    left_out: str | None = None
+    track: tuple[str, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """The method as one would type it, and the base's number format."""
+        return label_on(self.method, self.base.dtype)
+
+    @property
+    def folder(self) -> Path:
+        """Relative to the comparison's: the seeds of one configuration lie side by side."""
+        shared = _digest({**self._decides(), "seed": None})[:8]
+        return Path(f"{slug(self.label)}-{shared}") / f"seed-{self.seed}"
+
+    @property
+    def search_folder(self) -> Path:
+        """Where the trials for this method lie: one search for all seeds, whatever it finds."""
+        decides = self._decides()
+        train = {**decides["train"], "learning_rate": None}
+        searched = {**decides, "train": train, "seed": None}
+        return Path(f"{slug(self.label)}-{_digest(searched)[:8]}-search")
+
+    @property
+    def budget(self) -> Budget:
+        """What it may use."""
+        return Budget.of(self.config, len(self.task.pairs("train")))
+
+    def at(self, rate: float, **changes: Any) -> Run:
+        """The same run with another learning rate."""
+        return replace(self, config=replace(self.config, learning_rate=rate), **changes)
+
+    @property
+    def config_hash(self) -> str:
+        """A hash of all that decides the result."""
+        return _digest(self._decides())
+
+    def resolved(self) -> dict[str, Any]:
+        """What `config.json` holds: the settings of this run, defaults included."""
+        return {"config_hash": self.config_hash, "label": self.label, **self._decides()}
+
+    def record(self) -> Record:
+        """The record of this run before anything is measured."""
+        task, base = self.task, self.base
+        return Record(
+            method=self.method.name,
+            label=self.label,
+            settings=json.loads(json.dumps(self.method.settings())),
+            seed=self.seed,
+            status="running",
+            config_hash=self.config_hash,
+            task=TaskFacts(
+                name=task.name,
+                fingerprint=task.source.fingerprint,
+                train_rows=len(task.pairs("train")),
+                test_rows=len(task.test),
+                metrics=list(task.metrics),
+            ),
+            model=ModelFacts(
+                name=base.name,
+                fingerprint=base.fingerprint,
+                parameters=base.parameters,
+                dtype=base.dtype,
+                bytes=base.bytes,
+                checkpoint=base.checkpoint,
+            ),
+            train=asdict(self.config),
+            parameters=Parameters(trainable=None, stored=None, base=base.parameters),
+            guest=isinstance(self.method, Guest),
+            trial=self.trial,
+            predicted=self.predicted,
+            search=self.found,
+            budget=BudgetFacts(
+                kind=self.budget.kind,
+                amount=self.budget.amount,
+                trials=self.search.trials,
+                trial_share=self.search.share,
+            ),
+        )
+
+    def _decides(self) -> dict[str, Any]:
+        task = self.task
+        train = {k: v for k, v in asdict(self.config).items() if k not in _NOT_THE_RESULT}
+        train.pop("seed")
+        files = {} if isinstance(self.method, Guest) else self.method.files()
+        return {
+            "method": self.method.name,
+            "settings": self.method.settings(),
+            "seed": self.seed,
+            "train": train,
+            "evaluation": asdict(self.evaluation),
+            "task": {
+                "name": task.name,
+                "fingerprint": task.source.fingerprint,
+                "template": task.template.to_dict(),
+                "instruction": task.instruction,
+                "max_new_tokens": task.max_new_tokens,
+                "metrics": list(task.metrics),
+                "decoding": asdict(task.decoding),
+            },
+            "model": {"name": self.base.name, "fingerprint": self.base.fingerprint},
+            "device": self.base.device.partition(":")[0],
+            **({"search": asdict(self.search)} if self.search.trials else {}),
+            **({"general": _identity(self.general)} if self.general else {}),
+            **({"files": files} if files else {}),
+        }
+
+
+def runs_of(plan: Plan, base: Base, task: Task, general: GeneralText | None = None) -> list[Run]:
+    """Every method with the first seed, then with the second, and so on.
+
+    In this order an interrupted comparison has already compared something. A method in which
+    nothing is random runs with the first seed alone.
+    """
+    return [
+        Run(
+            method=method,
+            seed=seed,
+            task=task,
+            config=_resolved(plan.config, method, seed),
+            evaluation=plan.evaluation,
+            base=base,
+            search=plan.search,
+            general=general,
+            track=plan.track,
+        )
+        for seed in plan.seeds
+        for method in plan.methods
+        if seed in seeds_of(plan, method)
+    ]
+
+
+def seeds_of(plan: Plan, method: Method | Guest) -> tuple[int, ...]:
+    """The seeds that this method runs with: one where another could not give another result."""
+    random = method.seeded or plan.task.decoding.sample
+    return plan.seeds if random else plan.seeds[:1]
+
+
+def searches(run: Run) -> bool:
+    """Whether the run's method has a rate that is to be searched for."""
+    return bool(run.search.trials) and run.method.trains
+
+
+def _resolved(config: TrainConfig, method: Method | Guest, seed: int) -> TrainConfig:
+    rate = config.learning_rate or (method.learning_rate if method.trains else None)
+    return replace(config, seed=seed, learning_rate=rate)
+
+
+def _identity(text: GeneralText) -> dict[str, Any]:
+    """Which text is read, without all of it."""
+    return {"text": _digest({"documents": list(text.documents)}), "window": text.window}
+
+
+def _digest(values: dict[str, Any]) -> str:
+    text = json.dumps(values, sort_keys=True, ensure_ascii=False, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()

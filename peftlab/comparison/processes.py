@@ -1,0 +1,216 @@
+"""A process of its own for every run, so that no run's memory or state reaches another.
+
+A fork server imports torch and transformers once; each run is forked from it within milliseconds.
+What a child says travels through a pipe. A child whose parent is gone saves and ends.
+"""
+
+from __future__ import annotations
+
+import errno
+import multiprocessing
+import os
+import pickle
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from multiprocessing.connection import Connection
+from multiprocessing.context import BaseContext
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import cloudpickle
+
+from peftlab.errors import PeftlabError
+
+Say = Callable[..., None]
+"""What a child calls to tell its parent something: a word, then values that can be pickled."""
+
+_PRELOAD = (
+    "peftlab.frozen",  # first: it says what others may log
+    "torch",
+    "transformers",
+    "accelerate",
+    "transformers.optimization",
+    "transformers.models.auto.modeling_auto",
+    "rouge_score.rouge_scorer",
+    "peftlab.comparison.work",
+    "peftlab.comparison.profile",
+    "peftlab.comparison.cost_prediction",
+)
+_END_SECONDS = 10.0
+_GRACE_SECONDS = 60.0  # what a run may take to finish its step and save, once asked to stop
+
+
+class RunFailed(PeftlabError):
+    """A run ended with an error of its own; the others can go on."""
+
+
+class Died(RunFailed):
+    """A run's process ended without a word, as when it is killed or memory runs out."""
+
+
+class DiskFull(PeftlabError):
+    """There is no space left; nothing can go on."""
+
+
+class Stopped(PeftlabError):
+    """Ctrl-C came; what was under way is in its checkpoint, and the same command continues."""
+
+
+def server() -> BaseContext:
+    """The fork server, or fresh interpreters where the system has none. Starts warming up."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(_PRELOAD))
+    return context
+
+
+def call(function: str, *arguments: Any, hear: Say | None = None) -> Any:
+    """Return `function(say, *arguments)`, computed in a process of its own.
+
+    Args:
+        function: "module:name"; the caller need not import what only the child needs.
+        hear: gets what the child says; None: nobody listens.
+
+    Raises:
+        RunFailed, DiskFull, Stopped: see there.
+    """
+    context = server()
+    ours, theirs = context.Pipe()
+    asked = cloudpickle.dumps(arguments)
+    child = context.Process(target=_run_pickled, args=(theirs, function, asked), daemon=True)  # type: ignore[attr-defined]
+    with _no_main():
+        child.start()
+    theirs.close()
+    try:
+        return _listen(child, ours, hear)
+    except KeyboardInterrupt:
+        _stop(child, ours)
+        raise Stopped("stopped; what is finished is kept, and the same command continues") from None
+    finally:
+        child.join(_END_SECONDS)  # it has said its last word and only has to end
+        if child.is_alive():
+            child.kill()
+            child.join()
+        ours.close()
+
+
+@contextmanager
+def _no_main() -> Iterator[None]:
+    """Hide the caller's main module, which multiprocessing would have each child import.
+
+    A script without an `if __name__` guard would start anew in its children. What is defined there
+    travels by value (cloudpickle).
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
+def _listen(child: Any, pipe: Connection, hear: Say | None) -> Any:
+    while True:
+        try:
+            word, *values = pipe.recv()
+        except EOFError:
+            child.join()
+            raise Died(death(child.exitcode)) from None
+        if word == "result":
+            return values[0]
+        if word == "failed":
+            raise failure(*values)
+        if hear is not None:
+            hear(word, *values)
+
+
+def failure(kind: str, message: str) -> PeftlabError:
+    """The error that a child has described, see `describe`."""
+    return {"disk": DiskFull, "stopped": Stopped}.get(kind, RunFailed)(message)
+
+
+def _stop(child: Any, pipe: Connection) -> None:
+    """Ask the child to save and end, once; a second Ctrl-C does not wait for it."""
+    if not child.is_alive():
+        return
+    os.kill(child.pid, signal.SIGINT)
+    try:
+        while pipe.poll(_GRACE_SECONDS):
+            pipe.recv()
+    except (EOFError, KeyboardInterrupt):
+        return
+
+
+def death(code: int | None) -> str:
+    """An exit code in words; negative ones are signals."""
+    if code is not None and code < 0:
+        name = signal.Signals(-code).name
+        hint = "; the system does that when memory runs out" if name == "SIGKILL" else ""
+        return f"its process was ended by {name}{hint}"
+    return f"its process ended with code {code} and said nothing"
+
+
+def _run_pickled(pipe: Connection, function: str, arguments: bytes) -> None:
+    run_child(pipe, function, pickle.loads(arguments))
+
+
+def run_child(pipe: Connection, function: str, arguments: tuple[Any, ...]) -> None:
+    """What a child does: say what the function says, then its result or how it failed."""
+    if hasattr(os, "setpgid"):
+        os.setpgid(0, 0)  # Ctrl-C in a terminal goes to the parent alone, which passes it on once
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    lock = threading.Lock()
+
+    def say(*said: Any) -> None:
+        with lock:
+            pipe.send(said)
+
+    threading.Thread(target=_end_with_parent, args=(pipe,), daemon=True).start()
+    try:
+        module, _, name = function.partition(":")
+        say("result", getattr(import_module(module), name)(say, *arguments))
+    except BaseException as error:
+        say("failed", *describe(error))
+    finally:
+        sys.stdout.flush()
+
+
+def _end_with_parent(pipe: Connection) -> None:
+    """Nothing is ever sent to a child: what ends the wait is the parent's death."""
+    try:
+        pipe.recv()
+    except (EOFError, OSError):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def describe(error: BaseException) -> tuple[str, str]:
+    """What kind of failure an error is ("stopped", "disk", "input", "defect"), and its message."""
+    from peftlab.training import Interrupted
+
+    if isinstance(error, KeyboardInterrupt | Interrupted):
+        return "stopped", str(error) or "stopped; the same command continues"
+    if is_disk_full(error):
+        return "disk", (
+            f"the disk is full ({error}). What is finished is kept: make room, and give the same "
+            "command again"
+        )
+    if isinstance(error, PeftlabError):
+        return "input", str(error)
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    place = f"{Path(where.filename).name}:{where.lineno}"
+    return "defect", f"{type(error).__name__}: {error} ({place})"
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether an error, of Python or of a library that writes in Rust, is a full disk's."""
+    full = (errno.ENOSPC, errno.EDQUOT)
+    if isinstance(error, OSError) and error.errno in full:
+        return True
+    return any(words in str(error) for words in ("No space left on device", "StorageFull"))

@@ -1,0 +1,56 @@
+"""A run's folder as it travels between machines that share no file system."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from peftlab.records import folders
+from peftlab.records.record import NAME
+
+Files = dict[str, bytes]
+_Seen = dict[str, tuple[int, int]]
+_LASTING = (folders.CHECKPOINT, NAME)  # what can be continued from once it has arrived
+
+
+def packed(folder: Path) -> Files:
+    """All files of a folder, by their paths in it, without locks and kept activations."""
+    return {name: (folder / name).read_bytes() for name in sorted(_stamps(folder))}
+
+
+def unpack(files: Files, folder: Path) -> None:
+    """Write files into a folder, each whole or not at all, records last."""
+    for name in sorted(files, key=lambda name: Path(name).name == NAME):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        temporary.write_bytes(files[name])
+        temporary.replace(path)
+
+
+class Changes:
+    """What has changed in a folder since it was last asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self._seen = folder, _stamps(folder)
+
+    def take(self) -> Files:
+        """The files that are new, if a checkpoint or a record is among them; else none."""
+        now = _stamps(self.folder)
+        changed = [name for name in now if now[name] != self._seen.get(name)]
+        if not any(Path(name).name in _LASTING for name in changed):
+            return {}
+        self._seen = now
+        return {name: (self.folder / name).read_bytes() for name in changed}
+
+
+def _stamps(folder: Path) -> _Seen:
+    found: _Seen = {}
+    for path in folder.rglob("*"):
+        name = path.relative_to(folder)
+        hidden = any(part.startswith(".") for part in name.parts)
+        if hidden or folders.TRUNK in name.parts or not path.is_file():
+            continue
+        status = path.stat()
+        found[name.as_posix()] = (status.st_mtime_ns, status.st_size)
+    return found

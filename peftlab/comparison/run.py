@@ -1,0 +1,162 @@
+"""`compare`: look at the base, then make every run that is not finished yet.
+
+Where, and how many at once, is the engine's to decide.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import reduce
+from pathlib import Path
+from typing import Any, Protocol
+
+from peftlab.comparison.cost_prediction import foreseen
+from peftlab.comparison.engine import SEARCH, WORK, Course, Engine, Job, Opened
+from peftlab.comparison.finished import at_rate, finished
+from peftlab.comparison.local import Processes
+from peftlab.comparison.plan import Plan, Run
+from peftlab.comparison.processes import RunFailed, server
+from peftlab.comparison.profile import Survey
+from peftlab.errors import InputError
+from peftlab.records import folders
+from peftlab.records.reading import StoredRun
+from peftlab.records.record import Record
+from peftlab.verdict.outcome import said, verdict
+
+
+class Watcher(Protocol):
+    """What wants to know how a comparison goes on."""
+
+    def planned(self, runs: list[Run], survey: Survey, finished: int) -> None:
+        """Before the first run; so many of the runs are finished already."""
+
+    def started(self, run: Run) -> None:
+        """A run's process is starting."""
+
+    def heard(self, word: str, *values: Any) -> None:
+        """The run says one of these: see `work`, and of trials `search`."""
+
+    def ended(self, run: Run, record: Record) -> None:
+        """The run is finished, or has failed."""
+
+
+class Silent:
+    """Watches nothing."""
+
+    def planned(self, runs: list[Run], survey: Survey, finished: int) -> None: ...
+    def started(self, run: Run) -> None: ...
+    def heard(self, word: str, *values: Any) -> None: ...
+    def ended(self, run: Run, record: Record) -> None: ...
+
+
+@dataclass(frozen=True)
+class Compared:
+    """All runs of a plan, in its order, and what the look before found."""
+
+    runs: list[StoredRun]
+    survey: Survey
+
+    @property
+    def records(self) -> list[Record]:
+        """The records alone."""
+        return [run.record for run in self.runs]
+
+    @property
+    def verdict(self) -> str:
+        """What the runs show, in sentences, a line each; or why they show nothing."""
+        try:
+            return "\n".join(said(verdict(self.runs)))
+        except InputError as error:
+            return str(error)
+
+
+def compare(
+    plan: Plan,
+    out: Path,
+    watcher: Watcher | None = None,
+    described: dict[str, Any] | None = None,
+    engine: Engine | None = None,
+) -> Compared:
+    """Make every run of a plan in `out`; runs that are finished there are not made again.
+
+    A run that fails is recorded as failed, and the others go on.
+
+    Args:
+        described: what else is written into `comparison.json`, the command above all.
+        engine: what carries the runs out; by default processes of this machine, one at a time.
+
+    Raises:
+        InputError: a plan that cannot work, a folder of another comparison, or an engine that
+            cannot begin.
+        DiskFull, Stopped: what is finished is kept, and the same call continues.
+    """
+    watcher = watcher or Silent()
+    with folders.only_one(out), (engine or Processes()).opened(plan, out) as opened:
+        looked = _looked(plan, opened)
+        surveys = [foreseen(plan, one, opened, out) for one in looked]
+        found = reduce(Survey.joined, surveys)
+        folders.claim(out, folders.identity(plan.task, found.base), described or {})
+        runs = [one.predicting(run) for one in surveys for run in one.runs(plan)]
+        runs.sort(key=lambda run: plan.seeds.index(run.seed))
+        watcher.planned(runs, found, sum(finished(run, out) is not None for run in runs))
+        courses = [_course(run, out, watcher) for run in runs if _wanted(run, found, plan)]
+        kept = opened.go(courses, watcher.heard)
+    return Compared(kept, found)
+
+
+def _looked(plan: Plan, opened: Opened) -> list[Survey]:
+    """A look at the base in each format, a process each; one limit of source tokens for all."""
+    surveys = [opened.survey(dtype) for dtype in plan.base_dtypes]
+    limits = [one.source_tokens for one in surveys if one.source_tokens is not None]
+    return [replace(one, source_tokens=min(limits, default=None)) for one in surveys]
+
+
+def _wanted(run: Run, found: Survey, plan: Plan) -> bool:
+    """A method that was left out has one record, which says why, whatever the seeds."""
+    return run.label not in found.left_out or run.seed == plan.seeds[0]
+
+
+def _course(run: Run, out: Path, watcher: Watcher) -> Course[StoredRun]:
+    """A run's record: the one that lies there, or after the search for its rate a new one."""
+    known, record = at_rate(run, out), finished(run, out)
+    if known is not None and record is not None:
+        return StoredRun(record, out / known.folder)
+    if run.left_out is not None:
+        return StoredRun(_left_out(run, out), out / run.folder)
+    watcher.started(run)
+    try:
+        if known is None:
+            found = yield Job(SEARCH, run, run.search_folder)
+            known = run.at(found.rate, found=found)
+        folders.forget_failure(out / known.folder)
+        record = yield Job(WORK, known, known.folder)
+    except RunFailed as error:
+        known = known or run
+        record = _failed(known, out, str(error))
+    assert record is not None
+    watcher.ended(known, record)
+    return StoredRun(record, out / known.folder)
+
+
+def _left_out(run: Run, out: Path) -> Record:
+    found = {"status": "left out", "error": run.left_out}
+    record = run.record().model_copy(update=found)
+    record.write(out / run.folder)
+    return record
+
+
+def _failed(run: Run, out: Path, message: str) -> Record:
+    """What the run has recorded of its failure, or, where it could not, that alone."""
+    record = folders.record(out / run.folder, run.config_hash)
+    if record is None or record.status != "failed":
+        record = run.record().failed(message)
+        record.write(out / run.folder)
+    return record
+
+
+def warm_up() -> None:
+    """Start the fork server, so that it imports while the caller does something else."""
+    from multiprocessing import forkserver
+
+    if server().get_start_method() == "forkserver":
+        forkserver.ensure_running()

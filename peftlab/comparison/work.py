@@ -1,0 +1,299 @@
+"""One run, in a process of its own: train, evaluate, generate, each phase measured on its own.
+
+Its folder holds `config.json` (all that decides the result), `metrics.jsonl`, the checkpoint,
+`adapter/`, `predictions.jsonl` and `record.json`. A run that was cut off continues: training from
+its checkpoint; a training that had ended is not measured again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import math
+import os
+import shutil
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from peftlab.comparison.hosts import host
+from peftlab.comparison.plan import Run
+from peftlab.comparison.processes import Say, describe
+from peftlab.errors import InputError
+from peftlab.estimate.prediction import errors
+from peftlab.evaluation import Evaluation, SplitLoss
+from peftlab.measure import Phase, environment, held, phase, tune_allocator
+from peftlab.records import folders
+from peftlab.records.record import GeneralLoss, Progress, Record, write_json
+from peftlab.training import Diverged, Trained
+from peftlab.training.checkpoint import Progress as Far
+from peftlab.training.tracking import Listen, tracking
+from peftlab.trunk import TrunkStore
+
+if TYPE_CHECKING:
+    import torch
+
+    from peftlab.guests import TrainedGuest
+    from peftlab.training.display import Display, Show
+
+_SHOW_SECONDS = 0.2  # between two messages about the same phase
+
+
+def work(say: Say, run: Run, out: Path, trunk: Path | None = None) -> Record:
+    """Carry out a run and leave its record in its folder.
+
+    Says ("phase", name, total, done) when a phase begins and ("step", done, loss, speed) within; in
+    training also ("memory", bytes).
+
+    Args:
+        trunk: a folder of kept activations that all runs of this machine share, see `shared_store`;
+            None: the run has its own.
+
+    Raises:
+        whatever stopped the run; unless that was a full disk or Ctrl-C, it is recorded as failed.
+    """
+    tune_allocator()
+    folder = out / run.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    with lock(folder):
+        record = run.record()
+        write_json(folder / folders.CONFIG, run.resolved())
+        try:
+            with tracking(run.track, folder, out.name, str(run.folder), run.resolved()) as listen:
+                return _Work(say, run, folder, record, trunk, listen).go()
+        except BaseException as error:
+            kind, message = describe(error)
+            if kind in ("input", "defect"):
+                (folder / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
+                step = error.step if isinstance(error, Diverged) else None
+                record.failed(message, step).write(folder)
+            raise
+
+
+class _Work:
+    def __init__(
+        self,
+        say: Say,
+        run: Run,
+        folder: Path,
+        record: Record,
+        trunk: Path | None,
+        listen: Listen,
+    ) -> None:
+        self.say, self.run, self.folder, self.record = say, run, folder, record
+        self.listen = listen
+        self.store = shared_store(run, trunk)
+
+    def go(self) -> Record:
+        run, record = self.run, self.record
+        record.environment = environment()
+        self.say("phase", "load", 0, 0)
+        self.host = host(run)
+        self._train()
+        self._save()
+        losses = self._losses()
+        evaluation = self._generate()
+        self.say("phase", "latency", 0, 0)
+        record.latency = self.host.latency()
+        self._write_predictions(evaluation, losses)
+        shutil.rmtree(self.folder / folders.TRUNK, ignore_errors=True)  # kept to train again from
+        record.predicted |= errors(record.predicted, self._measured())
+        record.status = "finished"
+        record.write(self.folder)
+        self.listen(record.progress.steps if record.progress else 0, results(record))
+        return record
+
+    def _measured(self) -> dict[str, float | None]:
+        """What predictions are held against, by their names."""
+        record = self.record
+        return {
+            "trainable_parameters": record.parameters.trainable,
+            "adapter_bytes": record.bytes,
+            "peak_memory": record.peak_memory.train,
+            "step_seconds": record.seconds.step,
+            "train_seconds": record.seconds.train,
+        }
+
+    def _train(self) -> None:
+        record = self.record
+        earlier = self._measured_before()
+        pipe = Pipe(self.say, self.host.device)
+        with phase("train", self.host.device) as measured:
+            trained = self.host.train(
+                self.run, self.folder, pipe.display, store=self.store, listen=self.listen
+            )
+        record.parameters = self.host.parameters()
+        # Of a training that had already ended, the peak is what was recorded then.
+        now = measured.peak_bytes if pipe.steps else None
+        peaks = [peak for peak in (now, earlier) if peak is not None]
+        record.peak_memory.train = max(peaks, default=None)
+        record.peak_memory.gauge = measured.method
+        record.seconds.train, record.seconds.step = trained.seconds, trained.step_seconds
+        record.loss.validation = trained.validation_loss
+        record.progress = progress_of(trained)
+        record.write(self.folder)
+
+    def _measured_before(self) -> int | None:
+        """The peak of training that an earlier process of this same run measured, if one did."""
+        try:
+            earlier = Record.read(self.folder / "record.json")
+        except InputError:
+            return None
+        return earlier.peak_memory.train if earlier.config_hash == self.record.config_hash else None
+
+    def _save(self) -> None:
+        adapter = self.folder / folders.ADAPTER
+        self.host.save(adapter)
+        self.record.bytes = sum(file.stat().st_size for file in adapter.iterdir())
+
+    def _losses(self) -> SplitLoss:
+        """Losses of samples of train and validation and of all of test; returns that of test."""
+        run, record, loss = self.run, self.record, self.host.loss
+        self.say("phase", "evaluate", 3, 0)
+        with phase("evaluate", self.host.device) as measured:
+            record.loss.train = loss("train", run.evaluation.train_rows).loss
+            self.say("step", 1, None, None)
+            record.loss.validation = loss("validation", run.evaluation.validation_rows).loss
+            self.say("step", 2, None, None)
+            test = loss("test")
+        record.loss.test = test.loss
+        for split, value in record.loss.model_dump().items():
+            if not math.isfinite(value):
+                steps = record.progress.steps if record.progress else 0
+                raise Diverged(f"the {split} loss of the trained state is {value}", steps)
+        record.seconds.evaluate, record.peak_memory.evaluate = _costs(measured)
+        self._forgetting()
+        return test
+
+    def _forgetting(self) -> None:
+        text = self.run.general
+        if text is not None and text.before is not None:
+            after = self.host.text_loss(text)
+            self.record.general = GeneralLoss(before=text.before, after=after)
+
+    def _generate(self) -> Evaluation:
+        run, record = self.run, self.record
+        self.say("phase", "generate", len(run.task.test), 0)
+        with phase("generate", self.host.device) as measured:
+            tell = _throttled(lambda count: self.say("step", count, None, None))
+            evaluation = self.host.evaluate(tell)
+        record.seconds.generate, record.peak_memory.generate = _costs(measured)
+        record.scores, record.subsets = dict(evaluation.scores.corpus), evaluation.subsets
+        record.context_tokens = evaluation.context_tokens
+        record.truncated = evaluation.truncated
+        return evaluation
+
+    def _write_predictions(self, evaluation: Evaluation, losses: SplitLoss) -> None:
+        """One line a test example: source, references, prediction, its scores, its losses."""
+        path = self.folder / folders.PREDICTIONS
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        at = 0
+        with temporary.open("w", encoding="utf-8") as file:
+            for i, (example, reply) in enumerate(
+                zip(self.run.task.test, evaluation.replies, strict=True)
+            ):
+                pairs = slice(at, at + len(example.targets))
+                at = pairs.stop
+                row = {
+                    "index": i,
+                    "source": example.source,
+                    "references": list(example.targets),
+                    "prediction": reply.text,
+                    "ended": reply.finished,
+                    "scores": {k: v[i] for k, v in evaluation.scores.per_example.items()},
+                    "loss_sums": losses.sums[pairs],
+                    "loss_tokens": losses.counts[pairs],
+                }
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        temporary.replace(path)
+
+
+def results(record: Record) -> dict[str, float | None]:
+    """What trackers show of a finished run."""
+    return {
+        **{f"test/{name}": value for name, value in record.scores.items()},
+        "test/loss": record.loss.test,
+        "train/seconds": record.seconds.train,
+        "train/peak_bytes": record.peak_memory.train,
+        "parameters/trainable": record.parameters.trainable,
+        "parameters/stored": record.parameters.stored,
+    }
+
+
+def shared_store(run: Run, trunk: Path | None) -> TrunkStore | None:
+    """Activations that every run of a machine finds in files, mapped into the memory of each.
+
+    In files alone: what lies in one process's memory is of no use to the others.
+    """
+    if trunk is None:
+        return None
+    return TrunkStore(0, run.config.trunk_memory + run.config.trunk_disk, trunk)
+
+
+def _costs(measured: Phase) -> tuple[float, int]:
+    return measured.seconds, measured.peak_bytes
+
+
+def progress_of(trained: Trained | TrainedGuest | Far) -> Progress:
+    """How far a training came, as records have it."""
+    return Progress(
+        steps=trained.step if isinstance(trained, Far) else trained.steps,
+        best_step=trained.best_step,
+        tokens=trained.tokens,
+        passes=trained.passes,
+        validated=trained.validated,
+        tokens_per_second=trained.tokens / trained.seconds if trained.seconds else None,
+    )
+
+
+class Pipe:
+    """Tells the parent how training goes on, and what memory the device or process holds."""
+
+    def __init__(self, say: Say, device: torch.device) -> None:
+        self.say, self.device, self.steps = say, device, 0
+
+    @property
+    def display(self) -> Display:
+        return self._display
+
+    def _display(self, title: str, total: int, first: int) -> AbstractContextManager[Show]:
+        return self._showing(total, first)
+
+    @contextmanager
+    def _showing(self, total: int, first: int) -> Iterator[Show]:
+        self.say("phase", "train", total, first)
+
+        def tell(step: int, loss: float, speed: float) -> None:
+            self.say("step", step, loss, speed)
+            self.say("memory", held(self.device))
+
+        sometimes = _throttled(tell)
+
+        def show(step: int, loss: float, speed: float) -> None:
+            self.steps += 1
+            sometimes(step, loss, speed)
+
+        yield show
+
+
+def _throttled(tell: Callable[..., None]) -> Callable[..., None]:
+    last = 0.0
+
+    def sometimes(*values: object) -> None:
+        nonlocal last
+        if time.monotonic() - last > _SHOW_SECONDS:
+            last = time.monotonic()
+            tell(*values)
+
+    return sometimes
+
+
+@contextmanager
+def lock(folder: Path) -> Iterator[None]:
+    """Wait for a process that is still ending a run in this folder (its comparison was killed)."""
+    with (folder / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,238 @@
+"""Requests in, replies out: rows of different adaptations, methods and lengths in one batch."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from peftlab.frozen.model import FrozenLM
+from peftlab.generation.beam import Beams
+from peftlab.generation.choose import Chooser, banned_tokens
+from peftlab.generation.kept import KeptPrompts
+from peftlab.generation.owner import prepare
+from peftlab.generation.session import Session
+from peftlab.generation.state import DecodingState
+from peftlab.methods.adaptation import Adaptation
+from peftlab.tasks import Decoding, Example
+from peftlab.token_limits import max_row_tokens
+from peftlab.trunk import TrunkStore
+
+
+@dataclass(frozen=True)
+class Request:
+    """One text for one adaptation. `min_new_tokens` forbids the end before so many tokens."""
+
+    adaptation: Adaptation
+    source: str | Example
+    max_new_tokens: int = 64
+    min_new_tokens: int = 0
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What came back; `tokens` without the end. `dropped`: source tokens that were cut."""
+
+    text: str
+    tokens: tuple[int, ...]
+    finished: Literal["end", "length"]
+    prompt_tokens: int
+    dropped: int
+
+
+@dataclass(eq=False)
+class _Job:
+    """A request on its way: its place, its row, its end token, its random draws."""
+
+    index: int
+    request: Request
+    row: DecodingState
+    end: int
+    prompt_tokens: int
+    dropped: int
+    generator: torch.Generator
+
+    @property
+    def least(self) -> int:
+        return self.request.min_new_tokens
+
+    @property
+    def over(self) -> bool:
+        made = self.row.tokens
+        return made[-1] == self.end or len(made) >= self.request.max_new_tokens
+
+
+def generate(
+    model: FrozenLM,
+    requests: Sequence[Request],
+    decoding: Decoding | None = None,
+    *,
+    batch_size: int = 16,
+    seed: int = 0,
+    max_length: int | None = None,
+    store: TrunkStore | None = None,
+    done: Callable[[int], None] | None = None,
+) -> list[Reply]:
+    """Answer every request, in the order given; finished rows leave and waiting ones join.
+
+    Args:
+        decoding: greedy where None.
+        max_length: tokens of a row, prompt and output; None takes the model's context.
+        store: keeps prompts for adaptations that leave the lower blocks alone, so that reading one
+            again starts where they begin, see `generate.kept`.
+        done: told how many replies are finished, for a progress bar.
+
+    Raises:
+        InputError: a prompt that does not fit, an adaptation of another base, no tokenizer.
+    """
+    decoding, done = decoding or Decoding(), done or (lambda _: None)
+    jobs = _jobs(model, requests, decoding, seed, max_length)
+    if not jobs:
+        return []
+    capacity = max(job.row.length + job.request.max_new_tokens for job in jobs)
+    kept = None if store is None else KeptPrompts(model, store)
+    if decoding.beams > 1:
+        return _beam_search(model, jobs, decoding, batch_size, capacity, kept, done)
+    session = Session(model, batch_size, capacity, kept)
+    chooser = Chooser(decoding, banned_tokens(decoding, model.tokenizer))
+    return _decode(model, session, jobs, chooser, done)
+
+
+def _jobs(
+    model: FrozenLM,
+    requests: Sequence[Request],
+    decoding: Decoding,
+    seed: int,
+    max_length: int | None,
+) -> list[_Job]:
+    """Encode every request and prepare every adaptation once; rows with long prompts come first."""
+    by_adaptation: dict[int, list[int]] = defaultdict(list)
+    for i, request in enumerate(requests):
+        by_adaptation[id(request.adaptation)].append(i)
+    jobs = []
+    for indices in by_adaptation.values():
+        adaptation = requests[indices[0]].adaptation
+        edits = adaptation.edits(model)
+        template = edits.template or adaptation.template
+        limit = max_row_tokens(model.shape.context, max_length, edits.prefix_length)
+        encoded = [
+            template.encode(
+                model.tokenizer,
+                _example(requests[i].source),
+                None,
+                limit - requests[i].max_new_tokens,
+            )
+            for i in indices
+        ]
+        owner = prepare(model, edits, [e.ids for e in encoded])
+        for i, e in zip(indices, encoded, strict=True):
+            rng = torch.Generator().manual_seed(seed * 1_000_003 + i)
+            row = DecodingState(owner, e.ids[len(owner.lead) :])
+            end = template.end_id(model.tokenizer)
+            least = max(requests[i].min_new_tokens, decoding.min_new_tokens)
+            request = Request(adaptation, requests[i].source, requests[i].max_new_tokens, least)
+            jobs.append(_Job(i, request, row, end, len(e.ids), e.dropped, rng))
+    return sorted(jobs, key=lambda job: -len(job.row.prompt))
+
+
+def _example(source: str | Example) -> Example:
+    return source if isinstance(source, Example) else Example(source, ())
+
+
+def _decode(
+    model: FrozenLM,
+    session: Session,
+    jobs: list[_Job],
+    chooser: Chooser,
+    done: Callable[[int], None],
+) -> list[Reply]:
+    waiting, running, replies = list(reversed(jobs)), list[_Job](), dict[int, Reply]()
+    while waiting or running:
+        joining = [waiting.pop() for _ in range(min(session.free, len(waiting)))]
+        parts = [session.step([job.row for job in running])] if running else []
+        parts += [session.join([job.row for job in joining])] if joining else []
+        running += joining
+        logits = chooser.restrict(
+            torch.cat(parts) if len(parts) > 1 else parts[0],
+            [job.row.tokens for job in running],
+            [job.end for job in running],
+            [job.least for job in running],
+        )
+        tokens = chooser.next(logits, [job.generator for job in running])
+        for job, token in zip(running, tokens, strict=True):
+            job.row.tokens.append(token)
+        for job in [job for job in running if job.over]:
+            session.leave(job.row)
+            replies[job.index] = _reply(model, job, job.row.tokens)
+        running = [job for job in running if not job.over]
+        done(len(replies))
+    return [replies[i] for i in range(len(jobs))]
+
+
+def _reply(model: FrozenLM, job: _Job, tokens: Sequence[int]) -> Reply:
+    ended = tokens[-1] == job.end
+    kept = tuple(tokens[:-1] if ended else tokens)
+    text = model.tokenizer.decode(kept, skip_special_tokens=True).strip()
+    return Reply(text, kept, "end" if ended else "length", job.prompt_tokens, job.dropped)
+
+
+def _beam_search(
+    model: FrozenLM,
+    jobs: list[_Job],
+    decoding: Decoding,
+    batch_size: int,
+    capacity: int,
+    kept: KeptPrompts | None,
+    done: Callable[[int], None],
+) -> list[Reply]:
+    """A few prompts at a time, each with its beams as rows of one session."""
+    replies: dict[int, Reply] = {}
+    prompts = max(1, batch_size // decoding.beams)
+    for start in range(0, len(jobs), prompts):
+        group = jobs[start : start + prompts]
+        session = Session(model, len(group) * decoding.beams, capacity, kept)
+        for job, tokens in zip(group, _beams_of(session, group, decoding), strict=True):
+            replies[job.index] = _reply(model, job, tokens)
+        done(len(replies))
+    return [replies[i] for i in range(len(jobs))]
+
+
+def _beams_of(session: Session, jobs: list[_Job], decoding: Decoding) -> list[list[int]]:
+    width = decoding.beams
+    chooser = Chooser(decoding, banned_tokens(decoding, session.model.tokenizer))
+    searches = [
+        Beams(width, job.end, job.request.max_new_tokens, decoding.length_penalty) for job in jobs
+    ]
+    logits = session.join([job.row for job in jobs])
+    alive = list(range(len(jobs)))
+    while True:
+        chances = logits.float().log_softmax(-1)
+        sources, rows, at = list[int](), list[DecodingState](), 0
+        for i in alive:
+            search, before = searches[i], len(searches[i].running)
+            made = [tokens for _, tokens in search.running]
+            own = chooser.restrict(
+                chances[at : at + before], made, [jobs[i].end] * before, [jobs[i].least] * before
+            )
+            parents = search.advance(own)
+            if not search.done:
+                sources += [session.live[at + parent].slot for parent in parents]
+                rows += [_extended(jobs[i].row, tokens) for _, tokens in search.running]
+            at += before
+        alive = [i for i in alive if not searches[i].done]
+        if not alive:
+            return [search.best() for search in searches]
+        past = {
+            id(row): session.live[source].past for row, source in zip(rows, sources, strict=True)
+        }
+        for slot, row in enumerate(rows):
+            row.slot, row.past = slot, past[id(row)]
+        session.reorder(rows, sources)
+        logits = session.step(rows)
+
+
+def _extended(row: DecodingState, tokens: list[int]) -> DecodingState:
+    return DecodingState(row.owner, row.prompt, tokens)

@@ -1,0 +1,1 @@
+"""A run on disk: its record, the files beside it, and how they are read."""

@@ -1,0 +1,80 @@
+"""What a run trains and validates on: encoded rows, their order, and the kept trunk below them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from peftlab.edits import Edits
+from peftlab.token_limits import max_row_tokens
+from peftlab.training.budget import Budget
+from peftlab.training.config import TrainConfig
+from peftlab.training.rows import Order, Rows
+from peftlab.trunk import Trunk, TrunkStore
+
+if TYPE_CHECKING:
+    from peftlab.frozen.model import FrozenLM
+    from peftlab.tasks import Task, Template
+
+_WORTH_KEEPING = 1.5  # passes over the rows from which keeping the trunk's activations pays
+_LOOKED_AT = 64  # rows whose mean length says how many steps a budget of tokens will be
+
+
+@dataclass(frozen=True)
+class Data:
+    """Both splits under one template.
+
+    Attributes:
+        steps: about how many there will be; None where a clock decides.
+        trunk, validation_trunk: kept activations, where that pays.
+    """
+
+    rows: Rows
+    validation: Rows
+    order: Order
+    steps: int | None
+    trunk: Trunk | None
+    validation_trunk: Trunk | None
+
+    @classmethod
+    def of(
+        cls,
+        model: FrozenLM,
+        task: Task,
+        template: Template,
+        config: TrainConfig,
+        edits: Edits,
+        store: TrunkStore | None,
+    ) -> Data:
+        """Encode a task for edits whose untouched blocks, given a store, are run once a row."""
+        limit = max_row_tokens(model.shape.context, config.max_length, edits.prefix_length)
+        rows = Rows(task.pairs("train"), template, model.tokenizer, limit)
+        pairs = task.pairs("validation")[: config.validation_limit]
+        validation = Rows(pairs, template, model.tokenizer, limit)
+        steps = _steps(config, rows)
+        order = Order(len(rows), config.rows_a_step, config.seed)
+        data = cls(rows, validation, order, steps, None, None)
+        # The last block is resumed at even where only the head changes: its kept tokens are few.
+        block = min(edits.lowest_block(model.shape), model.shape.layers - 1)
+        # Whose rows are kept already differs by process, and a sharded base is run by all together.
+        if store is None or block < 1 or not config.fast or model.is_sharded:
+            return data
+        # Where a clock decides, rows are taken to come again.
+        again = steps is None or steps * config.rows_a_step >= _WORTH_KEEPING * len(rows)
+        every = config.evaluate_every
+        often = bool(every) and (steps is None or steps // every > 1)
+        return replace(
+            data,
+            trunk=Trunk(model, rows, block, store) if again else None,
+            validation_trunk=Trunk(model, validation, block, store) if often else None,
+        )
+
+    def validated_under(self, template: Template) -> Data:
+        """The same data, its validation split in another template."""
+        return replace(self, validation=self.validation.under(template))
+
+
+def _steps(config: TrainConfig, rows: Rows) -> int | None:
+    budget = Budget.of(config, len(rows))
+    count = min(len(rows), _LOOKED_AT) if budget.kind == "tokens" else 0
+    return budget.steps(config, [len(rows[i].ids) - 1 for i in range(count)])

@@ -1,0 +1,313 @@
+"""The training loop: the same for every method, on any device, resumable bit for bit on CPU."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from peftlab.frozen.sharding import is_sharded, whole
+from peftlab.loss import mean_loss
+from peftlab.methods.adaptation import Adaptation, base_of
+from peftlab.methods.base import Method, State
+from peftlab.processes import ALONE, Processes, join
+from peftlab.training import optimise
+from peftlab.training.budget import Budget
+from peftlab.training.checkpoint import Progress
+from peftlab.training.config import TrainConfig
+from peftlab.training.data import Data
+from peftlab.training.display import Display, silent
+from peftlab.training.journal import Journal
+from peftlab.training.result import Diverged, Interrupted, Trained
+from peftlab.training.steps import Descent, Search, Steps, Taken, on_device
+from peftlab.training.stopping import graceful
+from peftlab.training.tracking import Listen
+from peftlab.trunk import TrunkStore
+
+if TYPE_CHECKING:
+    from peftlab.frozen.model import FrozenLM
+    from peftlab.tasks import Task
+
+Validated = Callable[[int, float], bool]
+
+_VALIDATIONS = 10  # of a budget of seconds
+_ADVICE = "the same command continues from the last checkpoint, with any number of processes"
+_CHECKPOINT = "the step of the checkpoint in the run's folder"
+COLD_STEPS = 3  # the first steps pay for allocation and are left out of the time per step
+
+
+def train(
+    model: FrozenLM,
+    method: Method,
+    task: Task,
+    config: TrainConfig | None = None,
+    *,
+    folder: Path | None = None,
+    display: Display = silent,
+    start: State | None = None,
+    store: TrunkStore | None = None,
+    validated: Validated | None = None,
+    listen: Listen | None = None,
+) -> Trained:
+    """Train one adaptation; the state with the lowest validation loss is kept.
+
+    Args:
+        folder: where `metrics.jsonl` and the checkpoint go. A run that was cut off there continues.
+        start: a state to start from, instead of the method's own initialisation.
+        store: where the frozen trunk's activations are kept; one that several trainings share
+            (seeds, learning rates) fills once. By default each run has its own, in its folder.
+        validated: is told the step and the loss of every validation; training ends where it
+            returns true.
+        listen: is told all that goes into `metrics.jsonl`, see `tracking`.
+
+    Where a launcher has started several processes, each calls this with the same arguments, and
+    all get the same result. A step's rows are then divided among them; the first one writes.
+
+    Raises:
+        Diverged, Interrupted: see there.
+        InputError: settings that do not fit the model or the task; processes that are not alike.
+        UnsupportedModel: the model lacks a site.
+        Lost: another process has ended.
+    """
+    config = config or TrainConfig()
+    processes = join(model.device)
+    for site in method.sites:
+        model.conformance.require(site, method.name)
+    method.check(model.shape)
+    with processes.watched(_ADVICE if folder else "start all again"):
+        processes.agree(_decides(model, method, task, config))
+        if start is None:
+            start = method.init(model, task, torch.Generator().manual_seed(config.seed))
+        if store is None:
+            place = folder / "trunk" if folder is not None else None
+            memory = config.trunk_memory // processes.local
+            store = TrunkStore(memory, config.trunk_disk, place)
+        run = Loop(model, method, task, config, start, folder, store, validated, processes)
+        run.journal.listen = listen
+        if method.trains or method.searches:
+            with graceful(together=processes.count > 1) as stop:
+                run.go(display if processes.is_first else silent, stop)
+        return run.result()
+
+
+def _decides(model: FrozenLM, method: Method, task: Task, config: TrainConfig) -> dict[str, Any]:
+    """All that decides the result of a run, by name."""
+    shown = replace(config, checkpoint_seconds=0.0, trunk_memory=0, trunk_disk=0)
+    return {
+        "method": method.name,
+        "settings": method.settings(),
+        "config": {k: v for k, v in asdict(shown).items() if k != "offload"},
+        "task": task.source.fingerprint,
+        "template": task.template.to_dict(),
+        "base": model.fingerprint,
+    }
+
+
+class Loop:
+    """One training: its data, its steps, its folder, and how far it has come."""
+
+    validated: Validated | None = None
+    processes: Processes = ALONE
+
+    def __init__(
+        self,
+        model: FrozenLM,
+        method: Method,
+        task: Task,
+        config: TrainConfig,
+        start: State,
+        folder: Path | None,
+        store: TrunkStore,
+        validated: Validated | None = None,
+        processes: Processes = ALONE,
+    ) -> None:
+        self.model, self.method, self.task, self.config = model, method, task, config
+        self.store, self.progress, self.validated = store, Progress(), validated
+        self.processes = processes
+        accelerator = optimise.accelerator(config.precision, model, processes)
+        start = on_device(start, model.device)
+        processes.from_first([t for t in start.tensors.values() if not is_sharded(t)])
+        parts = (model, method, config, start, accelerator, processes)
+        still = Steps(*parts)
+        template = method.template(task.template, start)
+        kept = store if method.trains else None
+        self.data = Data.of(model, task, template, config, still.edits(), kept)
+        self.steps: Steps = still
+        if method.searches:
+            self.steps = Search(task.template, *parts)
+        elif method.trains:
+            self.steps = Descent(self.budget.points, *parts)
+        self.best = State({}, {})  # until there is a validation
+        self.journal = Journal(folder, self._identity(), processes.is_first)
+
+    @cached_property
+    def budget(self) -> Budget:
+        """What it may use."""
+        return Budget.of(self.config, len(self.data.rows))
+
+    def _identity(self) -> str:
+        """A hash of all that decides the result of this run."""
+        decides = _decides(self.model, self.method, self.task, self.config)
+        return hashlib.sha256(json.dumps(decides, sort_keys=True, default=str).encode()).hexdigest()
+
+    def go(self, display: Display, stop: list[int]) -> None:
+        """All steps that are left; `stop` fills when somebody wants the run to end.
+
+        Raises:
+            Interrupted: it did; everything is saved.
+            Diverged: knows how far it came.
+        """
+        try:
+            self._go(display, stop)
+        except Diverged as error:
+            error.progress = self.progress
+            raise
+
+    def _go(self, display: Display, stop: list[int]) -> None:
+        self._restore()
+        if self.processes.count > 1:
+            how = {"processes": self.processes.count, "sharded": self.model.is_sharded}
+            self.journal.log(self.progress.step, how)
+        if self.method.searches and self.progress.step == 0:
+            self.validate()  # a search may find nothing better than its start
+        budget, progress, last_save = self.budget, self.progress, time.monotonic()
+        with display(self.method.name, int(budget.amount), int(budget.used(progress))) as show:
+            while not (progress.finished or budget.is_spent(progress)):
+                used = budget.used(progress)
+                taken, speed = self.step()
+                show(int(budget.used(progress)), taken.loss, speed)
+                told = {"loss": taken.loss, "tokens_per_second": speed, **taken.notes}
+                self.journal.log(progress.step, told)
+                if budget.is_spent(progress) or self._validation_is_due(used):
+                    self.validate()
+                overdue = time.monotonic() - last_save > self.config.checkpoint_seconds
+                stopped, due = self._somebody(bool(stop), overdue)
+                if stopped or due:
+                    self.save()
+                    last_save = time.monotonic()
+                if stopped:
+                    raise Interrupted(f"stopped after {self._so_far()}; the same command continues")
+        progress.finished = True
+        self.save()
+
+    def _somebody(self, *asks: bool) -> list[bool]:
+        """What any of the processes asks for."""
+        return [any(column) for column in zip(*self.processes.numbers(*asks), strict=True)]
+
+    def _validation_is_due(self, before: float) -> bool:
+        """Every so many steps; of tokens or seconds, as often for methods whose steps are larger.
+
+        Args:
+            before: what of the budget was used before the last step.
+        """
+        every, budget = self.config.evaluate_every, self.budget
+        if not every:
+            return False
+        if budget.kind == "steps":
+            return self.progress.step % every == 0
+        times = max(1, (self.data.steps or _VALIDATIONS * every) // every)
+        share = budget.amount / times
+        return budget.used(self.progress) // share > before // share
+
+    def _so_far(self) -> str:
+        budget, progress = self.budget, self.progress
+        if budget.kind == "steps":
+            return f"step {progress.step} of {budget.amount:,.0f}"
+        used = budget.used(progress)
+        return f"step {progress.step}, {used:,.0f} of {budget.amount:,.0f} {budget.kind}"
+
+    def step(self) -> tuple[Taken, float]:
+        """Take one step; returns also its tokens/s."""
+        begun, progress = time.perf_counter(), self.progress
+        taken = self.steps.take(progress.step, self.data)
+        everyone = self.processes.numbers(time.perf_counter() - begun, taken.tokens, taken.passes)
+        seconds = max(each[0] for each in everyone)
+        tokens, passes = (int(sum(each[i] for each in everyone)) for i in (1, 2))
+        if self.method.searches:  # the text may be another now
+            template = self.method.template(self.task.template, self.steps.state)
+            self.data = self.data.validated_under(template)
+        progress.add(taken.loss, tokens, passes, seconds)
+        self.steps.follow(self.budget.point(progress))
+        return taken, tokens / seconds
+
+    def validate(self) -> None:
+        """Take the validation loss and keep the state if it is the best so far.
+
+        Raises:
+            Diverged: it is not finite.
+        """
+        if not len(self.data.validation):
+            return
+        begun, progress = time.perf_counter(), self.progress
+        loss = self.validation_loss()
+        progress.validation_seconds += time.perf_counter() - begun
+        if not math.isfinite(loss):
+            raise Diverged(
+                f"{self.method.name}: the validation loss is {loss} at step {progress.step}; lower "
+                "the rate",
+                progress.step,
+            )
+        progress.validated += sum(len(row.ids) - 1 for row in self.data.validation)
+        self.journal.log(progress.step, {"validation_loss": loss})
+        if progress.improves(loss):
+            self.best = self.steps.snapshot()
+        if self.config.patience and progress.stale >= self.config.patience:
+            progress.finished = True
+        asked = self.validated is not None and self.validated(progress.step, loss)
+        progress.finished |= self._somebody(asked)[0]
+
+    def validation_loss(self) -> float:
+        """The loss of the current state per target token of the validation split."""
+        with torch.no_grad(), self.steps.accelerator.autocast():
+            edits = self.steps.edits().detach()
+            data, processes = self.data, self.processes
+            return mean_loss(self.model, edits, data.validation, data.validation_trunk, processes)
+
+    def save(self) -> None:
+        """Write the checkpoint."""
+        steps = self.steps
+        self.journal.save(steps.state, self.best, steps.descending, self.progress)
+
+    def _restore(self) -> None:
+        found = self.journal.restore()
+        self.processes.agree({_CHECKPOINT: None if found is None else found.progress.step})
+        if found is None:
+            return
+        self.progress, self.best = found.progress, self.steps.placed(found.best)
+        self.steps.restore(found)
+        template = self.method.template(self.task.template, self.steps.state)
+        self.data = self.data.validated_under(template)
+
+    def result(self) -> Trained:
+        """The best state, baked."""
+        progress = self.progress
+        validated = progress.best_loss is not None
+        with torch.no_grad():
+            baked = self.method.bake(self.best if validated else self.steps.state, self.model)
+        tensors = {n: whole(t.detach()).cpu() for n, t in baked.tensors.items()}
+        state, base = State(tensors, baked.text), base_of(self.model)
+        warm = progress.step_seconds[COLD_STEPS:] or progress.step_seconds
+        return Trained(
+            Adaptation(self.method, state, self.task.template, base),
+            steps=progress.step,
+            best_step=progress.best_step if validated else progress.step,
+            validation_loss=progress.best_loss,
+            seconds=progress.seconds,
+            step_seconds=statistics.median(warm) if warm else 0.0,
+            tokens=progress.tokens,
+            passes=progress.passes,
+            validated=progress.validated,
+            validation_seconds=progress.validation_seconds,
+            truncated=len(set().union(*self.processes.told(self.data.rows.cut))),
+            losses=progress.losses,
+            trunk_bytes=self.store.bytes_in_memory + self.store.bytes_on_disk,
+        )

@@ -1,0 +1,55 @@
+"""What a training gives, and the two ways in which it ends early."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from peftlab.errors import PeftlabError
+from peftlab.methods.adaptation import Adaptation
+from peftlab.training.checkpoint import Progress
+
+
+class Diverged(PeftlabError):
+    """The loss became NaN or infinite; the message names the step, which is also in `step`.
+
+    Attributes:
+        progress: what training had taken by then.
+    """
+
+    progress: Progress | None = None
+
+    def __init__(self, message: str, step: int) -> None:
+        super().__init__(message)
+        self.step = step
+
+
+class Interrupted(PeftlabError):
+    """Ctrl-C or SIGTERM came; everything is in the checkpoint and the same call continues."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished training: the best adaptation, and what it took.
+
+    Attributes:
+        step_seconds: median warm time of an optimiser step.
+        seconds: all steps, without evaluation. tokens: packed ones of training rows.
+        passes: tokens through the base, those of a backward pass once more.
+        validated, validation_seconds: tokens and time of validations.
+        truncated: training rows that lost source tokens.
+        losses: every step's loss. trunk_bytes: kept activations of the frozen trunk.
+    """
+
+    adaptation: Adaptation
+    steps: int
+    best_step: int
+    validation_loss: float | None
+    seconds: float
+    step_seconds: float
+    tokens: int
+    passes: int
+    validated: int
+    validation_seconds: float
+    truncated: int
+    losses: list[float]
+    trunk_bytes: int

@@ -1,0 +1,104 @@
+"""Rows of a split as token ids, encoded when first needed, in an order that a seed decides."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from peftlab.errors import InputError
+from peftlab.tasks import Encoded, Example, Template
+from peftlab.tasks.tokens import Tokenizer
+
+
+class Rows(Sequence[Encoded]):
+    """Every (example, target) pair as token ids; counts what truncation has cut."""
+
+    def __init__(
+        self,
+        pairs: Sequence[tuple[Example, str]],
+        template: Template,
+        tokenizer: Tokenizer,
+        max_tokens: int,
+    ) -> None:
+        self._pairs, self._template, self._tokenizer = pairs, template, tokenizer
+        self._max_tokens = max_tokens
+        self._encoded: dict[int, Encoded] = {}
+        self._cut: set[int] = set()
+
+    def under(self, template: Template) -> Rows:
+        """The same examples in another template; cut rows count in both."""
+        other = Rows(self._pairs, template, self._tokenizer, self._max_tokens)
+        other._cut = self._cut
+        return other
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def __getitem__(self, index: int) -> Encoded:  # type: ignore[override]
+        if not 0 <= index < len(self._pairs):
+            raise IndexError(index)
+        if index not in self._encoded:
+            example, target = self._pairs[index]
+            row = self._template.encode(self._tokenizer, example, target, self._max_tokens)
+            self._encoded[index] = row
+            if row.dropped:
+                self._cut.add(index)
+        return self._encoded[index]
+
+    @property
+    def cut(self) -> set[int]:
+        """The rows used so far that lost source tokens."""
+        return self._cut
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some rows of a step, or all of them.
+
+    Attributes:
+        indices: of the rows in their split. places: in the step.
+        alike: how many first tokens all rows of the step have in common.
+    """
+
+    rows: list[Encoded]
+    indices: list[int]
+    places: list[int]
+    alike: int
+
+    @classmethod
+    def of(cls, rows: Rows, indices: list[int]) -> Piece:
+        """A whole step."""
+        found = [rows[i] for i in indices]
+        columns = enumerate(zip(*(row.ids for row in found), strict=False))
+        shortest = min(len(row.ids) for row in found)
+        alike = next((at for at, column in columns if len(set(column)) > 1), shortest)
+        return cls(found, indices, list(range(len(found))), alike)
+
+    def part(self, places: Sequence[int]) -> Piece:
+        """The rows at some places of the step."""
+        rows, indices = [self.rows[i] for i in places], [self.indices[i] for i in places]
+        return Piece(rows, indices, list(places), self.alike)
+
+
+class Order:
+    """Which rows each step takes: epochs of permutations, a pure function of seed and step."""
+
+    def __init__(self, rows: int, rows_a_step: int, seed: int) -> None:
+        if rows == 0:
+            raise InputError("the training split is empty")
+        self._rows, self._step, self._seed = rows, rows_a_step, seed
+        self._epoch: tuple[int, list[int]] = (-1, [])
+
+    def step(self, step: int) -> list[int]:
+        """The rows of step 0, 1, …"""
+        start = step * self._step
+        return [self._at(i) for i in range(start, start + self._step)]
+
+    def _at(self, position: int) -> int:
+        epoch, index = divmod(position, self._rows)
+        if self._epoch[0] != epoch:
+            rng = torch.Generator().manual_seed(self._seed * 1_000_003 + epoch)
+            self._epoch = (epoch, torch.randperm(self._rows, generator=rng).tolist())
+        return self._epoch[1][index]

@@ -1,0 +1,110 @@
+"""The examples of one step of a search: its candidates are scored as owners of one batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+
+from peftlab.frozen.forward import ForwardOptions
+from peftlab.frozen.packing import pack
+from peftlab.loss import token_losses, training_row
+from peftlab.methods.base import Candidate
+from peftlab.processes import ALONE, Processes
+from peftlab.token_limits import token_chunks
+from peftlab.training.config import TrainConfig
+from peftlab.training.rows import Rows
+
+if TYPE_CHECKING:
+    from peftlab.frozen.model import FrozenLM
+    from peftlab.tasks import Encoded, Template
+
+# Candidates are packed up to this many tokens, or else one at a time.
+_TOKENS_A_BATCH = 8192
+
+
+@dataclass
+class Examples:
+    """What `Method.update` is given (see the protocol there).
+
+    Attributes:
+        pairs: the training split. indices: the examples of this step.
+        processes: who candidates, and rows of a gradient, are divided among.
+        tokens: packed tokens that have gone through the base so far in this process. passes: the
+            same, those of a backward pass once more.
+    """
+
+    model: FrozenLM
+    template: Template
+    pairs: Rows
+    indices: Sequence[int]
+    config: TrainConfig
+    rng: torch.Generator
+    processes: Processes = ALONE
+    tokens: int = 0
+    passes: int = 0
+
+    def encode(self, template: Template, count: int | None = None) -> list[Encoded]:
+        """The rows of all examples, or of the first `count`, in a template."""
+        rows = self.pairs.under(template)
+        return [rows[i] for i in self.indices[:count]]
+
+    @torch.no_grad()
+    def losses(self, candidates: Sequence[Candidate]) -> list[float]:
+        """Every candidate's loss per target token; all of them are owners of one batch."""
+
+        def share_of(process: int) -> list[list[int]]:
+            chosen = range(process, len(candidates), self.processes.count)
+            sizes = [sum(len(row.ids) for row in candidates[i].rows) for i in chosen]
+            return list(token_chunks(chosen, sizes, _TOKENS_A_BATCH))
+
+        found = torch.zeros(len(candidates), dtype=torch.float64)
+        for chunk, own in self.processes.shares(share_of, even=self.model.is_sharded):
+            sums = self._sums([candidates[i] for i in chunk])
+            for i, loss in zip(chunk if own else (), sums, strict=False):
+                found[i] = float(loss) / _targets(candidates[i].rows)
+        return self.processes.sum([found])[0].tolist()
+
+    def gradient(self, candidate: Candidate) -> torch.Tensor:
+        """The gradient [P, D] of the candidate's loss per target token by `edits.embeddings`."""
+        assert candidate.edits.embeddings is not None
+        vectors = candidate.edits.embeddings.detach().requires_grad_()
+        edits = replace(candidate.edits, embeddings=vectors)
+        gradient, targets = torch.zeros_like(vectors), _targets(candidate.rows)
+
+        def share_of(process: int) -> list[Sequence[Encoded]]:
+            rows, size = candidate.rows[process :: self.processes.count], self.config.batch_size
+            return [rows[at : at + size] for at in range(0, len(rows), size)]
+
+        for rows, own in self.processes.shares(share_of, even=self.model.is_sharded):
+            before = self.tokens
+            share = self._sums([Candidate(edits, rows)])[0] / targets
+            gradient += torch.autograd.grad(share, vectors)[0] * own
+            self.passes += self.tokens - before
+        return self.processes.sum([gradient])[0]
+
+    def _sums(self, candidates: Sequence[Candidate]) -> list[torch.Tensor]:
+        """Each candidate's summed loss."""
+        encoded = [row for candidate in candidates for row in candidate.rows]
+        rows = [
+            training_row(row, owner)
+            for owner, candidate in enumerate(candidates)
+            for row in candidate.rows
+        ]
+        batch = pack(
+            rows,
+            [candidate.edits for candidate in candidates],
+            device=self.model.device,
+            share=self.config.share,
+        )
+        self.tokens += len(batch.ids)
+        self.passes += len(batch.ids)
+        options = ForwardOptions(checkpoint=self.config.recompute, fast=self.config.fast)
+        losses = token_losses(self.model, batch, encoded, options=options)
+        return [losses[start:stop].sum() for start, stop in batch.kept_spans.values()]
+
+
+def _targets(rows: Sequence[Encoded]) -> int:
+    return sum(len(row.ids) - row.target_start for row in rows)

@@ -1,0 +1,38 @@
+"""The outcome of some runs: the verdict over their records, and what of it is said."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from peftlab.metrics import metric_spec
+from peftlab.records.reading import StoredRun
+from peftlab.verdict.judgement import Verdict, judge
+from peftlab.verdict.measured import read_entries
+
+
+def verdict(runs: Sequence[StoredRun], metric: str | None = None) -> Verdict:
+    """Judge finished and failed runs by one metric.
+
+    Args:
+        metric: by default ROUGE-L where there is one, else the task's first.
+
+    Raises:
+        MixedRecordsError: runs of different tasks, models or budgets.
+        InputError: nothing to compare, or fewer test examples than statistics need.
+    """
+    scored = [run.record.scores for run in runs if run.record.scores]
+    metric = metric or (main_metric(scored[0]) if scored else "rougeL")
+    entries = read_entries({run.folder: run.record for run in runs}, metric)
+    return judge(entries, metric=metric, higher_is_better=metric_spec(metric).higher_is_better)
+
+
+def said(found: Verdict) -> list[str]:
+    """The verdict in words: all that several seeds allow, or three sentences and a caution."""
+    if found.caution is None:
+        return list(found.sentences)
+    return [*(found.quick or found.sentences), found.caution]
+
+
+def main_metric(scores: Mapping[str, float]) -> str:
+    """ROUGE-L where there is one, else the task's first metric."""
+    return "rougeL" if "rougeL" in scores else next(iter(scores))
