@@ -110,6 +110,11 @@ class Method(ABC):
         return self.name + (":" + ",".join(changed) if changed else "")
 
     @property
+    def seeded(self) -> bool:
+        """Whether its result depends on a seed; where not, one run knows it all."""
+        return True
+
+    @property
     def learning_rate(self) -> float:
         """A peak rate for AdamW that learns; the comparison's search looks round it."""
         return 1e-3

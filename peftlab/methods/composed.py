@@ -52,6 +52,10 @@ class Composed(Method):
         return any(part.trains for part in self.parts)
 
     @property
+    def seeded(self) -> bool:
+        return any(part.seeded for part in self.parts)
+
+    @property
     def starts_as_base(self) -> bool:  # type: ignore[override]
         return all(part.starts_as_base for part in self.parts)
 
