@@ -13,7 +13,6 @@ from peftlab.cli import options as shared
 from peftlab.errors import InputError
 
 if TYPE_CHECKING:
-    from peftlab.methods.adaptation import Adaptation
     from peftlab.train import Trained
 
 Adapters = Annotated[
@@ -136,8 +135,7 @@ def evaluate(
     from peftlab import evaluate as room
 
     loaded = shared.load_task(task, task_option, limit=limit, metrics=metrics)
-    adaptation = _adaptation(adapter)
-    base = shared.load_base_of([adaptation], model, device, base_dtype)
+    base, (adaptation,) = shared.open_adapters([adapter], model, device, base_dtype)
     loss = room.split_loss(base, adaptation, loaded, split, max_length=max_length)
     found = room.evaluate(
         base, adaptation, loaded, split, batch_size=batch_size, max_length=max_length
@@ -185,8 +183,7 @@ def generate(
     from peftlab.tasks import Decoding
 
     sources = _sources(input)
-    adaptations = [_adaptation(folder) for folder in adapter]
-    base = shared.load_base_of(adaptations, model, device, base_dtype)
+    base, adaptations = shared.open_adapters(adapter, model, device, base_dtype)
     decoding = Decoding(
         beams=beams, sample=sample, temperature=temperature, top_k=top_k, top_p=top_p
     )
@@ -201,12 +198,6 @@ def generate(
             typer.echo(json.dumps({**row, "finished": reply.finished}, ensure_ascii=False))
         else:
             typer.echo(reply.text if len(adapter) == 1 else f"{folder}: {reply.text}")
-
-
-def _adaptation(folder: Path) -> Adaptation:
-    from peftlab.methods.adaptation import Adaptation
-
-    return Adaptation.load(shared.adapter_folder(folder))
 
 
 def _sources(given: str) -> list[str]:

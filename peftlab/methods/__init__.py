@@ -16,7 +16,7 @@ from peftlab.methods import (  # noqa: F401 - importing a method registers it
     prefix_tuning,
     prompt_tuning,
 )
-from peftlab.methods.base import REGISTRY, Count, Method, State, register
+from peftlab.methods.base import REGISTRY, Count, Method, Shapes, State, register
 from peftlab.methods.composed import Composed
 from peftlab.methods.parse import build, parse, parse_one, specs
 
@@ -25,6 +25,7 @@ __all__ = [
     "Composed",
     "Count",
     "Method",
+    "Shapes",
     "State",
     "build",
     "parse",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 
 from peftlab.edits import Edits
-from peftlab.methods.base import Count, Method, State
+from peftlab.methods.base import Method, Shapes, State
 from peftlab.shapes import ModelShape
 
 if TYPE_CHECKING:
@@ -28,9 +28,8 @@ class ChosenWeights(Method):
     def names(self, shape: ModelShape) -> list[str]:
         """The parameters that are trained."""
 
-    def count(self, shape: ModelShape) -> Count:
-        total = shape.numel(self.names(shape))
-        return Count(total, total)
+    def stored(self, shape: ModelShape) -> Shapes:
+        return {name: shape.parameters[name] for name in self.names(shape)}
 
     def init(self, model: FrozenLM, task: Task, rng: torch.Generator) -> State:
         return State({name: model.copy_of(name) for name in self.names(model.shape)})
