@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,9 +14,9 @@ from peftlab.cli.bases import BaseDtypes as BaseDtypes
 from peftlab.cli.bases import ShardBase as ShardBase
 from peftlab.cli.bases import device_name as device_name
 from peftlab.cli.bases import load_base as load_base
-from peftlab.cli.bases import open_adapters as open_adapters
 from peftlab.cli.bases import load_base_together as load_base_together
 from peftlab.cli.bases import one_format as one_format
+from peftlab.cli.bases import open_adapters as open_adapters
 from peftlab.errors import InputError, nearest
 
 if TYPE_CHECKING:

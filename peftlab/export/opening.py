@@ -33,10 +33,15 @@ def open_adaptation(
         InputError: neither, a damaged one, or one that does not fit the model, see both formats.
     """
     folder = Path(folder)
-    if _is_own(folder):
+    try:
+        if not _is_own(folder):
+            return peft.load(folder, model, template)
         adaptation = Adaptation.load(folder, model)
         return replace(adaptation, template=template) if template else adaptation
-    return peft.load(folder, model, template)
+    except InputError as error:
+        if str(folder) in str(error):
+            raise
+        raise InputError(f"{folder}: {error}") from error
 
 
 def noted_base(folder: Path | str) -> Mapping[str, Any]:

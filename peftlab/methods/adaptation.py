@@ -82,7 +82,9 @@ class Adaptation:
             )
             edits = self.method.edits(state, model).detach()
         if not all(bool(tensor.isfinite().all()) for tensor in tensors_of(edits)):
-            raise InputError(f"this {self.method.name} makes numbers that are infinite or none")
+            raise InputError(
+                f"this {self.method.name} makes numbers that are infinite or not a number"
+            )
         template = self.method.template(self.template, self.state)
         self._check_pseudo_tokens(template, edits)
         return replace(edits, template=template)

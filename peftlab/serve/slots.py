@@ -51,14 +51,23 @@ class Slots:
     def enter(self, row: Sequence_) -> None:
         """Give a row a slot and write what its owner's rows start with."""
         row.slot, row.past = heapq.heappop(self._free), row.owner.prefix_length
-        for block, kv in row.owner.prefix.items():
-            self.cache.write(block, row.slot, 0, kv.keys, kv.values)
+        try:
+            for block, kv in row.owner.prefix.items():
+                self.cache.write(block, row.slot, 0, kv.keys, kv.values)
+        except Exception:
+            self.leave(row, clear=True)
+            raise
 
     def leave(self, row: Sequence_, *, clear: bool = False) -> None:
         """Take a row's slot back; `clear` where it may hold what is not a number."""
         if clear:
             self.cache.clear(row.slot)
         heapq.heappush(self._free, row.slot)
+
+    @torch.no_grad()
+    def check_base(self) -> None:
+        """Run the bare base once; it raises what keeps it from running."""
+        self.model(pack([Row([0])], [Edits()], device=self.model.device))
 
     def feed(
         self,

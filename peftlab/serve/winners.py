@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from peftlab.compare import folders
 from peftlab.compare.outcome import Kept, verdict
 from peftlab.errors import InputError
-from peftlab.serve.library import as_name
+from peftlab.serve.adapters_folder import as_name
 
 if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM

@@ -25,7 +25,7 @@ from peftlab.serve import (
     Request,
     UnknownAdapter,
 )  # fmt: skip
-from peftlab.serve.engine import shared_out
+from peftlab.serve.feeding import shared_out
 from peftlab.tasks import Decoding
 from tests.laws import world as laws
 from tests.serve import world
