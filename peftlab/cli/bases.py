@@ -82,7 +82,14 @@ def load_base(name: str, device: str, dtype: str = "fp32") -> FrozenLM:
     from peftlab.measure import tune_allocator
 
     tune_allocator()
-    return base.load(name, device_name(device), one_format(dtype))
+    return _noted(base.load(name, device_name(device), one_format(dtype)))
+
+
+def _noted(model: FrozenLM) -> FrozenLM:
+    """The model, after its notes have been told."""
+    for note in model.notes:
+        typer.echo(f"Warning: {note}", err=True)
+    return model
 
 
 def load_base_together(
@@ -117,7 +124,7 @@ def load_base_together(
         )
         if split and together.count == 1:
             raise InputError("--shard always: there is one process; start several with torchrun")
-        return base.load(name, where, dtype, together if split else None), together
+        return _noted(base.load(name, where, dtype, together if split else None)), together
 
 
 def open_adapters(

@@ -42,6 +42,7 @@ class FrozenLM(torch.nn.Module):
         base_dtype: the format its numbers are kept in, see `number_formats`.
         is_sharded: whether its blocks are split over processes, see `sharding`; all of them must
             then run it together.
+        notes: what its user should know, see `checkpoint.BaseNote`; set by who tells them.
         conformance: which sites work on this family, and why one does not.
 
     Raises:
@@ -59,6 +60,7 @@ class FrozenLM(torch.nn.Module):
         self._tokenizer, self.name = tokenizer, name
         self.is_sharded = any(sharding.is_sharded(p) for p in model.parameters())
         self._path: str | None = None
+        self.notes: tuple[str, ...] = ()
         self.base_dtype = quantised.format_of(model)
         self.shape = ModelShape.read(model.config.to_dict(), quantised.plain_shapes(model))
         quantised.open_linears(model)

@@ -22,6 +22,7 @@ from peftlab.measure import fingerprint, free_memory
 from peftlab.number_formats import QUANTISED, base_bytes
 from peftlab.processes import Processes
 from peftlab.shapes import ModelShape
+from peftlab.tasks.tokens import embed_below
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -97,7 +98,9 @@ def load_sharded(
     model.tie_weights()
     own = "" if read is None else fingerprint(quantised.stored_tensors(read))
     _fill(model, read, torch.device(device))
-    return model, AutoTokenizer.from_pretrained(path), processes.told(own)[0]
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    embed_below(tokenizer, config.get_text_config().vocab_size)
+    return model, tokenizer, processes.told(own)[0]
 
 
 @torch.no_grad()

@@ -14,11 +14,9 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 
-from peftlab.errors import InputError
+from peftlab.errors import InputError, listed, shown
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
-_SHOWN = 4  # of many things that are wrong in the same way
-_LONGEST = 100  # characters of a name that is shown
 
 
 class OtherBase(UserWarning):
@@ -76,18 +74,6 @@ def not_finite(found: Mapping[str, torch.Tensor]) -> list[str]:
     """The tensors that hold numbers that are none, as one sentence; empty where there are none."""
     bad = [shown(name) for name, tensor in found.items() if not bool(tensor.isfinite().all())]
     return [f"{listed('not a number', bad)} (NaN or infinite values)"] if bad else []
-
-
-def listed(words: str, them: Sequence[str]) -> str:
-    """The first few of many, and how many there are."""
-    more = f", … ({len(them)} in all)" if len(them) > _SHOWN else ""
-    return f"{words}: {', '.join(them[:_SHOWN])}{more}"
-
-
-def shown(name: str) -> str:
-    """A name out of a stranger's file on one line."""
-    said = name if name.isprintable() else repr(name)
-    return said if len(said) <= _LONGEST else said[:_LONGEST] + "…"
 
 
 def _check_regular(path: Path) -> None:

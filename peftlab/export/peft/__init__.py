@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from peftlab.errors import InputError, nearest
+from peftlab.errors import InputError, nearest, shown
 from peftlab.export.files import read_json, write_json, write_tensors
 from peftlab.export.peft import ia3, llama_adapter, lora, prompts
 from peftlab.export.peft.found import Found
 from peftlab.methods.adaptation import Adaptation, base_of, checked_base, other_weights
-from peftlab.methods.admission import OtherBase, shown
+from peftlab.methods.admission import OtherBase
 from peftlab.methods.base import Method, State
 from peftlab.tasks import Template
 

@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from peftlab.errors import InputError
+from peftlab.errors import InputError, shown
 from peftlab.methods import admission
-from peftlab.methods.admission import shown
 
 if TYPE_CHECKING:
     import torch

@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING
 
 import regex
 
-from peftlab.errors import InputError
+from peftlab.errors import InputError, listed
 from peftlab.export.peft.found import PREFIX, Found
-from peftlab.methods.admission import listed
 
 if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM
