@@ -70,8 +70,8 @@ def load_plain(
 
 def _reason(error: Exception) -> str:
     """What went wrong, in a line; its kind too where its own words are those of a defect."""
-    said = str(error).strip()
-    said = said.splitlines()[0] if said else "no reason is given"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    said = " ".join(lines[: 2 if lines and lines[0].endswith(":") else 1]) or "no reason is given"
     told = said if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: {said}"
     return told if told.endswith((".", "!", "?")) else f"{told}."
 
