@@ -52,7 +52,7 @@ class IA3(Method):
             raise InputError("ia3: targets and feedforward are empty, so nothing would be trained")
 
     def stored(self, shape: ModelShape) -> Shapes:
-        outputs = {f"{t.name}.out": (t.out_features,) for t in self._outputs(shape)}
+        outputs: Shapes = {f"{t.name}.out": (t.out_features,) for t in self._outputs(shape)}
         return outputs | {f"{t.name}.in": (t.linear.in_features,) for t in self._inputs(shape)}
 
     def init(self, model: FrozenLM, task: Task, rng: torch.Generator) -> State:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from peftlab.serve.errors import Failed
@@ -15,7 +15,7 @@ from peftlab.serve.slots import Slots
 if TYPE_CHECKING:
     import torch
 
-Feeding = tuple[Running, Sequence[int]]
+Feeding = tuple[Running, tuple[int, ...] | list[int]]
 """A row, and the tokens that it reads."""
 
 _log = logging.getLogger(__name__)

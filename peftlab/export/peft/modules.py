@@ -144,7 +144,7 @@ def _in_layers(found: Found) -> Callable[[str], bool]:
         )
         return lambda _: False
     if not texts:
-        return lambda name: bool(m := _LAYER.match(name)) and int(m["index"]) in blocks
+        return lambda name: (m := _LAYER.match(name)) is not None and int(m["index"]) in blocks
     meant = [
         Expression(found, rf"(?:|.*?\.){p}\.(?:{'|'.join(map(str, blocks))})\..*") for p in texts
     ]
