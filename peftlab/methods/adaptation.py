@@ -189,7 +189,7 @@ def other_weights(base: Mapping[str, Any], model: FrozenLM) -> list[str]:
         and base["checkpoint"] == model.checkpoint
     ):
         warnings.warn(
-            f"an adaptation that was made on {base['name']} in {made} is used on it in {here}: its "
+            f"an adaptation was made on {base['name']} in {made} and is used on it in {here}: its "
             "figures will not be those that were measured",
             OtherFormat,
             stacklevel=4,
