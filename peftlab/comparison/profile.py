@@ -117,6 +117,8 @@ def survey(_say: Say, plan: Plan, out: Path | None = None, dtype: str = "fp32") 
     """
     choose_precision([], plan.device, plan.config.precision)  # refuses a device that is not here
     model = base.load(plan.model, plan.device, dtype)
+    for note in model.notes:
+        print(f"Warning: {note}", file=sys.stderr, flush=True)
     counts, extras, misfits = _fitting(model, plan, dtype)
     longest = max(extras.items(), key=lambda pair: pair[1], default=("", 0))
     context = max_row_tokens(model.shape.context, plan.config.max_length)
