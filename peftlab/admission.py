@@ -16,8 +16,6 @@ from safetensors import SafetensorError, safe_open
 from peftlab.errors import InputError, listed, shown
 from peftlab.lazy import torch
 
-FLOATS = (torch.float32, torch.bfloat16, torch.float16)
-
 
 class OtherBase(UserWarning):
     """An adaptation may have been made on another base than the one that it is used on."""
@@ -64,7 +62,7 @@ def misfits(found: Mapping[str, torch.Tensor], expected: Mapping[str, Sequence[i
     kind = [
         f"{shown(n)} {t.dtype}, expected float32, bfloat16 or float16"
         for n, t, _ in both
-        if t.dtype not in FLOATS
+        if t.dtype not in (torch.float32, torch.bfloat16, torch.float16)
     ]
     kinds = {"missing": missing, "surplus": surplus, "wrong shape": shape, "wrong type": kind}
     return [listed(words, them) for words, them in kinds.items() if them]
