@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 
 from peftlab.cli import compare, estimate, learn, listing, report, serve, share, study
 from peftlab.errors import InputError, PeftlabError
+from peftlab.files import no_room
 from peftlab.printable import printable
 from peftlab.processes import expected, leave
 from peftlab.version import __version__
@@ -93,6 +94,11 @@ def run(arguments: Sequence[str]) -> int:
     except PeftlabError as error:
         typer.echo(f"Error{_where()}: {printable(str(error), lines=True)}", err=True)
         return 130 if _stopped(error) else 2
+    except Exception as error:
+        if not (full := no_room(error)):  # while a library of others wrote
+            raise
+        typer.echo(f"Error{_where()}: {full}", err=True)
+        return 2
     return 0
 
 

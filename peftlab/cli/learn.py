@@ -11,7 +11,7 @@ import typer
 
 from peftlab.cli import options as shared
 from peftlab.errors import InputError
-from peftlab.files import lines_of
+from peftlab.files import lines_of, make_folder, write_text
 
 if TYPE_CHECKING:
     from peftlab.methods.adaptation import Adaptation
@@ -80,7 +80,7 @@ def train(
     )
     made = parse_one(method)
     base, together = shared.load_base_together(model, device, base_dtype, shard, made)
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     loaded = fitted(loaded, base.tokenizer)
     if together.is_first:
         shared.say(loaded.notes)
@@ -159,7 +159,7 @@ def evaluate(
             )
             for e, r in rows
         ]
-        predictions.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        write_text(predictions, "\n".join(lines) + "\n")
     values = {"split": split, "examples": len(found.replies), "loss": loss.loss}
     values |= {**found.scores.corpus, "truncated": found.truncated}
     if loaded.skipped:

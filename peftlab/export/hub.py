@@ -11,7 +11,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from peftlab.errors import InputError
-from peftlab.export.files import write_text
+from peftlab.files import write_text
 
 Record = Mapping[str, Any]
 _KINDS = {  # a file of the export -> the library that reads it

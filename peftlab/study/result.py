@@ -12,8 +12,7 @@ from typing import Literal
 from pydantic import TypeAdapter, ValidationError
 
 from peftlab.errors import InputError
-from peftlab.files import read_json
-from peftlab.records.record import write_json
+from peftlab.files import make_folder, read_json, write_json
 
 VERSION = 1
 NAME = "study.json"
@@ -128,6 +127,7 @@ class Result:
 
     def write(self, folder: Path) -> None:
         """Write `study.json`; it appears whole or not at all."""
+        make_folder(folder)
         write_json(folder / NAME, asdict(self))
 
     @classmethod

@@ -101,7 +101,7 @@ class _Grid:
     def __init__(self, ray: ModuleType, plan: Plan, out: Path, engine: Ray) -> None:
         self.ray, self.plan, self.out, self.engine = ray, plan, out, engine
         token, gpu = uuid.uuid4().hex, plan.device == "cuda"
-        (out / folders.LOCK).write_text(token)
+        (out / folders.LOCK).write_text(token)  # in place: the lock is on this very file
         formats = () if gpu else plan.base_dtypes
         self.fleet = Fleet(ray, out, token, plan.model, formats, Path.cwd())
         self.needs = cluster.needs([*cluster.alive(ray).values()], engine.cpus, gpu)

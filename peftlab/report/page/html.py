@@ -9,6 +9,7 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
+from peftlab.files import make_folder, write_bytes, write_text
 from peftlab.plots import png
 from peftlab.plots.drawing import file_of
 from peftlab.records.reading import StoredRuns
@@ -16,7 +17,7 @@ from peftlab.records.record import Record
 from peftlab.report.page.examples import KINDS, examples
 from peftlab.report.page.facts import facts
 from peftlab.report.page.figures import Figures, figures, phase_means
-from peftlab.report.page.frame import environment, file_text, shared, write_text
+from peftlab.report.page.frame import environment, file_text, shared
 from peftlab.report.page.leaderboard import leaderboard, pairs, roles, score
 from peftlab.report.page.phase_plot import PHASES
 from peftlab.report.page.runs import Judged, Method, judged
@@ -41,13 +42,13 @@ def write(out: Path, found: StoredRuns) -> Path:
     """
     page, drawn = _page(out, found)
     write_text(out / NAME, page)
-    (out / PLOTS).mkdir(exist_ok=True)
+    make_folder(out / PLOTS)
     for name, figure in drawn.files().items():
         title = figure.get("aria-label", name)
         drawn_file = file_of(figure, file_text("plots.css"), title)
         write_text(out / PLOTS / f"{name}.svg", drawn_file)
         if png.available():
-            (out / PLOTS / f"{name}.png").write_bytes(png.of_svg(drawn_file))
+            write_bytes(out / PLOTS / f"{name}.png", png.of_svg(drawn_file))
     return out / NAME
 
 
