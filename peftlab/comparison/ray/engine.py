@@ -19,7 +19,7 @@ from typing import Any
 
 from peftlab.comparison.engine import SURVEY, Course, Job, Opened, T
 from peftlab.comparison.plan import Plan, Run
-from peftlab.comparison.processes import DiskFull, RunFailed, Say, Stopped
+from peftlab.comparison.processes import RunFailed, Say, Stopped
 from peftlab.comparison.profile import Survey
 from peftlab.comparison.ray import cluster
 from peftlab.comparison.ray.actors import Mailbox
@@ -27,7 +27,7 @@ from peftlab.comparison.ray.cluster import Needs
 from peftlab.comparison.ray.nodes import Fleet
 from peftlab.comparison.ray.payload import packed, unpack
 from peftlab.comparison.ray.task import Order, Outcome, carry_out, without_common
-from peftlab.errors import InputError, PeftlabError
+from peftlab.errors import DiskFull, InputError, PeftlabError
 from peftlab.records import folders
 
 _TRIES = 4  # of one job whose processes die

@@ -10,10 +10,11 @@ from typing import Any
 
 from peftlab.comparison.engine import SURVEY
 from peftlab.comparison.plan import GeneralText, Plan, Run
-from peftlab.comparison.processes import Died, DiskFull, RunFailed, Stopped, describe
+from peftlab.comparison.processes import Died, RunFailed, Stopped, describe
 from peftlab.comparison.ray import holder
 from peftlab.comparison.ray.actors import Letter, Place
 from peftlab.comparison.ray.payload import Changes, Files, packed, unpack
+from peftlab.errors import DiskFull
 from peftlab.tasks import Task
 
 _PASSED_ON = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "OMP_NUM_THREADS")
