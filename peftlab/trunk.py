@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import json
 import shutil
 import warnings
 from collections.abc import Iterator, Sequence
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 _CHUNK_ROWS = 16
 _FORWARD_TOKENS = 1024  # more make no matmul faster on a processor, and take memory
 _DISK_RESERVE = 2 << 30  # bytes that are never taken from a disk, whatever the limit says
-_HEADER_BYTES = 128  # at most, for each tensor in a file, and once for the file
 
 
 class TrunkStore:
@@ -94,7 +94,7 @@ class TrunkStore:
                 )
 
     def _put_on_disk(self, path: Path, states: list[torch.Tensor]) -> None:
-        most = sum(tensor.nbytes + _HEADER_BYTES for tensor in states) + _HEADER_BYTES
+        most = _file_bytes(states)
         with self._alone_in(path.parent):
             used = sum(kept.stat().st_size for kept in path.parent.glob("*.safetensors"))
             room = min(self.disk - used, shutil.disk_usage(path.parent).free - _DISK_RESERVE)
@@ -173,6 +173,16 @@ class Trunk:
         batch = pack([Row(ids) for ids in rows], [Edits()], device=self.model.device, share=False)
         states = self.model.block_input(batch, self.block)[0]
         return [part.clone() for part in states.split([len(ids) for ids in rows])]
+
+
+def _file_bytes(states: Sequence[torch.Tensor]) -> int:
+    """Bytes of a safetensors file, at most: a size, a header in JSON, padding, the numbers."""
+    end, header = 0, {}
+    for i, tensor in enumerate(states):
+        begin, end = end, end + tensor.nbytes
+        about = {"dtype": "BF16", "shape": list(tensor.shape), "data_offsets": [begin, end]}
+        header[str(i)] = about
+    return 8 + len(json.dumps(header, separators=(",", ":"))) + 8 + end
 
 
 def number_format(device: str) -> str:
