@@ -24,15 +24,6 @@ BaseDtype = Annotated[
         help=f"How the frozen base's numbers are kept: {_FORMATS}.", rich_help_panel="What to learn"
     ),
 ]
-BaseDtypes = Annotated[
-    str,
-    typer.Option(
-        "--base-dtype",
-        help=f"How the frozen base's numbers are kept: {_FORMATS}; several with commas: every "
-        "method on each.",
-        rich_help_panel="What to learn",
-    ),
-]
 ShardBase = Annotated[
     str,
     typer.Option(
@@ -51,26 +42,6 @@ AdapterBaseDtype = Annotated[
 ]
 
 
-def device_name(name: str) -> str:
-    """The device that `auto` stands for here.
-
-    Raises:
-        InputError: torch does not know such a device.
-    """
-    import torch
-
-    from peftlab.processes import local_device
-
-    if name == "auto":
-        return local_device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        return str(torch.device(name))
-    except RuntimeError as error:
-        raise InputError(
-            f"there is no device {name!r}; auto, cpu, cuda or cuda:1 was expected"
-        ) from error
-
-
 def load_base(name: str, device: str, dtype: str = "fp32") -> FrozenLM:
     """The frozen base of that name, its numbers in a format.
 
@@ -79,6 +50,7 @@ def load_base(name: str, device: str, dtype: str = "fp32") -> FrozenLM:
     """
     from peftlab.frozen import named as base
     from peftlab.measure import tune_allocator
+    from peftlab.processes import device_name
 
     tune_allocator()
     return base.load(name, device_name(device), one_format(dtype))
@@ -102,7 +74,7 @@ def load_base_together(
     from peftlab.frozen import named as base
     from peftlab.frozen.sharded_loading import Shard, is_to_be_sharded
     from peftlab.measure import tune_allocator
-    from peftlab.processes import join
+    from peftlab.processes import device_name, join
 
     if shard not in get_args(Shard):
         raise InputError(f"--shard {shard!r}: one of {', '.join(get_args(Shard))} was expected")
@@ -148,7 +120,10 @@ def one_format(text: str) -> str:
     Raises:
         InputError: an unknown one, or several.
     """
-    names = formats(text)
+    try:
+        names = formats(text)
+    except ValueError as error:
+        raise InputError(f"--base-dtype {text!r}: {error} was expected") from error
     if len(names) > 1:
         raise InputError(f"--base-dtype {text!r}: one was expected; `compare` takes several")
     return names[0]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,6 +12,7 @@ import typer
 
 from peftlab.cli import options as shared
 from peftlab.errors import InputError
+from peftlab.options import byte_size, duration
 
 if TYPE_CHECKING:
     from peftlab.serve import Library
@@ -178,8 +179,18 @@ def _enter_winners(library: Library, runs: Path) -> None:
 
 
 def _bytes(option: str, text: str) -> int:
-    return int(shared.byte_size(option, text) or 0)
+    return int(_amount(option, text, byte_size))
 
 
 def _seconds(option: str, text: str) -> float:
-    return shared.duration(option, text) or 0.0
+    return _amount(option, text, duration)
+
+
+def _amount(option: str, text: str, read: Callable[[str], float]) -> float:
+    try:
+        found = read(text)
+    except ValueError as error:
+        raise InputError(f"{option} is {text!r}; {error} was expected") from error
+    if not found > 0:
+        raise InputError(f"{option} is {text!r}; more than 0 was expected")
+    return found

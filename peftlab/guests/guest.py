@@ -93,6 +93,10 @@ class Guest:
         """The options as JSON values."""
         return dict(self.options)
 
+    def identity(self) -> dict[str, Any]:
+        """All of the options: they are PEFT's, and only those that were given."""
+        return self.settings()
+
     def config(self, steps: int) -> PeftConfig:
         """PEFT's configuration; `steps` goes to types that plan over the whole training.
 

@@ -30,6 +30,15 @@ def general_text(file: str | Path | None = None, *, seed: int = 0) -> tuple[str,
     return (text,)
 
 
+def general_documents(name: str) -> tuple[str, ...]:
+    """The documents that `--general-text` stands for: none, demo, or a file.
+
+    Raises:
+        InputError: a file that is missing, empty or not UTF-8.
+    """
+    return () if name == "none" else general_text(None if name == "demo" else name)
+
+
 def text_rows(
     tokenizer: Tokenizer, documents: Sequence[str], window: int, most: int
 ) -> list[Encoded]:

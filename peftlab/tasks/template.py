@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from peftlab.errors import InputError, nearest
+from peftlab.options import identity
 from peftlab.tasks import encode, markup
 from peftlab.tasks.chat import frame
 from peftlab.tasks.encode import SourceToken
@@ -162,6 +163,10 @@ class Template:
             for e in self.exemplars
         ]
         return values
+
+    def identity(self) -> dict[str, Any]:
+        """The values that decide a result, see `options.Since`."""
+        return identity(self, self.to_dict())
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Template:

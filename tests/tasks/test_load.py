@@ -198,7 +198,8 @@ def test_labels_are_checked_and_scored_as_labels(tmp_path: Path) -> None:
     guessed = Task.load(path)
     assert guessed.labels == ("n", "y") and guessed.metrics == task.metrics
     assert "The targets are class labels: n, y (guessed from the column)." in guessed.notes
-    with pytest.raises(InputError, match=r"labels is the text 'y'; a tuple"):
+    assert Task.load(path, labels="y,n").labels == ("y", "n")
+    with pytest.raises(InputError, match=r"labels is 5; names with commas"):
         Task.load(path, labels="y")
     with pytest.raises(InputError, match=r"target 'n', which is not one of the labels y, m"):
         Task.load(path, labels=("y", "m"))

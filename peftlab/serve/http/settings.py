@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from peftlab.errors import InputError
+from peftlab.errors import refusing
 
 _Count = Annotated[int, Field(ge=1)]
 _Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -58,10 +58,5 @@ class Settings(BaseModel):
         Raises:
             InputError: a value that cannot be used.
         """
-        try:
+        with refusing():
             return cls(**given)
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            raise InputError(
-                f"{first['loc'][0]}: {first['msg']}, got {first['input']!r}"
-            ) from error
