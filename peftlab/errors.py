@@ -77,7 +77,8 @@ def _problem(
     place = ".".join([called(str(first)), *map(str, rest)])
     if one["type"] == "extra_forbidden":
         return f"{place} is unknown.{nearest(str(one['loc'][-1]), known(one['loc']))}".rstrip(".")
-    expected, got = _EXPECTED.get(one["type"]), repr(one["input"])
+    expected = _EXPECTED.get(one["type"])
+    got = str(one["input"]) if "than" in one["type"] else repr(one["input"])
     got = got if len(got) <= _LONGEST else f"{got[: _LONGEST - 1]}…"
     if expected is None:
         return f"{place}: {one['msg']}" if place else one["msg"]

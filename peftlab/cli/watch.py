@@ -10,6 +10,7 @@ from rich.console import Console
 
 from peftlab.cli.dashboard import Dashboard, Expected, View
 from peftlab.comparison.finished import finished as kept
+from peftlab.comparison.finished import other_settings
 from peftlab.units import size
 
 if TYPE_CHECKING:
@@ -77,6 +78,9 @@ class Shown:
             self._say(
                 f"{finished} of {len(runs)} runs are finished already and are not made again."
             )
+        others = other_settings(runs, self.out)
+        if others:
+            self._say(others)
         self.total, self.number = len(runs), finished
         waiting = [run for run in runs if run.left_out is None and kept(run, self.out) is None]
         self.board.plan([self._expected(run, survey) for run in waiting], finished, len(runs))

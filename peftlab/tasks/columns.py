@@ -72,8 +72,8 @@ def _guess(table: Table, usual: Sequence[str], role: str, taken: tuple[str, ...]
             return by_lower[name]
     raise InputError(
         f"{table.name} has the columns {', '.join(table.columns)}; none of them is a usual name of "
-        f"a {role} ({', '.join(usual[:6])}, …). Name it: columns={{'{role}': '<column>'}}, or "
-        f"--columns {role}=<column> on the command line."
+        f"a {role} ({', '.join(usual[:6])}, …). Name it: -o {role}=<column> (in "
+        f"Python, {role}=\"<column>\")."
     )
 
 
@@ -102,7 +102,7 @@ class RowReader:
             empty = columns.target if source.strip() else "+".join(columns.source)
             raise InputError(
                 f"{place}: the column {empty!r} is empty. Fill it, take the row out, or load with "
-                "drop_blank=True to leave such rows out."
+                "-o drop_blank=true (in Python, drop_blank=True) to leave such rows out."
             )
         return Example(source, targets, {name: text(row, name, place) for name in self.extra})
 

@@ -124,7 +124,7 @@ class RecipeReader:
                 return None
             raise InputError(
                 f"{place}: the source or the target is empty. Take the row out, or load with "
-                "drop_blank=True to leave such rows out."
+                "-o drop_blank=true (in Python, drop_blank=True) to leave such rows out."
             )
         return Example(
             source, targets, {name: columns.text(row, name, place) for name in self.extra}
