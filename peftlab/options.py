@@ -96,9 +96,13 @@ class Entry:
         return {int: "INTEGER", float: "NUMBER"}.get(kinds[0], "TEXT")
 
 
-@cache
 def hints(cls: type) -> dict[str, Any]:
     """The annotations of a dataclass's fields, with what is `Annotated`."""
+    return _hints(cls)
+
+
+@cache
+def _hints(cls: Any) -> dict[str, Any]:
     from typing import get_type_hints
 
     found = get_type_hints(cls, include_extras=True)
@@ -113,9 +117,13 @@ def _marked(hint: Any, kind: type) -> Any:
     return next(marks, None)
 
 
-@cache
 def entries(*classes: type) -> dict[str, Entry]:
     """The options that dataclasses declare, by name, in their order."""
+    return dict(_entries(*classes))
+
+
+@cache
+def _entries(*classes: Any) -> dict[str, Entry]:
     found: dict[str, Entry] = {}
     for cls in classes:
         annotated = hints(cls)
@@ -208,7 +216,7 @@ def valid(cls: type, values: Mapping[str, Any], called: Called) -> dict[str, Any
 
 
 @cache
-def _model(cls: type) -> type[BaseModel]:
+def _model(cls: Any) -> type[BaseModel]:
     from pydantic import ConfigDict, create_model
 
     config = ConfigDict(

@@ -15,9 +15,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
 
-import torch
-
 from peftlab.errors import InputError, PeftlabError
+from peftlab.lazy import torch
 
 PATIENCE = 600.0  # seconds that processes wait for each other
 _DRAINED = 0.5  # seconds in which every thread of a busy machine gets its turn
@@ -163,30 +162,6 @@ ALONE = Processes()
 def expected() -> int:
     """How many processes the launcher has started, by the environment."""
     return int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
-
-
-def device_name(name: str, *, is_here: bool = True) -> str:
-    """The device that `auto` stands for here, or the one that is named.
-
-    Args:
-        is_here: whether it has to be on this machine, and not on others of a cluster.
-
-    Raises:
-        InputError: torch does not know such a device, or it is not here.
-    """
-    from peftlab.measure.precision import check_present
-
-    if name == "auto":
-        return local_device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise InputError(
-            f"there is no device {name!r}; auto, cpu, cuda or cuda:1 was expected"
-        ) from error
-    if is_here:
-        check_present(device)
-    return str(device)
 
 
 def local_device(kind: str) -> str:

@@ -10,11 +10,11 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-import peftlab
 from peftlab.cli import compare, estimate, learn, listing, report, serve, share, study
 from peftlab.cli import options as shared
 from peftlab.errors import InputError, PeftlabError
 from peftlab.processes import expected, leave
+from peftlab.version import __version__
 
 
 class _CtrlC(Exception):
@@ -98,7 +98,7 @@ def _unread(function: Command) -> Command:
 
 def _version(wanted: bool) -> None:
     if wanted:
-        typer.echo(peftlab.__version__)
+        typer.echo(__version__)
         raise typer.Exit
 
 

@@ -101,7 +101,7 @@ def _with_file(typed: Mapping[str, Any], config: Path | None) -> tuple[dict[str,
     budgets = {"budget", *BUDGETS}
     if budgets & typed.keys():
         held = {name: value for name, value in held.items() if name not in budgets}
-    values = held | typed
+    values = {**held, **typed}
     return values, lambda name: called(name) if name in typed else f"{name} in {config}"
 
 

@@ -57,8 +57,8 @@ def estimate(
     """
     from peftlab.comparison.resolve import DEMO_STEPS, STEPS, config_of, methods_of, the_task
     from peftlab.comparison.settings import ComparisonConfig, Limits
+    from peftlab.frozen.named import device_name
     from peftlab.options import made
-    from peftlab.processes import device_name
 
     if format not in _FORMATS:
         raise InputError(

@@ -39,7 +39,7 @@ def from_options(
     from peftlab.comparison.settings import OF_THE_TASK, ComparisonConfig
     from peftlab.experiments.grid import Overrides
     from peftlab.experiments.spec import load
-    from peftlab.processes import device_name
+    from peftlab.frozen.named import device_name
     from peftlab.tasks import Options
     from peftlab.tasks.plain import general_documents
 

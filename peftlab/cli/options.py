@@ -25,7 +25,7 @@ Entries = Mapping[str, Entry]
 Model = Annotated[str, typer.Option(help=MODEL)]
 TaskName = Annotated[str, typer.Option("--task", help=TASK)]
 Device = Annotated[str, typer.Option(help=DEVICE)]
-UsageError = typer.BadParameter.__bases__[0]
+UsageError: Any = typer.BadParameter.__bases__[0]
 
 
 class Once(TyperCommand):

@@ -81,9 +81,9 @@ def study(
     from peftlab.comparison.resolve import DEMO_STEPS, DEMO_TEST, STEPS, config_of
     from peftlab.comparison.settings import ComparisonConfig, SearchConfig
     from peftlab.demo.world import demo_tasks
+    from peftlab.frozen.named import device_name
     from peftlab.methods import parse
     from peftlab.options import made
-    from peftlab.processes import device_name
     from peftlab.study import look
     from peftlab.study.base import Setting
     from peftlab.study.page import write

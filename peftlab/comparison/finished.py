@@ -44,10 +44,10 @@ def other_settings(runs: Sequence[Run], out: Path) -> str:
     again = 0
     for run in runs:
         if run.left_out is None and finished(run, out) is None:
-            differing = [_differences(run, values) for values in _earlier(run, out)]
-            if differing:
+            earlier = [_differences(run, values) for values in _earlier(run, out)]
+            if earlier:
                 again += 1
-                said |= dict.fromkeys(min(differing, key=len))
+                said |= dict.fromkeys(min(earlier, key=lambda one: len(one)))
     if not again:
         return ""
     return f"Settings are others than those of {again} finished runs, which are made anew: " + (

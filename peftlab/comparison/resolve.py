@@ -70,7 +70,7 @@ class ComparisonSettings:
         Raises:
             InputError: settings that contradict each other, or a device that is not here.
         """
-        from peftlab.processes import device_name
+        from peftlab.frozen.named import device_name
 
         return Plan(
             model=self.what.model,
@@ -227,6 +227,8 @@ def methods_of(
         return (asked,)
     if isinstance(asked, str) and asked:
         return parse(asked)
+    if not isinstance(asked, str | list | tuple):
+        raise InputError(f"methods is {asked!r}; names with settings, or a list, were expected")
     if asked and not isinstance(asked, str):
         return tuple(m for one in asked for m in (parse(one) if isinstance(one, str) else (one,)))
     chosen = FIVE

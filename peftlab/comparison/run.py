@@ -17,9 +17,11 @@ from peftlab.comparison.local import Processes
 from peftlab.comparison.plan import Plan, Run
 from peftlab.comparison.processes import RunFailed, server
 from peftlab.comparison.profile import Survey
+from peftlab.errors import InputError
 from peftlab.records import folders
 from peftlab.records.reading import StoredRun
 from peftlab.records.record import Record
+from peftlab.verdict.outcome import said, verdict
 
 
 class Watcher(Protocol):
@@ -58,6 +60,14 @@ class Compared:
     def records(self) -> list[Record]:
         """The records alone."""
         return [run.record for run in self.runs]
+
+    @property
+    def verdict(self) -> str:
+        """What the runs show, in sentences, a line each; or why they show nothing."""
+        try:
+            return "\n".join(said(verdict(self.runs)))
+        except InputError as error:
+            return str(error)
 
 
 def compare(

@@ -21,8 +21,8 @@ class Scores:
     """
 
     corpus: dict[str, float] = field(default_factory=dict)
-    per_example: dict[str, list[float]] = field(default_factory=dict)
-    rows: dict[str, Rows] = field(default_factory=dict)
+    per_example: dict[str, list[float]] = field(default_factory=dict, repr=False)
+    rows: dict[str, Rows] = field(default_factory=dict, repr=False)
 
 
 def score(

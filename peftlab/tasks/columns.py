@@ -73,7 +73,7 @@ def _guess(table: Table, usual: Sequence[str], role: str, taken: tuple[str, ...]
     raise InputError(
         f"{table.name} has the columns {', '.join(table.columns)}; none of them is a usual name of "
         f"a {role} ({', '.join(usual[:6])}, …). Name it: -o {role}=<column> (in "
-        f"Python, {role}=\"<column>\")."
+        f'Python, {role}="<column>").'
     )
 
 

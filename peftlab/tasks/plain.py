@@ -31,12 +31,14 @@ def general_text(file: str | Path | None = None, *, seed: int = 0) -> tuple[str,
 
 
 def general_documents(name: str) -> tuple[str, ...]:
-    """The documents that `--general-text` stands for: none, demo, or a file.
+    """Documents by name: demo (of the demo world), a text file, or none.
 
     Raises:
         InputError: a file that is missing, empty or not UTF-8.
     """
-    return () if name == "none" else general_text(None if name == "demo" else name)
+    if name == "none":
+        return ()
+    return general_text(None if name == "demo" else name)
 
 
 def text_rows(

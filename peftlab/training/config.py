@@ -160,7 +160,7 @@ class TrainConfig(Checked):
 BUDGETS = ("steps", "epochs", "tokens", "seconds")
 
 
-def _one_budget(value: Any) -> dict[str, float]:
+def _one_budget(value: Any) -> dict[str, Any]:
     """`tokens=2e6` as a field and its value.
 
     Raises:

@@ -106,7 +106,10 @@ def test_a_setting_that_came_later_says_what_its_default_was(cls: type, first: s
     ("spec", "digest"),
     [
         ("lora", "6b3827e75d051f773255a7b3a7c4ffa593cb2177ed1af8d683788c16e0303cbb"),
-        ("prefix_tuning+bottleneck", "579b48cca7f993b276603d8312aa1b2b5e80f3ed27e71b1c06d3565fffc6a9e7"),
+        (
+            "prefix_tuning+bottleneck",
+            "579b48cca7f993b276603d8312aa1b2b5e80f3ed27e71b1c06d3565fffc6a9e7",
+        ),
     ],
 )
 def test_checkpoints_are_known_again(spec: str, digest: str) -> None:
