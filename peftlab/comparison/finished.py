@@ -47,7 +47,8 @@ def other_settings(runs: Sequence[Run], out: Path) -> str:
             earlier = [_differences(run, values) for values in _earlier(run, out)]
             if earlier:
                 again += 1
-                said |= dict.fromkeys(min(earlier, key=lambda one: len(one)))
+                closest: list[str] = min(earlier, key=len)
+                said |= dict.fromkeys(closest)
     if not again:
         return ""
     return f"Settings are others than those of {again} finished runs, which are made anew: " + (

@@ -105,10 +105,10 @@ def test_a_setting_that_came_later_says_what_its_default_was(cls: type, first: s
 @pytest.mark.parametrize(
     ("spec", "digest"),
     [
-        ("lora", "6b3827e75d051f773255a7b3a7c4ffa593cb2177ed1af8d683788c16e0303cbb"),
+        ("lora", "6b3827e75d051f773255a7b3a7c4ffa5"),
         (
             "prefix_tuning+bottleneck",
-            "579b48cca7f993b276603d8312aa1b2b5e80f3ed27e71b1c06d3565fffc6a9e7",
+            "579b48cca7f993b276603d8312aa1b2b",
         ),
     ],
 )
@@ -119,7 +119,7 @@ def test_checkpoints_are_known_again(spec: str, digest: str) -> None:
     task = Task.load("demo", limit=4, test_limit=4)
     decides = loop._decides(base, parse_one(spec), task, config)
     text = json.dumps(decides, sort_keys=True, default=str)
-    assert hashlib.sha256(text.encode()).hexdigest() == digest
+    assert hashlib.sha256(text.encode()).hexdigest()[:32] == digest
 
 
 def test_methods_are_hashed_as_ever() -> None:
