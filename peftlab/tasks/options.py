@@ -22,21 +22,6 @@ from peftlab.options import (
     refuse_unknown,
 )
 
-
-def _metrics(value: Any) -> tuple[str, ...]:
-    """The names of metrics, each known.
-
-    Raises:
-        InputError: one is not.
-    """
-    from peftlab.metrics import metric_spec, split_names
-
-    found = tuple(split_names(value)) if isinstance(value, str) else names(value)
-    for name in found:
-        metric_spec(name)
-    return found
-
-
 _Rows = Annotated[int, Ge(1), Le(2**63 - 1)]
 COLUMNS = ("source", "target")
 
@@ -74,7 +59,7 @@ class Options(Checked):
     config: Annotated[str | None, Option("Of a hub data set.")] = None
     revision: Annotated[str | None, Option("Of a hub data set.")] = None
     metrics: Annotated[
-        tuple[str, ...] | None, Option("By name, with commas: rouge1,rougeL,bleu.", parse=_metrics)
+        tuple[str, ...] | None, Option("By name, with commas: rouge1,rougeL,bleu.", parse=names)
     ] = None
     max_new_tokens: Annotated[_Rows | None, Option("Most tokens of an output.")] = None
     labels: Annotated[
