@@ -34,7 +34,7 @@ class Option:
 
     Attributes:
         name: the flag and the YAML entry, where these are not called as the field.
-        flags: instead of `--name`; empty for what has an entry but no flag.
+        flags: instead of two dashes and the name; empty for what has an entry but no flag.
         metavar: what stands for the value in the help; by default its type.
         parse: makes a value of what a person types or writes into a file.
         several: the flag may be given again.

@@ -131,8 +131,10 @@ def evaluate(
     size = made(Decoded, given, called).batch_size
     max_length = config_of(given, called=called).max_length
     device = given.get("device", "auto")
-    if predictions is not None:
-        shared.writable(predictions.parent, "--predictions")
+    if predictions is not None and (predictions.is_dir() or not predictions.parent.is_dir()):
+        raise InputError(
+            f"--predictions {predictions}: a file in a folder that exists was expected"
+        )
     adaptation = _adaptation(adapter)
     base = shared.load_base_of([adaptation], model, device, base_dtype)
     loss = room.split_loss(base, adaptation, loaded, split, max_length=max_length)

@@ -319,7 +319,7 @@ def test_a_bundled_experiment_runs_whole_on_invented_rows(
     ("line", "said"),
     [
         (f"--experiment {TABLE1} --methods lora", "--methods cannot be given with --experiment"),
-        (f"--experiment {TABLE1} --steps 2 --epochs 1", "steps and epochs are given"),
+        (f"--experiment {TABLE1} --steps 2 --epochs 1", "both --steps and --epochs are given"),
         (f"--experiment {TABLE1} --task xsum", "has no task 'xsum'"),
         ("--experiment table1", "there is no experiment 'table1'"),
         ("--data somewhere", "--data belongs to --experiment"),
