@@ -77,9 +77,10 @@ def app(wanted: str | None = None) -> typer.Typer:
         rich_markup_mode=None,
     )
     tasks.callback()(listing.tasks)
-    show = _command(listing.show, listing.show_options)
     tasks.command("show", cls=shared.Once)(
-        show if wanted in (None, "tasks") else _unread(listing.show)
+        _command(listing.show, listing.show_options)
+        if wanted in (None, "tasks")
+        else _unread(listing.show)
     )
     made.add_typer(tasks, name="tasks")
     return made

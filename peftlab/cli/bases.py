@@ -10,7 +10,6 @@ import typer
 
 from peftlab.bases.number_formats import formats
 from peftlab.errors import InputError
-from peftlab.frozen.named import device_name as device_name
 
 if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM
@@ -51,7 +50,7 @@ def load_base(name: str, device: str, dtype: str = "fp32") -> FrozenLM:
     """
     from peftlab.frozen import named as base
 
-    return base.load(name, device_name(device), one_format(dtype))
+    return base.load(name, base.device_name(device), one_format(dtype))
 
 
 def load_base_together(
@@ -75,7 +74,7 @@ def load_base_together(
 
     if shard not in get_args(Shard):
         raise InputError(f"--shard {shard!r}: one of {', '.join(get_args(Shard))} was expected")
-    where, dtype = device_name(device), one_format(dtype)
+    where, dtype = base.device_name(device), one_format(dtype)
     together = join(where)
     with together.watched():
         told = {"--model": name, "--base-dtype": dtype, "--shard": shard, "--method": method}

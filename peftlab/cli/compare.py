@@ -79,6 +79,7 @@ def compare(
     if print_config:
         import yaml
 
+        settings.plan()  # what is printed can be run
         typer.echo(yaml.safe_dump(settings.values(), sort_keys=False, allow_unicode=True), nl=False)
     else:
         _carry_out(settings)

@@ -86,11 +86,17 @@ def listening(host: str, port: int, stuck_seconds: float) -> socket.socket:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only programs of this machine reach an address."""
+    """Whether only programs of this machine reach an address.
+
+    Raises:
+        InputError: it is none.
+    """
     try:
         found = socket.getaddrinfo(host, None)
     except OSError:
         return False
+    except UnicodeError as error:
+        raise InputError(f"{host!r} is no address; a name or a number was expected") from error
     return all(str(it[4][0]).startswith("127.") or it[4][0] == "::1" for it in found)
 
 
