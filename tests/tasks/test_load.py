@@ -200,7 +200,7 @@ def test_labels_are_checked_and_scored_as_labels(tmp_path: Path) -> None:
     assert "The targets are class labels: n, y (guessed from the column)." in guessed.notes
     assert Task.load(path, labels="y,n").labels == ("y", "n")
     with pytest.raises(InputError, match=r"labels is 5; names with commas"):
-        Task.load(path, labels="y")
+        Task.load(path, labels=5)
     with pytest.raises(InputError, match=r"target 'n', which is not one of the labels y, m"):
         Task.load(path, labels=("y", "m"))
 
