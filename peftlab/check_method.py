@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from peftlab.admission import misfits
 from peftlab.bases.fingerprint import fingerprint
 from peftlab.edits import Edits
 from peftlab.frozen.packing import Row, pack
@@ -22,6 +23,7 @@ from peftlab.generation import Request, generate
 from peftlab.loss import token_losses, training_row
 from peftlab.methods import Composed, Method, State, build
 from peftlab.methods.adaptation import Adaptation, base_of
+from peftlab.token_limits import max_row_tokens
 
 if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM
@@ -96,9 +98,10 @@ class _Trial:
     def encoded(self) -> list[Encoded]:
         """Training rows under the method's text."""
         template = self.method.template(self.task.template, self.moved)
-        room = self.model.shape.context - self.edits(self.moved).prefix_length
+        prefix = self.edits(self.moved).prefix_length
+        limit = max_row_tokens(self.model.shape.context, taken=prefix)
         pairs = self.task.pairs("train")[:_ROWS]
-        return [template.encode(self.model.tokenizer, e, target, room) for e, target in pairs]
+        return [template.encode(self.model.tokenizer, e, target, limit) for e, target in pairs]
 
     @torch.no_grad()
     def logits(self, rows: Sequence[Row], owners: Sequence[Edits]) -> list[torch.Tensor]:
@@ -129,6 +132,11 @@ def _count(it: _Trial) -> str | None:
     if (said.trainable, said.stored) == (trained if it.method.trains else 0, stored):
         return None
     return f"count says {said.trainable} and {said.stored}, the tensors hold {trained} and {stored}"
+
+
+def _layout(it: _Trial) -> str | None:
+    wrong = misfits(it.adaptation().state.tensors, it.method.stored(it.model.shape))
+    return f"`stored` expects other tensors than bake gives: {'; '.join(wrong)}" if wrong else None
 
 
 def _groups(it: _Trial) -> str | None:
@@ -188,9 +196,9 @@ def _cached(it: _Trial) -> str | None:
     edits = adaptation.edits(it.model)
     template, examples = edits.template or adaptation.template, it.task.train[:_ROWS]
     replies = generate(it.model, [Request(adaptation, e, _NEW_TOKENS) for e in examples])
-    room = it.model.shape.context - edits.prefix_length - _NEW_TOKENS
+    limit = max_row_tokens(it.model.shape.context, taken=edits.prefix_length + _NEW_TOKENS)
     for example, reply in zip(examples, replies, strict=True):
-        prompt = template.encode(it.model.tokenizer, example, None, room).ids
+        prompt = template.encode(it.model.tokenizer, example, None, limit).ids
         whole = Row([*prompt, *reply.tokens], 0, len(prompt) - 1)
         chosen = it.logits([whole], [edits])[0].argmax(-1).tolist()[: len(reply.tokens)]
         if chosen != list(reply.tokens):
@@ -202,7 +210,7 @@ def _stored(it: _Trial) -> str | None:
     adaptation = it.adaptation()
     with tempfile.TemporaryDirectory() as folder:
         adaptation.save(Path(folder))
-        again = Adaptation.load(Path(folder))
+        again = Adaptation.load(Path(folder), it.model)
     rows = [training_row(e) for e in it.encoded]
     got, kept = (it.logits(rows, [a.edits(it.model)]) for a in (again, adaptation))
     return _apart(got, kept, "logits differ after saving and loading")
@@ -235,6 +243,7 @@ _LAWS: dict[str, Callable[[_Trial], str | None]] = {
     "settings come back from JSON": _settings,
     "the start hangs on the seed alone": _seed,
     "the count of numbers is the tensors'": _count,
+    "names and shapes are those that are stored": _layout,
     "every tensor has a rate": _groups,
     "the start is the base, where claimed": _start,
     "training changes the output": _works,

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
+
+_SHOWN = 4  # of many things that are wrong in the same way
+_LONGEST = 100  # characters of a name that is shown
 
 
 class PeftlabError(Exception):
@@ -44,7 +47,7 @@ _EXPECTED = {
     "less_than": "less than {lt}",
     "less_than_equal": "at most {le}",
 }
-_LONGEST = 60  # characters of a wrong value that are shown
+_LONGEST_VALUE = 60  # characters of a wrong value that are shown
 
 
 @contextmanager
@@ -79,7 +82,7 @@ def _problem(
         return f"{place} is unknown.{nearest(str(one['loc'][-1]), known(one['loc']))}".rstrip(".")
     expected = _EXPECTED.get(one["type"])
     got = str(one["input"]) if "than" in one["type"] else repr(one["input"])
-    got = got if len(got) <= _LONGEST else f"{got[: _LONGEST - 1]}…"
+    got = got if len(got) <= _LONGEST_VALUE else f"{got[: _LONGEST_VALUE - 1]}…"
     if expected is None:
         return f"{place}: {one['msg']}" if place else one["msg"]
     limits = {key: _short(value) for key, value in one.get("ctx", {}).items()}
@@ -92,3 +95,15 @@ def _problem(
 
 def _short(limit: Any) -> Any:
     return int(limit) if isinstance(limit, float) and limit.is_integer() else limit
+
+
+def listed(words: str, them: Sequence[str]) -> str:
+    """Return `words: a, b, …` with the first few of many, and how many there are."""
+    more = f", … ({len(them)} in all)" if len(them) > _SHOWN else ""
+    return f"{words + ': ' if words else ''}{', '.join(them[:_SHOWN])}{more}"
+
+
+def shown(name: str) -> str:
+    """Return a name out of a stranger's file, short and on one line."""
+    said = name if name.isprintable() else repr(name)
+    return said if len(said) <= _LONGEST else said[:_LONGEST] + "…"

@@ -13,14 +13,16 @@ from typing import Any
 import pytest
 import torch
 
+from peftlab.frozen.batch import Past
 from peftlab.frozen.cache import KeyValueCache
+from peftlab.frozen.forward import ForwardOptions
 from peftlab.frozen.packing import Row, pack
 from peftlab.generation import Request, generate
 from peftlab.loss import labels, mean_loss, row_losses, token_losses, training_row
 from peftlab.methods import REGISTRY, parse_one
 from peftlab.methods.adaptation import Adaptation
 from peftlab.tasks import Example, Template
-from peftlab.training import TrainConfig, Trained, loop, train
+from peftlab.training import TrainConfig, Trained, train, trainee
 from tests.laws.cases import leaves, made
 from tests.laws.world import model, task, tokenizer
 
@@ -46,7 +48,8 @@ def _greedy(adaptation: Adaptation, family: str, source: str, count: int) -> lis
     found: list[int] = []
     with torch.no_grad():
         for _ in range(count):
-            found.append(int(lm(pack([Row([*ids, *found])], [edits], fast=False))[-1].argmax()))
+            batch = pack([Row([*ids, *found])], [edits])
+            found.append(int(lm(batch, ForwardOptions(fast=False))[-1].argmax()))
             if found[-1] == tokenizer().eos_token_id:
                 return found[:-1]
     return found
@@ -112,13 +115,13 @@ def test_pitfall_05_early_stopping_returns_the_best_prefix_or_prompt(
     case: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """peft #2256: loading the best checkpoint fails there."""
-    real, seen = loop.mean_loss, []
+    real, seen = trainee.mean_loss, []
 
     def scripted(lm: Any, edits: Any, rows: Any, *rest: Any) -> float:
         seen.append(real(lm, edits, rows, *rest))
         return [5.0, 1.0, 4.0, 4.0][len(seen) - 1]
 
-    monkeypatch.setattr(loop, "mean_loss", scripted)
+    monkeypatch.setattr(trainee, "mean_loss", scripted)
     config = replace(QUICK, steps=9, evaluate_every=1, patience=2)
     trained = _trained(case, config=config)
     assert (trained.best_step, trained.steps) == (2, 4)
@@ -317,11 +320,12 @@ def test_pitfall_21_contexts_survive_recomputation() -> None:
     state, found = leaves(it.moved), []
     encoded = it.encoded()[:2]
     for checkpoint in (False, True):
-        batch = pack([training_row(e) for e in encoded], [it.edits(state)], checkpoint=checkpoint)
-        loss = token_losses(it.model, batch, encoded).sum()
+        batch = pack([training_row(e) for e in encoded], [it.edits(state)])
+        options = ForwardOptions(checkpoint=checkpoint)
+        loss = token_losses(it.model, batch, encoded, options=options).sum()
         with torch.no_grad():
-            cached = pack([Row([5, 6, 7])], [it.edits(it.first)], cache=KeyValueCache(1, 8))
-            it.model(cached)
+            cached = pack([Row([5, 6, 7], past=Past(0, 0))], [it.edits(it.first)])
+            it.model(cached, ForwardOptions(cache=KeyValueCache(1, 8)))
         found.append(torch.autograd.grad(loss, list(state.tensors.values())))
     for plain, recomputed in zip(*found, strict=True):
         torch.testing.assert_close(recomputed, plain, atol=1e-5, rtol=1e-4)

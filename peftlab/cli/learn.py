@@ -13,6 +13,7 @@ from annotated_types import Ge, Le
 
 from peftlab.cli import options as shared
 from peftlab.errors import InputError
+from peftlab.files import lines_of
 from peftlab.options import LARGEST_SEED, SMALLEST_SEED, Checked, Option, entries, made
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ def train(
     from peftlab.comparison.settings import ComparisonConfig
     from peftlab.methods import parse_one
     from peftlab.processes import leave
+    from peftlab.tasks.fit import fitted
     from peftlab.training import train as train_one
     from peftlab.training.tracking import trackers, tracking
 
@@ -63,6 +65,9 @@ def train(
     base, together = shared.load_base_together(
         what.model, what.device, base_dtype, shard, made_method
     )
+    loaded = fitted(loaded, base.tokenizer)
+    if together.is_first:
+        shared.say(loaded.notes)
     if together.count > 1 and together.is_first:
         typer.echo(_told(together.count, base.is_sharded))
     settings = {"method": method, "model": what.model, "task": what.task, "train": asdict(config)}
@@ -87,7 +92,7 @@ def _told(processes: int, is_sharded: bool) -> str:
     )
 
 
-def _tell(trained: Trained, out: Path) -> None:
+def _tell(trained: Trained[Adaptation], out: Path) -> None:
     loss = (
         ""
         if trained.validation_loss is None
@@ -98,6 +103,8 @@ def _tell(trained: Trained, out: Path) -> None:
     )
     if trained.truncated:
         typer.echo(f"{trained.truncated} training rows lost source tokens: they were too long")
+    if trained.skipped:
+        typer.echo(f"{trained.skipped} training rows were left out: they were too long")
     typer.echo(f"Saved in {out / 'adapter'}; try: peftlab generate --adapter {out} --input TEXT")
 
 
@@ -135,8 +142,9 @@ def evaluate(
         raise InputError(
             f"--predictions {predictions}: a file in a folder that exists was expected"
         )
-    adaptation = _adaptation(adapter)
-    base = shared.load_base_of([adaptation], model, device, base_dtype)
+    base, (adaptation,) = shared.open_adapters([adapter], model, device, base_dtype)
+    loaded = room.taken(base, adaptation, loaded, split, max_length=max_length)
+    shared.say(loaded.notes)
     loss = room.split_loss(base, adaptation, loaded, split, max_length=max_length)
     found = room.evaluate(base, adaptation, loaded, split, batch_size=size, max_length=max_length)
     if predictions is not None:
@@ -151,6 +159,8 @@ def evaluate(
         _write(predictions, "\n".join(lines) + "\n")
     values = {"split": split, "examples": len(found.replies), "loss": loss.loss}
     values |= {**found.scores.corpus, "truncated": found.truncated}
+    if loaded.skipped:
+        values["skipped"] = found.skipped
     if format == "json":
         typer.echo(json.dumps(values, indent=2))
     else:
@@ -205,8 +215,9 @@ def generate(
     called = shared.flag(generate_options())
     decoding, how = made(Decoding, given, called), made(Answered, given, called)
     sources = _sources(input)
-    adaptations = [_adaptation(folder) for folder in adapter]
-    base = shared.load_base_of(adaptations, model, given.get("device", "auto"), base_dtype)
+    base, adaptations = shared.open_adapters(
+        adapter, model, given.get("device", "auto"), base_dtype
+    )
     asked = [
         (s, folder, a) for s in sources for folder, a in zip(adapter, adaptations, strict=True)
     ]
@@ -220,18 +231,14 @@ def generate(
             typer.echo(reply.text if len(adapter) == 1 else f"{folder}: {reply.text}")
 
 
-def _adaptation(folder: Path) -> Adaptation:
-    from peftlab.methods.adaptation import Adaptation
-
-    return Adaptation.load(shared.adapter_folder(folder))
-
-
 def _sources(given: str) -> list[str]:
     """The texts that `--input` stands for.
 
     Raises:
         InputError: a broken line (with its number), a row without a source, or no text at all.
     """
+    from peftlab.tasks.files import text_of
+
     if not given.strip():
         raise InputError("--input is empty; a text or a file was expected")
     path = Path(given)
@@ -243,15 +250,7 @@ def _sources(given: str) -> list[str]:
         if path.suffix in (".txt", ".jsonl") and " " not in given:
             raise InputError(f"--input {given}: there is no such file")
         return [given]
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"--input {path} is not UTF-8 (byte {error.start}). Save it as UTF-8"
-        ) from error
-    except OSError as error:
-        raise InputError(f"--input {path} cannot be read: {error.strerror}") from error
-    lines = [line for line in text.split("\n") if line.strip()]
+    lines = [line for line in lines_of(text_of(path)) if line.strip()]
     if not lines:
         raise InputError(f"--input {given}: the file is empty")
     if path.suffix != ".jsonl":
@@ -262,7 +261,7 @@ def _sources(given: str) -> list[str]:
 def _source(path: Path, number: int, line: str) -> str:
     try:
         return str(json.loads(line)["source"])
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except (ValueError, RecursionError, KeyError, TypeError) as error:
         raise InputError(
             f'--input {path}, line {number}: an object with "source" was expected, got {line[:50]}'
         ) from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,9 +15,9 @@ from peftlab.cli.bases import AdapterBaseDtype as AdapterBaseDtype
 from peftlab.cli.bases import BaseDtype as BaseDtype
 from peftlab.cli.bases import ShardBase as ShardBase
 from peftlab.cli.bases import load_base as load_base
-from peftlab.cli.bases import load_base_of as load_base_of
 from peftlab.cli.bases import load_base_together as load_base_together
 from peftlab.cli.bases import one_format as one_format
+from peftlab.cli.bases import open_adapters as open_adapters
 from peftlab.errors import InputError
 from peftlab.options import DEVICE, MODEL, TASK, Entry
 
@@ -117,10 +117,10 @@ def writable(folder: Path, option: str = "--out") -> Path:
     return folder
 
 
-def adapter_folder(folder: Path) -> Path:
-    """An adapter's folder, or the `adapter` inside a run's."""
-    inside = folder / "adapter"
-    return inside if inside.is_dir() else folder
+def say(notes: Sequence[str]) -> None:
+    """Tell what loading has decided, beside what a command prints."""
+    for note in notes:
+        typer.echo(note, err=True)
 
 
 def where() -> Entries:

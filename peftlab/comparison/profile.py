@@ -1,4 +1,4 @@
-"""A look before the runs: what the base is, what each method trains, and one text room for all.
+"""A look before the runs: what the base is, what each method trains, how long sources may be.
 
 Prompts, exemplars and prefixes take positions that are then missing for the source. So that no
 method sees more of a source than another, every method gets as many source tokens as fit beside
@@ -21,18 +21,23 @@ from peftlab.errors import InputError, PeftlabError
 from peftlab.estimate import Prediction
 from peftlab.evaluation import text_loss, text_window
 from peftlab.frozen import named as base
-from peftlab.guests import Guest
+from peftlab.guests import is_guest
 from peftlab.measure import choose_precision
 from peftlab.methods import Count, Method
 from peftlab.tasks import Example, Task, Template
+from peftlab.tasks.fit import Fit, look, too_long
+from peftlab.token_limits import max_row_tokens
 
 if TYPE_CHECKING:
     import torch
 
     from peftlab.frozen.model import FrozenLM
 
-_TAKES_ROOM = {"embeddings", "attention"}  # sites that bring positions; a method of no site is text
-_ROWS = 3000  # rows of a split that are encoded to find the room; more are taken evenly spaced
+_TAKES_POSITIONS = {
+    "embeddings",
+    "attention",
+}  # sites that bring positions; a method of no site is text
+_ROWS = 3000  # rows of a split that are encoded to find the limit; more are taken evenly spaced
 _PROBES = 50  # rows on which a method's own tokens are counted
 
 
@@ -50,6 +55,7 @@ class Survey:
             guests, there is none.
         left_out: by label, why a method will not fit the plan's limits.
         general: the text by which forgetting is measured, with what the bare base makes of it.
+        fit: what this base makes of the task: see `tasks.fit`.
     """
 
     base: Base
@@ -63,6 +69,7 @@ class Survey:
     left_out: dict[str, str] = field(default_factory=dict)
     general: GeneralText | None = None
     others: tuple[Base, ...] = ()
+    fit: Fit = field(default_factory=Fit)
 
     @property
     def bases(self) -> tuple[Base, ...]:
@@ -92,6 +99,7 @@ class Survey:
 
     def limited(self, task: Task) -> Task:
         """The task as every run gets it."""
+        task = self.fit.apply(task)
         if self.source_tokens is None:
             return task
         return replace(task, template=replace(task.template, source_tokens=self.source_tokens))
@@ -109,10 +117,13 @@ def survey(_say: Say, plan: Plan, out: Path | None = None, dtype: str = "fp32") 
     """
     choose_precision([], plan.device, plan.config.precision)  # refuses a device that is not here
     model = base.load(plan.model, plan.device, dtype)
+    for note in model.notes:
+        print(f"Warning: {note}", file=sys.stderr, flush=True)
     counts, extras, misfits = _fitting(model, plan, dtype)
     longest = max(extras.items(), key=lambda pair: pair[1], default=("", 0))
-    context = min(plan.config.max_length or model.shape.context, model.shape.context)
-    room, cut = _source_room(model, plan.task, context - longest[1], longest[0])
+    context = max_row_tokens(model.shape.context, plan.config.max_length)
+    fit = _fit(model, plan.task, context - longest[1])
+    limit, cut = _source_limit(model, fit.apply(plan.task), context - longest[1], longest[0])
     found = Survey(
         base=Base(
             name=plan.model,
@@ -126,10 +137,11 @@ def survey(_say: Say, plan: Plan, out: Path | None = None, dtype: str = "fp32") 
         context=context,
         counts=counts,
         misfits=misfits,
-        source_tokens=room,
+        source_tokens=limit,
         longest=longest,
         cut=cut,
         general=_general(plan, context, longest[1]),
+        fit=fit,
     )
     return _forgettable(model, plan, found, out)
 
@@ -142,7 +154,7 @@ def _fitting(
 
     counts, extras, misfits = {}, {}, {}
     for method in plan.methods:
-        if isinstance(method, Guest):
+        if is_guest(method):
             continue  # PEFT says only on a base of its own what it trains there
         name = label_on(method, dtype)
         try:
@@ -177,7 +189,7 @@ def _forgettable(model: FrozenLM, plan: Plan, found: Survey, out: Path | None) -
 
 def _extra(model: FrozenLM, task: Task, method: Method, rng: torch.Generator) -> int:
     """The most positions that a method's rows have beyond those of the bare template."""
-    if method.sites and not _TAKES_ROOM & set(method.sites):
+    if method.sites and not _TAKES_POSITIONS & set(method.sites):
         return 0
     state = method.init(model, task, rng)
     prefix = method.edits(method.bake(state, model), model).prefix_length
@@ -198,19 +210,28 @@ def _probe(
     return row.ids, row.target_start, row.dropped
 
 
-def _source_room(model: FrozenLM, task: Task, context: int, longest: str) -> tuple[int | None, int]:
+def _fit(model: FrozenLM, task: Task, limit: int) -> Fit:
+    """What the tokenizer decides, and the rows that leave since not every method can take them."""
+    found = look(task, model.tokenizer)
+    own = found.apply(task)
+    return found.joined(too_long(own, own.template, model.tokenizer, limit))
+
+
+def _source_limit(
+    model: FrozenLM, task: Task, context: int, longest: str
+) -> tuple[int | None, int]:
     """The source tokens that fit into rows of `context` tokens, and how many rows exceed them."""
     asked = task.template.source_tokens or sys.maxsize
-    rooms, needs = [], []
+    limits, needs = [], []
     for split in ("train", "validation", "test"):
         for pair in _spaced(task.pairs(split), _ROWS):
             ids, start, dropped = _probe(task.template, model.tokenizer, *pair)
             tail = len(ids) - start
             if split == "test":
                 tail = max(tail, task.max_new_tokens)
-            rooms.append(context - (start - 1) - tail)
+            limits.append(context - (start - 1) - tail)
             needs.append(min(dropped + 1, asked))
-    tight = [room for room, need in zip(rooms, needs, strict=True) if need > room]
+    tight = [limit for limit, need in zip(limits, needs, strict=True) if need > limit]
     if not tight:
         return task.template.source_tokens, 0
     if min(tight) < 1:

@@ -15,7 +15,9 @@ from peftlab.generation import Reply
 from peftlab.generation.choose import Chooser, banned_tokens
 from peftlab.guests.model import GuestModel, quiet
 from peftlab.tasks import Decoding, Encoded, Task
+from peftlab.tasks.fit import fitted, shortened
 from peftlab.tasks.plain import text_rows
+from peftlab.token_limits import max_row_tokens
 
 
 def split_loss(
@@ -31,11 +33,12 @@ def split_loss(
     Raises:
         InputError: the split is empty.
     """
+    most, tokenizer = _row_tokens(model, max_length), model.base.tokenizer
+    task = _taken(model, task, most, split)
     pairs = task.pairs(split)[:limit]
     if not pairs:
         raise InputError(f"the {split} split of {task.name} is empty: there is no loss to compute")
-    room, tokenizer = _room(model, max_length), model.base.tokenizer
-    encoded = [task.template.encode(tokenizer, example, target, room) for example, target in pairs]
+    encoded = [task.template.encode(tokenizer, example, target, most) for example, target in pairs]
     sums, counts = model.row_losses(encoded)
     return SplitLoss(sum(sums) / sum(counts), sums, counts, sum(e.dropped > 0 for e in encoded))
 
@@ -64,9 +67,10 @@ def evaluate(
     Raises:
         InputError: the split is empty, or a metric is unknown.
     """
+    task = _taken(model, task, _row_tokens(model, max_length), split)
     examples = examples_of(task, split, limit)
-    room, tokenizer = _room(model, max_length) - task.max_new_tokens, model.base.tokenizer
-    prompts = [task.template.encode(tokenizer, example, None, room) for example in examples]
+    tokenizer, most = model.base.tokenizer, _row_tokens(model, max_length) - task.max_new_tokens
+    prompts = [task.template.encode(tokenizer, example, None, most) for example in examples]
     replies = generate(
         model, task, prompts, decoding or task.decoding, batch_size=batch_size, seed=seed, done=done
     )
@@ -76,9 +80,14 @@ def evaluate(
     return scored(task, split, metrics, examples, replies, context)
 
 
-def _room(model: GuestModel, max_length: int | None) -> int:
-    context = model.base.shape.context
-    return min(max_length or context, context) - model.virtual_tokens
+def _taken(model: GuestModel, task: Task, max_tokens: int, split: str) -> Task:
+    tokenizer = model.base.tokenizer
+    own = fitted(task, tokenizer, (split,))
+    return shortened(own, own.template, tokenizer, max_tokens, (split,))
+
+
+def _row_tokens(model: GuestModel, max_length: int | None) -> int:
+    return max_row_tokens(model.base.shape.context, max_length, model.virtual_tokens)
 
 
 def generate(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+from math import prod
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 from peftlab.edits import Edits
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from peftlab.tasks import Encoded, Task, Template
 
 Params = dict[str, "torch.Tensor"]
+Shapes = dict[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -89,14 +91,31 @@ class Method(ABC):
         searches: whether training is a search instead, by `update`.
         starts_as_base: whether the untrained adaptation leaves the model's output unchanged.
         size: the setting that scales its number of parameters, if one does.
+        library: whose code carries it out.
     """
 
     name: ClassVar[str]
+    library: ClassVar[str] = "peftlab"
     sites: ClassVar[tuple[str, ...]] = ()
     trains: ClassVar[bool] = True
     searches: ClassVar[bool] = False
     starts_as_base: ClassVar[bool] = False
     size: ClassVar[str | None] = None
+
+    @property
+    def label(self) -> str:
+        """`lora`, or `lora:rank=4,targets=q+k` where settings differ from the method's defaults."""
+        changed = [
+            f"{item.name}={_typed(getattr(self, item.name))}"
+            for item in fields(self)
+            if getattr(self, item.name) != (None if item.default is MISSING else item.default)
+        ]
+        return self.name + (":" + ",".join(changed) if changed else "")
+
+    @property
+    def seeded(self) -> bool:
+        """Whether its result depends on a seed; where not, one run knows it all."""
+        return True
 
     @property
     def learning_rate(self) -> float:
@@ -123,8 +142,16 @@ class Method(ABC):
         return template
 
     @abstractmethod
+    def stored(self, shape: ModelShape) -> Shapes:
+        """Name and shape of every tensor of a baked state, by closed formula.
+
+        What is read from a file is held against it before anything is allocated, see `admission`.
+        """
+
     def count(self, shape: ModelShape) -> Count:
-        """Closed formula for the numbers of parameters."""
+        """The numbers of parameters; a method that trains others than it stores says so itself."""
+        total = sum(prod(size) for size in self.stored(shape).values())
+        return Count(total, total)
 
     def groups(self, state: State, rate: float) -> list[dict[str, Any]]:
         """Parameter groups for the optimiser: a dict with `params` (names) and `lr` each."""
@@ -194,6 +221,10 @@ def register(name: str) -> Callable[[M], M]:
         return cls
 
     return enter
+
+
+def _typed(value: Any) -> str:
+    return "+".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def positive(method: Method, *names: str) -> None:

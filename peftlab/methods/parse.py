@@ -59,15 +59,11 @@ def build(name: str, settings: Mapping[str, Any]) -> Method:
         InputError: unknown method, setting or value.
     """
     if "parts" in settings:
-        parts = [
-            build(p["method"], {k: v for k, v in p.items() if k != "method"})
-            for p in settings["parts"]
-        ]
-        return Composed(parts=tuple(parts))
-    if name not in REGISTRY:
+        return _composed(settings["parts"])
+    if not isinstance(name, str) or name not in REGISTRY:
         raise InputError(
-            f"unknown method {name!r}; there are {', '.join(sorted(REGISTRY))}."
-            f"{nearest(name, REGISTRY)}"
+            f"unknown method {name!r:.100}; there are {', '.join(sorted(REGISTRY))}."
+            f"{nearest(str(name)[:100], REGISTRY)}"
         )
     cls = REGISTRY[name]
     known = hints(cls)
@@ -79,6 +75,14 @@ def build(name: str, settings: Mapping[str, Any]) -> Method:
             )
     values = {key: _several(known[key], value) for key, value in settings.items()}
     return cls(**valid(cls, values, lambda key: f"{name}: {key}"))
+
+
+def _composed(parts: Any) -> Composed:
+    stored = isinstance(parts, list) and all(isinstance(p, dict) and "method" in p for p in parts)
+    if not stored or len(parts) < 2:
+        raise InputError(f"a composed method's parts are {parts!r:.100}; two or more were expected")
+    made = [build(p["method"], {k: v for k, v in p.items() if k != "method"}) for p in parts]
+    return Composed(parts=tuple(made))
 
 
 def _single(spec: str) -> Method:

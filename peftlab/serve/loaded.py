@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field, fields, is_dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
-import torch
-
-from peftlab.edits import Edits
+from peftlab.edits import Edits, tensors_of
 from peftlab.errors import InputError
 from peftlab.generation.owner import Owner, common_lead, prepare
 from peftlab.methods.adaptation import Adaptation
 from peftlab.serve import prompt
 from peftlab.serve.errors import PromptTooLong
 from peftlab.tasks import Encoded, Example, Template
+from peftlab.token_limits import max_row_tokens
 
 if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM
@@ -25,7 +23,7 @@ _PROBES = ("a", "7 Zebras?")
 
 
 @dataclass(frozen=True)
-class Room:
+class RowLimits:
     """What a request has to fit into.
 
     Attributes:
@@ -61,12 +59,10 @@ class Loaded:
         """Check an adaptation and turn it into edits.
 
         Raises:
-            InputError: it is for another base, or holds numbers that are not finite, which would
-                reach other rows through the memory that they share.
+            InputError: what `Adaptation.edits` refuses. (Numbers that are not finite would reach
+                other rows through the memory that they share.)
         """
         edits = adaptation.edits(model)
-        if any(not bool(tensor.isfinite().all()) for tensor in _tensors(edits)):
-            raise InputError(f"{name!r} holds numbers that are infinite or not a number")
         template = edits.template or adaptation.template
         template.end_id(model.tokenizer)  # refuse a tokenizer without one now
         made = cls(name, version, adaptation.method.name, template, edits)
@@ -88,11 +84,13 @@ class Loaded:
         self.size = self._bytes()
 
     def _probes(self, model: FrozenLM) -> list[tuple[int, ...]]:
-        room, found = model.shape.context, []
+        found = []
         for text in _PROBES:
             try:
                 example = Example(text, (), _AnyField())
-                found.append(self.template.encode(model.tokenizer, example, None, room).ids)
+                found.append(
+                    self.template.encode(model.tokenizer, example, None, model.shape.context).ids
+                )
             except InputError as error:
                 raise InputError(f"{self.name!r} has no room for a source: {error}") from error
         return found
@@ -105,27 +103,55 @@ class Loaded:
             if ids[: len(owner.lead)] == owner.lead and len(ids) > len(owner.lead)
         )
 
-    def encode(self, model: FrozenLM, request: Request, room: Room) -> Encoded:
+    def encode(self, model: FrozenLM, request: Request, limits: RowLimits) -> Encoded:
         """The request's prompt.
 
         Raises:
             PromptTooLong: says by how much. InputError: see `prompt.encode`.
         """
-        encoded, tokenizer = prompt.encode(self.template, model, request.source), model.tokenizer
-        left = room.positions - self.edits.prefix_length - request.max_new_tokens
-        most = left if room.prompt is None else min(left, room.prompt)
+        taken = self.edits.prefix_length + request.max_new_tokens
+        left = max_row_tokens(limits.positions, taken=taken)
+        most = left if limits.prompt is None else min(left, limits.prompt)
+        source = self._without_excess(model, request, limits, most)
+        example = prompt.example(source) if request.truncate else None
+        if example is not None:
+            return self.template.encode(model.tokenizer, example, None, most)
+        encoded = prompt.encode(self.template, model, source)
         if len(encoded.ids) <= most:
             return encoded
-        example = prompt.example(request.source)
-        if request.truncate and example is not None:
-            return self.template.encode(tokenizer, example, None, most)
-        raise PromptTooLong(
-            f"the prompt has {len(encoded.ids):,} tokens, and there is room for {max(0, most):,}: "
+        raise self._too_long(request, limits, most, f"{len(encoded.ids):,}")
+
+    def _without_excess(
+        self, model: FrozenLM, request: Request, limits: RowLimits, most: int
+    ) -> prompt.Source:
+        """The source as it is to be encoded: of one that is far too long, what may be kept."""
+        template, source = self.template, request.source
+        example, kept = prompt.example(source), template.source_tokens
+        cuts = example is not None and (request.truncate or kept is not None)
+        hangs_on_all = template.shots is not None  # those are chosen by the whole source
+        in_a_frame = kept is not None and not cuts  # a chat, whose text is cut inside of it
+        if (cuts and hangs_on_all) or in_a_frame:
+            return source
+        text = prompt.longest_text(template, source)
+        part = prompt.part_of_far_too_long(template, model, text, max(most, kept or 0))
+        if part is None:
+            return source
+        if not cuts or example is None:
+            raise self._too_long(request, limits, most, f"over {2 * max(1, most):,}")
+        return replace(example, source=part)
+
+    def _too_long(
+        self, request: Request, limits: RowLimits, most: int, tokens: str
+    ) -> PromptTooLong:
+        own = self.edits.prefix_length
+        left = max_row_tokens(limits.positions, taken=own + request.max_new_tokens)
+        return PromptTooLong(
+            f"the prompt has {tokens} tokens, and there is room for {max(0, most):,}: "
             + (
                 "the longest prompt that is taken here"
                 if most != left
-                else f"{room.positions:,} positions less {request.max_new_tokens:,} for the reply "
-                f"and {self.edits.prefix_length} for {self.name!r} itself"
+                else f"{limits.positions:,} positions less {request.max_new_tokens:,} for the "
+                f"reply and {own} for {self.name!r} itself"
             )
             + "; shorten it, ask for fewer tokens, or allow it to be truncated"
         )
@@ -138,7 +164,7 @@ class Loaded:
         stores = {
             tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes()
             for edits in (self.edits, *(owner.edits for owner in self.owners))
-            for tensor in _tensors(edits)
+            for tensor in tensors_of(edits)
         }
         return sum(stores.values())
 
@@ -151,18 +177,3 @@ class _AnyField(dict[str, str]):
 
     def __contains__(self, key: object) -> bool:
         return True
-
-
-def _tensors(value: Any) -> Iterator[torch.Tensor]:
-    """Every tensor of the edits, at whatever depth."""
-    if isinstance(value, torch.Tensor):
-        yield value
-    elif isinstance(value, dict):
-        for inner in value.values():
-            yield from _tensors(inner)
-    elif isinstance(value, tuple):
-        for inner in value:
-            yield from _tensors(inner)
-    elif is_dataclass(value) and not isinstance(value, (type, Template)):
-        for item in fields(value):
-            yield from _tensors(getattr(value, item.name))

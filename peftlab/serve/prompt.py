@@ -18,7 +18,8 @@ from peftlab.tasks.tokens import traits
 if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM
 
-_ANY_ROOM = 1 << 30
+_ANY_LENGTH = 1 << 30
+_PROBED = 16  # characters for each token that a prompt may have; text has about four
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,33 @@ def check_source(source: Source) -> None:
         empty = not any(text.strip() for text in texts[:1])
     if empty:
         raise InputError("the prompt is empty; a text was expected")
+
+
+def size(source: Source) -> int:
+    """Characters of what is asked, or tokens."""
+    return len(source) if isinstance(source, tuple) else sum(map(len, _texts(source)))
+
+
+def part_of_far_too_long(template: Template, model: FrozenLM, text: str, most: int) -> str | None:
+    """The end of a text that would be kept, where that alone has twice `most` tokens; else None.
+
+    What lies beyond decides nothing any more, and to encode all of a megabyte takes seconds, and
+    memory of hundreds of times its length.
+    """
+    length = _PROBED * max(1, most)
+    if len(text) <= length:
+        return None
+    part = text[:length] if template.truncate == "end" else text[-length:]
+    row = model.tokenizer(part, add_special_tokens=False, verbose=False)
+    return part if len(row["input_ids"]) > 2 * most else None
+
+
+def longest_text(template: Template, source: Source) -> str:
+    """The longest text that a prompt shows whole."""
+    if isinstance(source, Chat):
+        return max((content for _, content in source.turns), key=len, default="")
+    made = example(source)
+    return made.source if made is not None and template.markup.has("source") else ""
 
 
 def _texts(source: str | Example | Chat) -> list[str]:
@@ -89,7 +117,7 @@ def encode(template: Template, model: FrozenLM, source: Source) -> Encoded:
         return _encode_chat(template, model.tokenizer, source)
     made = example(source)
     assert made is not None
-    return template.encode(model.tokenizer, made, None, _ANY_ROOM)
+    return template.encode(model.tokenizer, made, None, _ANY_LENGTH)
 
 
 def end(template: Template, tokenizer: Any, source: Source) -> int:
@@ -107,7 +135,7 @@ def _encode_chat(template: Template, tokenizer: Any, chat: Chat) -> Encoded:
             "one message, of the role user, was expected"
         )
     if single and (template.chat or _has_words(template)):
-        return template.encode(tokenizer, Example(chat.turns[0][1], ()), None, _ANY_ROOM)
+        return template.encode(tokenizer, Example(chat.turns[0][1], ()), None, _ANY_LENGTH)
     for _, content in chat.turns:
         if found := traits(tokenizer).special.search(content):
             raise InputError(

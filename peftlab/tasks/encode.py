@@ -35,13 +35,14 @@ class SourceToken(NamedTuple):
 
 @dataclass(frozen=True)
 class Filler:
-    """Fills a template's slots for one example."""
+    """Fills a template's slots for one example. ends: what exemplars' targets do not end in."""
 
     tokenizer: Tokenizer
     instruction: str
     markup: Markup
     exemplars: Sequence[Example]
     separator: str
+    ends: tuple[str, ...] = ()
 
     def fill(self, example: Example) -> list[Part]:
         """Return the parts of the row before the target, empty ones left out."""
@@ -80,7 +81,7 @@ class Filler:
                     # Another example's source is never cut.
                     chunks.append(replace(value, kind="data") if value.kind == "source" else value)
             chunks.append(Chunk(self.markup.lead, "template"))
-            chunks.append(Chunk(exemplar.targets[0].strip(), "data"))
+            chunks.append(Chunk(without_end(exemplar.targets[0].strip(), self.ends), "data"))
             chunks.append(Chunk(self.separator, "template"))
         return chunks
 
@@ -217,12 +218,20 @@ def target_ids(tokenizer: Tokenizer, text: str) -> list[int]:
     return pieces(tokenizer, text, plain, begun=True)[0]
 
 
+def without_end(text: str, ends: Sequence[str]) -> str:
+    """Return `text` without the end-of-sequence texts that it ends in, if there are any."""
+    bare = text.rstrip()
+    while (end := next((end for end in ends if bare.endswith(end)), None)) is not None:
+        text = bare = bare.removesuffix(end).rstrip()
+    return text
+
+
 def cut(
     sources: Sequence[SourceToken],
     over: int,
     end: OneOf["start", "end"],
     example: Example,
-    room: int,
+    max_tokens: int,
 ) -> set[int]:
     """Return the positions of source tokens that give way: `over` of them, or a few more.
 
@@ -231,9 +240,9 @@ def cut(
     if over >= len(sources):
         raise InputError(
             f'The example "{example.excerpt()}" does not fit: without its source the row takes '
-            f"{room + over - len(sources)} tokens, which leaves none of the {room} for the source. "
-            "Shorten the template, the exemplars, the prompt or the target, or take a model with a "
-            "longer context."
+            f"{max_tokens + over - len(sources)} tokens, which leaves none of the {max_tokens} for "
+            "the source. Shorten the template, the exemplars, the prompt or the target, or take a "
+            "model with a longer context."
         )
     ordered = list(sources) if end == "start" else list(sources)[::-1]
     while over < len(ordered) and _overlap(ordered[over - 1], ordered[over]):

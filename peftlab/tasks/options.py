@@ -78,8 +78,16 @@ class Options(Checked):
         ),
     ] = False
     drop_blank: Annotated[
-        bool, Option("Leave out rows with an empty source or target instead of refusing them.")
+        bool,
+        Option(
+            "Leave out rows with an empty source or target, null or the label -1, instead of "
+            "refusing them."
+        ),
     ] = False
+    long: Annotated[
+        Literal["cut", "skip", "refuse"],
+        Option("Of rows that do not fit whole: cut the sources, skip them, or refuse them all."),
+    ] = "cut"
 
     def __post_init__(self) -> None:
         super().__post_init__()

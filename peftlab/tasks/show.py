@@ -9,8 +9,10 @@ from dataclasses import asdict, dataclass
 
 from peftlab.errors import InputError
 from peftlab.tasks.example import Encoded, Example
+from peftlab.tasks.fit import fitted, shortened
 from peftlab.tasks.task import SPLITS, Decoding, Task
 from peftlab.tasks.tokens import Tokenizer
+from peftlab.token_limits import max_row_tokens
 
 SHOWN = 3
 """How many rendered examples `describe` prints."""
@@ -47,6 +49,8 @@ def describe(task: Task, tokenizer: Tokenizer, context: int) -> str:
 
     context: tokens that the model can take. What is trained on stands between ⟦ and ⟧.
     """
+    task = fitted(task, tokenizer)
+    task = shortened(task, task.template, tokenizer, context, SPLITS)
     parts = [_facts(task)]
     for number, example in enumerate(task.train[:SHOWN], start=1):
         row = task.template.encode(tokenizer, example, example.targets[0], context)
@@ -120,8 +124,8 @@ def measure(task: Task, tokenizer: Tokenizer, context: int, split: str) -> Lengt
             if split == "train":
                 row = task.template.encode(tokenizer, example, target, context)
             else:
-                room = context - task.max_new_tokens
-                row = task.template.encode(tokenizer, example, None, room)
+                limit = max_row_tokens(context, taken=task.max_new_tokens)
+                row = task.template.encode(tokenizer, example, None, limit)
         except InputError:
             misfits += 1
             continue

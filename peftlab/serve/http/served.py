@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,11 +12,12 @@ from fastapi import Request as Http
 
 from peftlab.errors import InputError
 from peftlab.methods.hard_prompt import unadapted
+from peftlab.serve.adapters_folder import as_name, check_name
 from peftlab.serve.described import Descriptions
 from peftlab.serve.engine import Engine
 from peftlab.serve.http.metrics import Metrics
 from peftlab.serve.http.settings import Settings
-from peftlab.serve.library import Library, as_name, check_name
+from peftlab.serve.library import Library
 
 _LONGEST_WAIT = 60  # seconds; OpenAI's client passes over what is longer
 
@@ -27,6 +29,7 @@ class Served:
     Attributes:
         base: the frozen model's own model name. loading: done once it can be asked for.
         descriptions: what adapters' folders tell. since: when the server was made (Unix time).
+        long_prompts: the thread that encodes them, one after the other.
     """
 
     engine: Engine
@@ -35,6 +38,9 @@ class Served:
     base: str
     descriptions: Descriptions
     since: int = field(default_factory=lambda: int(time.time()))
+    long_prompts: ThreadPoolExecutor = field(
+        default_factory=lambda: ThreadPoolExecutor(1, "peftlab-long-prompts")
+    )
 
     @classmethod
     def make(cls, engine: Engine, settings: Settings) -> Served:
