@@ -283,7 +283,7 @@ def _quantity(value: Any, units: Mapping[str, float], ending: str, expected: str
     found = re.fullmatch(pattern, str(value).strip().lower(), re.ASCII)
     if found is None:
         raise ValueError(expected)
-    return float(found[1]) * units[found[2] or ""]
+    return float(found[1]) * units[found[2] or ""]  # of at most twenty digits: finite
 
 
 def whole_number(value: Any) -> Any:

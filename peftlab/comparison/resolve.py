@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from peftlab.comparison.label import label, parse, slug
+from peftlab.comparison.label import parse, slug
 from peftlab.comparison.plan import Plan
 from peftlab.comparison.settings import (
     OF_THE_TASK,
@@ -113,7 +113,7 @@ class ComparisonSettings:
                 if name in found:
                     found[name] = _plain(getattr(part, entry.field))
         found |= {name: _plain(self.loading.get(name)) for name in OF_THE_TASK}
-        found["methods"] = [label(method) for method in self.methods]
+        found["methods"] = [method.label for method in self.methods]
         budget = next(b for b in reversed(BUDGETS) if found[b] is not None)
         unused = {"budget", *BUDGETS} - {budget}
         return {name: value for name, value in found.items() if name not in unused}

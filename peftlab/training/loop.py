@@ -178,10 +178,10 @@ class Loop(Generic[Made]):
             raise
 
     def _go(self, display: Display, stop: list[int]) -> None:
-        if self.config.patience and not len(self.data.validation):
+        if self.config.patience and not len(self.trainee.data.validation):
             raise InputError(
-                f"patience is {self.config.patience}, but {self.task.name} has no validation rows "
-                "that it could go by; leave patience at 0"
+                f"patience is {self.config.patience}, but there are no validation rows that it "
+                "could go by; leave patience at 0"
             )
         self._restore()
         if self.processes.count > 1:

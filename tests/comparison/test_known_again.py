@@ -9,7 +9,6 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Annotated, Any
 
 import pytest
@@ -114,10 +113,9 @@ def test_a_setting_that_came_later_says_what_its_default_was(cls: type, first: s
 )
 def test_checkpoints_are_known_again(spec: str, digest: str) -> None:
     """The digests are those of commit 337d2ee."""
-    base: Any = SimpleNamespace(fingerprint="x")
     config = TrainConfig(steps=3, seed=1, offload=True, trunk_disk=5)
     task = Task.load("demo", limit=4, test_limit=4)
-    decides = loop._decides(base, parse_one(spec), task, config)
+    decides = loop._decides(parse_one(spec), task, config, "x")
     text = json.dumps(decides, sort_keys=True, default=str)
     assert hashlib.sha256(text.encode()).hexdigest()[:32] == digest
 
