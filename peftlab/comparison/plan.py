@@ -220,6 +220,7 @@ class Run:
                 "max_new_tokens": task.max_new_tokens,
                 "metrics": list(task.metrics),
                 "decoding": identity(task.decoding),
+                **({} if task.long == "cut" else {"long": task.long}),
             },
             "model": {"name": self.base.name, "fingerprint": self.base.fingerprint},
             "device": self.base.device.partition(":")[0],

@@ -126,6 +126,7 @@ def _decides(
         "task": task.source.fingerprint,
         "template": task.template.identity(),
         "base": fingerprint,
+        **({} if task.long == "cut" else {"long": task.long}),
     }
 
 
