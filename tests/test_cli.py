@@ -122,6 +122,7 @@ def test_tasks_are_listed_and_shown(capsys: pytest.CaptureFixture[str], data: Pa
         ("generate --adapter x --input=", "--input is empty"),
         ("evaluate --adapter x --batch-size 0", "--batch-size is"),
         ("evaluate --adapter x --predictions no/y.jsonl", "--predictions no/y.jsonl: a file in"),
+        (f"compare --task {'x' * 5000}", "longer than a file's can be"),
         ("nonsense", "No such command"),
         ("compare --device gpu", "no device 'gpu'"),
         ("compare --track tensorbord", 'Did you mean "tensorboard"'),

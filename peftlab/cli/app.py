@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -129,8 +130,12 @@ def run(arguments: Sequence[str]) -> int:
         code = app(wanted)(list(arguments), standalone_mode=False)
         return code if isinstance(code, int) else 0
     except shared.UsageError as error:
-        text = error.format_message()  # type: ignore[attr-defined]
-        typer.echo(f"Error: {text}" if text else "", err=True)
+        typer.echo(f"Error: {printable(error.format_message())}", err=True)
+        return 2
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        typer.echo(f"Error: a name is longer than a file's can be: {error.filename:.60}…", err=True)
         return 2
     except SystemExit as end:
         return int(end.code or 0)
