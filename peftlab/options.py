@@ -178,7 +178,7 @@ def parsed(entry: Entry, value: Any, called: Called = plainly) -> Any:
     except ValueError as error:
         expected, *near = error.args
         told = "".join(f".{one}" for one in near if one)
-        got = f"{called(entry.name)} is {value!r}"
+        got = f"{called(entry.name)} is {value!r:.100}"
         raise InputError(f"{got}; {expected} was expected{told}") from error
 
 

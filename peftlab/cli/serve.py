@@ -238,7 +238,7 @@ def _amount(option: str, text: str, read: Callable[[str], float]) -> float:
     try:
         found = read(text)
     except ValueError as error:
-        raise InputError(f"{option} is {text!r}; {error} was expected") from error
+        raise InputError(f"{option} is {text!r:.100}; {error} was expected") from error
     if not found > 0:
         raise InputError(f"{option} is {text!r}; more than 0 was expected")
     return found
