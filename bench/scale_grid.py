@@ -18,7 +18,7 @@ from bench.queueing import makespan, makespan_bounds
 from peftlab.comparison.engine import Engine
 from peftlab.comparison.local import Processes
 from peftlab.comparison.plan import EvaluationConfig, Plan, Run
-from peftlab.comparison.profile import Survey
+from peftlab.comparison.profile import Profile
 from peftlab.comparison.ray.engine import Ray
 from peftlab.comparison.run import Silent, compare
 from peftlab.methods import parse
@@ -36,7 +36,7 @@ class Clock(Silent):
     begun: float = 0.0
     ends: list[float] = field(default_factory=list)
 
-    def planned(self, runs: list[Run], survey: Survey, finished: int) -> None:
+    def planned(self, runs: list[Run], profile: Profile, finished: int) -> None:
         self.begun = time.perf_counter()
 
     def ended(self, run: Run, record: Record) -> None:
