@@ -108,22 +108,23 @@ class BaseServer:
         except BaseException as error:
             self.owner.send(("failed", *describe(error)))
             return
-        with socket.socket(socket.AF_UNIX) as door:
-            door.bind(str(self.folder / SOCKET))
-            door.listen()
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(self.folder / SOCKET))
+            listener.listen()
             self.owner.send(("ready", fingerprints))
             while self.open or self.runs:
-                for ready in wait([*self.runs, *([door, self.owner] if self.open else [])]):
+                news: list[Any] = [listener, self.owner] if self.open else []
+                for ready in wait([*self.runs, *news]):
                     if isinstance(ready, int):
                         self._tell_end(*self.runs.pop(ready))
-                    elif ready is door:
-                        self._fork(door)
+                    elif ready is listener:
+                        self._fork(listener)
                     else:
                         self.open = False  # nothing is ever said to it
 
-    def _fork(self, door: socket.socket) -> None:
-        pipe = Connection(door.accept()[0].detach())
-        others = [self.owner, door, *(other for _, other in self.runs.values())]
+    def _fork(self, listener: socket.socket) -> None:
+        pipe = Connection(listener.accept()[0].detach())
+        others = [self.owner, listener, *(other for _, other in self.runs.values())]
         run = multiprocessing.get_context("fork").Process(target=_run, args=(pipe, others))
         run.start()
         self.runs[run.sentinel] = run, pipe

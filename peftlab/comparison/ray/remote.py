@@ -53,5 +53,5 @@ def carry_out(nodes: dict[str, Any], references: list[Any]) -> tuple[str, Any]:
         return "new", node
     from peftlab.comparison.ray.task import carry_out_on
 
-    asked, common = ray.get(references)
-    return "result", carry_out_on(nodes[node], *asked, common)
+    (home, call, threads), common = ray.get(references)
+    return "result", carry_out_on(nodes[node], home, call, threads, common)
