@@ -22,6 +22,7 @@ from peftlab.generation import Request, generate
 from peftlab.loss import token_losses, training_row
 from peftlab.methods import Composed, Method, State, build
 from peftlab.methods.adaptation import Adaptation, base_of
+from peftlab.token_limits import max_row_tokens
 
 if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM
@@ -96,9 +97,10 @@ class _Trial:
     def encoded(self) -> list[Encoded]:
         """Training rows under the method's text."""
         template = self.method.template(self.task.template, self.moved)
-        room = self.model.shape.context - self.edits(self.moved).prefix_length
+        prefix = self.edits(self.moved).prefix_length
+        limit = max_row_tokens(self.model.shape.context, taken=prefix)
         pairs = self.task.pairs("train")[:_ROWS]
-        return [template.encode(self.model.tokenizer, e, target, room) for e, target in pairs]
+        return [template.encode(self.model.tokenizer, e, target, limit) for e, target in pairs]
 
     @torch.no_grad()
     def logits(self, rows: Sequence[Row], owners: Sequence[Edits]) -> list[torch.Tensor]:
@@ -188,9 +190,9 @@ def _cached(it: _Trial) -> str | None:
     edits = adaptation.edits(it.model)
     template, examples = edits.template or adaptation.template, it.task.train[:_ROWS]
     replies = generate(it.model, [Request(adaptation, e, _NEW_TOKENS) for e in examples])
-    room = it.model.shape.context - edits.prefix_length - _NEW_TOKENS
+    limit = max_row_tokens(it.model.shape.context, taken=edits.prefix_length + _NEW_TOKENS)
     for example, reply in zip(examples, replies, strict=True):
-        prompt = template.encode(it.model.tokenizer, example, None, room).ids
+        prompt = template.encode(it.model.tokenizer, example, None, limit).ids
         whole = Row([*prompt, *reply.tokens], 0, len(prompt) - 1)
         chosen = it.logits([whole], [edits])[0].argmax(-1).tolist()[: len(reply.tokens)]
         if chosen != list(reply.tokens):

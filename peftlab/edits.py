@@ -14,9 +14,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-import torch
-
 from peftlab.errors import InputError
+from peftlab.lazy import torch
 
 if TYPE_CHECKING:
     from peftlab.bases.shapes import ModelShape

@@ -17,6 +17,7 @@ from peftlab.loss import mean_loss, row_losses
 from peftlab.methods.adaptation import Adaptation
 from peftlab.tasks import Decoding, Example, Task
 from peftlab.tasks.plain import text_rows
+from peftlab.token_limits import max_row_tokens
 
 if TYPE_CHECKING:
     from peftlab.metrics import Scores
@@ -70,12 +71,12 @@ def split_loss(
     """
     edits = adaptation.edits(model)
     template = edits.template or adaptation.template
-    room = min(max_length or model.shape.context, model.shape.context) - edits.prefix_length
+    most = max_row_tokens(model.shape.context, max_length, edits.prefix_length)
     pairs = task.pairs(split)[:limit]
     if not pairs:
         raise InputError(f"the {split} split of {task.name} is empty: there is no loss to compute")
     tokenizer = model.tokenizer
-    encoded = [template.encode(tokenizer, example, target, room) for example, target in pairs]
+    encoded = [template.encode(tokenizer, example, target, most) for example, target in pairs]
     sums, counts = row_losses(model, edits, encoded)
     return SplitLoss(sum(sums) / sum(counts), sums, counts, sum(e.dropped > 0 for e in encoded))
 

@@ -11,8 +11,10 @@ import torch
 from peftlab.edits import Edits
 from peftlab.errors import InputError
 from peftlab.frozen.batch import Batch
+from peftlab.frozen.forward import PLAIN, ForwardOptions
 from peftlab.frozen.packing import Row, pack
 from peftlab.processes import ALONE, Processes
+from peftlab.token_limits import token_chunks
 
 if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM
@@ -38,15 +40,19 @@ def labels(encoded: Sequence[Encoded], batch: Batch) -> torch.Tensor:
 
 
 def token_losses(
-    model: FrozenLM, batch: Batch, encoded: Sequence[Encoded], smoothing: float = 0.0
+    model: FrozenLM,
+    batch: Batch,
+    encoded: Sequence[Encoded],
+    smoothing: float = 0.0,
+    options: ForwardOptions = PLAIN,
 ) -> torch.Tensor:
     """The cross-entropy in nats of every target token, [K], in packed order, in float32."""
     wanted = labels(encoded, batch)
-    if model.head_runs_apart(batch):
-        hidden = model.hidden(batch)
+    if model.head_runs_apart(batch, options):
+        hidden = model.hidden(batch, options)
         found: torch.Tensor = _FrozenHeadLoss.apply(hidden, wanted, model.head, smoothing)
         return found
-    return _cross_entropy(model(batch), wanted, smoothing)
+    return _cross_entropy(model(batch, options), wanted, smoothing)
 
 
 def _cross_entropy(logits: torch.Tensor, wanted: torch.Tensor, smoothing: float) -> torch.Tensor:
@@ -137,9 +143,8 @@ def row_losses(
         batch = pack(
             [training_row(row) for row in rows], [edits], device=model.device, share=trunk is None
         )
-        if trunk is not None:
-            trunk.resume(batch, chunk)
-        losses = batch.split_kept(token_losses(model, batch, rows))
+        options = PLAIN if trunk is None else ForwardOptions(resume=trunk.states(batch, chunk))
+        losses = batch.split_kept(token_losses(model, batch, rows, options=options))
         if own:
             sums[chunk] = torch.stack([each.double().sum() for each in losses]).cpu()
     return processes.sum([sums])[0].tolist(), counts
@@ -164,15 +169,7 @@ def mean_loss(
 
 
 def _chunks(encoded: Sequence[Encoded], process: int, processes: int) -> Iterator[list[int]]:
-    """A process's indices by length, cut where the packed tokens would exceed the limit."""
-    chunk: list[int] = []
-    tokens = 0
-    ordered = sorted(range(len(encoded)), key=lambda i: len(encoded[i].ids))
-    for i in ordered[process::processes]:
-        if chunk and tokens + len(encoded[i].ids) > _TOKENS_A_BATCH:
-            yield chunk
-            chunk, tokens = [], 0
-        chunk.append(i)
-        tokens += len(encoded[i].ids)
-    if chunk:
-        yield chunk
+    """A process's indices by length, in packs of a few tokens."""
+    sizes = [len(row.ids) for row in encoded]
+    own = sorted(range(len(encoded)), key=sizes.__getitem__)[process::processes]
+    return token_chunks(own, [sizes[i] for i in own], _TOKENS_A_BATCH)

@@ -15,9 +15,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
 
-import torch
-
 from peftlab.errors import InputError, PeftlabError
+from peftlab.lazy import torch
 
 PATIENCE = 600.0  # seconds that processes wait for each other
 _DRAINED = 0.5  # seconds in which every thread of a busy machine gets its turn

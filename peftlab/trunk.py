@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from peftlab.edits import Edits
 from peftlab.frozen.batch import Batch
 from peftlab.frozen.packing import Row, pack
+from peftlab.token_limits import token_chunks
 
 if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM
@@ -99,10 +100,10 @@ class Trunk:
         """How many chunks all rows make."""
         return -(-len(self.rows) // _CHUNK_ROWS)
 
-    def resume(self, batch: Batch, indices: Sequence[int]) -> None:
-        """Let a batch of these rows, packed with `share=False`, start at the block."""
+    def states(self, batch: Batch, indices: Sequence[int]) -> tuple[int, torch.Tensor]:
+        """What lets a batch of these rows, packed with `share=False`, resume at the block."""
         states = [self._row(indices[i]) for i in batch.order]
-        batch.resume = (self.block, torch.cat(states).unsqueeze(0).to(self.model.device))
+        return self.block, torch.cat(states).unsqueeze(0).to(self.model.device)
 
     def _row(self, index: int) -> torch.Tensor:
         chunk, place = divmod(index, _CHUNK_ROWS)
@@ -129,7 +130,8 @@ class Trunk:
 
     def _run(self, rows: Sequence[Sequence[int]]) -> list[torch.Tensor]:
         """What enters the block, [T, D] a row; a few rows at a time, which costs no time."""
-        return [states for few in _few_tokens(rows) for states in self._run_few(few)]
+        chunks = token_chunks(rows, [len(ids) for ids in rows], _FORWARD_TOKENS)
+        return [states for few in chunks for states in self._run_few(few)]
 
     @torch.no_grad()
     def _run_few(self, rows: Sequence[Sequence[int]]) -> list[torch.Tensor]:
@@ -142,17 +144,6 @@ def number_format(device: str) -> str:
     """What activations are computed in now, as part of the name of what is kept."""
     autocast = torch.is_autocast_enabled(device)
     return str(torch.get_autocast_dtype(device)) if autocast else "plain"
-
-
-def _few_tokens(rows: Sequence[Sequence[int]]) -> Iterator[list[Sequence[int]]]:
-    """The rows in their order, cut where a forward would exceed so many tokens."""
-    few: list[Sequence[int]] = []
-    for ids in rows:
-        if few and sum(map(len, few)) + len(ids) > _FORWARD_TOKENS:
-            yield few
-            few = []
-        few.append(ids)
-    yield few
 
 
 def _mapped(path: Path) -> list[torch.Tensor]:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from peftlab.edits import Edits, LinearEdit
+from peftlab.frozen.forward import ForwardContext, ForwardOptions
 from peftlab.frozen.packing import pack
 from peftlab.loss import mean_loss, token_losses, training_row
 from peftlab.tasks import Encoded
@@ -28,9 +29,11 @@ def test_fast_paths_change_neither_losses_nor_gradients(family: str, smoothing: 
     edits = maker.prefix().compose(maker.linear()).compose(maker.gated()).compose(maker.sublayer())
     found = []
     for fast in (True, False):
-        batch = pack([training_row(row) for row in rows], [edits], fast=fast)
-        assert lm.head_runs_apart(batch) is fast and batch.narrows is fast
-        losses = token_losses(lm, batch, rows, smoothing)
+        batch = pack([training_row(row) for row in rows], [edits])
+        options = ForwardOptions(fast=fast)
+        assert lm.head_runs_apart(batch, options) is fast
+        assert ForwardContext(batch, options).narrows is fast
+        losses = token_losses(lm, batch, rows, smoothing, options)
         weights = torch.linspace(0.5, 2, len(losses))
         found.append((losses, torch.autograd.grad((losses * weights).sum(), maker.tensors)))
     torch.testing.assert_close(found[0][0], found[1][0], atol=1e-5, rtol=1e-5)
@@ -55,7 +58,7 @@ def test_mean_loss_is_over_target_tokens_of_all_rows() -> None:
     total, count = 0.0, 0
     for row in rows:
         ids = torch.tensor([row.ids])
-        logits = lm(pack([training_row(row)], [Edits()], fast=False))
+        logits = lm(pack([training_row(row)], [Edits()]), ForwardOptions(fast=False))
         wanted = ids[0, row.target_start :]
         total += float(torch.nn.functional.cross_entropy(logits, wanted, reduction="sum").detach())
         count += len(wanted)

@@ -193,7 +193,7 @@ def test_environment_knows_the_commit_of_its_own_checkout_only(
     package = tmp_path / "peftlab"
     package.mkdir()
     (package / "__init__.py").write_text("")
-    monkeypatch.setattr("peftlab.__file__", str(package / "__init__.py"))
+    monkeypatch.setattr("peftlab.version.PACKAGE", package)
     assert measure.environment()["git"] is None  # an installed package
     git("init", "-q")
     git("add", "peftlab")

@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 import torch
 
+from peftlab.frozen.batch import Past
 from peftlab.frozen.cache import KeyValueCache
+from peftlab.frozen.forward import ForwardOptions
 from peftlab.frozen.packing import Row, pack
 from peftlab.generation import Request, generate
 from peftlab.loss import labels, mean_loss, row_losses, token_losses, training_row
@@ -46,7 +48,8 @@ def _greedy(adaptation: Adaptation, family: str, source: str, count: int) -> lis
     found: list[int] = []
     with torch.no_grad():
         for _ in range(count):
-            found.append(int(lm(pack([Row([*ids, *found])], [edits], fast=False))[-1].argmax()))
+            batch = pack([Row([*ids, *found])], [edits])
+            found.append(int(lm(batch, ForwardOptions(fast=False))[-1].argmax()))
             if found[-1] == tokenizer().eos_token_id:
                 return found[:-1]
     return found
@@ -317,11 +320,12 @@ def test_pitfall_21_contexts_survive_recomputation() -> None:
     state, found = leaves(it.moved), []
     encoded = it.encoded()[:2]
     for checkpoint in (False, True):
-        batch = pack([training_row(e) for e in encoded], [it.edits(state)], checkpoint=checkpoint)
-        loss = token_losses(it.model, batch, encoded).sum()
+        batch = pack([training_row(e) for e in encoded], [it.edits(state)])
+        options = ForwardOptions(checkpoint=checkpoint)
+        loss = token_losses(it.model, batch, encoded, options=options).sum()
         with torch.no_grad():
-            cached = pack([Row([5, 6, 7])], [it.edits(it.first)], cache=KeyValueCache(1, 8))
-            it.model(cached)
+            cached = pack([Row([5, 6, 7], past=Past(0, 0))], [it.edits(it.first)])
+            it.model(cached, ForwardOptions(cache=KeyValueCache(1, 8)))
         found.append(torch.autograd.grad(loss, list(state.tensors.values())))
     for plain, recomputed in zip(*found, strict=True):
         torch.testing.assert_close(recomputed, plain, atol=1e-5, rtol=1e-4)

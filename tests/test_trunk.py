@@ -49,9 +49,7 @@ def test_states_do_not_depend_on_the_order_in_which_they_are_asked_for(tmp_path:
     batches = []
     for trunk, wanted in ((first, forward), (second, backward)):
         batch = pack([training_row(rows[i]) for i in wanted], [Edits()], share=False)
-        trunk.resume(batch, wanted)
-        assert batch.resume is not None
-        batches.append(batch.resume[1])
+        batches.append(trunk.states(batch, wanted)[1])
     length = sum(len(rows[i].ids) - 1 for i in forward)
     parts = batches[0][0].split([len(rows[i].ids) - 1 for i in forward])
     turned = torch.cat(list(reversed(parts)))

@@ -10,10 +10,10 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-import peftlab
 from peftlab.cli import compare, estimate, learn, listing, report, serve, share, study
 from peftlab.errors import InputError, PeftlabError
 from peftlab.processes import expected, leave
+from peftlab.version import __version__
 
 
 class _CtrlC(Exception):
@@ -58,7 +58,7 @@ app.add_typer(listing.tasks_app, name="tasks")
 
 def _version(wanted: bool) -> None:
     if wanted:
-        typer.echo(peftlab.__version__)
+        typer.echo(__version__)
         raise typer.Exit
 
 

@@ -10,6 +10,7 @@ import typer
 
 from peftlab.bases.number_formats import formats
 from peftlab.errors import InputError
+from peftlab.frozen.named import device_name as device_name
 
 if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM
@@ -51,26 +52,6 @@ AdapterBaseDtype = Annotated[
 ]
 
 
-def device_name(name: str) -> str:
-    """The device that `auto` stands for here.
-
-    Raises:
-        InputError: torch does not know such a device.
-    """
-    import torch
-
-    from peftlab.processes import local_device
-
-    if name == "auto":
-        return local_device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        return str(torch.device(name))
-    except RuntimeError as error:
-        raise InputError(
-            f"there is no device {name!r}; auto, cpu, cuda or cuda:1 was expected"
-        ) from error
-
-
 def load_base(name: str, device: str, dtype: str = "fp32") -> FrozenLM:
     """The frozen base of that name, its numbers in a format.
 
@@ -78,9 +59,7 @@ def load_base(name: str, device: str, dtype: str = "fp32") -> FrozenLM:
         InputError: no such model, device or format, or no room for it.
     """
     from peftlab.frozen import named as base
-    from peftlab.measure import tune_allocator
 
-    tune_allocator()
     return base.load(name, device_name(device), one_format(dtype))
 
 
@@ -101,13 +80,11 @@ def load_base_together(
     from peftlab.bases.names import located
     from peftlab.frozen import named as base
     from peftlab.frozen.sharded_loading import Shard, is_to_be_sharded
-    from peftlab.measure import tune_allocator
     from peftlab.processes import join
 
     if shard not in get_args(Shard):
         raise InputError(f"--shard {shard!r}: one of {', '.join(get_args(Shard))} was expected")
     where, dtype = device_name(device), one_format(dtype)
-    tune_allocator()
     together = join(where)
     with together.watched():
         told = {"--model": name, "--base-dtype": dtype, "--shard": shard, "--method": method}

@@ -180,11 +180,9 @@ def general_documents(name: str) -> tuple[str, ...]:
     Raises:
         InputError: a file that is missing, empty or not UTF-8.
     """
-    from peftlab.tasks.plain import general_text
+    from peftlab.tasks import plain
 
-    if name == "none":
-        return ()
-    return general_text(None if name == "demo" else name)
+    return plain.general_documents(name)
 
 
 def task_options(options: Sequence[str]) -> dict[str, Any]:

@@ -30,8 +30,8 @@ def report(
     """
     from peftlab.experiments.kept import is_experiment
     from peftlab.records.reading import read
+    from peftlab.report.formats import render
     from peftlab.report.show import show, words
-    from peftlab.report.table import render
 
     if is_experiment(out):
         _experiment(out, format, into)

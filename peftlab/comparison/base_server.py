@@ -24,6 +24,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
+
 from peftlab.comparison.processes import STOP, Died, Say, describe, listen, run_child
 from peftlab.frozen import named as base
 
@@ -81,7 +83,8 @@ def call(
         raise Died(f"no base server answers in {folder}: {error}") from None
     with pipe:
         try:
-            pipe.send((function, arguments, threads, settings))
+            # By value, as it came: what the user's main module defines is no module here.
+            pipe.send_bytes(cloudpickle.dumps((function, arguments, threads, settings)))
             try:
                 return listen(pipe, hear, tick)
             except KeyboardInterrupt:

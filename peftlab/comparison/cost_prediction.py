@@ -17,7 +17,6 @@ from peftlab.comparison.profile import Profile
 from peftlab.estimate import Prediction, probe
 from peftlab.frozen import named as base
 from peftlab.guests import Guest
-from peftlab.measure import tune_allocator
 from peftlab.methods import Count, Method
 from peftlab.tasks import Task
 from peftlab.training import TrainConfig
@@ -77,7 +76,6 @@ def probed(
     _say: Say, name: str, device: str, dtype: str, method: Method, task: Task, config: TrainConfig
 ) -> Prediction:
     """The same for a method on a base by its name."""
-    tune_allocator()  # as runs do, before anything is loaded
     return probe(base.load(name, device, dtype), method, task, config)
 
 

@@ -120,10 +120,9 @@ class _OwnHost:
         self.adaptation.save(folder)
 
     def loss(self, split: str, limit: int | None = None) -> SplitLoss:
-        run = self.run
-        room = run.config.max_length
+        run, most = self.run, self.run.config.max_length
         return split_loss(
-            self.model, self.adaptation, run.task, split, limit=limit, max_length=room
+            self.model, self.adaptation, run.task, split, limit=limit, max_length=most
         )
 
     def evaluate(self, done: Callable[[int], None]) -> Evaluation:
@@ -202,9 +201,8 @@ class _GuestHost:
     def loss(self, split: str, limit: int | None = None) -> SplitLoss:
         from peftlab import guests
 
-        run = self.run
-        room = run.config.max_length
-        return guests.split_loss(self.trained.model, run.task, split, limit=limit, max_length=room)
+        run, most = self.run, self.run.config.max_length
+        return guests.split_loss(self.trained.model, run.task, split, limit=limit, max_length=most)
 
     def evaluate(self, done: Callable[[int], None]) -> Evaluation:
         from peftlab import guests

@@ -18,9 +18,10 @@ import torch
 from peftlab.bases.number_formats import QUANTISED
 from peftlab.edits import Edits
 from peftlab.export.merging import merged_weights
-from peftlab.generation import Owner, Sequence_, Session, prepare
+from peftlab.generation import DecodingState, Owner, Session, prepare
 from peftlab.generation.choose import greedy
 from peftlab.records.record import Delay, Delays, Latency
+from peftlab.token_limits import max_row_tokens
 
 if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM
@@ -41,10 +42,10 @@ def latency(
     """
     edits = adaptation.edits(model)
     template = edits.template or adaptation.template
-    room = min(max_length or model.shape.context, model.shape.context) - edits.prefix_length
+    limit = max_row_tokens(model.shape.context, max_length, edits.prefix_length)
     examples = islice(cycle(task.test), _BATCH)
     prompts = [
-        template.encode(model.tokenizer, example, None, room - task.max_new_tokens).ids
+        template.encode(model.tokenizer, example, None, limit - task.max_new_tokens).ids
         for example in examples
     ]
     tokens = min(tokens, task.max_new_tokens)
@@ -93,7 +94,7 @@ def _times(
     model: FrozenLM, owner: Owner, prompts: list[tuple[int, ...]], tokens: int
 ) -> list[float]:
     """When the rows began, and when they had each of their tokens."""
-    rows = [Sequence_(owner, prompt[len(owner.lead) :]) for prompt in prompts]
+    rows = [DecodingState(owner, prompt[len(owner.lead) :]) for prompt in prompts]
     longest = max(len(row.prompt) for row in rows)
     session = Session(model, len(rows), owner.prefix_length + longest + tokens)
     times = [_now(model)]

@@ -9,17 +9,22 @@ from __future__ import annotations
 import errno
 import multiprocessing
 import os
+import pickle
 import signal
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from multiprocessing.connection import Connection
 from multiprocessing.context import BaseContext
 from pathlib import Path
+from types import ModuleType
 from typing import Any
+
+import cloudpickle
 
 from peftlab.errors import PeftlabError
 
@@ -27,7 +32,7 @@ Say = Callable[..., None]
 """What a child calls to tell its parent something: a word, then values that can be pickled."""
 
 _PRELOAD = (
-    "peftlab",  # first: it says what others may log
+    "peftlab.frozen",  # first: it says what others may log
     "torch",
     "transformers",
     "accelerate",
@@ -87,8 +92,10 @@ def call(function: str, *arguments: Any, hear: Say | None = None) -> Any:
     """
     context = server()
     ours, theirs = context.Pipe()
-    child = context.Process(target=run_child, args=(theirs, function, arguments), daemon=True)  # type: ignore[attr-defined]
-    child.start()
+    asked = cloudpickle.dumps(arguments)
+    child = context.Process(target=_run_pickled, args=(theirs, function, asked), daemon=True)  # type: ignore[attr-defined]
+    with _no_main():
+        child.start()
     theirs.close()
     try:
         return listen(ours, hear)
@@ -104,6 +111,21 @@ def call(function: str, *arguments: Any, hear: Say | None = None) -> Any:
             child.kill()
             child.join()
         ours.close()
+
+
+@contextmanager
+def _no_main() -> Iterator[None]:
+    """Hide the caller's main module, which multiprocessing would have each child import.
+
+    A script without an `if __name__` guard would start anew in its children. What is defined there
+    travels by value (cloudpickle).
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def listen(
@@ -153,6 +175,10 @@ def death(code: int | None) -> str:
         hint = "; the system does that when memory runs out" if name == "SIGKILL" else ""
         return f"its process was ended by {name}{hint}"
     return f"its process ended with code {code} and said nothing"
+
+
+def _run_pickled(pipe: Connection, function: str, arguments: bytes) -> None:
+    run_child(pipe, function, pickle.loads(arguments))
 
 
 def run_child(pipe: Connection, function: str, arguments: tuple[Any, ...]) -> None:

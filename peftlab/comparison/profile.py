@@ -1,4 +1,4 @@
-"""A look before the runs: what the base is, what each method trains, and one text room for all.
+"""A look before the runs: what the base is, what each method trains, how long sources may be.
 
 Prompts, exemplars and prefixes take positions that are then missing for the source. So that no
 method sees more of a source than another, every method gets as many source tokens as fit beside
@@ -25,14 +25,18 @@ from peftlab.guests import Guest
 from peftlab.measure import choose_precision
 from peftlab.methods import Count, Method
 from peftlab.tasks import Example, Task, Template
+from peftlab.token_limits import max_row_tokens
 
 if TYPE_CHECKING:
     import torch
 
     from peftlab.frozen.model import FrozenLM
 
-_TAKES_ROOM = {"embeddings", "attention"}  # sites that bring positions; a method of no site is text
-_ROWS = 3000  # rows of a split that are encoded to find the room; more are taken evenly spaced
+_TAKES_POSITIONS = {
+    "embeddings",
+    "attention",
+}  # sites that bring positions; a method of no site is text
+_ROWS = 3000  # rows of a split that are encoded to find the limit; more are taken evenly spaced
 _PROBES = 50  # rows on which a method's own tokens are counted
 
 
@@ -111,8 +115,8 @@ def profile(_say: Say, plan: Plan, out: Path, _trunk: Path | None = None) -> Pro
     model = base.load(plan.model, plan.device, dtype)
     counts, extras, misfits = _fitting(model, plan, dtype)
     longest = max(extras.items(), key=lambda pair: pair[1], default=("", 0))
-    context = min(plan.config.max_length or model.shape.context, model.shape.context)
-    room, cut = _source_room(model, plan.task, context - longest[1], longest[0])
+    context = max_row_tokens(model.shape.context, plan.config.max_length)
+    limit, cut = _source_limit(model, plan.task, context - longest[1], longest[0])
     found = Profile(
         base=Base(
             name=plan.model,
@@ -126,7 +130,7 @@ def profile(_say: Say, plan: Plan, out: Path, _trunk: Path | None = None) -> Pro
         context=context,
         counts=counts,
         misfits=misfits,
-        source_tokens=room,
+        source_tokens=limit,
         longest=longest,
         cut=cut,
         general=_general(plan, context, longest[1]),
@@ -177,7 +181,7 @@ def _forgettable(model: FrozenLM, plan: Plan, found: Profile, out: Path) -> Prof
 
 def _extra(model: FrozenLM, task: Task, method: Method, rng: torch.Generator) -> int:
     """The most positions that a method's rows have beyond those of the bare template."""
-    if method.sites and not _TAKES_ROOM & set(method.sites):
+    if method.sites and not _TAKES_POSITIONS & set(method.sites):
         return 0
     state = method.init(model, task, rng)
     prefix = method.edits(method.bake(state, model), model).prefix_length
@@ -198,19 +202,21 @@ def _probe(
     return row.ids, row.target_start, row.dropped
 
 
-def _source_room(model: FrozenLM, task: Task, context: int, longest: str) -> tuple[int | None, int]:
+def _source_limit(
+    model: FrozenLM, task: Task, context: int, longest: str
+) -> tuple[int | None, int]:
     """The source tokens that fit into rows of `context` tokens, and how many rows exceed them."""
     asked = task.template.source_tokens or sys.maxsize
-    rooms, needs = [], []
+    limits, needs = [], []
     for split in ("train", "validation", "test"):
         for pair in _spaced(task.pairs(split), _ROWS):
             ids, start, dropped = _probe(task.template, model.tokenizer, *pair)
             tail = len(ids) - start
             if split == "test":
                 tail = max(tail, task.max_new_tokens)
-            rooms.append(context - (start - 1) - tail)
+            limits.append(context - (start - 1) - tail)
             needs.append(min(dropped + 1, asked))
-    tight = [room for room, need in zip(rooms, needs, strict=True) if need > room]
+    tight = [limit for limit, need in zip(limits, needs, strict=True) if need > limit]
     if not tight:
         return task.template.source_tokens, 0
     if min(tight) < 1:

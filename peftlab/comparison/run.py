@@ -17,9 +17,11 @@ from peftlab.comparison.local import Processes
 from peftlab.comparison.plan import Plan, Run
 from peftlab.comparison.processes import RunFailed, server
 from peftlab.comparison.profile import Profile
+from peftlab.errors import InputError
 from peftlab.records import folders
 from peftlab.records.reading import StoredRun
 from peftlab.records.record import Record
+from peftlab.verdict.outcome import said, verdict
 
 
 class Watcher(Protocol):
@@ -59,6 +61,14 @@ class Compared:
         """The records alone."""
         return [run.record for run in self.runs]
 
+    @property
+    def verdict(self) -> str:
+        """What the runs show, in sentences, a line each; or why they show nothing."""
+        try:
+            return "\n".join(said(verdict(self.runs)))
+        except InputError as error:
+            return str(error)
+
 
 def compare(
     plan: Plan,
@@ -94,13 +104,13 @@ def compare(
 
 
 def _profiles(plan: Plan, opened: Opened) -> list[Profile]:
-    """Of the base in each format, each in a process of its own; one text room for all."""
+    """Of the base in each format, each in a process of its own; one limit of source tokens for all."""
     profiles = [
         opened.run([_profile(replace(plan, base_dtypes=(dtype,)))], lambda *_: None)[0]
         for dtype in plan.base_dtypes
     ]
-    rooms = [one.source_tokens for one in profiles if one.source_tokens is not None]
-    return [replace(one, source_tokens=min(rooms, default=None)) for one in profiles]
+    limits = [one.source_tokens for one in profiles if one.source_tokens is not None]
+    return [replace(one, source_tokens=min(limits, default=None)) for one in profiles]
 
 
 def _profile(plan: Plan) -> Workflow[Profile]:

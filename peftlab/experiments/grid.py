@@ -16,8 +16,8 @@ from peftlab.errors import InputError, nearest
 from peftlab.experiments.spec import ExperimentSpec, RowSpec, Setting, TaskSpec
 from peftlab.guests import Guest
 from peftlab.methods import Method
-from peftlab.metrics import metric_spec
 from peftlab.tasks import Decoding, Task
+from peftlab.tasks.metric_choice import with_plugins
 from peftlab.training import TrainConfig
 
 _BUDGETS = ("steps", "epochs", "tokens", "seconds")
@@ -103,15 +103,15 @@ def _load(name: str, task: TaskSpec, over: Overrides) -> Task:
         for column in task.columns
         if column.metric and (not column.weights or column.metric in over.metrics)
     ]
-    for metric in metrics:
-        metric_spec(metric)
-    options: dict[str, Any] = {"metrics": tuple(metrics)}
+    notes: list[str] = []
+    options: dict[str, Any] = {"metrics": with_plugins(metrics, notes)}
     for key in ("limit", "test_limit"):
         if getattr(over, key) is not None:
             options[key] = getattr(over, key)
     if over.data is not None:
         options["data"] = over.data / name
-    return Task.load(name, **options)
+    loaded = Task.load(name, **options)
+    return replace(loaded, notes=(*loaded.notes, *notes))
 
 
 def _parts(spec: ExperimentSpec, over: Overrides, model: str, name: str, task: Task) -> list[Part]:

@@ -105,6 +105,6 @@ def whole(folder: Path) -> Iterator[Path]:
 
 def about(kind: str, values: Mapping[str, Any]) -> dict[str, Any]:
     """What `peftlab.json` says of an export."""
-    from peftlab import __version__
+    from peftlab.version import __version__
 
     return {"export": kind, "peftlab": __version__, **values}

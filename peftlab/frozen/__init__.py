@@ -1,1 +1,6 @@
 """The frozen model: the one room that knows transformers' internals."""
+
+import logging
+
+# transformers imports bitsandbytes where it is installed, which tells of a kernel to be downloaded.
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)

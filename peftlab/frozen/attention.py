@@ -15,9 +15,9 @@ import torch
 from transformers import AttentionInterface, AttentionMaskInterface
 
 from peftlab.edits import KeysValues
-from peftlab.frozen.batch import Batch, Segment, current_batch
 from peftlab.frozen.dot_product import Rule, attend_row, dot_product_attention
-from peftlab.frozen.steps import StepPlan, attend_step
+from peftlab.frozen.forward import ForwardContext, current_forward
+from peftlab.frozen.steps import Step, StepPlan, attend_step
 
 NAME = "peftlab"
 
@@ -47,23 +47,23 @@ def attention(
 
     `dropout` is zero always, since the base runs in eval mode.
     """
-    batch = current_batch()
-    if batch is None:
+    context = current_forward()
+    if context is None:
         raise RuntimeError("the frozen model was called directly; call FrozenLM with a Batch")
-    if batch.stop_at_attention:
+    if context.to_attention:
         raise Captured(key.squeeze(0), value.squeeze(0))
     # squeeze and not [0], whose backward would fill zeros and copy.
     q, k, v = query.squeeze(0), key.squeeze(0), value.squeeze(0)
-    if batch.narrowed and batch.captured is not None:
-        k, v = batch.captured
+    if context.narrowed and context.captured is not None:
+        k, v = context.captured
     block: int = module.layer_idx  # type: ignore[assignment]
-    if batch.collected is not None:
-        batch.collected[block] = (k, v)
+    if context.options.collect:
+        context.collected[block] = (k, v)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     rule = Rule(scale, sliding_window, softcap, s_aux)
-    attend = _attend_packed if batch.cache is None else _attend_cached
-    out = attend(batch, block, q, k, v, rule)
-    return _add_gated(batch, block, q, out, scale).transpose(0, 1).unsqueeze(0), None
+    attend = _attend_cached if context.batch.continues else _attend_packed
+    out = attend(context, block, q, k, v, rule)
+    return _add_gated(context, block, q, out, scale).transpose(0, 1).unsqueeze(0), None
 
 
 def no_mask(*_: Any, **__: Any) -> None:
@@ -77,29 +77,37 @@ def register() -> None:
 
 
 def _attend_packed(
-    batch: Batch, block: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, rule: Rule
+    context: ForwardContext,
+    block: int,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    rule: Rule,
 ) -> torch.Tensor:
-    queries = [s.kept for s in batch.segments] if batch.narrowed else batch.lengths
+    batch = context.batch
+    runs = [stop - start for own in context.running.queries for start, stop, _ in own]
     pieces = zip(
-        batch.segments,
-        _cut(q, queries),
-        _cut(k, batch.lengths),
-        _cut(v, batch.lengths),
-        strict=True,
+        context.segment_queries(), _cut(k, batch.lengths), _cut(v, batch.lengths), strict=True
     )
+    own_queries = iter(_cut(q, runs))
     out, common_k, common_v = [], k[:, :0], v[:, :0]
-    for segment, own_q, own_k, own_v in pieces:
+    for (segment, queries), own_k, own_v in pieces:
         prefix = _plain(batch.owners[segment.owner].attention.get(block, ()))
         before = [(edit.keys.to(k), edit.values.to(v)) for edit in prefix]
         if segment.shared is not None:
             before.append((common_k, common_v))
         else:
             common_k, common_v = own_k, own_v
-        if own_q.shape[-2] == 0:
+        if not queries:
             continue
         keys = torch.cat([*(pair[0] for pair in before), own_k], -2) if before else own_k
         values = torch.cat([*(pair[1] for pair in before), own_v], -2) if before else own_v
-        out.append(attend_row(batch, own_q, keys, values, rule))
+        for _, _, seen in queries:
+            after = keys.shape[-2] - segment.length + seen  # what comes from there on is not seen
+            pair = (
+                (keys, values) if seen == segment.length else (keys[:, :after], values[:, :after])
+            )
+            out.append(attend_row(context.masks, next(own_queries), *pair, rule))
     return _joined(out)
 
 
@@ -123,26 +131,32 @@ def _joined(rows: Sequence[torch.Tensor]) -> torch.Tensor:
 
 
 def _attend_cached(
-    batch: Batch, block: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, rule: Rule
+    context: ForwardContext,
+    block: int,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    rule: Rule,
 ) -> torch.Tensor:
     """Write every row's new keys and values into its slot, then attend to the slot."""
-    cache = batch.cache
+    cache, masks, running = context.options.cache, context.masks, context.running
     assert cache is not None
-    out, steps = torch.empty_like(q), list[tuple[Segment, int]]()
-    for segment, start, stop in batch.query_spans():
-        if segment.length == 1 and stop > start:
-            steps.append((segment, start))
+    out, steps = torch.empty_like(q), list[Step]()
+    for segment, queries in context.segment_queries():
+        past = segment.past
+        assert past is not None
+        if segment.length == 1 and queries:
+            steps.append((segment.start, queries[0][0], past))
             continue
-        own = slice(segment.start, segment.start + segment.length)
-        cache.write(block, segment.slot, segment.past, k[:, own], v[:, own])
-        if stop > start:
-            keys, values = cache.read(block, segment.slot, 1, segment.past + segment.length)
-            out[:, start:stop] = attend_row(batch, q[:, start:stop], keys[0], values[0], rule)
+        own = slice(segment.start, segment.stop)
+        cache.write(block, past.slot, past.length, k[:, own], v[:, own])
+        for start, stop, seen in queries:
+            keys, values = cache.read(block, past.slot, 1, past.length + seen)
+            out[:, start:stop] = attend_row(masks, q[:, start:stop], keys[0], values[0], rule)
     if steps:
-        if batch.narrowed not in batch.step_plans:
-            width = 2 * k.shape[0] * k.shape[-1]
-            batch.step_plans[batch.narrowed] = StepPlan.make(steps, q.device, width)
-        attend_step(batch, block, batch.step_plans[batch.narrowed], q, k, v, rule, out)
+        if running.step_plan is None:
+            running.step_plan = StepPlan.make(steps, q.device, 2 * k.shape[0] * k.shape[-1])
+        attend_step(cache, masks, block, running.step_plan, q, k, v, rule, out)
     return out
 
 
@@ -151,24 +165,25 @@ def _plain(edits: tuple[KeysValues, ...]) -> list[KeysValues]:
 
 
 def _add_gated(
-    batch: Batch, block: int, q: torch.Tensor, out: torch.Tensor, scale: float
+    context: ForwardContext, block: int, q: torch.Tensor, out: torch.Tensor, scale: float
 ) -> torch.Tensor:
     """Add gate · softmax(q kᵀ) v of the owners' gated keys and values; q and out [H, N, hd]."""
+    owners, running = context.batch.owners, context.running
     gated = [
         (owner, edit)
-        for owner in batch.running_spans
-        for edit in batch.owners[owner].attention.get(block, ())
+        for owner in running.spans
+        for edit in owners[owner].attention.get(block, ())
         if edit.gate is not None
     ]
-    few, many = batch.divide(gated)
+    few, many = context.divide(gated)
     if len({owner for owner, _ in few}) < len(few):
         few, many = [], gated  # an owner with two gates composed: one after the other
     if few:
-        assert batch.bank is not None
-        out = batch.bank.gated(batch, block, few, q, out, scale)
+        assert context.options.bank is not None
+        out = context.options.bank.gated(running.placements, block, few, q, out, scale)
     pieces, at = list[torch.Tensor](), 0
     for owner, edits in groupby(many, key=lambda pair: pair[0]):
-        start, stop = batch.running_spans[owner]
+        start, stop = running.spans[owner]
         piece, own = out[:, start:stop], q[None, :, start:stop]
         for _, edit in edits:
             assert edit.gate is not None

@@ -12,94 +12,14 @@ them.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from peftlab.edits import Bottleneck, KeysValues, LinearEdit
-
-if TYPE_CHECKING:
-    from peftlab.frozen.batch import Batch
+from peftlab.frozen.placements import Placement, Placements
 
 Tensors = tuple[torch.Tensor, ...]
-
-
-@dataclass(frozen=True)
-class Placement:
-    """Where the owners' tokens lie in the pack, and where in a padded [S, k] layout.
-
-    Attributes:
-        first, count: the table's slots from the first to the last one in use.
-        run: the owners' rows in the pack, where they lie side by side; a slice costs a tenth of
-            what gathering and scattering does.
-        gather: [S·k], the pack's row of each cell; cells without a token repeat some row.
-        rows, cells, slots: [n], of each token its row in the pack, its cell, and its slot.
-    """
-
-    first: int
-    count: int
-    width: int
-    run: slice | None
-    gather: torch.Tensor
-    rows: torch.Tensor
-    cells: torch.Tensor
-    slots: torch.Tensor
-
-    @classmethod
-    def of(cls, batch: Batch, owners: Sequence[int], slots: Sequence[int]) -> Placement:
-        """The placement of these owners in these slots; made once for all sites that have it."""
-        key = (batch.narrowed, tuple(owners), tuple(slots))
-        if key not in batch.placements:
-            batch.placements[key] = cls._make(batch, owners, slots)
-        found: Placement = batch.placements[key]
-        return found
-
-    @classmethod
-    def _make(cls, batch: Batch, owners: Sequence[int], slots: Sequence[int]) -> Placement:
-        spans = [batch.running_spans[owner] for owner in owners]
-        width = max(stop - start for start, stop in spans)
-        first, count = min(slots), max(slots) - min(slots) + 1
-        gather, columns = [spans[0][0]] * (count * width), list[tuple[int, int, int]]()
-        for (start, stop), slot in zip(spans, slots, strict=True):
-            cell = (slot - first) * width
-            gather[cell : cell + stop - start] = range(start, stop)
-            columns += [(row, cell + row - start, slot) for row in range(start, stop)]
-        begin, end = columns[0][0], columns[-1][0] + 1
-        side_by_side = all(start == stop for (_, stop), (start, _) in pairwise(spans))
-        device = batch.ids.device
-        rows, cells, of_slot = torch.tensor(columns, device=device).T.contiguous()
-        return cls(
-            first, count, width, slice(begin, end) if side_by_side else None,
-            torch.tensor(gather, device=device), rows, cells, of_slot,
-        )  # fmt: skip
-
-    def own(self, x: torch.Tensor) -> torch.Tensor:
-        """[N, D] -> [n, D]; maybe a view."""
-        return x.index_select(0, self.rows) if self.run is None else x[self.run]
-
-    def put(self, x: torch.Tensor, values: torch.Tensor) -> None:
-        """Overwrite the owners' rows of x [N, D] with values [n, D]."""
-        if self.run is None:
-            x.index_copy_(0, self.rows, values)
-        else:
-            x[self.run] = values
-
-    def add(self, x: torch.Tensor, values: torch.Tensor) -> None:
-        """Add values [n, D] to the owners' rows of x [N, D]."""
-        if self.run is None:
-            x.index_add_(0, self.rows, values)
-        else:
-            x[self.run].add_(values)
-
-    def pad(self, x: torch.Tensor) -> torch.Tensor:
-        """[N, D] -> [S, k, D]."""
-        return x.index_select(0, self.gather).view(self.count, self.width, x.shape[-1])
-
-    def take(self, padded: torch.Tensor) -> torch.Tensor:
-        """[S, k, D] -> [n, D]."""
-        return padded.flatten(0, 1).index_select(0, self.cells)
 
 
 class Table:
@@ -168,7 +88,7 @@ class Bank:
 
     def _placed(
         self,
-        batch: Batch,
+        placements: Placements,
         site: Hashable,
         wanted: Sequence[tuple[int, Any]],
         make: Callable[[Any], Tensors],
@@ -178,16 +98,20 @@ class Bank:
         if table is None:
             table = self._tables[site] = Table()
         slots = table.place([item for _, item in wanted], make, dtype)
-        return Placement.of(batch, [owner for owner, _ in wanted], slots), table
+        return placements.of([owner for owner, _ in wanted], slots), table
 
     def scale_inputs(
-        self, batch: Batch, path: str, wanted: Sequence[tuple[int, LinearEdit]], x: torch.Tensor
+        self,
+        placements: Placements,
+        path: str,
+        wanted: Sequence[tuple[int, LinearEdit]],
+        x: torch.Tensor,
     ) -> torch.Tensor:
         """x [..., in] with the rows of owners that scale a linear's input scaled."""
         wanted = [(owner, edit) for owner, edit in wanted if edit.in_scale is not None]
         if not wanted:
             return x
-        at, table = self._placed(batch, (path, "in"), wanted, _in_scale, x.dtype)
+        at, table = self._placed(placements, (path, "in"), wanted, _in_scale, x.dtype)
         flat = x.flatten(0, -2)
         own = at.own(flat) * table.tensors[0].index_select(0, at.slots)
         scaled = flat.clone()
@@ -196,7 +120,7 @@ class Bank:
 
     def change_outputs(
         self,
-        batch: Batch,
+        placements: Placements,
         path: str,
         wanted: Sequence[tuple[int, LinearEdit]],
         x: torch.Tensor,
@@ -214,32 +138,34 @@ class Bank:
             def make(edit: LinearEdit) -> Tensors:
                 return _affine(edit, y.shape[-1], bias)
 
-            at, table = self._placed(batch, (path, "affine"), affine, make, y.dtype)
+            at, table = self._placed(placements, (path, "affine"), affine, make, y.dtype)
             scale, shift = (tensor.index_select(0, at.slots) for tensor in table.tensors)
             at.put(y, torch.addcmul(shift, at.own(y), scale))
         if low:
-            at, table = self._placed(batch, (path, "low"), low, _low_rank, x.dtype)
+            at, table = self._placed(placements, (path, "low"), low, _low_rank, x.dtype)
             down, up = table.part(at)
             at.add(y, at.take(torch.bmm(torch.bmm(at.pad(x), down), up)))
         return y.view(shape)
 
     def shift_outputs(
         self,
-        batch: Batch,
+        placements: Placements,
         name: str,
         wanted: Sequence[tuple[int, torch.Tensor]],
         y: torch.Tensor,
         bias: torch.Tensor,
     ) -> torch.Tensor:
         """Other biases in place of a leaf's own, in its output y [..., out], changed in place."""
-        at, table = self._placed(batch, (name, "bias"), wanted, lambda own: (own - bias,), y.dtype)
+        at, table = self._placed(
+            placements, (name, "bias"), wanted, lambda own: (own - bias,), y.dtype
+        )
         flat = y.flatten(0, -2)
         at.add(flat, table.tensors[0].index_select(0, at.slots))
         return flat.view(y.shape)
 
     def sublayer(
         self,
-        batch: Batch,
+        placements: Placements,
         place: Hashable,
         wanted: Sequence[tuple[int, Bottleneck]],
         given: torch.Tensor,
@@ -254,7 +180,11 @@ class Bank:
         out = hidden.clone()
         for (activation, parallel, normed), members in kinds.items():
             at, table = self._placed(
-                batch, (place, activation, parallel, normed), members, _bottleneck, hidden.dtype
+                placements,
+                (place, activation, parallel, normed),
+                members,
+                _bottleneck,
+                hidden.dtype,
             )
             x = at.pad(given if parallel else hidden)
             down, down_bias, up, up_bias, weight, shift = table.part(at)
@@ -268,7 +198,7 @@ class Bank:
 
     def gated(
         self,
-        batch: Batch,
+        placements: Placements,
         block: int,
         wanted: Sequence[tuple[int, KeysValues]],
         q: torch.Tensor,
@@ -277,7 +207,7 @@ class Bank:
     ) -> torch.Tensor:
         """out [H, N, hd] with gate · softmax(q kᵀ) v of each owner's keys and values added."""
         at, table = self._placed(
-            batch, (block, "gated"), wanted, lambda kv: _gated(kv, len(q)), q.dtype
+            placements, (block, "gated"), wanted, lambda kv: _gated(kv, len(q)), q.dtype
         )
         keys, values, gates, seen = table.part(at)
         heads, size = q.shape[0], q.shape[-1]

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 import torch
 from transformers import PreTrainedModel
@@ -17,10 +16,9 @@ from transformers import PreTrainedModel
 from peftlab.edits import Bottleneck, Edits, LinearEdit
 from peftlab.errors import PeftlabError
 from peftlab.frozen.batch import Batch
+from peftlab.frozen.editable import EditableLM
+from peftlab.frozen.forward import PLAIN, ForwardContext, ForwardOptions
 from peftlab.frozen.packing import Row, pack
-
-if TYPE_CHECKING:
-    from peftlab.frozen.model import FrozenLM
 
 SITES = ("embeddings", "attention", "linear", "sublayer", "weights", "resume", "last_block", "head")
 _LENGTHS = (5, 12, 9)
@@ -76,7 +74,7 @@ def reference(model: PreTrainedModel) -> Reference:
 
 
 @torch.no_grad()
-def check(lm: FrozenLM, expected: Reference) -> Conformance:
+def check(lm: EditableLM, expected: Reference) -> Conformance:
     """Compare packed rows with the reference, then try every site.
 
     Raises:
@@ -84,14 +82,14 @@ def check(lm: FrozenLM, expected: Reference) -> Conformance:
     """
     with _short_windows(lm.model):
         batch = _packed(expected, [Edits()])
-        batch.collected = {}
+        context = ForwardContext(batch, ForwardOptions(collect=True))
         try:
-            logits = lm(batch)
+            logits = lm.run(context)
         except Exception as error:
             raise UnsupportedModel(f"{lm.shape.family}: packed rows fail: {error}") from error
-        if len(batch.collected) != lm.shape.layers:
+        if len(context.collected) != lm.shape.layers:
             raise UnsupportedModel(
-                f"{lm.shape.family} calls our attention function in {len(batch.collected)} of "
+                f"{lm.shape.family} calls our attention function in {len(context.collected)} of "
                 f"{lm.shape.layers} blocks: it does not use transformers' AttentionInterface, so "
                 "prefixes and packed rows would silently be ignored"
             )
@@ -117,7 +115,7 @@ def _reason(attempt: Callable[[], str | None]) -> str | None:
 class _Probe:
     """One attempt a site; each returns None or what is wrong."""
 
-    lm: FrozenLM
+    lm: EditableLM
     expected: Reference
 
     def embeddings(self) -> str | None:
@@ -175,13 +173,9 @@ class _Probe:
         return path.removeprefix(self.lm.shape.block_prefix).count(".") > 2
 
     def _shifts_the_next_block(self, site: Edits, constant: torch.Tensor) -> str | None:
-        plain = _packed(self.expected, [Edits()])
-        plain.keep_input_of = 1
-        self.lm(plain)
-        again = _packed(self.expected, [Edits()])
-        assert plain.kept_input is not None
-        again.resume = (1, plain.kept_input + constant.to(plain.kept_input))
-        expected = again.split_kept(self.lm(again))
+        plain, states = self._kept_input(1)
+        resumed = ForwardOptions(resume=(1, states + constant.to(states)))
+        expected = plain.split_kept(self.lm(plain, resumed))
         return self._same(_packed(self.expected, [site]), expected)
 
     def weights(self) -> str | None:
@@ -198,13 +192,8 @@ class _Probe:
     def resume(self) -> str | None:
         """The upper blocks alone, from the kept input of the middle one, give the same logits."""
         middle = self.lm.shape.layers // 2
-        batch = _packed(self.expected, [Edits()])
-        batch.keep_input_of = middle
-        self.lm(batch)
-        again = _packed(self.expected, [Edits()])
-        assert batch.kept_input is not None
-        again.resume = (middle, batch.kept_input)
-        return self._same(again)
+        batch, states = self._kept_input(middle)
+        return self._same(batch, options=ForwardOptions(resume=(middle, states)))
 
     def last_block(self) -> str | None:
         """The last block at the kept tokens only gives their logits."""
@@ -228,8 +217,21 @@ class _Probe:
                 kinds.setdefault(_without_block(self.lm, name), name)
         return [name for name in kinds.values() if self.lm.shape.numel([name]) < 2**22]
 
-    def _same(self, batch: Batch, expected: list[torch.Tensor] | None = None) -> str | None:
-        got = batch.split_kept(self.lm(batch))
+    def _kept_input(self, block: int) -> tuple[Batch, torch.Tensor]:
+        """The plain rows, and what enters a block for them."""
+        batch = _packed(self.expected, [Edits()])
+        context = ForwardContext(batch, ForwardOptions(keep_input_of=block))
+        self.lm.run(context)
+        assert context.kept_input is not None
+        return batch, context.kept_input
+
+    def _same(
+        self,
+        batch: Batch,
+        expected: list[torch.Tensor] | None = None,
+        options: ForwardOptions = PLAIN,
+    ) -> str | None:
+        got = batch.split_kept(self.lm(batch, options))
         gap = _difference(got, expected or self.expected.logits)
         return (
             None
@@ -253,7 +255,7 @@ class _Probe:
         )
 
 
-def _without_block(lm: FrozenLM, name: str) -> str:
+def _without_block(lm: EditableLM, name: str) -> str:
     block = lm.shape.block_of(name)
     return name if block is None else name.removeprefix(f"{lm.shape.block_prefix}{block}.")
 
@@ -275,7 +277,7 @@ def _difference(got: list[torch.Tensor], expected: list[torch.Tensor]) -> float:
     return max(gaps) if all(gap == gap for gap in gaps) else float("nan")
 
 
-def _tolerance(lm: FrozenLM) -> float:
+def _tolerance(lm: EditableLM) -> float:
     return 1e-4 if lm.model.dtype == torch.float32 else 5e-2
 
 

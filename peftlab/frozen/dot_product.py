@@ -10,8 +10,6 @@ from dataclasses import dataclass
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from peftlab.frozen.batch import Batch
-
 
 @dataclass(frozen=True)
 class Rule:
@@ -23,8 +21,30 @@ class Rule:
     sinks: torch.Tensor | None = None
 
 
+class Masks:
+    """Which keys the queries of rows see that do not see themselves causally alone.
+
+    All rows and blocks of a forward share those that are alike.
+    """
+
+    def __init__(self) -> None:
+        self._made: dict[tuple[int, int, int | None], torch.Tensor] = {}
+
+    def get(
+        self, queries: int, seen: int, window: int | None, device: torch.device
+    ) -> torch.Tensor:
+        """[T, S] bool: query i stands at key S−T+i, sees what is not after it, `window` back."""
+        key = (queries, seen, window)
+        if key not in self._made:
+            mask = torch.ones(queries, seen, dtype=torch.bool, device=device).tril(seen - queries)
+            if window is not None:
+                mask = mask.triu(seen - queries - window + 1)
+            self._made[key] = mask
+        return self._made[key]
+
+
 def attend_row(
-    batch: Batch, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, rule: Rule
+    masks: Masks, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, rule: Rule
 ) -> torch.Tensor:
     """One row's T queries at the end of its S keys: q [H, T, hd], k and v [Hkv, S, hd]."""
     queries, seen = q.shape[-2], k.shape[-2]
@@ -32,21 +52,8 @@ def attend_row(
     if queries == 1 and window is not None:
         k, v, seen, window = k[:, -window:], v[:, -window:], window, None
     causal = queries == seen and window is None
-    mask = None if causal or queries == 1 else _visible(batch, queries, seen, window, q.device)
+    mask = None if causal or queries == 1 else masks.get(queries, seen, window, q.device)
     return dot_product_attention(q[None], k[None], v[None], mask, causal, rule).squeeze(0)
-
-
-def _visible(
-    batch: Batch, queries: int, seen: int, window: int | None, device: torch.device
-) -> torch.Tensor:
-    """[T, S] bool: query i stands at key S−T+i, sees what is not after it, `window` keys back."""
-    key = (queries, seen, window)
-    if key not in batch.masks:
-        mask = torch.ones(queries, seen, dtype=torch.bool, device=device).tril(seen - queries)
-        if window is not None:
-            mask = mask.triu(seen - queries - window + 1)
-        batch.masks[key] = mask
-    return batch.masks[key]
 
 
 def dot_product_attention(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from peftlab.bases.names import located
+from peftlab.errors import InputError
+from peftlab.measure import tune_allocator
 
 if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM
@@ -27,6 +29,7 @@ def load(
     """
     if device == "cpu" and (name, dtype) in _held:
         return _held[name, dtype]
+    tune_allocator()  # before anything is loaded
     from transformers.utils import logging
 
     from peftlab.frozen.model import FrozenLM
@@ -49,3 +52,23 @@ def hold(name: str, dtype: str = "fp32") -> str:
     """
     _held[name, dtype] = load(name, dtype=dtype)
     return _held[name, dtype].fingerprint
+
+
+def device_name(name: str) -> str:
+    """The device that `auto` stands for here.
+
+    Raises:
+        InputError: torch does not know such a device.
+    """
+    import torch
+
+    from peftlab.processes import local_device
+
+    if name == "auto":
+        return local_device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return str(torch.device(name))
+    except RuntimeError as error:
+        raise InputError(
+            f"there is no device {name!r}; auto, cpu, cuda or cuda:1 was expected"
+        ) from error

@@ -17,25 +17,31 @@ from transformers.pytorch_utils import Conv1D
 from peftlab.bases.shapes import Linear
 from peftlab.frozen.attention import Captured
 from peftlab.frozen.batch import Batch
+from peftlab.frozen.forward import ForwardContext
 
 
 def on_kept_tokens(
-    batch: Batch, plain: Callable[..., Any], hidden: torch.Tensor, *args: Any, **kwargs: Any
+    context: ForwardContext,
+    plain: Callable[..., Any],
+    hidden: torch.Tensor,
+    *args: Any,
+    **kwargs: Any,
 ) -> Any:
     """A block's forward, [1, N, D] -> the same with zeros at the tokens that are not kept."""
-    batch.stop_at_attention = True
+    batch = context.batch
+    context.to_attention = True
     try:
         plain(hidden, *args, **kwargs)
     except Captured as captured:
-        batch.captured = (captured.keys, captured.values)
+        context.captured = (captured.keys, captured.values)
     finally:
-        batch.stop_at_attention = False
-    batch.narrowed = True
+        context.to_attention = False
+    context.running = context.kept
     try:
         few = partial(_kept_only, batch)
         out = plain(few(hidden), *map(few, args), **{key: few(x) for key, x in kwargs.items()})
     finally:
-        batch.narrowed, batch.captured = False, None
+        context.running, context.captured = context.whole, None
     states = out[0] if isinstance(out, tuple) else out
     whole = hidden.new_zeros(hidden.shape, dtype=states.dtype).index_copy(1, batch.keep, states)
     return (whole, *out[1:]) if isinstance(out, tuple) else whole
@@ -76,11 +82,11 @@ class Used:
             return cls()
         return cls(_without(module, linear, {"q"}), _without(module, linear, {"k", "v"}))
 
-    def by(self, batch: Batch) -> Rows | None:
+    def by(self, context: ForwardContext) -> Rows | None:
         """What the run that is under way uses."""
-        if batch.stop_at_attention:
+        if context.to_attention:
             return self.before
-        return self.narrowed if batch.narrowed else None
+        return self.narrowed if context.narrowed else None
 
 
 def _without(module: torch.nn.Module, linear: Linear, roles: set[str]) -> Rows | None:

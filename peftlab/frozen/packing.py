@@ -3,37 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 import torch
 
 from peftlab.edits import Edits
 from peftlab.errors import InputError
-from peftlab.frozen.batch import Batch, Segment
-
-if TYPE_CHECKING:
-    from peftlab.frozen.bank import Bank
-    from peftlab.frozen.cache import KeyValueCache
+from peftlab.frozen.batch import Batch, Past, Segment, SiteEdits, Span
 
 # A shared segment costs its rows a masked attention; below this many saved tokens it does not pay.
 _WORTH_SHARING = 8
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """One row: token ids (pseudo token j is −(j+1)), whose edits it wants, which logits it wants.
 
     Logits are returned for the tokens from index `keep_from` on (negative counts from the end).
-    With a cache, `slot` is the row's place in it and `past` how many positions lie there already.
+    A row with a `past` goes on where that ends; it needs a cache to run.
     """
 
     ids: Sequence[int]
     owner: int = 0
     keep_from: int = -1
-    slot: int = 0
-    past: int = 0
+    past: Past | None = None
+
+    @property
+    def spans(self) -> tuple[Span, ...]:
+        """The tokens whose logits are wanted, in order; all that packing knows of them."""
+        size = len(self.ids)
+        first = self.keep_from if self.keep_from >= 0 else size + self.keep_from
+        return ((first, size),) if first < size else ()
 
 
 def pack(
@@ -42,77 +42,73 @@ def pack(
     *,
     device: torch.device | str = "cpu",
     share: bool = True,
-    cache: KeyValueCache | None = None,
-    bank: Bank | None = None,
-    checkpoint: bool = False,
-    fast: bool = True,
     places: Sequence[int] | None = None,
     alike: int | None = None,
 ) -> Batch:
     """Sort rows by owner and lay them end to end.
 
     Args:
-        rows: at least one; none empty.
+        rows: at least one; none empty. All have a past, or none: a prefix and what rows have in
+            common at their start then lie in it already, so nothing is shared.
         owners: the edits that `Row.owner` indexes.
         share: pack what an owner's rows have in common at their start once.
-        cache: with one, rows continue at `Row.past` in their slot and nothing is shared (prefixes
-            and common starts are already in the slots).
-        bank, checkpoint, fast: see `Batch`.
-        places: where the rows stand in a whole of which these are a part, for `Batch.tokens`.
+        places: where the rows stand in a whole of which these are a part, for
+            `Batch.dropout_keys`.
         alike: how many first tokens all rows of that whole have in common; no more are shared.
 
     Raises:
-        InputError: no rows, an empty row, or a pseudo token that its owner has no vector for.
+        InputError: no rows, an empty row, rows with a past among others, or a pseudo token that its
+            owner has no vector for.
     """
-    packer = _Packer(owners, share and cache is None, cache is not None, alike)
+    if not rows:
+        raise InputError("a batch needs at least one row; got none")
+    continued = sum(row.past is not None for row in rows)
+    if continued not in (0, len(rows)):
+        raise InputError(
+            f"{continued} of {len(rows)} rows continue a past; all rows of a batch do, or none"
+        )
+    packer = _Packer(owners, share and not continued, alike)
     order = sorted(range(len(rows)), key=lambda i: rows[i].owner)
     for owner, group in groupby(order, key=lambda i: rows[i].owner):
         packer.add(owner, [rows[i] for i in group])
-    if not rows:
-        raise InputError("a batch needs at least one row; got none")
-    tokens = None
+    dropout_keys = None
     if places is not None:
         numbers = _numbers(packer.segments, owners, [places[i] for i in order], alike or 0)
-        tokens = torch.tensor(numbers, device=device)
+        dropout_keys = torch.tensor(numbers, device=device)
     return Batch(
-        tokens=tokens,
         ids=torch.tensor(packer.ids, device=device),
         positions=torch.tensor(packer.positions, device=device),
-        segments=packer.segments,
         keep=torch.tensor(packer.keep, dtype=torch.long, device=device),
+        segments=packer.segments,
+        rows=packer.rows,
         order=order,
-        kept=packer.kept,
         owners=owners,
+        sites=SiteEdits.of(owners, packer.spans),
         spans=packer.spans,
         kept_spans=packer.kept_spans,
-        prompted=packer.prompted,
-        cache=cache,
-        bank=bank,
-        checkpoint=checkpoint,
-        fast=fast,
+        prompted=frozenset(packer.prompted),
+        dropout_keys=dropout_keys,
     )
 
 
 class _Packer:
     """Lays rows end to end, owner by owner."""
 
-    def __init__(
-        self, owners: Sequence[Edits], share: bool, cached: bool, alike: int | None
-    ) -> None:
-        self.owners, self.share, self.cached, self.alike = owners, share, cached, alike
+    def __init__(self, owners: Sequence[Edits], share: bool, alike: int | None) -> None:
+        self.owners, self.share, self.alike = owners, share, alike
         self.ids: list[int] = []
         self.positions: list[int] = []
         self.keep: list[int] = []
-        self.kept: list[int] = []
         self.segments: list[Segment] = []
-        self.spans: dict[int, tuple[int, int]] = {}
-        self.kept_spans: dict[int, tuple[int, int]] = {}
+        self.rows: list[Segment] = []
+        self.spans: dict[int, Span] = {}
+        self.kept_spans: dict[int, Span] = {}
         self.prompted: set[int] = set()
 
     def add(self, owner: int, rows: list[Row]) -> None:
         """All rows of one owner, after those of the owners before it."""
         start, kept_start = len(self.ids), len(self.keep)
-        prefix = 0 if self.cached else self.owners[owner].prefix_length
+        prefix = 0 if rows[0].past is not None else self.owners[owner].prefix_length
         lead = _common_lead(rows, self.alike) if self.share else 0
         shared = None
         if lead:
@@ -120,14 +116,14 @@ class _Packer:
             self._segment(rows[0].ids[:lead], Segment(start, lead, owner, prefix))
         for row in rows:
             self._check(row)
-            first = _first_kept(row)
-            self.kept.append(len(row.ids) - first)
-            offset = len(self.ids) - lead
-            self.keep += range(offset + first, offset + len(row.ids))
-            position = row.past if self.cached else prefix + lead
-            own = row.ids[lead:]
-            place = (len(self.ids), len(own), owner, position, shared, self.kept[-1])
-            self._segment(own, Segment(*place, row.slot, row.past))
+            own, offset = row.ids[lead:], len(self.ids) - lead
+            spans = tuple((offset + first, offset + stop) for first, stop in row.spans)
+            for span in spans:
+                self.keep += range(*span)
+            position = prefix + lead if row.past is None else row.past.length
+            place = (len(self.ids), len(own), owner, position)
+            self.rows.append(Segment(*place, spans, shared, row.past))
+            self._segment(own, self.rows[-1])
         self.spans[owner] = (start, len(self.ids))
         self.kept_spans[owner] = (kept_start, len(self.keep))
 
@@ -150,10 +146,6 @@ class _Packer:
             self.prompted.add(row.owner)
 
 
-def _first_kept(row: Row) -> int:
-    return row.keep_from if row.keep_from >= 0 else len(row.ids) + row.keep_from
-
-
 def _numbers(
     segments: Sequence[Segment], owners: Sequence[Edits], places: Sequence[int], alike: int
 ) -> list[int]:
@@ -163,7 +155,7 @@ def _numbers(
     rows = iter(places)
     for segment in segments:
         first = segment.position - owners[segment.owner].prefix_length
-        is_lead = (segment.start, segment.start + segment.length) in shared
+        is_lead = (segment.start, segment.stop) in shared
         row = 0 if is_lead else (next(rows) + 1) << 32
         reached = range(first, first + segment.length)
         numbers += [at if at < alike else row + at for at in reached]
@@ -172,7 +164,7 @@ def _numbers(
 
 def _common_lead(rows: list[Row], most: int | None) -> int:
     """How many tokens all rows share at their start, if packing them once saves enough."""
-    limit = min(min(len(row.ids) - 1, _first_kept(row)) for row in rows)
+    limit = min(min([len(row.ids) - 1, *(first for first, _ in row.spans)]) for row in rows)
     limit = limit if most is None else min(limit, most)
     first = rows[0].ids
     lead = next((i for i in range(limit) if any(row.ids[i] != first[i] for row in rows)), limit)

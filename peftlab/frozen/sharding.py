@@ -20,7 +20,7 @@ from peftlab.bases.number_formats import QUANTISED
 from peftlab.bases.shapes import ModelShape
 from peftlab.errors import InputError
 from peftlab.frozen import quantised
-from peftlab.frozen.batch import Batch, current_batch
+from peftlab.frozen.forward import ForwardContext, current_forward
 from peftlab.processes import Processes
 
 if TYPE_CHECKING:
@@ -113,25 +113,27 @@ def shard(
     # The module that calls the blocks is the root, which makes them share streams and prefetching.
     root = model.get_submodule(path.rpartition(".")[0])
     fully_shard(root, mesh=mesh, ignored_params={p for p in root.parameters() if not is_sharded(p)})
-    _where(root, lambda batch: batch.by_hand)
+    _where(root, lambda context: context.options.project is not None)
     for index, block in enumerate(blocks):
         _where(block, partial(_is_idle, block=index, names=names[index]))
     return model
 
 
-def _is_idle(batch: Batch, block: int, names: list[str]) -> bool:
-    """Whether the base's own parameters of a block are not to be gathered for a batch."""
-    skipped = batch.by_hand or (batch.resume is not None and block < batch.resume[0])
-    return skipped or (len(batch.spans) == 1 and all(name in batch.weights for name in names))
+def _is_idle(context: ForwardContext, block: int, names: list[str]) -> bool:
+    """Whether the base's own parameters of a block are not to be gathered for a forward."""
+    batch, options = context.batch, context.options
+    if options.project is not None or (options.resume is not None and block < options.resume[0]):
+        return True
+    return len(batch.spans) == 1 and all(name in batch.sites.weights for name in names)
 
 
-def _where(module: torch.nn.Module, idle: Callable[[Batch], bool]) -> None:
-    """Let FSDP's hooks of a module do nothing for a batch that does not need its parameters."""
+def _where(module: torch.nn.Module, idle: Callable[[ForwardContext], bool]) -> None:
+    """Let FSDP's hooks of a module do nothing for a forward that does not need its parameters."""
 
     def unless_idle(hook: Callable[..., Any]) -> Callable[..., Any]:
         def run(*args: Any, **kwargs: Any) -> Any:
-            batch = current_batch()
-            return None if batch is not None and idle(batch) else hook(*args, **kwargs)
+            context = current_forward()
+            return None if context is not None and idle(context) else hook(*args, **kwargs)
 
         return run
 
@@ -143,7 +145,7 @@ def _where(module: torch.nn.Module, idle: Callable[[Batch], bool]) -> None:
 
 @contextmanager
 def gathered(block: torch.nn.Module) -> Iterator[None]:
-    """A block's parameters whole, for a batch that is run `by_hand`."""
+    """A block's parameters whole, for `ForwardOptions.project`."""
     was_sharded = any(is_sharded(p) for p in block.parameters())
     block.unshard()  # type: ignore[operator]
     try:

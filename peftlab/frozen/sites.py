@@ -1,13 +1,13 @@
 """The linear, sublayer, weights and block sites: `forward` of a module's instance, overridden.
 
 Modules stay where they are, so names, `state_dict`, `save_pretrained` and tied weights are those of
-the plain model. Each override asks the current batch what its owners want here; where nobody wants
-anything, the plain forward runs.
+the plain model. Each override asks the current forward what the owners of its rows want here; where
+nobody wants anything, the plain forward runs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -18,7 +18,8 @@ from transformers.pytorch_utils import Conv1D
 from peftlab.bases.shapes import Linear
 from peftlab.edits import LinearEdit, Sublayer
 from peftlab.frozen import quantised
-from peftlab.frozen.batch import Batch, current_batch
+from peftlab.frozen.batch import Span
+from peftlab.frozen.forward import ForwardContext, current_forward
 from peftlab.frozen.narrowing import Used, on_kept_tokens, product
 from peftlab.frozen.rows import TokenAxis, part, replace_rows, row_dim
 from peftlab.frozen.sharding import whole
@@ -57,61 +58,64 @@ class _Leaf:
         self.axis = TokenAxis()
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        batch = current_batch()
-        if batch is None:
+        context = current_forward()
+        if context is None:
             return self.plain(*args, **kwargs)
-        if args and not self.head and not batch.narrowed:
-            self.axis.of(args[0], len(batch.ids))
-        edits = batch.linear.get(self.path) if self.linear else None
+        if args and not self.head and not context.narrowed:
+            self.axis.of(args[0], len(context.batch.ids))
+        edits = context.batch.sites.linear.get(self.path) if self.linear else None
         if not edits:
-            return self._with_weights(batch, *args, **kwargs)
-        return self._with_edits(batch, edits, args[0])
+            return self._with_weights(context, *args, **kwargs)
+        return self._with_edits(context, edits, args[0])
 
     def _with_edits(
-        self, batch: Batch, edits: list[tuple[int, LinearEdit]], x: torch.Tensor
+        self, context: ForwardContext, edits: Sequence[tuple[int, LinearEdit]], x: torch.Tensor
     ) -> torch.Tensor:
-        spans = self._spans(batch)
-        few, many = ([], edits) if self.head else batch.divide(edits)
+        spans = self._spans(context)
+        few, many = ([], edits) if self.head else context.divide(edits)
         placed = [(*spans[owner], edit) for owner, edit in many]
-        run = partial(self._with_weights, batch)
+        run = partial(self._with_weights, context)
         if not few:
             return _edited_linear(x, placed, run, self.module, self.path)
-        assert batch.bank is not None
-        scaled = batch.bank.scale_inputs(batch, self.path, few, x)
+        bank, placements = context.options.bank, context.running.placements
+        assert bank is not None
+        scaled = bank.scale_inputs(placements, self.path, few, x)
         y = _edited_linear(scaled, placed, run, self.module, self.path)
         bias = getattr(self.module, "bias", None)
-        return batch.bank.change_outputs(batch, self.path, few, x, y, bias)
+        return bank.change_outputs(placements, self.path, few, x, y, bias)
 
-    def _with_weights(self, batch: Batch, *args: Any, **kwargs: Any) -> Any:
+    def _with_weights(self, context: ForwardContext, *args: Any, **kwargs: Any) -> Any:
         wanted: dict[int, dict[str, torch.Tensor]] = {}
         for attribute, name in self.names.items():
-            for owner, tensor in batch.weights.get(name, ()):
+            for owner, tensor in context.batch.sites.weights.get(name, ()):
                 wanted.setdefault(owner, {})[attribute] = tensor
         if not wanted:
-            return self._forward(batch)(*args, **kwargs)
-        if not self.head and args[0].dim() < 4 and _biases_alone(batch, self.module, wanted):
-            out = self._forward(batch)(*args, **kwargs)
-            return _shifted(batch, self.path, self.module, wanted, out)
-        spans = self._spans(batch)
+            return self._forward(context)(*args, **kwargs)
+        if not self.head and args[0].dim() < 4 and _biases_alone(context, self.module, wanted):
+            out = self._forward(context)(*args, **kwargs)
+            return _shifted(context, self.path, self.module, wanted, out)
+        spans = self._spans(context)
         if len(spans) == 1:
-            return self._forward(batch, *wanted.values())(*args, **kwargs)
+            return self._forward(context, *wanted.values())(*args, **kwargs)
         size, axis, pieces = max(stop for _, stop in spans.values()), self.axis, []
         for wanting, start, stop in _runs(spans, wanted):
             own = [axis.rows(x, size, start, stop) for x in args]
             named = {key: axis.rows(x, size, start, stop) for key, x in kwargs.items()}
             tensors = None if wanting is None else wanted[wanting]
-            pieces.append(self._forward(batch, tensors)(*own, **named))
+            pieces.append(self._forward(context, tensors)(*own, **named))
         return _joined(pieces, axis.of(args[0], size))
 
-    def _forward(self, batch: Batch, tensors: dict[str, torch.Tensor] | None = None) -> Forward:
+    def _forward(
+        self, context: ForwardContext, tensors: dict[str, torch.Tensor] | None = None
+    ) -> Forward:
         """The module's own, with other parameters where some are given, and of what is used."""
-        rows = self.used.by(batch)
+        rows = self.used.by(context)
         if rows is not None:
             return partial(product, _twin(self.module, tensors or {}), rows)
         return self.plain if tensors is None else _with_parameters(self.module, tensors)
 
-    def _spans(self, batch: Batch) -> dict[int, tuple[int, int]]:
-        return batch.kept_spans if self.head else batch.running_spans
+    def _spans(self, context: ForwardContext) -> Mapping[int, Span]:
+        return context.batch.kept_spans if self.head else context.running.spans
 
 
 def edit_sublayer(
@@ -126,22 +130,25 @@ def edit_sublayer(
     split = entry is not module
 
     def forward(*args: Any, **kwargs: Any) -> Any:
-        batch = current_batch()
-        if batch is not None and which == "attention" and batch.attention_input is not None:
-            args, kwargs = _with_input(batch.attention_input[1], args, kwargs)
-        edits = batch.sublayer.get((block, which)) if batch is not None else None
+        context = current_forward()
+        if context is None:
+            return plain(*args, **kwargs)
+        if which == "attention" and context.options.project is not None:
+            args, kwargs = _with_input(context.options.project[1], args, kwargs)
+        edits = context.batch.sites.sublayer.get((block, which))
         out = plain(*args, **kwargs)
-        if batch is None or not edits:
+        if not edits:
             return out
         hidden = out[0] if isinstance(out, tuple) else out
         given = args[0] if args else kwargs["hidden_states"]
-        few, many = batch.divide(edits)
+        few, many = context.divide(edits)
         if few:
-            assert batch.bank is not None
-            hidden = batch.bank.sublayer(batch, (block, which), few, given, hidden)
+            bank, placements = context.options.bank, context.running.placements
+            assert bank is not None
+            hidden = bank.sublayer(placements, (block, which), few, given, hidden)
         dim, pieces = row_dim(hidden), []
         for owner, edit in many:
-            start, stop = batch.running_spans[owner]
+            start, stop = context.running.spans[owner]
             own = part(hidden, dim, start, stop)
             if edit.parallel and split:
                 raise RuntimeError("a parallel bottleneck needs a feed-forward that is one module")
@@ -161,17 +168,17 @@ def _joined(pieces: list[Any], dim: int) -> Any:
 
 
 def _biases_alone(
-    batch: Batch, module: torch.nn.Module, wanted: dict[int, dict[str, torch.Tensor]]
+    context: ForwardContext, module: torch.nn.Module, wanted: dict[int, dict[str, torch.Tensor]]
 ) -> bool:
     """Whether all that want weights here want a shift at the end, of rows of no gradients."""
-    if batch.bank is None or torch.is_grad_enabled():
+    if context.options.bank is None or torch.is_grad_enabled():
         return False
     shifts = isinstance(module, torch.nn.Linear | torch.nn.LayerNorm | Conv1D)
     return shifts and all(own.keys() == {"bias"} for own in wanted.values())
 
 
 def _shifted(
-    batch: Batch,
+    context: ForwardContext,
     path: str,
     module: torch.nn.Module,
     wanted: dict[int, dict[str, torch.Tensor]],
@@ -179,17 +186,17 @@ def _shifted(
 ) -> torch.Tensor:
     """A leaf's output with other biases in its owners' rows, changed in place."""
     bias, dim = module.get_parameter("bias"), row_dim(out)
-    few, many = batch.divide([(owner, own["bias"]) for owner, own in wanted.items()])
+    few, many = context.divide([(owner, own["bias"]) for owner, own in wanted.items()])
     for owner, own in many:
-        part(out, dim, *batch.running_spans[owner]).add_(own.to(out.dtype) - bias)
+        part(out, dim, *context.running.spans[owner]).add_(own.to(out.dtype) - bias)
     if not few:
         return out
-    assert batch.bank is not None
-    return batch.bank.shift_outputs(batch, path, few, out, bias)
+    assert context.options.bank is not None
+    return context.options.bank.shift_outputs(context.running.placements, path, few, out, bias)
 
 
 def _runs(
-    spans: dict[int, tuple[int, int]], wanted: Container[int]
+    spans: Mapping[int, Span], wanted: Container[int]
 ) -> Iterator[tuple[int | None, int, int]]:
     """(owner, start, stop) of each owner that wants something, and (None, …) of all between."""
     at = 0
@@ -221,8 +228,8 @@ def edit_activation(module: torch.nn.Module) -> None:
     plain: Forward = module.forward
 
     def forward(x: torch.Tensor) -> torch.Tensor:
-        batch = current_batch()
-        if batch is None or not batch.fast:
+        context = current_forward()
+        if context is None or not context.options.fast:
             return plain(x)  # type: ignore[no-any-return]
         return torch.nn.functional.gelu(x, approximate="tanh")
 
@@ -237,25 +244,26 @@ def edit_block(module: torch.nn.Module, index: int, last: bool) -> None:
     plain: Forward = module.forward
 
     def forward(hidden: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        batch = current_batch()
-        if batch is None:
+        context = current_forward()
+        if context is None:
             return plain(hidden, *args, **kwargs)
-        if batch.resume is not None:
-            first, states = batch.resume
+        options = context.options
+        if context.entry is not None:
+            first, states = context.entry
             if index < first:
                 return hidden
             hidden = states if index == first else hidden
-        if batch.keep_input_of == index:
-            batch.kept_input = hidden
-            if batch.stop_after_keeping:
+        if options.keep_input_of == index:
+            context.kept_input = hidden
+            if options.stop_after_keeping:
                 raise Kept
-        narrows = last and batch.narrows and not batch.stop_at_attention
-        block = partial(on_kept_tokens, batch, plain) if narrows else plain
-        if batch.checkpoint and torch.is_grad_enabled():
+        narrows = last and context.narrows and not context.to_attention
+        block = partial(on_kept_tokens, context, plain) if narrows else plain
+        if options.checkpoint and torch.is_grad_enabled():
 
             def run(states: torch.Tensor) -> Any:
-                # On CUDA backward runs in a thread of its own, where no batch is current.
-                with batch.active():
+                # On CUDA backward runs in a thread of its own, where no forward is current.
+                with context.active():
                     return block(states, *args, **kwargs)
 
             return checkpoint(run, hidden, use_reentrant=False, preserve_rng_state=False)
@@ -288,9 +296,9 @@ def _edited_linear(
         if edit.down is not None and edit.up is not None:
             source = part(x, dim, start, stop)
             if edit.dropout is not None:
-                batch = current_batch()
-                assert batch is not None
-                source = edit.dropout(source, path, batch.running_tokens[start:stop])
+                context = current_forward()
+                assert context is not None
+                source = edit.dropout(source, path, context.dropout_keys[start:stop])
             functional = torch.nn.functional
             inner = functional.linear(source, edit.down.to(x.dtype))
             # One kernel adds the product in place of making it and adding it.

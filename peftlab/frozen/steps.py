@@ -10,9 +10,12 @@ from dataclasses import dataclass, field
 
 import torch
 
-from peftlab.frozen.batch import Batch, Segment
-from peftlab.frozen.dot_product import Rule, attend_row, dot_product_attention
+from peftlab.frozen.batch import Past
+from peftlab.frozen.cache import KeyValueCache
+from peftlab.frozen.dot_product import Masks, Rule, attend_row, dot_product_attention
 
+# Where a row's new token lies in the pack, and its query among the running tokens; its past.
+Step = tuple[int, int, Past]
 # How many numbers a device reads from memory while it starts one more attention call.
 _CALL_NUMBERS = defaultdict(lambda: 10_000_000, cpu=50_000)
 
@@ -36,13 +39,14 @@ class _Run:
     masks: dict[int | None, torch.Tensor] = field(default_factory=dict)  # by window
 
     @classmethod
-    def make(cls, rows: list[tuple[Segment, int]], device: torch.device) -> _Run:
-        """Of segments, in the order of their slots, and where their queries lie."""
-        columns = [(s.start, query, s.slot, s.past) for s, query in rows]
+    def make(cls, rows: list[Step], device: torch.device) -> _Run:
+        """Of steps in the order of their slots."""
+        columns = [(token, query, *past) for token, query, past in rows]
         tokens, queries, slots, past = torch.tensor(columns, device=device).T.contiguous()
-        first, longest = rows[0][0].slot, max(segment.past for segment, _ in rows) + 1
-        span = rows[-1][0].slot - first + 1
-        return cls(tokens, queries, slots, past, rows[0][1], first, span, longest)
+        (_, start, begin), (_, _, end) = rows[0], rows[-1]
+        longest = max(past.length for _, _, past in rows) + 1
+        span = end.slot - begin.slot + 1
+        return cls(tokens, queries, slots, past, start, begin.slot, span, longest)
 
 
 @dataclass(frozen=True)
@@ -56,25 +60,25 @@ class StepPlan:
     runs: list[_Run]
 
     @classmethod
-    def make(cls, steps: list[tuple[Segment, int]], device: torch.device, width: int) -> StepPlan:
-        """Of segments and where their queries lie; width: numbers of a position's key and value."""
-        ordered = sorted(steps, key=lambda step: step[0].slot)
+    def make(cls, steps: list[Step], device: torch.device, width: int) -> StepPlan:
+        """Of at least one step; width: numbers of a position's key and value."""
+        ordered = sorted(steps, key=lambda step: step[2].slot)
         overhead = _CALL_NUMBERS[device.type] // width
         whole = _Run.make(ordered, device)
         groups = _runs(ordered, overhead)
         return cls(whole, [whole] if len(groups) == 1 else [_Run.make(g, device) for g in groups])
 
 
-def _runs(ordered: list[tuple[Segment, int]], overhead: int) -> list[list[tuple[Segment, int]]]:
+def _runs(ordered: list[Step], overhead: int) -> list[list[Step]]:
     """Cut rows in the order of their slots where padding would cost more than another call.
 
     Args:
         overhead: what a call costs besides, in positions that could be read meanwhile.
     """
-    groups, span, longest = [[ordered[0]]], 1, ordered[0][0].past + 1
+    groups, span, longest = [[ordered[0]]], 1, ordered[0][2].length + 1
     for step in ordered[1:]:
-        own = step[0].past + 1
-        wider, deeper = step[0].slot - groups[-1][0][0].slot + 1, max(longest, own)
+        own = step[2].length + 1
+        wider, deeper = step[2].slot - groups[-1][0][2].slot + 1, max(longest, own)
         if wider * deeper <= span * longest + own + overhead:
             groups[-1].append(step)
             span, longest = wider, deeper
@@ -85,7 +89,8 @@ def _runs(ordered: list[tuple[Segment, int]], overhead: int) -> list[list[tuple[
 
 
 def attend_step(
-    batch: Batch,
+    cache: KeyValueCache,
+    masks: Masks,
     block: int,
     plan: StepPlan,
     q: torch.Tensor,
@@ -95,14 +100,13 @@ def attend_step(
     out: torch.Tensor,
 ) -> None:
     """One new token for each of R rows: k and v [Hkv, N, hd], of q's rows into those of out."""
-    cache, whole = batch.cache, plan.whole
-    assert cache is not None
+    whole = plan.whole
     cache.write_step(block, whole.slots, whole.past, k[:, whole.tokens], v[:, whole.tokens])
     for run in plan.runs:
         keys, values = cache.read(block, run.first, run.span, run.longest)
         if len(run.tokens) == 1:
             own = slice(run.start, run.start + 1)
-            out[:, own] = attend_row(batch, q[:, own], keys[0], values[0], rule)
+            out[:, own] = attend_row(masks, q[:, own], keys[0], values[0], rule)
             continue
         queries = q.new_zeros(run.span, q.shape[0], 1, q.shape[-1])
         places = run.slots - run.first

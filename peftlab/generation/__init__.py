@@ -2,6 +2,7 @@
 
 from peftlab.generation.owner import Owner, prepare
 from peftlab.generation.run import Reply, Request, generate
-from peftlab.generation.session import Sequence_, Session
+from peftlab.generation.session import Session
+from peftlab.generation.state import DecodingState
 
-__all__ = ["Owner", "Reply", "Request", "Sequence_", "Session", "generate", "prepare"]
+__all__ = ["DecodingState", "Owner", "Reply", "Request", "Session", "generate", "prepare"]

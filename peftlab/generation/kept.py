@@ -10,19 +10,15 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
 
 import torch
 
+from peftlab.frozen.batch import Batch
+from peftlab.frozen.forward import ForwardContext, ForwardOptions
+from peftlab.frozen.model import FrozenLM
+from peftlab.generation.state import DecodingState
 from peftlab.trunk import TrunkStore, number_format
-
-if TYPE_CHECKING:
-    from peftlab.frozen.batch import Batch
-    from peftlab.frozen.cache import KeyValueCache
-    from peftlab.frozen.model import FrozenLM
-    from peftlab.generation.session import Sequence_
-
 
 # What enters the lowest edited block, [T, D]; then of each block below it keys and values, each
 # [H_kv, T, hd].
@@ -38,7 +34,7 @@ class Reading:
         entries: by the row's id, of prompts that are kept; empty where none of these is.
     """
 
-    rows: Sequence[Sequence_]
+    rows: Sequence[DecodingState]
     block: int = 0
     entries: Mapping[int, Entry] = field(default_factory=dict)
 
@@ -50,10 +46,10 @@ class KeptPrompts:
     model: FrozenLM
     store: TrunkStore
 
-    def readings(self, rows: Sequence[Sequence_]) -> list[Reading]:
+    def readings(self, rows: Sequence[DecodingState]) -> list[Reading]:
         """The rows in groups that can be read in one forward."""
-        fresh: dict[int, list[Sequence_]] = defaultdict(list)
-        again: dict[int, list[Sequence_]] = defaultdict(list)
+        fresh: dict[int, list[DecodingState]] = defaultdict(list)
+        again: dict[int, list[DecodingState]] = defaultdict(list)
         entries: dict[int, Entry] = {}
         for row in rows:
             block = min(row.owner.lowest_block, self.model.shape.layers - 1)
@@ -65,34 +61,37 @@ class KeptPrompts:
         return groups + [Reading(members, block, entries) for block, members in again.items()]
 
     def begin(
-        self, batch: Batch, rows: Sequence[Sequence_], reading: Reading, cache: KeyValueCache
-    ) -> None:
+        self,
+        batch: Batch,
+        rows: Sequence[DecodingState],
+        reading: Reading,
+        options: ForwardOptions,
+    ) -> ForwardOptions:
         """Before a batch of some of a reading's rows runs: let it start where their entries end."""
         if not reading.entries:
-            batch.keep_input_of = reading.block or None
-            return
+            return replace(options, keep_input_of=reading.block or None)
+        assert options.cache is not None
         entries = [reading.entries[id(row)] for row in rows]
         for row, entry in zip(rows, entries, strict=True):
             for block, (keys, values) in enumerate(zip(entry[1::2], entry[2::2], strict=True)):
-                cache.write(block, row.slot, row.past, keys, values)
+                options.cache.write(block, row.slot, row.past, keys, values)
         states = torch.cat([entries[i][0] for i in batch.order])
-        batch.resume = (reading.block, states.unsqueeze(0).to(self.model.device))
+        return replace(options, resume=(reading.block, states.unsqueeze(0).to(self.model.device)))
 
-    def end(
-        self, batch: Batch, rows: Sequence[Sequence_], reading: Reading, cache: KeyValueCache
-    ) -> None:
+    def end(self, context: ForwardContext, rows: Sequence[DecodingState], reading: Reading) -> None:
         """After it has run: keep what rows that were read for the first time have left behind."""
-        if batch.kept_input is None:
+        states, cache = context.kept_input, context.options.cache
+        if states is None:
             return
-        for row, segment in zip(rows, batch.given_segments(), strict=True):
-            start, stop = segment.start, segment.start + segment.length
-            entry = [batch.kept_input[0, start:stop].clone()]
+        assert cache is not None
+        for row, segment in zip(rows, context.batch.given_segments(), strict=True):
+            entry = [states[0, segment.start : segment.stop].clone()]
             for block in range(reading.block):
                 both = cache.read(block, row.slot, 1, row.past)
                 entry += [own[0, :, row.past - segment.length :].clone() for own in both]
             self.store.put(self._key(row, reading.block), entry)
 
-    def _key(self, row: Sequence_, block: int) -> str:
+    def _key(self, row: DecodingState, block: int) -> str:
         number = number_format(self.model.device.type)
         tokens = f"{row.owner.lead} {tuple(row.prompt)}"
         told = f"{self.model.fingerprint} prompt {block} {number} {tokens}"

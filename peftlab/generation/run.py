@@ -14,9 +14,11 @@ from peftlab.generation.beam import Beams
 from peftlab.generation.choose import Chooser, banned_tokens
 from peftlab.generation.kept import KeptPrompts
 from peftlab.generation.owner import prepare
-from peftlab.generation.session import Sequence_, Session
+from peftlab.generation.session import Session
+from peftlab.generation.state import DecodingState
 from peftlab.methods.adaptation import Adaptation
 from peftlab.tasks import Decoding, Example
+from peftlab.token_limits import max_row_tokens
 from peftlab.trunk import TrunkStore
 
 
@@ -47,7 +49,7 @@ class _Job:
 
     index: int
     request: Request
-    row: Sequence_
+    row: DecodingState
     end: int
     prompt_tokens: int
     dropped: int
@@ -115,20 +117,20 @@ def _jobs(
         adaptation = requests[indices[0]].adaptation
         edits = adaptation.edits(model)
         template = edits.template or adaptation.template
-        room = min(max_length or model.shape.context, model.shape.context) - edits.prefix_length
+        limit = max_row_tokens(model.shape.context, max_length, edits.prefix_length)
         encoded = [
             template.encode(
                 model.tokenizer,
                 _example(requests[i].source),
                 None,
-                room - requests[i].max_new_tokens,
+                limit - requests[i].max_new_tokens,
             )
             for i in indices
         ]
         owner = prepare(model, edits, [e.ids for e in encoded])
         for i, e in zip(indices, encoded, strict=True):
             rng = torch.Generator().manual_seed(seed * 1_000_003 + i)
-            row = Sequence_(owner, e.ids[len(owner.lead) :])
+            row = DecodingState(owner, e.ids[len(owner.lead) :])
             end = template.end_id(model.tokenizer)
             least = max(requests[i].min_new_tokens, decoding.min_new_tokens)
             request = Request(adaptation, requests[i].source, requests[i].max_new_tokens, least)
@@ -208,7 +210,7 @@ def _beams_of(session: Session, jobs: list[_Job], decoding: Decoding) -> list[li
     alive = list(range(len(jobs)))
     while True:
         chances = logits.float().log_softmax(-1)
-        sources, rows, at = list[int](), list[Sequence_](), 0
+        sources, rows, at = list[int](), list[DecodingState](), 0
         for i in alive:
             search, before = searches[i], len(searches[i].running)
             made = [tokens for _, tokens in search.running]
@@ -232,5 +234,5 @@ def _beams_of(session: Session, jobs: list[_Job], decoding: Decoding) -> list[li
         logits = session.step(rows)
 
 
-def _extended(row: Sequence_, tokens: list[int]) -> Sequence_:
-    return Sequence_(row.owner, row.prompt, tokens)
+def _extended(row: DecodingState, tokens: list[int]) -> DecodingState:
+    return DecodingState(row.owner, row.prompt, tokens)

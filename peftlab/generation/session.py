@@ -7,8 +7,6 @@ is read in place and finished rows cost nothing.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from itertools import groupby
 
 import torch
 
@@ -16,28 +14,14 @@ from peftlab.errors import InputError
 from peftlab.frozen.bank import Bank
 from peftlab.frozen.batch import Batch
 from peftlab.frozen.cache import KeyValueCache
+from peftlab.frozen.forward import ForwardContext, ForwardOptions
 from peftlab.frozen.model import FrozenLM
 from peftlab.frozen.packing import Row, pack
 from peftlab.generation.kept import KeptPrompts, Reading
-from peftlab.generation.owner import Owner
+from peftlab.generation.state import DecodingState
+from peftlab.token_limits import token_chunks
 
 _PREFILL_TOKENS = 2048
-
-
-@dataclass(eq=False)
-class Sequence_:  # noqa: N801 - `Sequence` is taken
-    """A session's row: its owner, its prompt without the owner's lead, what it has produced."""
-
-    owner: Owner
-    prompt: Sequence[int]
-    tokens: list[int] = field(default_factory=list)
-    slot: int = -1
-    past: int = 0
-
-    @property
-    def length(self) -> int:
-        """Positions that its prompt takes in the cache."""
-        return self.owner.prefix_length + len(self.prompt)
 
 
 class Session:
@@ -52,8 +36,9 @@ class Session:
         self, model: FrozenLM, slots: int, capacity: int, kept: KeptPrompts | None = None
     ) -> None:
         self.model, self.slots, self.kept = model, slots, kept
-        self.cache, self.bank = KeyValueCache(slots, capacity), Bank()
-        self.live: list[Sequence_] = []
+        self.cache = KeyValueCache(slots, capacity)
+        self.options = ForwardOptions(cache=self.cache, bank=Bank())
+        self.live: list[DecodingState] = []
 
     @property
     def free(self) -> int:
@@ -61,7 +46,7 @@ class Session:
         return self.slots - len(self.live)
 
     @torch.no_grad()
-    def join(self, rows: Sequence[Sequence_]) -> torch.Tensor:
+    def join(self, rows: Sequence[DecodingState]) -> torch.Tensor:
         """Take rows in; returns the logits [R, V] of the token that follows each one's prompt.
 
         Raises:
@@ -81,27 +66,28 @@ class Session:
         logits = {id(row): own for row, own in self._read(rows)}
         return torch.stack([logits[id(row)] for row in rows])
 
-    def _read(self, rows: Sequence[Sequence_]) -> Iterator[tuple[Sequence_, torch.Tensor]]:
+    def _read(self, rows: Sequence[DecodingState]) -> Iterator[tuple[DecodingState, torch.Tensor]]:
         """Each row, and the logits [V] of what follows its prompt."""
         kept = self.kept
         for reading in [Reading(rows)] if kept is None else kept.readings(rows):
-            for chunk in _chunks(reading.rows):
-                prompts = [row.prompt for row in chunk]
-                batch = packed(self.model, self.cache, self.bank, chunk, prompts)
+            sizes = [len(row.prompt) for row in reading.rows]
+            for chunk in token_chunks(reading.rows, sizes, _PREFILL_TOKENS):
+                batch, options = packed(self.model, chunk, [r.prompt for r in chunk]), self.options
                 if kept is not None:
-                    kept.begin(batch, chunk, reading, self.cache)
-                logits = advance(self.model, batch, chunk)
+                    options = kept.begin(batch, chunk, reading, options)
+                context = ForwardContext(batch, options)
+                logits = advance(self.model, context, chunk)
                 if kept is not None:
-                    kept.end(batch, chunk, reading, self.cache)
+                    kept.end(context, chunk, reading)
                 yield from zip(chunk, logits, strict=True)
 
     @torch.no_grad()
-    def step(self, rows: Sequence[Sequence_]) -> torch.Tensor:
+    def step(self, rows: Sequence[DecodingState]) -> torch.Tensor:
         """Feed each row its last token; returns the logits [R, V] of the next."""
         inputs = [[row.tokens[-1]] for row in rows]
-        return feed(self.model, self.cache, self.bank, rows, inputs)
+        return feed(self.model, self.options, rows, inputs)
 
-    def leave(self, row: Sequence_) -> None:
+    def leave(self, row: DecodingState) -> None:
         """Free a row's slot; the last row moves into it."""
         last = self.live.pop()
         if last is not row:
@@ -109,7 +95,7 @@ class Session:
             last.slot = row.slot
             self.live[row.slot] = last
 
-    def reorder(self, rows: Sequence[Sequence_], sources: Sequence[int]) -> None:
+    def reorder(self, rows: Sequence[DecodingState], sources: Sequence[int]) -> None:
         """Let row i continue from what row `sources[i]` of all live rows has read (beam search)."""
         prompts = [row.prompt for row in self.live]
         # Beams of one prompt differ in what came after it alone.
@@ -124,9 +110,8 @@ class Session:
 @torch.no_grad()
 def feed(
     model: FrozenLM,
-    cache: KeyValueCache,
-    bank: Bank,
-    rows: Sequence[Sequence_],
+    options: ForwardOptions,
+    rows: Sequence[DecodingState],
     inputs: Sequence[Sequence[int]],
     silent: Sequence[bool] | None = None,
 ) -> torch.Tensor:
@@ -138,14 +123,12 @@ def feed(
     Returns:
         the logits [R, V] of what follows each row that is not silent.
     """
-    return advance(model, packed(model, cache, bank, rows, inputs, silent), rows)
+    return advance(model, ForwardContext(packed(model, rows, inputs, silent), options), rows)
 
 
 def packed(
     model: FrozenLM,
-    cache: KeyValueCache,
-    bank: Bank,
-    rows: Sequence[Sequence_],
+    rows: Sequence[DecodingState],
     inputs: Sequence[Sequence[int]],
     silent: Sequence[bool] | None = None,
 ) -> Batch:
@@ -156,29 +139,20 @@ def packed(
     keep = [len(ids) if none else -1 for ids, none in zip(inputs, quiet, strict=True)]
     return pack(
         [
-            Row(ids, index[id(row.owner)], first, row.slot, row.past)
+            Row(ids, index[id(row.owner)], first, row.continued)
             for row, ids, first in zip(rows, inputs, keep, strict=True)
         ],
         [owner.edits for owner in owners],
         device=model.device,
-        cache=cache,
-        bank=bank,
     )
 
 
-def advance(model: FrozenLM, batch: Batch, rows: Sequence[Sequence_]) -> torch.Tensor:
+def advance(
+    model: FrozenLM, context: ForwardContext, rows: Sequence[DecodingState]
+) -> torch.Tensor:
     """Run a batch of these rows; returns the logits [R, V] in their order."""
-    logits = model(batch)
+    logits, batch = model.run(context), context.batch
     for row, segment in zip(rows, batch.given_segments(), strict=True):
         row.past += segment.length
     given = batch.order == list(range(len(rows)))
     return logits if given else torch.cat(batch.split_kept(logits))
-
-
-def _chunks(rows: Sequence[Sequence_]) -> list[list[Sequence_]]:
-    """Runs of rows with at most the tokens of one prefill."""
-    total, numbered = 0, []
-    for row in rows:
-        total += len(row.prompt)
-        numbered.append((total // _PREFILL_TOKENS, row))
-    return [[row for _, row in group] for _, group in groupby(numbered, key=lambda pair: pair[0])]

@@ -16,6 +16,7 @@ from peftlab.generation.choose import Chooser, banned_tokens
 from peftlab.guests.model import GuestModel, quiet
 from peftlab.tasks import Decoding, Encoded, Task
 from peftlab.tasks.plain import text_rows
+from peftlab.token_limits import max_row_tokens
 
 
 def split_loss(
@@ -34,8 +35,8 @@ def split_loss(
     pairs = task.pairs(split)[:limit]
     if not pairs:
         raise InputError(f"the {split} split of {task.name} is empty: there is no loss to compute")
-    room, tokenizer = _room(model, max_length), model.base.tokenizer
-    encoded = [task.template.encode(tokenizer, example, target, room) for example, target in pairs]
+    most, tokenizer = _row_tokens(model, max_length), model.base.tokenizer
+    encoded = [task.template.encode(tokenizer, example, target, most) for example, target in pairs]
     sums, counts = model.row_losses(encoded)
     return SplitLoss(sum(sums) / sum(counts), sums, counts, sum(e.dropped > 0 for e in encoded))
 
@@ -65,8 +66,8 @@ def evaluate(
         InputError: the split is empty, or a metric is unknown.
     """
     examples = examples_of(task, split, limit)
-    room, tokenizer = _room(model, max_length) - task.max_new_tokens, model.base.tokenizer
-    prompts = [task.template.encode(tokenizer, example, None, room) for example in examples]
+    tokenizer, most = model.base.tokenizer, _row_tokens(model, max_length) - task.max_new_tokens
+    prompts = [task.template.encode(tokenizer, example, None, most) for example in examples]
     replies = generate(
         model, task, prompts, decoding or task.decoding, batch_size=batch_size, seed=seed, done=done
     )
@@ -76,9 +77,8 @@ def evaluate(
     return scored(task, split, metrics, examples, replies, context)
 
 
-def _room(model: GuestModel, max_length: int | None) -> int:
-    context = model.base.shape.context
-    return min(max_length or context, context) - model.virtual_tokens
+def _row_tokens(model: GuestModel, max_length: int | None) -> int:
+    return max_row_tokens(model.base.shape.context, max_length, model.virtual_tokens)
 
 
 def generate(

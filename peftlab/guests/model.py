@@ -21,6 +21,7 @@ from peftlab.errors import InputError
 from peftlab.frozen import quantised
 from peftlab.frozen.loading import load_plain
 from peftlab.guests.guest import Guest
+from peftlab.token_limits import token_chunks
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -230,12 +231,7 @@ class _Padded:
 
 
 def _chunks(rows: Sequence[Encoded]) -> Iterator[list[int]]:
-    """Indices by length, cut where the padded tokens would exceed the limit."""
-    chunk: list[int] = []
-    for i in sorted(range(len(rows)), key=lambda i: len(rows[i].ids)):
-        if chunk and (len(chunk) + 1) * len(rows[i].ids) > _TOKENS_A_BATCH:
-            yield chunk
-            chunk = []
-        chunk.append(i)
-    if chunk:
-        yield chunk
+    """Indices by length, in batches of a few padded tokens."""
+    sizes = [len(row.ids) for row in rows]
+    order = sorted(range(len(rows)), key=sizes.__getitem__)
+    return token_chunks(order, [sizes[i] for i in order], _TOKENS_A_BATCH, padded=True)

@@ -13,6 +13,7 @@ from peftlab.guests.guest import Guest
 from peftlab.guests.model import GuestModel, PlainBase
 from peftlab.methods.base import State
 from peftlab.processes import ALONE
+from peftlab.token_limits import max_row_tokens
 from peftlab.training import TrainConfig, optimise
 from peftlab.training.checkpoint import Progress
 from peftlab.training.data import Data
@@ -108,12 +109,12 @@ class _GuestRun(Loop):
         self.journal = Journal(folder, self._identity(), self.steps.accelerator.is_main_process)
 
     def _data(self) -> Data:
-        context = self.model.shape.context
-        room = min(self.config.max_length or context, context) - self.guest.virtual_tokens
+        context, virtual = self.model.shape.context, self.guest.virtual_tokens
+        limit = max_row_tokens(context, self.config.max_length, virtual)
         template, tokenizer = self.task.template, self.model.tokenizer
-        rows = Rows(self.task.pairs("train"), template, tokenizer, room)
+        rows = Rows(self.task.pairs("train"), template, tokenizer, limit)
         pairs = self.task.pairs("validation")[: self.config.validation_limit]
-        validation = Rows(pairs, template, tokenizer, room)
+        validation = Rows(pairs, template, tokenizer, limit)
         order = Order(len(rows), self.config.rows_a_step, self.config.seed)
         return Data(rows, validation, order, self.config.total_steps(len(rows)), None, None)
 

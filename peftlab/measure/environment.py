@@ -11,7 +11,7 @@ from typing import Any
 
 import psutil
 
-import peftlab
+from peftlab import version
 
 _PACKAGES = (
     "torch",
@@ -69,7 +69,7 @@ def environment() -> dict[str, Any]:
 def _versions() -> dict[str, str]:
     import torch
 
-    found = {"python": platform.python_version(), "peftlab": peftlab.__version__}
+    found = {"python": platform.python_version(), "peftlab": version.__version__}
     for package in _PACKAGES:
         try:
             found[package] = metadata.version(package)
@@ -111,7 +111,7 @@ def _cpu_model() -> str:
 
 
 def _git() -> dict[str, Any] | None:
-    root = Path(peftlab.__file__).resolve().parent.parent
+    root = version.PACKAGE.parent
     if not (root / ".git").exists():
         return None
     try:

@@ -1,24 +1,18 @@
-"""The ways of adapting a frozen model: one small file each, entered into one registry."""
+"""The ways of adapting a frozen model: one small file each, entered into one registry.
 
-from peftlab.methods import (  # noqa: F401 - importing a method registers it
-    bitfit,
-    bottleneck,
-    discrete_search,
-    full,
-    hard_prompt,
-    ia3,
-    intrinsic,
-    last_k,
-    layers,
-    llama_adapter,
-    lora,
-    p_tuning,
-    prefix_tuning,
-    prompt_tuning,
-)
+A new file here that holds a `@register`ed class is a new method, everywhere; no list names it.
+"""
+
+from importlib import import_module
+from pkgutil import iter_modules
+
 from peftlab.methods.base import REGISTRY, Count, Method, State, register
 from peftlab.methods.composed import Composed
 from peftlab.methods.parse import build, parse, parse_one, specs
+
+for _module in iter_modules(__path__):  # importing a method registers it; none imports torch
+    if _module.name != "adaptation":  # a method's result, not a method
+        import_module(f"{__name__}.{_module.name}")
 
 __all__ = [
     "REGISTRY",

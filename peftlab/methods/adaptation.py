@@ -14,12 +14,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from peftlab.edits import Edits
 from peftlab.errors import InputError
+from peftlab.lazy import torch
 from peftlab.methods.base import Method, State
 from peftlab.methods.parse import build
 from peftlab.tasks import Template
@@ -128,8 +128,9 @@ class Adaptation:
         made = self.base.get("checkpoint")
         return made is not None and made == model.checkpoint
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path | str) -> None:
         """Write the folder; each file appears whole or not at all."""
+        folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {n: t.detach().cpu().contiguous() for n, t in self.state.tensors.items()}
         described = {

@@ -7,10 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
-import torch
-
 from peftlab.edits import Edits
 from peftlab.errors import InputError
+from peftlab.lazy import torch
 
 if TYPE_CHECKING:
     from peftlab.bases.shapes import ModelShape

@@ -9,10 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-import torch
-
 from peftlab.bases.shapes import ModelShape
 from peftlab.edits import Edits, LinearEdit
+from peftlab.lazy import torch
 from peftlab.methods.base import Count, Method, State, register
 
 if TYPE_CHECKING:

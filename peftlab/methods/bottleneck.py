@@ -13,10 +13,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-import torch
-
 from peftlab.bases.shapes import ModelShape
 from peftlab.edits import Bottleneck, Edits, Sublayer
+from peftlab.lazy import torch
 from peftlab.methods.base import Count, Method, State, positive, register
 
 if TYPE_CHECKING:

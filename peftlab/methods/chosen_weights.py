@@ -6,10 +6,9 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-import torch
-
 from peftlab.bases.shapes import ModelShape
 from peftlab.edits import Edits
+from peftlab.lazy import torch
 from peftlab.methods.base import Count, Method, State
 
 if TYPE_CHECKING:

@@ -11,11 +11,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import torch
-
 from peftlab.bases.shapes import ModelShape
 from peftlab.edits import Edits
 from peftlab.errors import InputError
+from peftlab.lazy import torch
 from peftlab.methods.base import Count, Examples, Found, Method, State, positive, register
 from peftlab.methods.prompt_tuning import fits_context
 from peftlab.methods.search.gradient_guided import autoprompt, gcg

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-import torch
+
+from peftlab.lazy import torch
 
 _FACTOR = 32  # a transform of n numbers is one by matrices of this size, in few passes
 

@@ -10,11 +10,10 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-import torch
-
 from peftlab.bases.shapes import ModelShape, Target
 from peftlab.edits import Edits, LinearEdit
 from peftlab.errors import InputError
+from peftlab.lazy import torch
 from peftlab.methods.base import Count, Method, State, register
 
 if TYPE_CHECKING:

@@ -15,11 +15,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-import torch
-
 from peftlab.bases.shapes import ModelShape
 from peftlab.edits import Edits
 from peftlab.errors import InputError
+from peftlab.lazy import torch
 from peftlab.methods.base import Count, Method, State, positive, register
 from peftlab.methods.fastfood import fastfood
 

@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from math import sqrt
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import torch
-
 from peftlab.bases.shapes import ModelShape, Target
 from peftlab.edits import Dropout, Edits, LinearEdit
 from peftlab.errors import InputError
+from peftlab.lazy import torch
 from peftlab.methods.base import Count, Method, State, positive, register
 
 if TYPE_CHECKING:

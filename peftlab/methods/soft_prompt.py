@@ -6,9 +6,8 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-import torch
-
 from peftlab.errors import InputError
+from peftlab.lazy import torch
 
 if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM

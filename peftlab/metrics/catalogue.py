@@ -26,6 +26,7 @@ def _rouge() -> None:
                     description=f"F1 of {units}; {text}",
                     factory="peftlab.metrics.rouge:Rouge",
                     settings=(("variant", variant), *settings),
+                    title=_rouge_title(variant) + suffix,
                 )
             )
     for variant in ("rouge1", "rouge2", "rougeL"):
@@ -36,15 +37,20 @@ def _rouge() -> None:
                 " stemmed, first reference only, median of bootstrap means",
                 factory="peftlab.metrics.rouge:DialogSumRouge",
                 settings=(("variant", variant),),
+                title=f"{_rouge_title(variant)}-dialogsum",
             )
         )
+
+
+def _rouge_title(variant: str) -> str:
+    return "ROUGE-" + variant.removeprefix("rouge")
 
 
 def _sacrebleu() -> None:
     multi_bleu = (("tokenize", "none"), ("pad_references", True), ("smoothing", "none"))
     for name, text, settings in (
         ("bleu", "sacrebleu's default (cased, 13a)", ()),
-        ("bleu-e2e", "E2E challenge (mteval-v13a: lower-cased, 13a)", (("lowercase", True),)),
+        ("bleu-e2e", "E2E challenge (mteval-v13a: lower-cased, 13a)", (("mteval", True),)),
         ("bleu-webnlg", "WebNLG 2017 (multi-bleu.perl on tokenized text)", multi_bleu),
         ("bleu-dart", "DART (multi-bleu.perl on tokenized text)", multi_bleu),
     ):
@@ -55,6 +61,8 @@ def _sacrebleu() -> None:
                 factory="peftlab.metrics.sacre:Bleu",
                 scale="0–100",
                 settings=settings,
+                title=name.replace("bleu", "BLEU"),
+                digits=1,
             )
         )
     for name, text, order in (("chrf", "chrF2", 0), ("chrf++", "chrF++", 2)):
@@ -66,6 +74,8 @@ def _sacrebleu() -> None:
                 factory="peftlab.metrics.sacre:ChrF",
                 scale="0–100",
                 settings=(("word_order", order),),
+                title=name.replace("chrf", "chrF"),
+                digits=1,
             )
         )
     register(
@@ -75,6 +85,8 @@ def _sacrebleu() -> None:
             factory="peftlab.metrics.ter:Ter",
             scale="0–100, may exceed it",
             higher_is_better=False,
+            title="TER",
+            digits=1,
         )
     )
 
@@ -95,31 +107,26 @@ def _generation() -> None:
                 factory="peftlab.metrics.nist:Nist",
                 scale="bits, from 0",
                 settings=settings,
+                title=name.replace("nist", "NIST"),
+                digits=2,
             )
         )
-    for name, text, settings in (
-        ("meteor", "METEOR 1.5 as its jar scores text with -norm (WebNLG, DART)", ()),
-        (
-            "meteor-coco",
-            "METEOR 1.5 on the COCO evaluation's tokens (E2E's official number)",
-            (("coco", True),),
-        ),
+    # the code is plugins/peftlab-meteor's, under another licence; what is said of it stays here
+    for name, text in (
+        ("meteor", "METEOR 1.5 as its jar scores text with -norm (WebNLG, DART)"),
+        ("meteor-coco", "METEOR 1.5 on the COCO evaluation's tokens (E2E's official number)"),
     ):
-        register(
-            MetricSpec(
-                name=name,
-                description=text,
-                factory="peftlab.metrics.meteor.score:Meteor",
-                settings=settings,
-                extra="meteor",
-            )
-        )
+        title = name.replace("meteor", "METEOR")
+        register(MetricSpec(name=name, description=text, extra="meteor", title=title))
     register(
         MetricSpec(
             name="cider",
             description="CIDEr-D of the COCO caption evaluation",
             factory="peftlab.metrics.coco:Cider",
             scale="0–10",
+            title="CIDEr",
+            digits=2,
+            of_one_example="0",
         )
     )
     register(
@@ -127,6 +134,7 @@ def _generation() -> None:
             name="rougeL-coco",
             description="ROUGE-L of the COCO caption evaluation (β = 1.2), which E2E reports",
             factory="peftlab.metrics.coco:CocoRougeL",
+            title="ROUGE-L-coco",
         )
     )
 
@@ -143,6 +151,8 @@ def _prepared() -> None:
                     description=f"`{metric}` of raw text, prepared as {title}'s script does",
                     factory="peftlab.metrics.prepared:Prepared",
                     settings=(("metric", metric), ("way", way)),
+                    extra=scored.extra or ("webnlg" if way == "webnlg" else None),
+                    title=registered(short).title + f"-{way}-raw",
                 )
             )
 
@@ -164,23 +174,27 @@ def _labels() -> None:
             name="macro_f1",
             description="mean over labels of the F1 of each label",
             factory="peftlab.metrics.labels:MacroF1",
+            title="macro F1",
         )
     )
 
 
 def _neural() -> None:
-    for name, text, scale, factory in (
-        ("bertscore", "BERTScore F1 (roberta-large, layer 17)", "−1–1", "bertscore:BertScore"),
-        ("moverscore", "MoverScore (BERT on MNLI, unigrams)", "up to 1", "moverscore:MoverScore"),
-        ("bleurt", "BLEURT (BLEURT-20)", "about 0–1", "bleurt:Bleurt"),
+    for title, text, scale, factory, constant in (
+        ("BERTScore", "F1 (roberta-large, layer 17)", "−1–1", "bertscore:BertScore", None),
+        ("MoverScore", "(BERT on MNLI, unigrams)", "up to 1", "moverscore:MoverScore", "1"),
+        ("BLEURT", "(BLEURT-20)", "about 0–1", "bleurt:Bleurt", None),
     ):
         register(
             MetricSpec(
-                name=name,
-                description=f"{text}; needs weights; not verified against published values",
+                name=title.lower(),
+                description=f"{title} {text}; needs weights; not verified against published values",
                 factory=f"peftlab.metrics.neural.{factory}",
                 scale=scale,
                 extra="model-metrics",
+                title=title,
+                loads_checkpoint=True,
+                of_one_example=constant,
             )
         )
 

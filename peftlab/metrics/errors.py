@@ -21,5 +21,13 @@ class MetricInputError(MetricError, InputError):
     """Predictions or references that no metric can score."""
 
 
-class MetricUnavailableError(MetricError):
+class MetricUnavailableError(MetricError, InputError):
     """Something that the metric needs (a package, a checkpoint, a table) is not installed."""
+
+
+class MetricPluginError(MetricUnavailableError):
+    """The name is known, and the plug-in that brings its code is not installed."""
+
+
+class MetricWarning(UserWarning):
+    """A number, or the lack of one, that means less than it seems to."""

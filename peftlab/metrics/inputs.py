@@ -7,9 +7,17 @@ each official scorer's own business. Everything else that is not text is an erro
 from __future__ import annotations
 
 import math
+import string
 from collections.abc import Sequence
 
 from peftlab.metrics.errors import MetricInputError
+
+_ASCII_LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
+
+
+def ascii_lower(text: str) -> str:
+    """Lower-case A–Z and nothing else, as mteval-v13a.pl does ("tr/A-Z/a-z/")."""
+    return text.translate(_ASCII_LOWER)
 
 
 def check_inputs(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> None:

@@ -20,6 +20,7 @@ from collections.abc import Sequence
 import numpy as np
 from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
 
+from peftlab.metrics.inputs import ascii_lower
 from peftlab.metrics.ngrams import (
     Floats,
     Ints,
@@ -37,7 +38,7 @@ _BETA = math.log(0.5) / math.log(1.5) ** 2
 
 
 class Nist:
-    """Corpus NIST on lower-cased text with tokenizer 13a.
+    """Corpus NIST with tokenizer 13a on text whose A–Z are lower-cased.
 
     Args:
         average_by_example: take the reference length of e2e-metrics' `-p`.
@@ -80,7 +81,7 @@ class Nist:
         return math.exp(_BETA * math.log(ratio) ** 2) * sum(parts)
 
     def _words(self, text: str) -> list[str]:
-        return self._tokenize(text.lower()).split()
+        return self._tokenize(ascii_lower(text)).split()
 
 
 def _information(ngrams: Ngrams, seen: Ints, of_prefix: Ints) -> Floats:

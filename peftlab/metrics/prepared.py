@@ -12,8 +12,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Literal
 
-from text_unidecode import unidecode  # type: ignore[import-untyped]
-
+from peftlab.metrics.errors import MetricUnavailableError
 from peftlab.metrics.registry import Rows, build_metric
 
 REFERENCES = 3
@@ -25,14 +24,30 @@ def split(text: str) -> str:
     return " ".join(" ".join(_BREAK.split(text)).split())
 
 
+def ascii_letters(text: str) -> str:
+    """The text in ASCII, signs of other scripts by their sound.
+
+    Raises:
+        MetricUnavailableError: text-unidecode is not installed.
+    """
+    try:
+        from text_unidecode import unidecode  # type: ignore[import-untyped]
+    except ModuleNotFoundError as error:
+        raise MetricUnavailableError(
+            "WebNLG's preparation of text needs the package text-unidecode, which is not installed;"
+            " run pip install 'peftlab[webnlg]'"
+        ) from error
+    return str(unidecode(text))
+
+
 def webnlg_prediction(text: str) -> str:
     """A prediction as WebNLG's script writes it."""
-    return split(str(unidecode(str(unidecode(text.strip())).lower())))
+    return split(ascii_letters(ascii_letters(text.strip()).lower()))
 
 
 def webnlg_reference(text: str) -> str:
     """A reference as WebNLG's script writes it."""
-    return str(unidecode(split(text).lower()))
+    return ascii_letters(split(text).lower())
 
 
 _WAYS: dict[str, tuple[Callable[[str], str], Callable[[str], str]]] = {
@@ -47,11 +62,15 @@ class Prepared:
     Args:
         metric: the name of the metric that scores it.
         way: whose preparation.
+
+    Raises:
+        MetricUnavailableError: WebNLG's needs a package that is not installed.
     """
 
     def __init__(self, metric: str, way: Literal["webnlg", "dart"]) -> None:
         self.metric = build_metric(metric)
         self.prediction, self.reference = _WAYS[way]
+        self.prediction("")  # what is missing is said before there is text to score
 
     def statistics(self, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> Rows:
         """The metric's rows, [examples, its width]."""

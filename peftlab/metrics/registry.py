@@ -8,9 +8,10 @@ into the corpus number. Both the reported score and a bootstrap over examples go
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from functools import cache
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from importlib import import_module
 from importlib.metadata import entry_points
 from inspect import signature
@@ -22,7 +23,9 @@ import numpy.typing as npt
 from peftlab.errors import nearest
 from peftlab.metrics.errors import (
     MetricOptionError,
+    MetricPluginError,
     MetricUnavailableError,
+    MetricWarning,
     UnknownMetricError,
 )
 
@@ -50,18 +53,31 @@ class Metric(Protocol):
 class MetricSpec:
     """One entry of the registry.
 
-    `factory` is a callable or "module:attribute", imported at first use, so that listing metrics
-    loads no scorer; it is called with `settings` and the options that the user gives. `extra` is
-    the optional dependency group that it needs (pip install 'peftlab[extra]').
+    factory: a callable or "module:attribute", imported at first use, so that listing metrics loads
+        no scorer; it is called with `settings` and the options that the user gives. None where the
+        name is ours and a plug-in brings the code.
+    title: what people call it; by default made of the name.
+    digits: decimals that are shown.
+    extra: the optional dependency group that it needs (pip install 'peftlab[extra]').
+    loads_checkpoint: making it loads a model, so nothing does so before there is text to score.
+    of_one_example: what a corpus of one example always scores, where that is a constant.
     """
 
     name: str
     description: str
-    factory: str | Callable[..., Metric]
+    factory: str | Callable[..., Metric] | None = None
     scale: str = "0–1"
     higher_is_better: bool = True
     settings: tuple[tuple[str, object], ...] = ()
     extra: str | None = None
+    title: str = ""
+    digits: int = 3
+    loads_checkpoint: bool = False
+    of_one_example: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.title:
+            object.__setattr__(self, "title", self.name.replace("_", " "))
 
     def build(self, **options: object) -> Metric:
         """Make the metric.
@@ -70,6 +86,15 @@ class MetricSpec:
             MetricOptionError: an option that this metric does not have.
             MetricUnavailableError: the packages of its extra are not installed.
         """
+        return self._bound(options)()
+
+    def check(self, **options: object) -> None:
+        """Raise what `build` would, without loading a checkpoint."""
+        make = self._bound(options)
+        if not self.loads_checkpoint:
+            make()
+
+    def _bound(self, options: Mapping[str, object]) -> Callable[[], Metric]:
         make = self._load()
         arguments = {**dict(self.settings), **options}
         try:
@@ -78,9 +103,14 @@ class MetricSpec:
             raise MetricOptionError(
                 f"metric {self.name!r} does not take the options {sorted(options)}: {error}"
             ) from error
-        return make(**arguments)
+        return partial(make, **arguments)
 
     def _load(self) -> Callable[..., Metric]:
+        if self.factory is None:
+            raise MetricPluginError(
+                f"metric {self.name!r} comes with a package of its own, which is not installed; run"
+                f" pip install 'peftlab[{self.extra}]'"
+            )
         if not isinstance(self.factory, str):
             return self.factory
         module, _, attribute = self.factory.partition(":")
@@ -99,8 +129,11 @@ _REGISTRY: dict[str, MetricSpec] = {}
 
 
 def register(spec: MetricSpec) -> MetricSpec:
-    """Add a metric; a name that is already taken is an error."""
-    if spec.name in _REGISTRY:
+    """Add a metric, or the code of one that is known without; a name that is taken is an error."""
+    known = _REGISTRY.get(spec.name)
+    if known is not None and known.factory is None:
+        spec = replace(known, factory=spec.factory, settings=spec.settings)
+    elif known is not None:
         raise ValueError(f"a metric named {spec.name!r} is already registered")
     _REGISTRY[spec.name] = spec
     return spec
@@ -116,7 +149,15 @@ def _load_all() -> None:
     """Fill the registry: our own table first, then plug-ins by entry point."""
     import_module("peftlab.metrics.catalogue")
     for entry in entry_points(group=PLUGIN_GROUP):
-        register(cast(MetricSpec, entry.load()))
+        try:
+            register(cast(MetricSpec, entry.load()))
+        except Exception as error:  # a stranger's code: it may raise anything
+            warnings.warn(
+                f"the plug-in {entry.value!r} does not load, so the metric {entry.name!r} is"
+                f" missing: {type(error).__name__}: {error}",
+                MetricWarning,
+                stacklevel=2,
+            )
 
 
 def metric_specs() -> tuple[MetricSpec, ...]:
@@ -143,6 +184,27 @@ def metric_spec(name: str) -> MetricSpec:
 def build_metric(name: str) -> Metric:
     """The metric of a name such as "bleu" or "bertscore:model=roberta-large:layer=17"."""
     return metric_spec(name).build(**_options(name))
+
+
+def check_metric(name: str) -> None:
+    """Raise what would keep this metric from scoring: name, options, packages, tables.
+
+    Checkpoints of models are not loaded, so one that is missing is found when there is text.
+    """
+    metric_spec(name).check(**_options(name))
+
+
+def metric_title(name: str) -> str:
+    """What people call a metric: "rouge1:tokenizer=unicode" → "ROUGE-1 (tokenizer=unicode)".
+
+    A name that is not known (of a plug-in that was there once) is its own title.
+    """
+    bare, _, options = name.partition(":")
+    try:
+        title = metric_spec(bare).title
+    except UnknownMetricError:
+        return name
+    return f"{title} ({options.replace(':', ' ')})" if options else title
 
 
 def split_names(text: str) -> list[str]:

@@ -9,10 +9,20 @@ from rouge_score.rouge_scorer import RougeScorer
 from rouge_score.tokenize import tokenize
 from rouge_score.tokenizers import Tokenizer
 
+from peftlab.metrics.words import unicode_words
 
-def scorer(variant: str, stem: bool) -> RougeScorer:
-    """For one variant, with Porter's stemming or without."""
-    return RougeScorer([variant], tokenizer=RougeTokenizer(stem))
+
+def scorer(variant: str, stem: bool, unicode: bool = False) -> RougeScorer:
+    """For one variant: Google's tokens, with Porter's stemming or without, or Unicode's words."""
+    return RougeScorer([variant], tokenizer=UnicodeTokenizer() if unicode else RougeTokenizer(stem))
+
+
+class UnicodeTokenizer(Tokenizer):
+    """The words of any script."""
+
+    def tokenize(self, text: str) -> list[str]:
+        """Lower-cased words by Unicode's rules."""
+        return unicode_words(text)
 
 
 class CachedStemmer:

@@ -3,7 +3,7 @@
 Conventions of BLEU, each by name (docs/metrics.md says where each comes from):
 
 - `bleu`: sacrebleu's default, cased, tokenizer 13a.
-- `bleu-e2e`: lower-cased, tokenizer 13a: what mteval-v13a of the E2E challenge computes.
+- `bleu-e2e`: tokenizer 13a, A–Z lower-cased: what mteval-v13a of the E2E challenge computes.
 - `bleu-webnlg`, `bleu-dart`: multi-bleu.perl on text that is already tokenized. It is given one
   file per reference, with empty lines where an example has fewer references, and takes an empty
   line for a reference of length 0, which weakens the brevity penalty. It does not smooth.
@@ -17,6 +17,8 @@ import numpy as np
 from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 
+from peftlab.metrics.bleu_tokenizers import check_tokenizer
+from peftlab.metrics.inputs import ascii_lower
 from peftlab.metrics.registry import Rows
 
 ORDER = 4
@@ -27,21 +29,32 @@ class Bleu:
 
     Args:
         lowercase: compare lower-cased text.
-        tokenize: name of a sacrebleu tokenizer.
+        mteval: as mteval-v13a.pl: A–Z alone are lower-cased, and an order of which the predictions
+            have no n-gram at all counts as matched (sacrebleu gives 0).
+        tokenize: name of a sacrebleu tokenizer (`TOKENIZERS`).
         pad_references: give every example as many references as the one that has most, by empty
             ones.
         smoothing: sacrebleu's name of what is done when an order has no match at all.
+
+    Raises:
+        MetricOptionError: no such tokenizer.
+        MetricUnavailableError: the tokenizer's package or model is not here.
     """
 
     def __init__(
         self,
         lowercase: bool = False,
+        mteval: bool = False,
         tokenize: str = "13a",
         pad_references: bool = False,
         smoothing: str = "exp",
     ) -> None:
+        check_tokenizer(str(tokenize))
         # effective_order concerns only the sentence score, which is not used: it spares a warning
-        self.scorer = BLEU(lowercase=lowercase, tokenize=tokenize, force=True, effective_order=True)
+        self.scorer = BLEU(
+            lowercase=lowercase, tokenize=str(tokenize), force=True, effective_order=True
+        )
+        self.mteval = mteval
         self.pad_references = pad_references
         self.smoothing = smoothing
 
@@ -51,18 +64,24 @@ class Bleu:
         rows = np.empty((len(predictions), 2 + 2 * ORDER))
         for row, (text, targets) in enumerate(zip(predictions, references, strict=True)):
             padded = [*targets, *[""] * (widest - len(targets))]
+            if self.mteval:
+                text, padded = ascii_lower(text), [ascii_lower(target) for target in padded]
             found = self.scorer.sentence_score(text, padded)
             rows[row] = [found.sys_len, found.ref_len, *found.counts, *found.totals]
         return rows
 
     def aggregate(self, rows: Rows) -> float:
         """BLEU of the summed counts."""
-        totals = rows.sum(axis=0).astype(int).tolist()
+        ours, theirs, *counts = rows.sum(axis=0).astype(int).tolist()
+        correct, total = counts[:ORDER], counts[ORDER:]
+        if self.mteval and ours:
+            correct = [found if size else 1 for found, size in zip(correct, total, strict=True)]
+            total = [size or 1 for size in total]
         found = BLEU.compute_bleu(
-            correct=totals[2 : 2 + ORDER],
-            total=totals[2 + ORDER :],
-            sys_len=totals[0],
-            ref_len=totals[1],
+            correct=correct,
+            total=total,
+            sys_len=ours,
+            ref_len=theirs,
             smooth_method=self.smoothing,
         )
         return float(found.score)

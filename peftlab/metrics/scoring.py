@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from peftlab.metrics.errors import MetricWarning
 from peftlab.metrics.inputs import check_inputs
-from peftlab.metrics.registry import Rows, build_metric, split_names
+from peftlab.metrics.registry import Rows, build_metric, metric_spec, split_names
 
 
 @dataclass(frozen=True)
@@ -21,8 +23,8 @@ class Scores:
     """
 
     corpus: dict[str, float] = field(default_factory=dict)
-    per_example: dict[str, list[float]] = field(default_factory=dict)
-    rows: dict[str, Rows] = field(default_factory=dict)
+    per_example: dict[str, list[float]] = field(default_factory=dict, repr=False)
+    rows: dict[str, Rows] = field(default_factory=dict, repr=False)
 
 
 def score(
@@ -46,6 +48,8 @@ def score(
     wanted = split_names(names) if isinstance(names, str) else list(names)
     metrics = {name: build_metric(name) for name in wanted}
     check_inputs(predictions, references)
+    if len(predictions) == 1:
+        _warn_of_constants(wanted)
     result = Scores()
     for name, metric in metrics.items():
         rows = metric.statistics(predictions, references)
@@ -53,6 +57,19 @@ def score(
         result.corpus[name] = metric.aggregate(rows)
         result.per_example[name] = [metric.aggregate(rows[i : i + 1]) for i in range(len(rows))]
     return result
+
+
+def _warn_of_constants(names: Sequence[str]) -> None:
+    """Say which of these scores would be the same for any text."""
+    for name in names:
+        constant = metric_spec(name).of_one_example
+        if constant is not None:
+            warnings.warn(
+                f"{name} of one example is always {constant}: its weights tell the examples of a"
+                " corpus apart; score several",
+                MetricWarning,
+                stacklevel=3,
+            )
 
 
 def aggregate(name: str, rows: Rows) -> float:

@@ -14,13 +14,10 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
-from peftlab.errors import InputError, nearest
 from peftlab.records.record import Record
 
 if TYPE_CHECKING:
     from rich.table import Table
-
-FORMATS = ("table", "json", "csv", "md", "latex", "html")
 
 _GAP = 2  # columns of the terminal between two columns of the table
 _LABEL = 15  # what the methods' names need at least; longer ones go on in the next line
@@ -155,23 +152,6 @@ def _cell(values: Sequence[float | None], column: Column) -> str:
     text = column.show(fmean(known))
     spread = stdev(known) if len(known) > 1 else 0.0
     return f"{text} ± {column.show(spread)}" if spread else text
-
-
-def render(records: Sequence[Record], format: str) -> str:
-    """The table as json (whole records), csv (one line a run), md or latex.
-
-    Raises:
-        InputError: another format.
-    """
-    from peftlab.report.latex import as_latex
-
-    makers = {"json": as_json, "csv": as_csv, "md": as_markdown, "latex": as_latex}
-    if format not in makers:
-        raise InputError(
-            f"there is no format {format!r}; there are {', '.join(FORMATS)}."
-            f"{nearest(format, FORMATS)}"
-        )
-    return makers[format](records)
 
 
 def as_json(records: Sequence[Record]) -> str:

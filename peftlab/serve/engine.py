@@ -18,12 +18,13 @@ from peftlab.errors import InputError, PeftlabError
 from peftlab.serve.errors import Closed, Failed, UnknownAdapter
 from peftlab.serve.library import Library
 from peftlab.serve.limits import Limits, Stats
-from peftlab.serve.loaded import Room
+from peftlab.serve.loaded import RowLimits
 from peftlab.serve.pick import pick
 from peftlab.serve.request import Finished, Listener, Reply, Request, Ticket, Token
 from peftlab.serve.running import Running, Waiting, nothing
 from peftlab.serve.slots import Slots
 from peftlab.serve.waiting import FairQueue
+from peftlab.token_limits import max_row_tokens
 
 if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM
@@ -43,9 +44,8 @@ class Engine:
 
     def __init__(self, model: FrozenLM, library: Library, limits: Limits | None = None) -> None:
         self.model, self.library, self.limits = model, library, limits or Limits()
-        context = model.shape.context
-        self.capacity = min(self.limits.capacity or context, context)
-        self._room = Room(self.capacity, self.limits.prompt_tokens)
+        self.capacity = max_row_tokens(model.shape.context, self.limits.capacity)
+        self._row_limits = RowLimits(self.capacity, self.limits.prompt_tokens)
         self._slots = Slots(model, self.limits.slots, self.capacity, self.limits.cache_bytes)
         share = self.limits.queue_share or max(1, self.limits.queue // 2)
         self._queue: FairQueue[Waiting] = FairQueue(self.limits.queue, share)
@@ -83,7 +83,7 @@ class Engine:
         waiting = Waiting(Ticket(request, listener), stream)
         adapter = self.library.get(request.adapter)
         if adapter is not None:  # refuse at once what does not fit; else once it is loaded
-            waiting.encode(self.model, adapter, self._room)
+            waiting.encode(self.model, adapter, self._row_limits)
         with self._changed:
             if self._closing:
                 raise Closed("the engine is stopping and takes no more requests")
@@ -232,7 +232,7 @@ class Engine:
         adapter = self.library.get(waiting.adapter)
         assert adapter is not None
         try:
-            encoded = waiting.encode(self.model, adapter, self._room)
+            encoded = waiting.encode(self.model, adapter, self._row_limits)
             row = Running(waiting, adapter, encoded, self.model)
         except InputError as error:
             self._tell(waiting.ticket, error)

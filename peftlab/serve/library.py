@@ -292,10 +292,10 @@ class Library:
             self._versions[name], self._sizes[name] = version, it.size
             self._loaded.move_to_end(name)
             self._failed.pop(name, None)
-            self._make_room(name)
+            self._evict(name)
             return self._listed(name)
 
-    def _make_room(self, newest: str) -> None:
+    def _evict(self, newest: str) -> None:
         """Drop the least recently used, and what is needed soon only after all others."""
         urgency = {name: -place for place, name in enumerate(self._wanted)}
         least = -len(self._wanted) - 1

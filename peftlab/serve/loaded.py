@@ -15,6 +15,7 @@ from peftlab.methods.adaptation import Adaptation
 from peftlab.serve import prompt
 from peftlab.serve.errors import PromptTooLong
 from peftlab.tasks import Encoded, Example, Template
+from peftlab.token_limits import max_row_tokens
 
 if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM
@@ -25,7 +26,7 @@ _PROBES = ("a", "7 Zebras?")
 
 
 @dataclass(frozen=True)
-class Room:
+class RowLimits:
     """What a request has to fit into.
 
     Attributes:
@@ -88,11 +89,13 @@ class Loaded:
         self.size = self._bytes()
 
     def _probes(self, model: FrozenLM) -> list[tuple[int, ...]]:
-        room, found = model.shape.context, []
+        found = []
         for text in _PROBES:
             try:
                 example = Example(text, (), _AnyField())
-                found.append(self.template.encode(model.tokenizer, example, None, room).ids)
+                found.append(
+                    self.template.encode(model.tokenizer, example, None, model.shape.context).ids
+                )
             except InputError as error:
                 raise InputError(f"{self.name!r} has no room for a source: {error}") from error
         return found
@@ -105,15 +108,16 @@ class Loaded:
             if ids[: len(owner.lead)] == owner.lead and len(ids) > len(owner.lead)
         )
 
-    def encode(self, model: FrozenLM, request: Request, room: Room) -> Encoded:
+    def encode(self, model: FrozenLM, request: Request, limits: RowLimits) -> Encoded:
         """The request's prompt.
 
         Raises:
             PromptTooLong: says by how much. InputError: see `prompt.encode`.
         """
         encoded, tokenizer = prompt.encode(self.template, model, request.source), model.tokenizer
-        left = room.positions - self.edits.prefix_length - request.max_new_tokens
-        most = left if room.prompt is None else min(left, room.prompt)
+        taken = self.edits.prefix_length + request.max_new_tokens
+        left = max_row_tokens(limits.positions, taken=taken)
+        most = left if limits.prompt is None else min(left, limits.prompt)
         if len(encoded.ids) <= most:
             return encoded
         example = prompt.example(request.source)
@@ -124,8 +128,8 @@ class Loaded:
             + (
                 "the longest prompt that is taken here"
                 if most != left
-                else f"{room.positions:,} positions less {request.max_new_tokens:,} for the reply "
-                f"and {self.edits.prefix_length} for {self.name!r} itself"
+                else f"{limits.positions:,} positions less {request.max_new_tokens:,} for the "
+                f"reply and {self.edits.prefix_length} for {self.name!r} itself"
             )
             + "; shorten it, ask for fewer tokens, or allow it to be truncated"
         )

@@ -18,7 +18,7 @@ from peftlab.tasks.tokens import traits
 if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM
 
-_ANY_ROOM = 1 << 30
+_ANY_LENGTH = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def encode(template: Template, model: FrozenLM, source: Source) -> Encoded:
         return _encode_chat(template, model.tokenizer, source)
     made = example(source)
     assert made is not None
-    return template.encode(model.tokenizer, made, None, _ANY_ROOM)
+    return template.encode(model.tokenizer, made, None, _ANY_LENGTH)
 
 
 def end(template: Template, tokenizer: Any, source: Source) -> int:
@@ -107,7 +107,7 @@ def _encode_chat(template: Template, tokenizer: Any, chat: Chat) -> Encoded:
             "one message, of the role user, was expected"
         )
     if single and (template.chat or _has_words(template)):
-        return template.encode(tokenizer, Example(chat.turns[0][1], ()), None, _ANY_ROOM)
+        return template.encode(tokenizer, Example(chat.turns[0][1], ()), None, _ANY_LENGTH)
     for _, content in chat.turns:
         if found := traits(tokenizer).special.search(content):
             raise InputError(

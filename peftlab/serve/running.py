@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from peftlab.generation.session import Sequence_
-from peftlab.serve.loaded import Loaded, Room
+from peftlab.generation.state import DecodingState
+from peftlab.serve.loaded import Loaded, RowLimits
 from peftlab.serve.request import Finished, Piece, Reply, Request, Ticket, Token
 from peftlab.serve.text import TextStream
 from peftlab.tasks import Encoded
@@ -38,10 +38,10 @@ class Waiting:
         """Whose turn it waits for."""
         return self.ticket.request.adapter
 
-    def encode(self, model: FrozenLM, adapter: Loaded, room: Room) -> Encoded:
+    def encode(self, model: FrozenLM, adapter: Loaded, limits: RowLimits) -> Encoded:
         """Its prompt for this version, made once."""
         if self.encoded is None or self.encoded[0] is not adapter:
-            self.encoded = adapter, adapter.encode(model, self.request, room)
+            self.encoded = adapter, adapter.encode(model, self.request, limits)
         return self.encoded[1]
 
 
@@ -59,7 +59,7 @@ class Running:
         self.ticket, self.request, self.stream = waiting.ticket, waiting.request, waiting.stream
         self.adapter, self._encoded = adapter, encoded
         owner = adapter.owner(encoded.ids)
-        self.row = Sequence_(owner, encoded.ids[len(owner.lead) :])
+        self.row = DecodingState(owner, encoded.ids[len(owner.lead) :])
         self.unread = len(self.row.prompt)
         self.end = adapter.end_of(model, self.request)
         decoding = self.request.decoding

@@ -11,9 +11,12 @@ import torch
 from peftlab.edits import Edits
 from peftlab.errors import InputError
 from peftlab.frozen.bank import Bank
+from peftlab.frozen.batch import Past
 from peftlab.frozen.cache import KeyValueCache
+from peftlab.frozen.forward import ForwardOptions
 from peftlab.frozen.packing import Row, pack
-from peftlab.generation.session import Sequence_, feed
+from peftlab.generation.session import feed
+from peftlab.generation.state import DecodingState
 
 if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM
@@ -38,23 +41,25 @@ class Slots:
                 f"{count} slots of {capacity} positions take {self.bytes:,} bytes of keys and "
                 f"values, and the limit is {limit:,}: {fit} slots would fit, or fewer positions"
             )
-        self.cache, self.bank = KeyValueCache(count, capacity), Bank()
+        self.cache = KeyValueCache(count, capacity)
+        self.options = ForwardOptions(cache=self.cache, bank=Bank())
         self._free = list(range(count))
         with torch.no_grad():  # the cache takes its memory at its first use, in the model's format
-            self.model(pack([Row([0])], [Edits()], device=model.device, cache=self.cache))
+            row = Row([0], past=Past(0, 0))
+            self.model(pack([row], [Edits()], device=model.device), self.options)
 
     @property
     def free(self) -> int:
         """How many rows can come in."""
         return len(self._free)
 
-    def enter(self, row: Sequence_) -> None:
+    def enter(self, row: DecodingState) -> None:
         """Give a row a slot and write what its owner's rows start with."""
         row.slot, row.past = heapq.heappop(self._free), row.owner.prefix_length
         for block, kv in row.owner.prefix.items():
             self.cache.write(block, row.slot, 0, kv.keys, kv.values)
 
-    def leave(self, row: Sequence_, *, clear: bool = False) -> None:
+    def leave(self, row: DecodingState, *, clear: bool = False) -> None:
         """Take a row's slot back; `clear` where it may hold what is not a number."""
         if clear:
             self.cache.clear(row.slot)
@@ -62,12 +67,12 @@ class Slots:
 
     def feed(
         self,
-        rows: Sequence[Sequence_],
+        rows: Sequence[DecodingState],
         inputs: Sequence[Sequence[int]],
         silent: Sequence[bool],
     ) -> torch.Tensor:
         """See `generate.session.feed`."""
-        return feed(self.model, self.cache, self.bank, rows, inputs, silent)
+        return feed(self.model, self.options, rows, inputs, silent)
 
 
 def slot_bytes(model: FrozenLM, capacity: int) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING
+from typing import ClassVar, Protocol
 
 import numpy as np
 
@@ -18,16 +18,26 @@ from peftlab.metrics import metric_spec
 from peftlab.records import folders
 from peftlab.records.record import Record
 from peftlab.study.result import Axis, Level, Panel, Point, Standing
+from peftlab.study.setting import Context, Made
 from peftlab.verdict.components import MIN_EXAMPLES, Array, Runs, estimate
 from peftlab.verdict.measured import read_entries
 from peftlab.verdict.numbers import metric_name
 from peftlab.verdict.statistics import Interval, absolute_margin, compare_pairs, intervals
 
-if TYPE_CHECKING:
-    from peftlab.study.base import Context, Made, Study
-
 LOSS = "loss"
 _MARGIN = "2%"  # of the best of a series: a difference that does not matter
+
+
+class Figure(Protocol):
+    """What of a study its panels hang on, see `Study`."""
+
+    name: ClassVar[str]
+    axis: ClassVar[Axis]
+    connected: ClassVar[bool]
+    places_are_names: ClassVar[bool]
+
+    def place(self, made: Made) -> float | None: ...
+    def words(self, panel: Panel) -> list[str]: ...
 
 
 def quantity_name(metric: str) -> str:
@@ -45,7 +55,7 @@ def score(record: Record, metric: str) -> float | None:
     return record.loss.test if metric == LOSS else record.scores.get(metric)
 
 
-def panel(study: Study, context: Context, metric: str) -> Panel:
+def panel(study: Figure, context: Context, metric: str) -> Panel:
     """The usual panel: a metric of every variant against its place.
 
     Raises:
@@ -76,14 +86,14 @@ def panel(study: Study, context: Context, metric: str) -> Panel:
     return replace(judged, words=tuple(study.words(judged)))
 
 
-def _axis(study: Study, points: Sequence[Point]) -> Axis:
+def _axis(study: Figure, points: Sequence[Point]) -> Axis:
     if not study.places_are_names:
         return study.axis
     names = {point.x: point.name for point in points}
     return Axis(study.axis.name, tuple(names.get(float(i), "") for i in range(int(max(names)) + 1)))
 
 
-def _point(study: Study, made: Made, metric: str, own: Interval | None) -> Point | None:
+def _point(study: Figure, made: Made, metric: str, own: Interval | None) -> Point | None:
     x, values = study.place(made), _values(made, metric)
     if x is None:
         return None
@@ -164,7 +174,7 @@ def _intervals(shown: Sequence[Made], metric: str, problems: list[str]) -> dict[
     return dict(enumerate(intervals(estimate(runs))))
 
 
-def _judged(found: Panel, study: Study, shown: Sequence[Made]) -> Panel:
+def _judged(found: Panel, study: Figure, shown: Sequence[Made]) -> Panel:
     """The panel with each point's standing against the best of its series."""
     if any(point.low is None for point in found.points):
         return found

@@ -13,6 +13,7 @@ from peftlab.tasks.columns import RowReader
 from peftlab.tasks.example import Example
 from peftlab.tasks.files import Table
 from peftlab.tasks.markup import escape
+from peftlab.tasks.metric_choice import LABEL_METRICS, choose_metrics
 from peftlab.tasks.options import Options
 from peftlab.tasks.rows import Reader, StoredRows, source_hashes, take
 from peftlab.tasks.task import Decoding, Provenance, Task, fingerprint, limit_pairs
@@ -20,8 +21,6 @@ from peftlab.tasks.template import Template
 
 Splits = dict[str, Sequence[Example]]
 
-USUAL_METRICS = ("rouge1", "rouge2", "rougeL")
-LABEL_METRICS = ("accuracy", "macro_f1")
 _MOST_LABELS = 100
 _HELD_OUT_SHARE, _HELD_OUT_MOST = 0.1, 1000
 _CUES = {"summary": "Summary:", "highlights": "Summary:", "answer": "Answer:", "label": "Label:"}
@@ -37,7 +36,7 @@ class Settings:
     kind: str
     location: str
     instruction: str = ""
-    metrics: tuple[str, ...] = USUAL_METRICS
+    metrics: tuple[str, ...] | None = None
     max_new_tokens: int | None = None
     source_tokens: int | None = None
     truncate: Literal["start", "end"] = "end"
@@ -91,7 +90,7 @@ def from_tables(
         template=text,
         kind=kind,
         location=location,
-        metrics=LABEL_METRICS if labels else USUAL_METRICS,
+        metrics=LABEL_METRICS if labels else None,
         labels=labels,
         config=config,
         revision=revision,
@@ -150,7 +149,7 @@ def finish(
         train=train,
         validation=validation,
         test=test,
-        metrics=options.metrics or settings.metrics,
+        metrics=choose_metrics(options.metrics, settings.metrics, test, said),
         max_new_tokens=new_tokens,
         source=Provenance(
             settings.kind, settings.location, content, settings.config, settings.revision

@@ -222,7 +222,7 @@ def cut(
     over: int,
     end: OneOf["start", "end"],
     example: Example,
-    room: int,
+    max_tokens: int,
 ) -> set[int]:
     """Return the positions of source tokens that give way: `over` of them, or a few more.
 
@@ -231,9 +231,9 @@ def cut(
     if over >= len(sources):
         raise InputError(
             f'The example "{example.excerpt()}" does not fit: without its source the row takes '
-            f"{room + over - len(sources)} tokens, which leaves none of the {room} for the source. "
-            "Shorten the template, the exemplars, the prompt or the target, or take a model with a "
-            "longer context."
+            f"{max_tokens + over - len(sources)} tokens, which leaves none of the {max_tokens} for "
+            "the source. Shorten the template, the exemplars, the prompt or the target, or take a "
+            "model with a longer context."
         )
     ordered = list(sources) if end == "start" else list(sources)[::-1]
     while over < len(ordered) and _overlap(ordered[over - 1], ordered[over]):

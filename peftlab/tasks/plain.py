@@ -30,6 +30,17 @@ def general_text(file: str | Path | None = None, *, seed: int = 0) -> tuple[str,
     return (text,)
 
 
+def general_documents(name: str) -> tuple[str, ...]:
+    """Documents by name: demo (of the demo world), a text file, or none.
+
+    Raises:
+        InputError: a file that is missing, empty or not UTF-8.
+    """
+    if name == "none":
+        return ()
+    return general_text(None if name == "demo" else name)
+
+
 def text_rows(
     tokenizer: Tokenizer, documents: Sequence[str], window: int, most: int
 ) -> list[Encoded]:

@@ -11,6 +11,7 @@ from peftlab.errors import InputError
 from peftlab.tasks.example import Encoded, Example
 from peftlab.tasks.task import SPLITS, Decoding, Task
 from peftlab.tasks.tokens import Tokenizer
+from peftlab.token_limits import max_row_tokens
 
 SHOWN = 3
 """How many rendered examples `describe` prints."""
@@ -120,8 +121,8 @@ def measure(task: Task, tokenizer: Tokenizer, context: int, split: str) -> Lengt
             if split == "train":
                 row = task.template.encode(tokenizer, example, target, context)
             else:
-                room = context - task.max_new_tokens
-                row = task.template.encode(tokenizer, example, None, room)
+                limit = max_row_tokens(context, taken=task.max_new_tokens)
+                row = task.template.encode(tokenizer, example, None, limit)
         except InputError:
             misfits += 1
             continue

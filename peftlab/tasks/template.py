@@ -99,13 +99,13 @@ class Template:
         return f"{front}{{{name}}}{after}"
 
     def encode(
-        self, tokenizer: Tokenizer, example: Example, target: str | None, room: int
+        self, tokenizer: Tokenizer, example: Example, target: str | None, max_tokens: int
     ) -> Encoded:
         """Return the row of `example` with `target`, or its prompt alone where target is None.
 
-        room: tokens that the whole row may take, pseudo tokens, target and its end included. The
+        max_tokens: of the whole row, pseudo tokens, target and its end included. The
         source gives way until the row fits; a prompt for generation therefore equals the prompt
-        part of a training row wherever both had the same room left for it.
+        part of a training row wherever both had as many tokens left for it.
 
         Raises `InputError` for a column that the example lacks, a row that does not fit even
         without its source, and tokenizers without offsets or without an end-of-sequence token.
@@ -117,11 +117,11 @@ class Template:
                 f"The template {self.text!r} leaves nothing before the target of the example "
                 f'"{example.excerpt()}"; a model needs at least one token to predict from.'
             )
-        over = len(ids) + len(tail) - room
+        over = len(ids) + len(tail) - max_tokens
         if self.source_tokens is not None:
             over = max(over, len(sources) - self.source_tokens)
         if over > 0:
-            cut = encode.cut(sources, over, self.truncate, example, room)
+            cut = encode.cut(sources, over, self.truncate, example, max_tokens)
             ids = [token for position, token in enumerate(ids) if position not in cut]
             return Encoded((*ids, *tail), len(ids), len(cut))
         return Encoded((*ids, *tail), len(ids), 0)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from peftlab.edits import Edits
+from peftlab.token_limits import max_row_tokens
 from peftlab.training.budget import Budget
 from peftlab.training.config import TrainConfig
 from peftlab.training.rows import Order, Rows
@@ -46,10 +47,10 @@ class Data:
         store: TrunkStore | None,
     ) -> Data:
         """Encode a task for edits whose untouched blocks, given a store, are run once a row."""
-        room = row_room(model, edits, config.max_length)
-        rows = Rows(task.pairs("train"), template, model.tokenizer, room)
+        limit = max_row_tokens(model.shape.context, config.max_length, edits.prefix_length)
+        rows = Rows(task.pairs("train"), template, model.tokenizer, limit)
         pairs = task.pairs("validation")[: config.validation_limit]
-        validation = Rows(pairs, template, model.tokenizer, room)
+        validation = Rows(pairs, template, model.tokenizer, limit)
         steps = _steps(config, rows)
         order = Order(len(rows), config.rows_a_step, config.seed)
         data = cls(rows, validation, order, steps, None, None)
@@ -77,9 +78,3 @@ def _steps(config: TrainConfig, rows: Rows) -> int | None:
     budget = Budget.of(config, len(rows))
     count = min(len(rows), _LOOKED_AT) if budget.kind == "tokens" else 0
     return budget.steps(config, [len(rows[i].ids) - 1 for i in range(count)])
-
-
-def row_room(model: FrozenLM, edits: Edits, max_length: int | None) -> int:
-    """The tokens that a row may have: a prefix's positions come off the model's context."""
-    context = model.shape.context
-    return min(max_length or context, context) - edits.prefix_length

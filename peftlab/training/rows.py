@@ -20,15 +20,16 @@ class Rows(Sequence[Encoded]):
         pairs: Sequence[tuple[Example, str]],
         template: Template,
         tokenizer: Tokenizer,
-        room: int,
+        max_tokens: int,
     ) -> None:
-        self._pairs, self._template, self._tokenizer, self._room = pairs, template, tokenizer, room
+        self._pairs, self._template, self._tokenizer = pairs, template, tokenizer
+        self._max_tokens = max_tokens
         self._encoded: dict[int, Encoded] = {}
         self._cut: set[int] = set()
 
     def under(self, template: Template) -> Rows:
         """The same examples in another template; cut rows count in both."""
-        other = Rows(self._pairs, template, self._tokenizer, self._room)
+        other = Rows(self._pairs, template, self._tokenizer, self._max_tokens)
         other._cut = self._cut
         return other
 
@@ -40,7 +41,7 @@ class Rows(Sequence[Encoded]):
             raise IndexError(index)
         if index not in self._encoded:
             example, target = self._pairs[index]
-            row = self._template.encode(self._tokenizer, example, target, self._room)
+            row = self._template.encode(self._tokenizer, example, target, self._max_tokens)
             self._encoded[index] = row
             if row.dropped:
                 self._cut.add(index)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
 
+from peftlab.frozen.forward import ForwardOptions
 from peftlab.frozen.packing import pack
 from peftlab.loss import token_losses, training_row
 from peftlab.methods.base import Candidate
 from peftlab.processes import ALONE, Processes
+from peftlab.token_limits import token_chunks
 from peftlab.training.config import TrainConfig
 from peftlab.training.rows import Rows
 
@@ -55,7 +57,8 @@ class Examples:
 
         def share_of(process: int) -> list[list[int]]:
             chosen = range(process, len(candidates), self.processes.count)
-            return list(_chunks(candidates, chosen))
+            sizes = [sum(len(row.ids) for row in candidates[i].rows) for i in chosen]
+            return list(token_chunks(chosen, sizes, _TOKENS_A_BATCH))
 
         found = torch.zeros(len(candidates), dtype=torch.float64)
         for chunk, own in self.processes.shares(share_of, even=self.model.is_sharded):
@@ -95,28 +98,13 @@ class Examples:
             [candidate.edits for candidate in candidates],
             device=self.model.device,
             share=self.config.share,
-            checkpoint=self.config.recompute,
-            fast=self.config.fast,
         )
         self.tokens += len(batch.ids)
         self.passes += len(batch.ids)
-        losses = token_losses(self.model, batch, encoded)
+        options = ForwardOptions(checkpoint=self.config.recompute, fast=self.config.fast)
+        losses = token_losses(self.model, batch, encoded, options=options)
         return [losses[start:stop].sum() for start, stop in batch.kept_spans.values()]
 
 
 def _targets(rows: Sequence[Encoded]) -> int:
     return sum(len(row.ids) - row.target_start for row in rows)
-
-
-def _chunks(candidates: Sequence[Candidate], chosen: Iterable[int]) -> Iterator[list[int]]:
-    chunk: list[int] = []
-    tokens = 0
-    for candidate in chosen:
-        size = sum(len(row.ids) for row in candidates[candidate].rows)
-        if chunk and tokens + size > _TOKENS_A_BATCH:
-            yield chunk
-            chunk, tokens = [], 0
-        chunk.append(candidate)
-        tokens += size
-    if chunk:
-        yield chunk

@@ -11,6 +11,7 @@ import torch
 
 from peftlab.edits import Edits
 from peftlab.errors import InputError
+from peftlab.frozen.forward import ForwardOptions
 from peftlab.frozen.offload import check_device, kept_on_cpu
 from peftlab.frozen.packing import pack
 from peftlab.frozen.sharding import placed
@@ -217,15 +218,18 @@ class Descent(Steps):
                 [self.edits(self.config.seed * 1_000_003 + seed)],
                 device=self.model.device,
                 share=self.config.share and data.trunk is None,
-                # Sharded weights are gathered for their block, and again when it is recomputed.
-                checkpoint=self.config.recompute or self.parameters.are_split,
-                fast=self.config.fast,
                 places=piece.places,
                 alike=piece.alike,
             )
-            if data.trunk is not None:
-                data.trunk.resume(packed, piece.indices)
-            losses = token_losses(self.model, packed, piece.rows, self.config.label_smoothing)
+            trunk = data.trunk
+            options = ForwardOptions(
+                # Sharded weights are gathered for their block, and again when it is recomputed.
+                checkpoint=self.config.recompute or self.parameters.are_split,
+                fast=self.config.fast,
+                resume=None if trunk is None else trunk.states(packed, piece.indices),
+            )
+            smoothing = self.config.label_smoothing
+            losses = token_losses(self.model, packed, piece.rows, smoothing, options)
         return losses.sum(), len(packed.ids)
 
     def _move(self) -> None:

@@ -4,26 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from peftlab.metrics import metric_title
 from peftlab.units import three_digits
-
-_METRICS = {
-    "bleu": "BLEU",
-    "chrf": "chrF",
-    "ter": "TER",
-    "nist": "NIST",
-    "meteor": "METEOR",
-    "cider": "CIDEr",
-    "bertscore": "BERTScore",
-    "macro_f1": "macro F1",
-}
 
 
 def metric_name(name: str) -> str:
     """ "rougeL-stem" → "ROUGE-L-stem"."""
-    if name.startswith("rouge"):
-        return "ROUGE-" + name.removeprefix("rouge")
-    base, dash, rest = name.partition("-")
-    return _METRICS.get(base, base.replace("_", " ")) + dash + rest
+    return metric_title(name)
 
 
 def quality(value: float, like: float) -> str:

@@ -7,6 +7,7 @@ import torch
 
 from peftlab.errors import InputError
 from peftlab.frozen.batch import Batch
+from peftlab.frozen.forward import ForwardOptions
 from peftlab.frozen.model import FrozenLM
 from peftlab.frozen.offload import check_device, kept_on_cpu
 from peftlab.frozen.packing import pack
@@ -38,26 +39,26 @@ class Kept:
         return tensor
 
 
-def _batch(case: str, recompute: bool) -> tuple[FrozenLM, Batch, list[torch.Tensor]]:
+def _batch(case: str) -> tuple[FrozenLM, Batch, list[torch.Tensor]]:
     it = made(case, "llama")
     state = leaves(it.moved)
     rows = [training_row(row) for row in _ROWS]
-    batch = pack(rows, [it.edits(state)], checkpoint=recompute)
+    batch = pack(rows, [it.edits(state)])
     return it.model, batch, [*it.model.model.parameters(), *state.tensors.values()]
 
 
 def _kept(case: str, recompute: bool) -> int:
-    model, batch, weights = _batch(case, recompute)
+    model, batch, weights = _batch(case)
     kept = Kept(weights)
     with torch.autograd.graph.saved_tensors_hooks(kept.note, lambda tensor: tensor):
-        token_losses(model, batch, _ROWS)
+        token_losses(model, batch, _ROWS, options=ForwardOptions(checkpoint=recompute))
     return kept.bytes
 
 
 @each_case
 def test_recomputed_blocks_keep_their_inputs_alone(case: str) -> None:
     plain, recomputed = _kept(case, False), _kept(case, True)
-    model, batch, _ = _batch(case, True)
+    model, batch, _ = _batch(case)
     states = len(batch.ids) * model.shape.hidden * 4
     # Besides, the last norm's and the head's.
     assert recomputed <= (model.shape.layers + 3) * states
@@ -67,7 +68,7 @@ def test_recomputed_blocks_keep_their_inputs_alone(case: str) -> None:
 @each_case
 @pytest.mark.parametrize("recompute", [False, True])
 def test_moved_activations_leave_nothing_but_weights(case: str, recompute: bool) -> None:
-    model, batch, weights = _batch(case, recompute)
+    model, batch, weights = _batch(case)
     left = Kept(weights)
     real = torch.Tensor.cpu
     addresses: set[int] = set()
@@ -79,7 +80,7 @@ def test_moved_activations_leave_nothing_but_weights(case: str, recompute: bool)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.Tensor, "cpu", cpu)
         with kept_on_cpu(weights) as moved:
-            token_losses(model, batch, _ROWS)
+            token_losses(model, batch, _ROWS, options=ForwardOptions(checkpoint=recompute))
     assert moved.bytes >= _kept(case, recompute) > 0
     assert not addresses & left._seen, "no weight was copied"
 

@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from peftlab.edits import Edits
 from peftlab.frozen import attention
 from peftlab.frozen.dot_product import attend_row
+from peftlab.frozen.forward import ForwardContext, ForwardOptions, current_forward
 from peftlab.frozen.model import FrozenLM
 from peftlab.frozen.packing import Row, pack
 from tests.frozen.hand_made import Maker
@@ -43,9 +44,9 @@ def test_states_and_gradients_are_those_of_the_whole_block(family: str, what: st
     wanting = [*(tensors if what != "linear" else []), *maker.tensors]
     found = []
     for fast in (True, False):
-        batch = pack(_rows(), [edits], fast=fast)
-        assert batch.narrows is fast
-        states = lm.hidden(batch)
+        batch, options = pack(_rows(), [edits]), ForwardOptions(fast=fast)
+        assert ForwardContext(batch, options).narrows is fast
+        states = lm.hidden(batch, options)
         ramp = torch.linspace(0.5, 2, states.numel()).view_as(states)
         found.append((states, torch.autograd.grad((states * ramp).sum(), wanting)))
     torch.testing.assert_close(found[0][0], found[1][0], atol=1e-5, rtol=1e-5)
@@ -57,9 +58,9 @@ def test_states_and_gradients_are_those_of_the_whole_block(family: str, what: st
 def test_queries_are_made_of_kept_tokens_and_keys_and_values_once(family: str) -> None:
     lm = frozen(family)
     last, batch = lm.shape.layers - 1, pack(_rows(), [Edits()])
-    batch.resume = (last, torch.randn(1, len(batch.ids), lm.shape.hidden))
+    resumed = ForwardOptions(resume=(last, torch.randn(1, len(batch.ids), lm.shape.hidden)))
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        lm.hidden(batch)
+        lm.hidden(batch, resumed)
     counts = counter.get_flop_counts()["Global"]
     expected = 0
     for linear in lm.shape.linears:
@@ -76,15 +77,17 @@ def test_autocast_reaches_attention_as_in_the_whole_block(
 ) -> None:
     seen: dict[bool, set[tuple[torch.dtype, ...]]] = {True: set(), False: set()}
 
-    def watched(batch: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, rule: Any) -> Any:
-        seen[batch.fast].add((q.dtype, k.dtype, v.dtype))
-        return attend_row(batch, q, k, v, rule)
+    def watched(masks: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, rule: Any) -> Any:
+        context = current_forward()
+        assert context is not None
+        seen[context.options.fast].add((q.dtype, k.dtype, v.dtype))
+        return attend_row(masks, q, k, v, rule)
 
     monkeypatch.setattr(attention, "attend_row", watched)
     lm = frozen(family)
     for fast in seen:
-        batch = pack(_rows(), [_own_block(lm)[0]], fast=fast)
+        batch = pack(_rows(), [_own_block(lm)[0]])
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-            lm.hidden(batch)
+            lm.hidden(batch, ForwardOptions(fast=fast))
     assert seen[True] == seen[False]
     assert all(v == torch.bfloat16 for _, _, v in seen[True])

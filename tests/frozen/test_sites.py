@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from peftlab.edits import Edits
+from peftlab.frozen.forward import ForwardContext, ForwardOptions
 from peftlab.frozen.model import FrozenLM
 from peftlab.frozen.packing import Row, pack
 from tests.frozen.hand_made import Maker
@@ -80,7 +81,7 @@ def test_recomputed_blocks_give_the_same_gradients_after_another_batch(family: s
     owners, maker = _owners(lm)
     rows = _rows(owners)
     plain = torch.autograd.grad(_loss([lm(pack(rows, owners))]), maker.tensors)
-    loss = _loss([lm(pack(rows, owners, checkpoint=True))])
+    loss = _loss([lm(pack(rows, owners), ForwardOptions(checkpoint=True))])
     with torch.no_grad():
         lm(pack(_rows(owners, seed=1)[:3], owners))
     found: list[torch.Tensor] = []
@@ -117,13 +118,11 @@ def test_resuming_at_any_block_is_exact(family: str) -> None:
     lm = frozen(family)
     rows = [Row(list(range(5, 25)), 0, 3), Row(list(range(30, 41)), 0, 2)]
     for block in range(lm.shape.layers):
-        first = pack(rows, [Edits()])
-        first.keep_input_of = block
-        expected = lm(first)
-        again = pack(rows, [Edits()])
+        first = ForwardContext(pack(rows, [Edits()]), ForwardOptions(keep_input_of=block))
+        expected = lm.run(first)
         assert first.kept_input is not None
-        again.resume = (block, first.kept_input)
-        assert torch.equal(lm(again), expected)
+        resumed = ForwardOptions(resume=(block, first.kept_input))
+        assert torch.equal(lm(pack(rows, [Edits()]), resumed), expected)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

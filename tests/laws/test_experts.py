@@ -13,6 +13,7 @@ import torch
 from peftlab.errors import InputError
 from peftlab.frozen.families import WITH_EXPERTS
 from peftlab.frozen.families import tiny as tiny_family
+from peftlab.frozen.forward import ForwardOptions
 from peftlab.frozen.packing import Row, pack
 from peftlab.generation import Request, generate
 from peftlab.loss import token_losses, training_row
@@ -59,10 +60,12 @@ def test_a_batch_of_all_methods_equals_the_row_alone(case: str) -> None:
     torch.testing.assert_close(_mixed()[case], expected, atol=2e-5, rtol=1e-5)
 
 
-def _losses(it: Made, **how: bool) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+def _losses(
+    it: Made, share: bool = True, **how: bool
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     state, encoded = leaves(it.moved), it.encoded()[:3]
-    batch = pack([training_row(e) for e in encoded], [it.edits(state, seed=4)], **how)
-    losses = token_losses(it.model, batch, encoded)
+    batch = pack([training_row(e) for e in encoded], [it.edits(state, seed=4)], share=share)
+    losses = token_losses(it.model, batch, encoded, options=ForwardOptions(**how))
     found = torch.autograd.grad(losses.sum(), list(state.tensors.values()), allow_unused=True)
     gradients = {n: g for n, g in zip(state.tensors, found, strict=True) if g is not None}
     return losses.detach(), gradients

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from peftlab.edits import Edits
+from peftlab.frozen.forward import ForwardOptions
 from peftlab.frozen.packing import pack
 from peftlab.loss import row_losses, token_losses, training_row
 from peftlab.methods import State
@@ -31,8 +32,8 @@ def _backward(
     """Backward of three rows' losses; when disturbed, after another batch and in another thread."""
     encoded = it.encoded()[:3]
     rows = [training_row(e) for e in encoded]
-    batch = pack(rows, [it.edits(state, seed=11)], checkpoint=recompute)
-    loss = token_losses(it.model, batch, encoded).sum()
+    batch, options = pack(rows, [it.edits(state, seed=11)]), ForwardOptions(checkpoint=recompute)
+    loss = token_losses(it.model, batch, encoded, options=options).sum()
     if not disturbed:
         loss.backward()
         return

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 import pytest
 import torch
 
+from peftlab.frozen.forward import ForwardOptions
 from peftlab.frozen.offload import kept_on_cpu
 from peftlab.frozen.packing import pack
 from peftlab.loss import token_losses, training_row
@@ -23,8 +24,10 @@ def _run(it: Made, *, recompute: bool, offload: bool) -> tuple[torch.Tensor, Sta
             staying = [*it.model.model.parameters(), *state.tensors.values()]
             stack.enter_context(kept_on_cpu(staying))
         edits = it.edits(state, seed=11)
-        batch = pack([training_row(e) for e in encoded], [edits], checkpoint=recompute)
-        losses = token_losses(it.model, batch, encoded)
+        batch = pack([training_row(e) for e in encoded], [edits])
+        losses = token_losses(
+            it.model, batch, encoded, options=ForwardOptions(checkpoint=recompute)
+        )
     losses.sum().backward()
     return losses.detach(), state
 

@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from peftlab.edits import Edits
+from peftlab.frozen.batch import Past
 from peftlab.frozen.cache import KeyValueCache
+from peftlab.frozen.forward import ForwardContext, ForwardOptions
 from peftlab.frozen.model import FrozenLM
 from peftlab.frozen.packing import Row, pack
 from peftlab.generation import Request, generate
@@ -69,8 +71,8 @@ def _losses(
     encoded = it.encoded()[:3] if only is None else [it.encoded()[only]]
     state = leaves(it.moved)
     rows = [training_row(e) for e in encoded]
-    batch = pack(rows, [it.edits(state)], share=share, fast=fast)
-    losses = token_losses(it.model, batch, encoded)
+    batch = pack(rows, [it.edits(state)], share=share)
+    losses = token_losses(it.model, batch, encoded, options=ForwardOptions(fast=fast))
     if not state.tensors:
         return losses, {}
     found = torch.autograd.grad(losses.sum(), list(state.tensors.values()))
@@ -101,11 +103,11 @@ def test_nothing_changes_below_the_lowest_block(case: str, family: str) -> None:
             return  # promises nothing
         kept = []
         for changed in (Edits(), edits):
-            batch = pack(it.rows(), [changed])
-            batch.keep_input_of = min(lowest, it.model.shape.layers - 1)
-            it.model(batch)
-            assert batch.kept_input is not None
-            kept.append(batch.kept_input)
+            wanted = ForwardOptions(keep_input_of=min(lowest, it.model.shape.layers - 1))
+            context = ForwardContext(pack(it.rows(), [changed]), wanted)
+            it.model.run(context)
+            assert context.kept_input is not None
+            kept.append(context.kept_input)
     assert torch.equal(*kept)
 
 
@@ -148,20 +150,20 @@ def _decoded(model: FrozenLM, edits: Edits, rows: Sequence[Row], lead: int) -> l
                 cache.write(block, slot, 0, keys, values)
     past = edits.prefix_length
     prompts = [
-        Row(row.ids[lead : row.keep_from + 1], 0, -1, slot, past)
+        Row(row.ids[lead : row.keep_from + 1], 0, -1, Past(slot, past))
         for row, slot in zip(rows, slots, strict=True)
     ]
-    batch = pack(prompts, [edits], cache=cache)
-    found = [[logits] for logits in batch.split_kept(model(batch))]
+    batch, options = pack(prompts, [edits]), ForwardOptions(cache=cache)
+    found = [[logits] for logits in batch.split_kept(model(batch, options))]
     for step in range(max(len(row.ids) - row.keep_from for row in rows) - 1):
         going = [i for i, row in enumerate(rows) if row.keep_from + 1 + step < len(row.ids)]
         places = [rows[i].keep_from + 1 + step for i in going]
         tokens = [
-            Row([rows[i].ids[at]], 0, -1, slots[i], past + at - lead)
+            Row([rows[i].ids[at]], 0, -1, Past(slots[i], past + at - lead))
             for i, at in zip(going, places, strict=True)
         ]
-        batch = pack(tokens, [edits], cache=cache)
-        for i, logits in zip(going, batch.split_kept(model(batch)), strict=True):
+        batch = pack(tokens, [edits])
+        for i, logits in zip(going, batch.split_kept(model(batch, options)), strict=True):
             found[i].append(logits)
     return [torch.cat(logits) for logits in found]
 
@@ -179,7 +181,8 @@ def test_generated_tokens_are_those_of_the_uncached_forward(case: str, family: s
         tokens = [*reply.tokens, end] if reply.finished == "end" else list(reply.tokens)
         with torch.no_grad():
             row = Row([*prompt, *tokens[:-1]], 0, len(prompt) - 1)
-            logits = it.model(pack([row], [it.edits(it.moved)], fast=False))
+            plain = ForwardOptions(fast=False)
+            logits = it.model(pack([row], [it.edits(it.moved)]), plain)
         assert logits.argmax(-1).tolist() == tokens
 
 

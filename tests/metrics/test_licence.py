@@ -1,37 +1,43 @@
-"""The folder that is under another licence says so everywhere."""
+"""The one package of this repository that is under another licence says so everywhere."""
 
 from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-
-import peftlab.metrics.meteor as room
+from typing import Any
 
 ROOT = Path(__file__).parents[2]
-FOLDER = Path(room.__file__).parent
+PLUGIN = ROOT / "plugins" / "peftlab-meteor"
+
+
+def project(folder: Path) -> dict[str, Any]:
+    text = (folder / "pyproject.toml").read_text(encoding="utf-8")
+    found: dict[str, Any] = tomllib.loads(text)["project"]
+    for name in found["license-files"]:
+        assert (folder / name).is_file()
+    return found
 
 
 def test_every_file_of_the_port_names_its_licence() -> None:
-    for path in FOLDER.glob("*.py"):
+    files = [*(PLUGIN / "peftlab_meteor").glob("*.py")]
+    assert len(files) == 5
+    for path in files:
         assert path.read_text(encoding="utf-8").startswith(
             "# SPDX-License-Identifier: LGPL-2.1-only\n"
         ), path
-    text = (FOLDER / "COPYING.LESSER").read_text(encoding="utf-8")
+    assert project(PLUGIN)["license"] == "LGPL-2.1-only"
+    text = (PLUGIN / "COPYING.LESSER").read_text(encoding="utf-8")
     assert "GNU LESSER GENERAL PUBLIC LICENSE" in text and "Version 2.1, February 1999" in text
 
 
-def test_the_project_carries_the_texts() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    assert project["license"] == "Apache-2.0 AND LGPL-2.1-only"
-    for name in project["license-files"]:
-        assert (ROOT / name).is_file()
-    assert (FOLDER / "COPYING.LESSER").relative_to(ROOT).as_posix() in project["license-files"]
+def test_peftlab_is_under_the_apache_licence_alone() -> None:
+    assert project(ROOT)["license"] == "Apache-2.0"
+    assert any(
+        "peftlab-meteor" in need for need in project(ROOT)["optional-dependencies"]["meteor"]
+    )
 
 
-def test_nothing_but_the_catalogue_knows_the_port() -> None:
-    """It is used through its one class, by name, so that the rest does without it."""
+def test_peftlab_knows_the_plugin_by_its_entry_points_alone() -> None:
     for path in (ROOT / "peftlab").rglob("*.py"):
-        if FOLDER not in path.parents:
-            text = path.read_text(encoding="utf-8")
-            assert "import peftlab.metrics.meteor" not in text, path
-            assert "from peftlab.metrics.meteor" not in text, path
+        text = path.read_text(encoding="utf-8")
+        assert "peftlab_meteor" not in text and "LGPL-2.1" not in text, path

@@ -27,7 +27,7 @@ for name in sys.argv[1:]:
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 """
 needs_tables = pytest.mark.skipif(
-    find_spec("pycocoevalcap") is None, reason="pycocoevalcap, which carries METEOR, is absent"
+    find_spec("peftlab_meteor") is None, reason="plugins/peftlab-meteor is not installed"
 )
 
 

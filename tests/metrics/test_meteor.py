@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import zipfile
 from collections.abc import Callable
+from importlib.metadata import entry_points
 from importlib.util import find_spec
 from itertools import permutations
 from pathlib import Path
@@ -13,10 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from peftlab.metrics import MetricUnavailableError, score
-from peftlab.metrics.meteor.align import EXACT, PARAPHRASE, STEM, Lexicon, Line, align, count_chunks
-from peftlab.metrics.meteor.normalize import Normalizer
-from peftlab.metrics.meteor.tables import find_release, read_paraphrases, read_words
+from peftlab.metrics import MetricUnavailableError, metric_spec, score
+
+pytest.importorskip("peftlab_meteor", reason="plugins/peftlab-meteor is not installed")
+from peftlab_meteor.align import EXACT, PARAPHRASE, STEM, Lexicon, Line, align, count_chunks
+from peftlab_meteor.normalize import Normalizer
+from peftlab_meteor.tables import find_release, read_paraphrases, read_words
 
 from .conftest import Case
 
@@ -53,10 +56,23 @@ def test_word_lists(release: Path) -> None:
 
 
 def test_paraphrases_are_those_of_the_corpus(release: Path) -> None:
-    assert read_paraphrases(release, {b"many", b"a lot of"}) == {
-        "a lot of": ["many"],
-        "many": ["a lot of"],
-    }
+    table = read_paraphrases(release)
+    assert table.among({b"many", b"a lot of"}) == {"a lot of": ["many"], "many": ["a lot of"]}
+    assert table.among({b"many", b"several", b"a lot of"})["many"] == ["a lot of", "several"]
+    assert table.among(set()) == table.among({b"several"}) == {}
+
+
+def test_peftlab_finds_the_plugin_by_its_entry_points() -> None:
+    for name in ("meteor", "meteor-coco"):
+        assert metric_spec(name).factory == "peftlab_meteor.score:Meteor"
+    assert [entry.name for entry in entry_points(group="peftlab.metrics")].count("meteor") == 1
+
+
+def test_the_table_is_read_once_a_process(release: Path) -> None:
+    name = f"meteor:folder={release}"
+    first = score(name, ["many mice"], [["a lot of mice"]]).corpus[name]
+    (release / "data" / "paraphrase-en.gz").write_bytes(b"not even a gzip file")
+    assert score(name, ["many mice"], [["a lot of mice"]]).corpus[name] == first > 0
 
 
 def test_a_folder_that_is_no_release(tmp_path: Path) -> None:
@@ -138,7 +154,7 @@ def test_blocks_do_not_change_the_score(release: Path, monkeypatch: pytest.Monke
     references = [["a lot of mice"], ["many hopes", "x"], ["large cat", "big cat"]]
     whole = score(name, predictions, references).per_example[name]
     assert whole[1] > 0
-    monkeypatch.setattr("peftlab.metrics.meteor.score.BLOCK", 20)
+    monkeypatch.setattr("peftlab_meteor.score.BLOCK", 20)
     assert score(name, predictions, references).per_example[name] == whole
 
 

@@ -10,7 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from peftlab.metrics import MetricOptionError, MetricUnavailableError, build_metric, score
+from peftlab.metrics import (
+    MetricOptionError,
+    MetricUnavailableError,
+    MetricWarning,
+    build_metric,
+    score,
+)
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -142,6 +148,12 @@ def test_moverscore_of_the_same_text_is_one(bert: Path) -> None:
     name = f"moverscore:model={bert}:ngram=2"
     texts = ["the cat sat on a mat", "we saw it"]
     assert score(name, texts, [[text] for text in texts]).corpus[name] == pytest.approx(1, abs=1e-6)
+
+
+def test_moverscore_of_one_example_says_that_it_is_always_one(bert: Path) -> None:
+    name = f"moverscore:model={bert}"
+    with pytest.warns(MetricWarning, match="of one example is always 1"):
+        assert score(name, ["the cat sat"], [["we saw it bark"]]).corpus[name] == 1
 
 
 def test_moverscore_moves_mass() -> None:

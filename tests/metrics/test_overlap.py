@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -10,7 +11,14 @@ from hypothesis import strategies as st
 from sacrebleu.metrics import BLEU, CHRF, TER
 from sacrebleu.metrics.lib_ter import translation_edit_rate
 
-from peftlab.metrics import score
+from peftlab.metrics import (
+    MetricError,
+    MetricUnavailableError,
+    MetricWarning,
+    bleu_tokenizers,
+    check_metric,
+    score,
+)
 from peftlab.metrics.ter import count_edits
 
 WORDS = st.lists(st.sampled_from(["a", "b", "c", "d", "e"]), max_size=40)
@@ -72,6 +80,73 @@ def test_e2e_bleu_ignores_case() -> None:
         100
     )
     assert corpus("bleu", ["The Old Inn is here"], [["the old inn is here"]]) < 50
+
+
+def test_mteval_lower_cases_a_to_z_alone() -> None:
+    pairs = (["The É is here now"], [["the é is here now"]])
+    wanted = (4 / 5 * 2 / 4 * 1 / 3 * (1 / 2) / 2) ** 0.25
+    assert corpus("bleu-e2e", *pairs) == pytest.approx(100 * wanted)
+    assert corpus("bleu:lowercase=true", *pairs) == pytest.approx(100)
+    assert corpus("nist", ["É a", "b"], [["é a"], ["b"]]) < corpus(
+        "nist", ["é A", "B"], [["é a"], ["b"]]
+    )
+
+
+def test_mteval_takes_an_order_without_ngrams_for_matched() -> None:
+    """Two of three words, the one pair of words, and no three or four words in a row at all."""
+    predictions, references = ["a b", "x"], [["a b"], ["y"]]
+    assert corpus("bleu-e2e", predictions, references) == pytest.approx(100 * (2 / 3) ** 0.25)
+    assert f"{corpus('bleu-e2e', predictions, references):.2f}" == "90.36"
+    assert corpus("bleu", predictions, references) == 0
+    assert corpus("bleu-e2e", ["", ""], references) == 0
+    # what was predicted and never matched is smoothed as before
+    assert corpus("bleu-e2e", ["a b c x"], [["a b c d"]]) == pytest.approx(
+        100 * (3 / 4 * 2 / 3 * 1 / 2 * 1 / 2) ** 0.25
+    )
+
+
+@pytest.mark.parametrize(
+    "text", ["这篇文章讲的是猫的故事", "नमस्ते दुनिया", "مرحبا بالعالم", "Привет, мир", "สวัสดี"]
+)
+def test_rouge_of_unicode_words_sees_every_script(text: str) -> None:
+    with pytest.warns(MetricWarning, match="rouge1 is 0 whatever is predicted"):
+        assert corpus("rouge1", [text], [[text]]) == 0
+    for variant in ("rouge1", "rouge2", "rougeL", "rougeLsum"):
+        assert corpus(f"{variant}:tokenizer=unicode", [text], [[text]]) == 1
+
+
+def test_rouge_of_unicode_words_by_hand() -> None:
+    """Characters where a script has no spaces: 3 of 4 shared."""
+    assert corpus("rouge1:tokenizer=unicode", ["我爱小猫"], [["我爱大猫"]]) == pytest.approx(3 / 4)
+    assert corpus("rouge1:tokenizer=unicode", ["Ёж спит"], [["ёж, ест"]]) == pytest.approx(1 / 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("bleu:tokenize=13", "no tokenizer '13'.* Did you mean \"13a\""),
+        ("bleu:tokenize=ja-mecab", r"MeCab and ipadic.*pip install 'sacrebleu\[ja\]'"),
+        ("bleu:tokenize=ko-mecab", r"mecab_ko.*pip install 'sacrebleu\[ko\]'"),
+        ("bleu:tokenize=flores200", r"pip install 'sentencepiece'|download http"),
+        ("rouge1:tokenizer=unicod", 'Did you mean "unicode"'),
+        ("rouge2-stem:tokenizer=unicode", "stems English words"),
+        ("rouge1-dialogsum:tokenizer=unicode", "does not take the options"),
+    ],
+)
+def test_tokenizers_that_cannot_be_had(name: str, message: str) -> None:
+    with pytest.raises(MetricError, match=message) as refused:
+        check_metric(name)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_model_of_a_tokenizer_is_never_downloaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bleu_tokenizers, "find_spec", lambda _: object())
+    monkeypatch.setattr(bleu_tokenizers, "SACREBLEU_DIR", str(tmp_path))
+    for name in ("flores101", "flores200", "spBLEU-1K"):
+        with pytest.raises(MetricUnavailableError, match=f"{name}.*download https.*{tmp_path}"):
+            check_metric(f"bleu:tokenize={name}")
 
 
 def test_ter_counts_a_shift_once() -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable
 
 import pytest
 
-from peftlab.metrics import metric_spec, score
+from peftlab.metrics import MetricUnavailableError, check_metric, metric_spec, score
 from peftlab.metrics.prepared import split, webnlg_prediction, webnlg_reference
 
 from .conftest import Case
@@ -46,6 +47,13 @@ def test_raw_text_scores_as_the_challenge_scored_its_own(
     assert f"{ours:.2f}" == f"{found.expected['published']['BLEU']:.2f}"
 
 
+def test_without_text_unidecode_one_line_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "text_unidecode", None)
+    with pytest.raises(MetricUnavailableError, match=r"pip install 'peftlab\[webnlg\]'"):
+        check_metric("bleu-webnlg-raw")
+    check_metric("bleu-dart-raw")
+
+
 @pytest.mark.parametrize("metric", ["bleu-webnlg", "meteor", "ter"])
 def test_prepared_text_is_left_as_it_is(metric: str) -> None:
     predictions = ["the runway is 18l / 36r .", "abilene is in texas ."]
@@ -58,6 +66,7 @@ def test_prepared_text_is_left_as_it_is(metric: str) -> None:
 def test_directions_and_extras_are_those_of_the_metric() -> None:
     assert not metric_spec("ter-dart-raw").higher_is_better
     assert metric_spec("meteor-webnlg-raw").extra == "meteor"
+    assert metric_spec("ter-webnlg-raw").extra == "webnlg"
     assert metric_spec("bleu-dart-raw").scale == "0–100"
 
 

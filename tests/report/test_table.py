@@ -14,8 +14,9 @@ from peftlab.errors import InputError
 from peftlab.records.folders import metrics, predictions
 from peftlab.records.reading import StoredRun, read
 from peftlab.records.record import Record
+from peftlab.report.formats import render
 from peftlab.report.show import show
-from peftlab.report.table import as_rich, render
+from peftlab.report.table import as_rich
 from tests.report.made import record
 
 

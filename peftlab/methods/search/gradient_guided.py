@@ -6,8 +6,7 @@ most negative entries are the tokens that promise most. The true loss decides am
 
 from __future__ import annotations
 
-import torch
-
+from peftlab.lazy import torch
 from peftlab.methods.base import Examples
 from peftlab.methods.search.prompt import (
     Frame,

@@ -7,8 +7,7 @@ falling (Shazeer & Stern 2018, arXiv:1804.04235, section 8): embedding tables di
 
 from __future__ import annotations
 
-import torch
-
+from peftlab.lazy import torch
 from peftlab.methods.base import Examples, Params
 from peftlab.methods.search.prompt import (
     Frame,

@@ -10,8 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-import torch
-
+from peftlab.lazy import torch
 from peftlab.methods.base import Examples
 from peftlab.methods.search.prompt import asked
 

@@ -16,9 +16,9 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-import peftlab
 from peftlab.plots import palette
 from peftlab.plots.drawing import swatch, text_of
+from peftlab.version import __version__
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _SHORT = 14  # letters that have room wherever a method's name stands
@@ -51,7 +51,7 @@ def shared() -> dict[str, Any]:
         "img-src data:; base-uri 'none'; form-action 'none'",
         "styles": Markup(f"{palette.schemes()}{file_text('page.css')}{file_text('plots.css')}"),
         "paper": {"light": palette.LIGHT["paper"], "dark": palette.DARK["paper"]},
-        "version": peftlab.__version__,
+        "version": __version__,
     }
 
 

@@ -10,12 +10,12 @@ from typing import Any
 
 from fastapi import FastAPI
 
-import peftlab
 from peftlab.serve.engine import Engine
 from peftlab.serve.http import adapters, chat, completions, errors, health, models
 from peftlab.serve.http.guard import Guard
 from peftlab.serve.http.served import Served
 from peftlab.serve.http.settings import Settings
+from peftlab.version import __version__
 
 _REFUSALS: dict[int | str, dict[str, Any]] = {
     status: {"model": errors.ErrorBody, "description": words}
@@ -45,7 +45,7 @@ def create_app(engine: Engine, settings: Settings | None = None) -> FastAPI:
     """
     state = Served.make(engine, settings or Settings())
     app = _App(
-        title="peftlab", version=peftlab.__version__, lifespan=_lifespan, docs_url=None,
+        title="peftlab", version=__version__, lifespan=_lifespan, docs_url=None,
         redoc_url=None, redirect_slashes=False, responses=_REFUSALS,
     )  # fmt: skip
     app.state.served = state

@@ -17,11 +17,11 @@ from functools import lru_cache
 
 import numpy as np
 
-from peftlab.metrics.meteor.align import Lexicon, Line, align, count_chunks, phrases_of
-from peftlab.metrics.meteor.normalize import Normalizer
-from peftlab.metrics.meteor.tables import find_release, make_stem, read_paraphrases, read_words
+from peftlab.metrics import Rows
 from peftlab.metrics.ptb import ptb_tokens
-from peftlab.metrics.registry import Rows
+from peftlab_meteor.align import Lexicon, Line, align, count_chunks, phrases_of
+from peftlab_meteor.normalize import Normalizer
+from peftlab_meteor.tables import find_release, make_stem, read_paraphrases, read_words
 
 ALPHA, BETA, GAMMA, DELTA = 0.85, 0.2, 0.6, 0.75
 WEIGHTS = np.array([1.0, 0.6, 0.8, 0.6])
@@ -55,7 +55,7 @@ class Meteor:
         return np.concatenate([*blocks])
 
     def _block_statistics(self, pairs: Sequence[tuple[str, Sequence[str]]]) -> Rows:
-        """Statistics of some examples, which share one reading of the paraphrase table."""
+        """Statistics of some examples, whose phrases are looked up together."""
         lines = [
             (self._tokens(text), [self._tokens(target) for target in targets])
             for text, targets in pairs
@@ -66,7 +66,7 @@ class Meteor:
             for line in (line1, *targets)
             for _, _, text in phrases_of(line)
         }
-        paraphrases = read_paraphrases(self.release, phrases)
+        paraphrases = read_paraphrases(self.release).among(phrases)
         lexicon = Lexicon(self._stem, self._meanings, paraphrases)
         rows = np.empty((len(lines), 21))
         for row, (words, targets) in enumerate(lines):

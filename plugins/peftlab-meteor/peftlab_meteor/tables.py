@@ -10,17 +10,19 @@ from __future__ import annotations
 
 import gzip
 import zipfile
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
-from itertools import compress
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 from snowballstemmer import stemmer  # type: ignore[import-untyped]
 
-from peftlab.metrics.errors import MetricUnavailableError
+from peftlab.metrics import MetricUnavailableError
 
+Hashes = npt.NDArray[np.int64]
 _BLOCK = 1 << 17
 _SUFFIXES = (
     *(("s", ""), ("ses", "s"), ("xes", "x"), ("zes", "z"), ("ches", "ch"), ("shes", "sh")),
@@ -119,19 +121,44 @@ def read_words(release: Path) -> Words:
     )
 
 
-def read_paraphrases(release: Path, phrases: Container[bytes]) -> dict[str, list[str]]:
-    """Paraphrases of the given phrases among the given phrases, in the table's order.
+@dataclass(frozen=True)
+class Paraphrases:
+    """The paraphrase table: 5.3 million pairs of phrases (270 MB of text), as hashes (85 MB).
 
-    The table has 5.3 million pairs (270 MB), of which a corpus uses few: it is read as a stream
-    of three lines a pair (a probability, which METEOR ignores, a phrase, its paraphrase).
+    sources: hash of each phrase, [pairs], rising. targets: hash of its paraphrase, [pairs], in the
+    table's order where the phrase is the same.
+
+    Two phrases of a corpus meet by chance with a probability of about 1e-7.
     """
-    table: dict[str, list[str]] = {}
-    for sources, targets in _table_lines(release / "data" / "paraphrase-en.gz"):
-        known = map(phrases.__contains__, sources)
-        for source, target in compress(zip(sources, targets, strict=True), known):
-            if target in phrases:
-                table.setdefault(source.decode(), []).append(target.decode())
-    return table
+
+    sources: Hashes
+    targets: Hashes
+
+    def among(self, phrases: Collection[bytes]) -> dict[str, list[str]]:
+        """Paraphrases of the given phrases that are among them, in the table's order."""
+        named = {hash(phrase): phrase for phrase in phrases}
+        ours = np.sort(np.fromiter(named, dtype=np.int64, count=len(named)))
+        first, last = (np.searchsorted(self.sources, ours, side) for side in ("left", "right"))
+        table: dict[str, list[str]] = {}
+        for start, stop in zip(first[last > first], last[last > first], strict=True):
+            targets = [*filter(named.__contains__, self.targets[start:stop].tolist())]
+            if targets:
+                source = named[int(self.sources[start])].decode()
+                table[source] = [named[target].decode() for target in targets]
+        return table
+
+
+@lru_cache(maxsize=1)
+def read_paraphrases(release: Path) -> Paraphrases:
+    """Read the table, once a process: three lines a pair (a probability, which METEOR ignores, a
+    phrase, its paraphrase)."""
+    columns: tuple[list[Hashes], list[Hashes]] = ([], [])
+    for lines in _table_lines(release / "data" / "paraphrase-en.gz"):
+        for column, texts in zip(columns, lines, strict=True):
+            column.append(np.fromiter(map(hash, texts), dtype=np.int64, count=len(texts)))
+    sources, targets = (np.concatenate([np.zeros(0, np.int64), *column]) for column in columns)
+    order = np.argsort(sources, kind="stable")
+    return Paraphrases(sources[order], targets[order])
 
 
 def _table_lines(path: Path) -> Iterator[tuple[list[bytes], list[bytes]]]:

@@ -1,0 +1,194 @@
+"""The functions of `import peftlab as pl`: load, train, evaluate, generate, each in one call.
+
+What they do stands in the packages below; here options get their defaults and names their objects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from peftlab.methods import Method, parse_one
+
+if TYPE_CHECKING:
+    from peftlab.comparison.run import Compared
+    from peftlab.evaluation import Evaluation
+    from peftlab.frozen.model import FrozenLM
+    from peftlab.generation import Reply, Request
+    from peftlab.methods.adaptation import Adaptation
+    from peftlab.tasks import Decoding, Example, Task, Template
+
+
+def load(name: str | Path, *, device: str = "auto", dtype: str = "fp32") -> FrozenLM:
+    """The frozen model of a name.
+
+    Args:
+        name: "demo" (the bundled model), a folder of transformers, or a hub id.
+        device: auto, cpu, cuda, cuda:1 or mps.
+        dtype: the format in which its numbers are kept: fp32, bf16, int8 or nf4.
+
+    Raises:
+        InputError: no such model, device or format, or no room for it.
+        UnsupportedModel: a family that cannot be edited exactly; says why.
+    """
+    from peftlab.frozen import named
+
+    return named.load(str(name), named.device_name(device), dtype)
+
+
+def load_task(name: str | Path, **options: Any) -> Task:
+    """What is to be learnt: a task's name, a file, a folder with splits, or a hub id.
+
+    Args:
+        options: as `-o` on the command line: `limit`, `template`, `columns`, …; see
+            `peftlab.tasks.Options`.
+
+    Raises:
+        InputError: whatever cannot be used, with the nearest name where one is near.
+    """
+    from peftlab.tasks import Task
+
+    return Task.load(name, **options)
+
+
+def train(
+    model: FrozenLM,
+    method: Method | str,
+    task: Task,
+    *,
+    out: str | Path | None = None,
+    **options: Any,
+) -> Adaptation:
+    """Train one adaptation; the state with the lowest validation loss is returned.
+
+    Args:
+        method: `pl.LoRA(rank=8)`, or the same in words: "lora:rank=8".
+        out: a folder for the checkpoint, from which a training that was cut off continues.
+        options: the fields of `peftlab.training.TrainConfig`: `steps`, `learning_rate`, `seed`, …
+
+    Raises:
+        InputError: settings that do not fit the model or the task.
+        Diverged, Interrupted: see `peftlab.training`.
+    """
+    from peftlab.training import TrainConfig
+    from peftlab.training import train as train_one
+
+    chosen = parse_one(method) if isinstance(method, str) else method
+    folder = None if out is None else Path(out)
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+    config = TrainConfig(**options)
+    return train_one(model, chosen, task, config, folder=folder).adaptation
+
+
+def evaluate(
+    model: FrozenLM, adaptation: Adaptation, task: Task, *, split: str = "test", **options: Any
+) -> Evaluation:
+    """What the adapted model generates for a split, and how good it is: `.scores`, `.replies`.
+
+    Args:
+        options: `batch_size`, `max_length` and `seed` of `peftlab.evaluation.evaluate`.
+
+    Raises:
+        InputError: no such split, an empty one, or an adaptation of another base.
+    """
+    from peftlab import evaluation
+
+    return evaluation.evaluate(model, adaptation, task, split, **options)
+
+
+def generate(
+    model: FrozenLM,
+    requests: Sequence[Request | tuple[Adaptation, str | Example]],
+    decoding: Decoding | None = None,
+    *,
+    max_new_tokens: int = 64,
+    **options: Any,
+) -> list[Reply]:
+    """Answer texts with adaptations of any methods, in one batch; replies in the order asked.
+
+    Args:
+        requests: pairs of an adaptation and a text.
+        decoding: greedy where None.
+        max_new_tokens: of every pair.
+        options: `batch_size`, `seed`, … of `peftlab.generation.generate`.
+
+    Raises:
+        InputError: an adaptation of another base, or a prompt that leaves no room for a reply.
+    """
+    from peftlab import generation
+
+    asked = [
+        generation.Request(*one, max_new_tokens) if isinstance(one, tuple) else one
+        for one in requests
+    ]
+    return generation.generate(model, asked, decoding, **options)
+
+
+def load_adaptation(
+    folder: str | Path, model: FrozenLM, template: Template | None = None
+) -> Adaptation:
+    """A saved adaptation: peftlab's own folder, a run's, or PEFT's, whichever it is.
+
+    Args:
+        template: taken instead of the stored one; PEFT's folders store none.
+
+    Raises:
+        InputError: neither, damaged, or made for another base.
+    """
+    from peftlab.export import open_adaptation
+
+    place = Path(folder)
+    inside = place / "adapter"
+    return open_adaptation(inside if inside.is_dir() else place, model, template)
+
+
+def compare(
+    model: str | Path,
+    task: Task | str | Path,
+    methods: Sequence[Method | str],
+    *,
+    seeds: int | Sequence[int] = 1,
+    out: str | Path,
+    device: str = "auto",
+    general_text: str = "demo",
+    **options: Any,
+) -> Compared:
+    """Run every method on one task under one budget, and say which to use: `.verdict`, `.records`.
+
+    Each run is a process of its own. Finished runs in `out` are not made again; one that was cut
+    off continues. `peftlab report OUT` shows the tables and the page.
+
+    Args:
+        model: a name as of `load`; every run loads it anew, so that none can change another's.
+        methods: `pl.LoRA(rank=8)`, or in words: "lora:rank=8", "peft:vera".
+        seeds: a number n means 0 … n−1; a list means itself.
+        out: the comparison's folder.
+        options: as of `train`.
+
+    Raises:
+        InputError: settings that do not fit; a folder of another comparison.
+        DiskFull, Stopped: what is finished is kept, and the same call continues.
+    """
+    from peftlab.comparison import label
+    from peftlab.comparison.plan import Plan
+    from peftlab.comparison.run import compare as run
+    from peftlab.frozen.named import device_name
+    from peftlab.tasks.plain import general_documents
+    from peftlab.training import TrainConfig
+
+    plan = Plan(
+        model=str(model),
+        task=load_task(task) if isinstance(task, str | Path) else task,
+        methods=tuple(
+            found
+            for one in methods
+            for found in (label.parse(one) if isinstance(one, str) else (one,))
+        ),
+        config=TrainConfig(**options),
+        general_text=general_documents(general_text),
+        seeds=tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds),
+        device=device_name(device),
+    )
+    return run(plan, Path(out))
