@@ -104,7 +104,7 @@ def compare(
 
 
 def _profiles(plan: Plan, opened: Opened) -> list[Profile]:
-    """Of the base in each format, each in a process of its own; one limit of source tokens for all."""
+    """Of the base in each format, a process each; one limit of source tokens for all."""
     profiles = [
         opened.run([_profile(replace(plan, base_dtypes=(dtype,)))], lambda *_: None)[0]
         for dtype in plan.base_dtypes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import sys
 import threading
@@ -17,9 +18,10 @@ from peftlab.cli.app import run
 from peftlab.comparison.engine import PROFILE, Call, Opened, Workflow
 from peftlab.comparison.local import Processes
 from peftlab.comparison.plan import Base, Plan, runs_of
-from peftlab.comparison.processes import call
+from peftlab.comparison.processes import DiskFull, RunFailed, call
 from peftlab.comparison.ray import cluster, payload, remote
 from peftlab.comparison.ray.cluster import Needs
+from peftlab.comparison.ray.task import named_machine as on
 from peftlab.comparison.ray.task import without_common
 from peftlab.comparison.run import compare
 from peftlab.comparison.work import work
@@ -157,6 +159,20 @@ def test_rows_are_sent_once(plan: Plan) -> None:
     assert common[0] is again[0] is plan.task
     assert not sent.task.train
     assert sent.task.template == plan.task.template
+
+
+def test_a_full_disk_is_told_with_its_machine() -> None:
+    """And with both, where a node has it from the command's."""
+    with pytest.raises(DiskFull, match=r"^node-1: the disk is full \(.*make room"), on("node-1"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    with (
+        pytest.raises(DiskFull, match=r"^node-1: head: the disk is full"),
+        on("node-1"),
+        on("head"),
+    ):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    with pytest.raises(RunFailed, match=r"^node-1: PermissionError"), on("node-1"):
+        raise PermissionError(errno.EACCES, "no")
 
 
 class Counted:

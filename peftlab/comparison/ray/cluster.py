@@ -154,7 +154,8 @@ def check_fit(need: Needs, resources: Collection[Mapping[str, float]], what: str
     """
     if any(need.fit(node) for node in resources):
         return
-    largest = Needs(*(int(max(node.get(n, 0) for node in resources)) for n in _RESOURCES))
+    most = (max((node.get(n, 0) for node in resources), default=0) for n in _RESOURCES)
+    largest = Needs(*map(int, most))
     raise InputError(
         f"{what} needs {need} on one node, and the {len(resources)} nodes of the cluster have at "
         f"most {largest}: add a larger one, ask for fewer --cpus, or leave it out with --max-memory"

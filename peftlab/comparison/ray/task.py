@@ -12,13 +12,14 @@ from typing import Any
 from peftlab.comparison import base_server
 from peftlab.comparison.engine import Call
 from peftlab.comparison.plan import GeneralText, Run
-from peftlab.comparison.processes import Died, DiskFull, Stopped, is_disk_full
+from peftlab.comparison.processes import Died, DiskFull, RunFailed, Stopped, describe
 from peftlab.comparison.ray import cluster
 from peftlab.comparison.ray.nodes import Place
 from peftlab.comparison.ray.payload import Changes, Files, packed, unpack
 from peftlab.tasks import Task
 
 _PASSED_ON = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "OMP_NUM_THREADS")
+_HOME = "the command's machine"
 Common = tuple[Task, GeneralText | None]
 
 
@@ -52,11 +53,13 @@ class Home:
 
     def fetch(self, folder: Path) -> Files:
         """The files of a run's folder."""
-        return packed(self.out / folder)
+        with named_machine(_HOME):
+            return packed(self.out / folder)
 
     def store(self, folder: Path, files: Files) -> None:
         """Put files into a run's folder."""
-        unpack(files, self.out / folder)
+        with named_machine(_HOME):
+            unpack(files, self.out / folder)
 
 
 def carry_out_on(node: Any, home: Any, call: Call, threads: int, common: Common | None) -> Any:
@@ -83,15 +86,22 @@ def carry_out_on(node: Any, home: Any, call: Call, threads: int, common: Common 
     settings = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     where, function = place.folder, call.function
     try:
-        with _files(ray, home, place, call.folder) as tick:
+        with named_machine(place.name), _files(ray, home, place, call.folder) as tick:
             return base_server.call(where, function, arguments, threads, settings, tick=tick)
     except (Died, Stopped) as error:
         ray.get(home.die.remote(call, place.name, str(error)))
         raise
+
+
+@contextmanager
+def named_machine(machine: str) -> Iterator[None]:
+    """Say on which machine a disk is full, or files cannot be read or written."""
+    try:
+        yield
     except (DiskFull, OSError) as error:
-        if isinstance(error, DiskFull) or is_disk_full(error):
-            raise DiskFull(f"{place.name}: {error}") from error
-        raise
+        known = getattr(error, "cause", error)  # Ray's, of another machine
+        kind, message = ("disk", str(known)) if isinstance(known, DiskFull) else describe(known)
+        raise (DiskFull if kind == "disk" else RunFailed)(f"{machine}: {message}") from error
 
 
 @contextmanager
