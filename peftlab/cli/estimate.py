@@ -129,11 +129,10 @@ def _predictor(name: str, device: str, dtype: str) -> Iterator[tuple[Predict, in
 
 
 def _row(predict: Predict, method: Any, task: Task, config: TrainConfig) -> dict[str, Any]:
-    from peftlab.comparison.label import label
-    from peftlab.guests import Guest
+    from peftlab.guests import is_guest
 
-    row: dict[str, Any] = {"method": label(method), "prediction": None}
-    if isinstance(method, Guest):
+    row: dict[str, Any] = {"method": method.label, "prediction": None}
+    if is_guest(method):
         return {**row, "problem": "guests are not predicted"}
     try:
         found = predict(method, task, config)

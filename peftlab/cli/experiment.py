@@ -119,7 +119,6 @@ def carry_out(spec: ExperimentSpec, over: Overrides, out: Path) -> None:
 
 
 def _announce(spec: ExperimentSpec, grid: list[Part]) -> None:
-    from peftlab.comparison.label import label
 
     runs = sum(len(part.rows) * len(part.plan.seeds) for part in grid)
     tasks, models = ({getattr(part, what) for part in grid} for what in ("task", "model"))
@@ -129,7 +128,7 @@ def _announce(spec: ExperimentSpec, grid: list[Part]) -> None:
     )
     for part in grid:
         for row, method in zip(part.rows, part.plan.methods, strict=True):
-            typer.echo(f"  {part.model}, {part.task}, {row}: {label(method)}")
+            typer.echo(f"  {part.model}, {part.task}, {row}: {method.label}")
 
 
 def show(found: Experiment) -> None:

@@ -101,7 +101,7 @@ def _told(processes: int, is_sharded: bool) -> str:
     )
 
 
-def _tell(trained: Trained, out: Path) -> None:
+def _tell(trained: Trained[Adaptation], out: Path) -> None:
     loss = (
         ""
         if trained.validation_loss is None

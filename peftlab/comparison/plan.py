@@ -11,7 +11,7 @@ from typing import Any
 from peftlab.comparison.label import label_on, slug
 from peftlab.errors import InputError
 from peftlab.estimate import Limits
-from peftlab.guests import Guest
+from peftlab.guests import Guest, is_guest
 from peftlab.methods import Method
 from peftlab.records.record import (
     BudgetFacts,
@@ -229,7 +229,7 @@ class Run:
             ),
             train=asdict(self.config),
             parameters=Parameters(trainable=None, stored=None, base=base.parameters),
-            guest=isinstance(self.method, Guest),
+            guest=is_guest(self.method),
             trial=self.trial,
             predicted=self.predicted,
             search=self.found,
@@ -245,7 +245,7 @@ class Run:
         task = self.task
         train = {k: v for k, v in asdict(self.config).items() if k not in _NOT_THE_RESULT}
         train.pop("seed")
-        files = {} if isinstance(self.method, Guest) else self.method.files()
+        files = self.method.files()
         return {
             "method": self.method.name,
             "settings": self.method.settings(),

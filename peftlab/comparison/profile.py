@@ -21,7 +21,7 @@ from peftlab.errors import InputError, PeftlabError
 from peftlab.estimate import Prediction
 from peftlab.evaluation import text_loss, text_window
 from peftlab.frozen import named as base
-from peftlab.guests import Guest
+from peftlab.guests import is_guest
 from peftlab.measure import choose_precision
 from peftlab.methods import Count, Method
 from peftlab.tasks import Example, Task, Template
@@ -146,7 +146,7 @@ def _fitting(
 
     counts, extras, misfits = {}, {}, {}
     for method in plan.methods:
-        if isinstance(method, Guest):
+        if is_guest(method):
             continue  # PEFT says only on a base of its own what it trains there
         name = label_on(method, dtype)
         try:

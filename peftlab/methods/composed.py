@@ -40,6 +40,10 @@ class Composed(Method):
         return "+".join(part.name for part in self.parts)
 
     @property
+    def label(self) -> str:
+        return "+".join(part.label for part in self.parts)
+
+    @property
     def sites(self) -> tuple[str, ...]:  # type: ignore[override]
         return tuple(dict.fromkeys(site for part in self.parts for site in part.sites))
 

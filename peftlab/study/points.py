@@ -12,7 +12,6 @@ from typing import ClassVar, Protocol
 
 import numpy as np
 
-from peftlab.comparison.label import label
 from peftlab.errors import InputError
 from peftlab.metrics import metric_spec
 from peftlab.records import folders
@@ -101,7 +100,7 @@ def _point(study: Figure, made: Made, metric: str, own: Interval | None) -> Poin
         series=made.variant.series,
         x=x,
         name=made.variant.name,
-        label=label(made.variant.method),
+        label=made.variant.method.label,
         value=fmean(values),
         low=own.low if own else None,
         high=own.high if own else None,
@@ -113,7 +112,7 @@ def _point(study: Figure, made: Made, metric: str, own: Interval | None) -> Poin
 def _level(made: Made, metric: str, own: Interval | None) -> Level:
     return Level(
         name=made.variant.series,
-        label=label(made.variant.method),
+        label=made.variant.method.label,
         value=fmean(_values(made, metric)),
         low=own.low if own else None,
         high=own.high if own else None,

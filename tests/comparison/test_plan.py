@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from peftlab.comparison.label import label, slug
+from peftlab.comparison.label import slug
 from peftlab.comparison.plan import Base, Plan, runs_of
 from peftlab.methods import parse_one
 from peftlab.tasks import Task
@@ -19,8 +19,8 @@ BASE = Base(name="demo", fingerprint="xxh3-128:0", parameters=100, device="cpu")
     ["lora", "lora:rank=4,targets=q+k", "hard_prompt:instruction=task", "prefix_tuning+bottleneck"],
 )
 def test_a_label_can_be_typed_again(spec: str) -> None:
-    assert label(parse_one(spec)) == spec
-    assert parse_one(label(parse_one(spec))) == parse_one(spec)
+    assert parse_one(spec).label == spec
+    assert parse_one(parse_one(spec).label) == parse_one(spec)
 
 
 def test_a_slug_is_a_folder_name() -> None:
