@@ -231,13 +231,13 @@ def test_ctrl_c_saves_and_the_same_command_continues(
     options = f"--model {base} --task {data} -o max_new_tokens=4 --methods lora:rank=2"
     steps = 3 * STEPS
     sizes = f"--steps {steps} --batch-size 2 --evaluate-every 50 --device cpu --out {out}"
-    options_of_ray = f"--engine ray --address {cluster.address}"
+    there = f"--engine ray --address {cluster.address}"
     words = [
         sys.executable,
         "-m",
         "peftlab",
         "compare",
-        *f"{options} {sizes} {options_of_ray}".split(),
+        *f"{options} {sizes} {there}".split(),
     ]
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     wait_for(lambda: bool(list(out.glob("lora*/seed-0/metrics.jsonl"))) or bool(process.poll()))
