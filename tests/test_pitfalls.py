@@ -22,7 +22,7 @@ from peftlab.loss import labels, mean_loss, row_losses, token_losses, training_r
 from peftlab.methods import REGISTRY, parse_one
 from peftlab.methods.adaptation import Adaptation
 from peftlab.tasks import Example, Template
-from peftlab.training import TrainConfig, Trained, train
+from peftlab.training import TrainConfig, Trained, train, trainee
 from tests.laws.cases import leaves, made
 from tests.laws.world import model, task, tokenizer
 

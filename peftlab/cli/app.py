@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 
 from peftlab.cli import compare, estimate, learn, listing, report, serve, share, study
 from peftlab.errors import InputError, PeftlabError
+from peftlab.printable import printable
 from peftlab.processes import expected, leave
 from peftlab.version import __version__
 
@@ -90,7 +91,7 @@ def run(arguments: Sequence[str]) -> int:
         typer.echo("stopped", err=True)
         return 130
     except PeftlabError as error:
-        typer.echo(f"Error{_where()}: {error}", err=True)
+        typer.echo(f"Error{_where()}: {printable(str(error), lines=True)}", err=True)
         return 130 if _stopped(error) else 2
     return 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -271,9 +272,10 @@ def _quantity(
         return None
     names = "|".join(filter(None, units))
     found = re.fullmatch(rf"(\d+(?:\.\d+)?)\s*({names})?{ending}", text.strip().lower())
-    if found is None or not float(found[1]) > 0:
+    amount = 0.0 if found is None else float(found[1]) * units[found[2] or ""]
+    if not 0 < amount < math.inf:
         raise InputError(f"{option} {text!r}: {expected} was expected")
-    return float(found[1]) * units[found[2] or ""]
+    return amount
 
 
 def limits(memory: str | None, adapter: str | None, time: str | None) -> Limits:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,12 +13,14 @@ import typer
 
 from peftlab.cli import options as shared
 from peftlab.errors import InputError
+from peftlab.printable import printable
 
 if TYPE_CHECKING:
     from peftlab.serve import Library
 
 _BATCH, _LIMITS, _WHO = "The batch", "Limits", "Who is served"
 _LOCAL = ("localhost", "127.0.0.1", "[::1]")
+_MOST = 2**31 - 1  # of anything that is counted
 _LEVELS = ("critical", "error", "warning", "info", "debug", "trace")
 
 
@@ -97,16 +100,23 @@ def serve(
     """
     if log not in _LEVELS:
         raise InputError(f"--log {log!r}: one of {', '.join(_LEVELS)} was expected")
+    counts = {
+        "--slots": slots, "--capacity": capacity, "--prefill-tokens": prefill_tokens,
+        "--max-tokens": max_tokens, "--max-prompt": max_prompt, "--max-queue": max_queue,
+        "--max-requests": max_requests, "--max-replies": max_replies,
+    }  # fmt: skip
+    _check_counts(counts)
     from peftlab.serve import Engine, Library, Limits
     from peftlab.serve.http import Settings, create_app
-    from peftlab.serve.http.run import is_loopback, run
+    from peftlab.serve.http.run import check_port, is_loopback, run
 
+    check_port(port)
     local = is_loopback(host)
     settings = Settings.of(
         base=base_name,
-        api_keys=tuple(api_key),
-        admin_keys=tuple(admin_key),
-        hosts=(*(_LOCAL if local else ()), *allow_host) or ("*",),
+        api_keys=_keys("--api-key", "PEFTLAB_API_KEY", api_key),
+        admin_keys=_keys("--admin-key", "PEFTLAB_ADMIN_KEY", admin_key),
+        hosts=(*(_LOCAL if local else ()), *_names(allow_host)) or ("*",),
         body_bytes=_bytes("--max-body", max_body),
         requests=max_requests,
         replies=max_replies,
@@ -122,17 +132,18 @@ def serve(
         max_new_tokens=max_tokens,
         queue=max_queue,
     )
+    adapter_bytes = _bytes("--adapter-memory", adapter_memory)
     base = shared.load_base(model, device, base_dtype)
-    library = Library(base, adapters, memory=_bytes("--adapter-memory", adapter_memory))
+    library = Library(base, adapters, memory=adapter_bytes)
     if runs is not None:
         _enter_winners(library, runs)
     app = create_app(Engine(base, library, limits), settings)
     names = len(library.adapters()) - 1  # the base stands among them
 
     def ready(address: str) -> None:
-        typer.echo(f"Serving {model} and {names} adapters at {address}")
+        _say(f"Serving {model} and {names} adapters at {address}")
         if not local and not api_key:
-            typer.echo("Everybody who reaches it is served: no API key is set", err=True)
+            _say("Everybody who reaches it is served: no API key is set", err=True)
 
     with _other_formats_told_once():
         run(app, host, port, ready, log)
@@ -147,7 +158,7 @@ def _other_formats_told_once() -> Iterator[None]:
 
     def tell(message: Warning | str, *_: object, **__: object) -> None:
         if str(message) not in told:
-            typer.echo(f"Warning: {message}", err=True)
+            _say(f"Warning: {message}", err=True)
         told.add(str(message))
 
     with warnings.catch_warnings():
@@ -163,7 +174,7 @@ def _enter_winners(library: Library, runs: Path) -> None:
     found = read(runs)
     fitting, left_out = for_base(winners(found.runs), library.model)
     for said in (*found.problems, *left_out):
-        typer.echo(said, err=True)
+        _say(said, err=True)
     known = {it.name for it in library.adapters()}
     for winner in fitting:
         if winner.name in known:
@@ -174,7 +185,39 @@ def _enter_winners(library: Library, runs: Path) -> None:
         asked = library.load(winner.name, winner.folder)
         library.load_one()
         asked.result(0)
-        typer.echo(f"{winner.name}: {winner.label} (seed {winner.seed})")
+        _say(f"{winner.name}: {winner.label} (seed {winner.seed})")
+
+
+def _say(text: str, *, err: bool = False) -> None:
+    """One line, whatever names and records hold."""
+    typer.echo(printable(text), err=err)
+
+
+def _keys(option: str, variable: str, given: list[str]) -> tuple[str, ...]:
+    """Keys of a command line, or of the environment, where an empty one must not open the server.
+
+    Raises:
+        InputError: one that is none; it is not shown.
+    """
+    from peftlab.serve.http.settings import check_key
+
+    if not given and variable in os.environ:  # typer takes a blank variable for none
+        check_key(f"{variable} in the environment", os.environ[variable])
+    for key in given:
+        check_key(f"a key of {option} ({variable})", key)
+    return tuple(given)
+
+
+def _names(hosts: list[str]) -> list[str]:
+    if not all(host.strip() for host in hosts):
+        raise InputError("--allow-host '': a name that the server may be called by was expected")
+    return hosts
+
+
+def _check_counts(counts: dict[str, int | None]) -> None:
+    for option, value in counts.items():
+        if value is not None and not 1 <= value <= _MOST:
+            raise InputError(f"{option} {value}: 1 to {_MOST:,} was expected")
 
 
 def _bytes(option: str, text: str) -> int:
@@ -182,4 +225,9 @@ def _bytes(option: str, text: str) -> int:
 
 
 def _seconds(option: str, text: str) -> float:
-    return shared.duration(option, text) or 0.0
+    from peftlab.serve.http.settings import LONGEST
+
+    seconds = shared.duration(option, text) or 0.0
+    if seconds > LONGEST:
+        raise InputError(f"{option} {text!r}: at most {LONGEST:,.0f} s was expected")
+    return seconds

@@ -18,7 +18,7 @@ import torch
 
 from peftlab.errors import InputError
 from peftlab.methods import parse_one
-from peftlab.training import Interrupted, TrainConfig, train
+from peftlab.training import Interrupted, TrainConfig, train, trainee
 from peftlab.training.display import Show
 from tests.laws.test_training import same_tensors
 from tests.laws.world import model, task
