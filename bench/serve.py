@@ -18,14 +18,13 @@ import random
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transformers import AutoTokenizer
 
 from bench.pairing import Measured, common_arguments, compare, report
-from bench.workloads import make_model, make_task
+from bench.workloads import Asked, make_model, make_task
 
 if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM
@@ -51,15 +50,6 @@ METHODS = {
 PEERS = (
     "peft-switch", "peft-grouped", "peft-adapter-names", "own-single", "own-10", "own-alone",
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A request: its adapter's number, its source and its reply's length in tokens."""
-
-    adapter: int
-    source: str
-    tokens: int
 
 
 def main() -> None:

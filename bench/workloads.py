@@ -6,15 +6,16 @@ holds the data sets, and the folder `gpt2_tokenizer` beside it the tokenizer.
 
 from __future__ import annotations
 
-import json
 import os
 import random
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerBase
 
 from peftlab import demo
+from peftlab.files import read_jsonl
 from peftlab.tasks import Example, Provenance, Task, Template
 
 DATA = Path(os.environ.get("PEFTLAB_DATA", Path(__file__).parents[1] / ".." / "shared" / "data"))
@@ -34,6 +35,15 @@ METHODS = {
 DEMO = Path(demo.__file__).parent / "model"
 SIZES = {"small": (12, 768, 12), "mini": (4, 256, 4)}
 _SOURCE, _TARGET = 196, 59  # tokens; with the cue and the end they make 256, 60 of them trained on
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request: its adapter's number, its source and its reply's length in tokens."""
+
+    adapter: int
+    source: str
+    tokens: int
 
 
 def tokenizer() -> PreTrainedTokenizerBase:
@@ -78,7 +88,7 @@ def _read(workload: str, split: str, rows: int, seed: int) -> list[Example]:
     path = DATA / workload / f"{split}.jsonl"
     if not path.exists():
         raise SystemExit(f"{path} is missing: set PEFTLAB_DATA to a folder that has it")
-    found = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    found = read_jsonl(path)
     random.Random(seed).shuffle(found)
     return [Example(row["source"], (row["targets"][0],)) for row in found[:rows]]
 

@@ -11,23 +11,54 @@ from pydantic import BaseModel, ValidationError
 from peftlab.errors import InputError
 
 Model = TypeVar("Model", bound=BaseModel)
+MOST_BYTES = 64 << 20  # of a JSON file that describes something
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """The object of a file.
 
     Raises:
-        InputError: no such file, or no JSON object in it.
+        InputError: no such file, none that can be read, or no JSON object in it.
     """
     try:
+        if path.exists() and not path.is_file():  # a pipe would keep its reader waiting for ever
+            raise InputError(f"{path} is no regular file")
+        if path.stat().st_size > MOST_BYTES:
+            raise InputError(f"{path} is too large: {MOST_BYTES:,} bytes at most were expected")
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise InputError(f"{path} is missing") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+    except RecursionError as error:
+        raise InputError(f"{path} is damaged: it is nested too deeply") from error
+    except ValueError as error:  # no JSON, no UTF-8, or an integer of thousands of digits
         raise InputError(f"{path} is damaged: {error}") from error
     if not isinstance(values, dict):
         raise InputError(f"{path} is damaged: an object was expected, got {type(values).__name__}")
     return values
+
+
+def lines_of(text: str) -> list[str]:
+    """A text's lines without their ends, which are \\n or \\r\\n and nothing else.
+
+    `str.splitlines` ends a line at U+2028, U+2029, U+0085 and six more signs too, which stand
+    unescaped inside strings of JSON and in people's texts.
+    """
+    return [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")] if text else []
+
+
+def read_jsonl(path: Path) -> list[Any]:
+    """The values of a file of ours, one a line.
+
+    Raises:
+        InputError: a line that is no JSON, or not UTF-8.
+        FileNotFoundError: no such file.
+    """
+    try:
+        return [json.loads(line) for line in lines_of(path.read_bytes().decode("utf-8"))]
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is damaged: {error}") from error
 
 
 def read_yaml(path: Path) -> Any:
@@ -42,7 +73,7 @@ def read_yaml(path: Path) -> Any:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8 (byte {error.start}). Save it as UTF-8.") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
 
 

@@ -119,8 +119,9 @@ def carry_out(spec: ExperimentSpec, over: Overrides, out: Path) -> None:
 
 
 def _announce(spec: ExperimentSpec, grid: list[Part]) -> None:
+    from peftlab.comparison.plan import seeds_of
 
-    runs = sum(len(part.rows) * len(part.plan.seeds) for part in grid)
+    runs = sum(len(seeds_of(part.plan, m)) for part in grid for m in part.plan.methods)
     tasks, models = ({getattr(part, what) for part in grid} for what in ("task", "model"))
     typer.echo(
         f"{spec.title}: {runs} runs, on {len(tasks)} task(s) with {len(models)} base(s). "

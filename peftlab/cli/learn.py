@@ -11,6 +11,7 @@ import typer
 
 from peftlab.cli import options as shared
 from peftlab.errors import InputError
+from peftlab.files import lines_of
 
 if TYPE_CHECKING:
     from peftlab.methods.adaptation import Adaptation
@@ -54,6 +55,7 @@ def train(
     from peftlab.cli.dashboard import live
     from peftlab.methods import parse_one
     from peftlab.processes import leave
+    from peftlab.tasks.fit import fitted
     from peftlab.training import train as train_one
     from peftlab.training.tracking import trackers, tracking
 
@@ -79,6 +81,9 @@ def train(
     made = parse_one(method)
     base, together = shared.load_base_together(model, device, base_dtype, shard, made)
     out.mkdir(parents=True, exist_ok=True)
+    loaded = fitted(loaded, base.tokenizer)
+    if together.is_first:
+        shared.say(loaded.notes)
     if together.count > 1 and together.is_first:
         typer.echo(_told(together.count, base.is_sharded))
     settings = {"method": method, "model": model, "task": task, "train": asdict(config)}
@@ -112,6 +117,8 @@ def _tell(trained: Trained[Adaptation], out: Path) -> None:
     )
     if trained.truncated:
         typer.echo(f"{trained.truncated} training rows lost source tokens: they were too long")
+    if trained.skipped:
+        typer.echo(f"{trained.skipped} training rows were left out: they were too long")
     typer.echo(f"Saved in {out / 'adapter'}; try: peftlab generate --adapter {out} --input TEXT")
 
 
@@ -136,8 +143,9 @@ def evaluate(
     from peftlab import evaluation as room
 
     loaded = shared.load_task(task, task_option, limit=limit, metrics=metrics)
-    adaptation = _adaptation(adapter)
-    base = shared.load_base_of([adaptation], model, device, base_dtype)
+    base, (adaptation,) = shared.open_adapters([adapter], model, device, base_dtype)
+    loaded = room.taken(base, adaptation, loaded, split, max_length=max_length)
+    shared.say(loaded.notes)
     loss = room.split_loss(base, adaptation, loaded, split, max_length=max_length)
     found = room.evaluate(
         base, adaptation, loaded, split, batch_size=batch_size, max_length=max_length
@@ -154,6 +162,8 @@ def evaluate(
         predictions.write_text("\n".join(lines) + "\n", encoding="utf-8")
     values = {"split": split, "examples": len(found.replies), "loss": loss.loss}
     values |= {**found.scores.corpus, "truncated": found.truncated}
+    if loaded.skipped:
+        values["skipped"] = found.skipped
     if format == "json":
         typer.echo(json.dumps(values, indent=2))
     else:
@@ -185,8 +195,7 @@ def generate(
     from peftlab.tasks import Decoding
 
     sources = _sources(input)
-    adaptations = [_adaptation(folder) for folder in adapter]
-    base = shared.load_base_of(adaptations, model, device, base_dtype)
+    base, adaptations = shared.open_adapters(adapter, model, device, base_dtype)
     decoding = Decoding(
         beams=beams, sample=sample, temperature=temperature, top_k=top_k, top_p=top_p
     )
@@ -203,18 +212,14 @@ def generate(
             typer.echo(reply.text if len(adapter) == 1 else f"{folder}: {reply.text}")
 
 
-def _adaptation(folder: Path) -> Adaptation:
-    from peftlab.methods.adaptation import Adaptation
-
-    return Adaptation.load(shared.adapter_folder(folder))
-
-
 def _sources(given: str) -> list[str]:
     """The texts that `--input` stands for.
 
     Raises:
         InputError: a broken line (with its number), a row without a source, or no text at all.
     """
+    from peftlab.tasks.files import text_of
+
     path = Path(given)
     try:
         is_file = path.is_file()
@@ -224,7 +229,7 @@ def _sources(given: str) -> list[str]:
         if path.suffix in (".txt", ".jsonl") and " " not in given:
             raise InputError(f"--input {given}: there is no such file")
         return [given]
-    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    lines = [line for line in lines_of(text_of(path)) if line.strip()]
     if not lines:
         raise InputError(f"--input {given}: the file is empty")
     if path.suffix != ".jsonl":
@@ -235,7 +240,7 @@ def _sources(given: str) -> list[str]:
 def _source(path: Path, number: int, line: str) -> str:
     try:
         return str(json.loads(line)["source"])
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except (ValueError, RecursionError, KeyError, TypeError) as error:
         raise InputError(
             f'--input {path}, line {number}: an object with "source" was expected, got {line[:50]}'
         ) from error

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -16,9 +15,9 @@ from peftlab.cli.bases import BaseDtypes as BaseDtypes
 from peftlab.cli.bases import ShardBase as ShardBase
 from peftlab.cli.bases import device_name as device_name
 from peftlab.cli.bases import load_base as load_base
-from peftlab.cli.bases import load_base_of as load_base_of
 from peftlab.cli.bases import load_base_together as load_base_together
 from peftlab.cli.bases import one_format as one_format
+from peftlab.cli.bases import open_adapters as open_adapters
 from peftlab.errors import InputError, nearest
 
 if TYPE_CHECKING:
@@ -46,7 +45,8 @@ TaskOptions = Annotated[
         "-o",
         metavar="KEY=VALUE",
         help="How the task is loaded: template, cue, instruction, data, truncate, labels, "
-        "max_new_tokens, source (column), target (column), …",
+        "max_new_tokens, drop_blank, long (cut, skip or refuse), source (column), target (column), "
+        "…",
         rich_help_panel=_TASK,
     ),
 ]
@@ -173,6 +173,12 @@ def load_task(
     for metric in values.get("metrics", ()):
         metric_spec(metric)
     return Task.load(name, **values)
+
+
+def say(notes: Sequence[str]) -> None:
+    """Tell what loading has decided, beside what a command prints."""
+    for note in notes:
+        typer.echo(note, err=True)
 
 
 def general_documents(name: str) -> tuple[str, ...]:
@@ -311,9 +317,3 @@ def budget_of(text: str) -> dict[str, int | float]:
             f"{nearest(kind, kinds)}"
         )
     return {kind: value if kind == "seconds" else max(1, round(value))}
-
-
-def adapter_folder(folder: Path) -> Path:
-    """An adapter's folder, or the `adapter` inside a run's."""
-    inside = folder / "adapter"
-    return inside if inside.is_dir() else folder

@@ -46,6 +46,8 @@ class Shown:
             f"{_amount(runs[0].budget)} in steps of {config.rows_a_step} rows out of {rows:,}, "
             f"{len(task.test):,} test examples."
         )
+        for note in runs[0].task.notes:
+            self._say(note)
         search = self.plan.search
         if search.trials:
             self._say(

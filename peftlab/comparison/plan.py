@@ -81,7 +81,8 @@ class Plan:
         limits: what is predicted to exceed them is left out.
         general_text: documents of no task, whose loss says what an adaptation has forgotten; none:
             it is not measured.
-        seeds: of data order, initialisation and drawn exemplars; each makes a run of every method.
+        seeds: of data order, initialisation and drawn exemplars; each makes a run of every method
+            in which something is random.
         device: cpu, cuda, cuda:1, …
         track: experiment trackers that every run reports to, see `train.tracking`.
         base_dtypes: number formats of the base; every method runs on each.
@@ -230,6 +231,7 @@ class Run:
             train=asdict(self.config),
             parameters=Parameters(trainable=None, stored=None, base=base.parameters),
             guest=is_guest(self.method),
+            skipped=task.skipped.get("test"),
             trial=self.trial,
             predicted=self.predicted,
             search=self.found,
@@ -272,7 +274,8 @@ class Run:
 def runs_of(plan: Plan, base: Base, task: Task, general: GeneralText | None = None) -> list[Run]:
     """Every method with the first seed, then with the second, and so on.
 
-    In this order an interrupted comparison has already compared something.
+    In this order an interrupted comparison has already compared something. A method in which
+    nothing is random runs with the first seed alone.
     """
     return [
         Run(
@@ -288,7 +291,14 @@ def runs_of(plan: Plan, base: Base, task: Task, general: GeneralText | None = No
         )
         for seed in plan.seeds
         for method in plan.methods
+        if seed in seeds_of(plan, method)
     ]
+
+
+def seeds_of(plan: Plan, method: Method | Guest) -> tuple[int, ...]:
+    """The seeds that this method runs with: one where another could not give another result."""
+    random = method.seeded or plan.task.decoding.sample
+    return plan.seeds if random else plan.seeds[:1]
 
 
 def searches(run: Run) -> bool:

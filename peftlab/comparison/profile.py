@@ -25,6 +25,7 @@ from peftlab.guests import is_guest
 from peftlab.measure import choose_precision
 from peftlab.methods import Count, Method
 from peftlab.tasks import Example, Task, Template
+from peftlab.tasks.fit import Fit, look, too_long
 from peftlab.token_limits import max_row_tokens
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ class Profile:
             guests, there is none.
         left_out: by label, why a method will not fit the plan's limits.
         general: the text by which forgetting is measured, with what the bare base makes of it.
+        fit: what this base makes of the task: see `tasks.fit`.
     """
 
     base: Base
@@ -67,6 +69,7 @@ class Profile:
     left_out: dict[str, str] = field(default_factory=dict)
     general: GeneralText | None = None
     others: tuple[Base, ...] = ()
+    fit: Fit = field(default_factory=Fit)
 
     @property
     def bases(self) -> tuple[Base, ...]:
@@ -96,6 +99,7 @@ class Profile:
 
     def limited(self, task: Task) -> Task:
         """The task as every run gets it."""
+        task = self.fit.apply(task)
         if self.source_tokens is None:
             return task
         return replace(task, template=replace(task.template, source_tokens=self.source_tokens))
@@ -113,10 +117,13 @@ def profile(_say: Say, plan: Plan, out: Path, _trunk: Path | None = None) -> Pro
     choose_precision([], plan.device, plan.config.precision)  # refuses a device that is not here
     dtype = plan.base_dtypes[0]
     model = base.load(plan.model, plan.device, dtype)
+    for note in model.notes:
+        print(f"Warning: {note}", file=sys.stderr, flush=True)
     counts, extras, misfits = _fitting(model, plan, dtype)
     longest = max(extras.items(), key=lambda pair: pair[1], default=("", 0))
     context = max_row_tokens(model.shape.context, plan.config.max_length)
-    limit, cut = _source_limit(model, plan.task, context - longest[1], longest[0])
+    fit = _fit(model, plan.task, context - longest[1])
+    limit, cut = _source_limit(model, fit.apply(plan.task), context - longest[1], longest[0])
     found = Profile(
         base=Base(
             name=plan.model,
@@ -134,6 +141,7 @@ def profile(_say: Say, plan: Plan, out: Path, _trunk: Path | None = None) -> Pro
         longest=longest,
         cut=cut,
         general=_general(plan, context, longest[1]),
+        fit=fit,
     )
     return _forgettable(model, plan, found, out)
 
@@ -200,6 +208,13 @@ def _probe(
     """A row with one source token: ids, where the target starts, source tokens left out."""
     row = replace(template, source_tokens=1).encode(tokenizer, example, target, sys.maxsize)
     return row.ids, row.target_start, row.dropped
+
+
+def _fit(model: FrozenLM, task: Task, limit: int) -> Fit:
+    """What the tokenizer decides, and the rows that leave since not every method can take them."""
+    found = look(task, model.tokenizer)
+    own = found.apply(task)
+    return found.joined(too_long(own, own.template, model.tokenizer, limit))
 
 
 def _source_limit(

@@ -21,6 +21,7 @@ from peftlab.errors import InputError
 from peftlab.records import folders
 from peftlab.records.reading import StoredRun
 from peftlab.records.record import Record
+from peftlab.tasks.fit import Fit
 from peftlab.verdict.outcome import said, verdict
 
 
@@ -110,7 +111,8 @@ def _profiles(plan: Plan, opened: Opened) -> list[Profile]:
         for dtype in plan.base_dtypes
     ]
     limits = [one.source_tokens for one in profiles if one.source_tokens is not None]
-    return [replace(one, source_tokens=min(limits, default=None)) for one in profiles]
+    fit = reduce(Fit.joined, (one.fit for one in profiles))
+    return [replace(one, source_tokens=min(limits, default=None), fit=fit) for one in profiles]
 
 
 def _profile(plan: Plan) -> Workflow[Profile]:

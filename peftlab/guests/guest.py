@@ -46,6 +46,7 @@ class Guest:
 
     library: ClassVar[str] = "peft"
     trains: ClassVar[bool] = True
+    seeded: ClassVar[bool] = True
     searches: ClassVar[bool] = False
     sites: ClassVar[tuple[str, ...]] = ()
 

@@ -11,6 +11,7 @@ from peftlab.guests.guest import Guest
 from peftlab.guests.model import GuestModel, PlainBase
 from peftlab.methods.base import State
 from peftlab.processes import ALONE
+from peftlab.tasks.fit import shortened
 from peftlab.token_limits import max_row_tokens
 from peftlab.training import TrainConfig, optimise
 from peftlab.training.budget import Budget
@@ -73,6 +74,9 @@ class GuestInTraining(Trainee[GuestModel]):
         steps = config.total_steps(len(task.pairs("train")))
         self.model = GuestModel(base, guest, steps, config.seed)
         limit = max_row_tokens(base.shape.context, config.max_length, self.model.virtual_tokens)
+        splits = ("train", "validation")
+        task = shortened(task, task.template, base.tokenizer, limit, splits)
+        self.skipped = task.skipped.get("train", 0)
         self.data = Data.alone(task, task.template, config, base.tokenizer, limit)
         points = Budget.of(config, len(self.data.rows)).points
         self.steps = _GuestDescent(self.model, points, base, guest, config)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+from math import prod
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 from peftlab.edits import Edits
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from peftlab.tasks import Encoded, Task, Template
 
 Params = dict[str, "torch.Tensor"]
+Shapes = dict[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,11 @@ class Method(ABC):
         return self.name + (":" + ",".join(changed) if changed else "")
 
     @property
+    def seeded(self) -> bool:
+        """Whether its result depends on a seed; where not, one run knows it all."""
+        return True
+
+    @property
     def learning_rate(self) -> float:
         """A peak rate for AdamW that learns; the comparison's search looks round it."""
         return 1e-3
@@ -134,8 +141,16 @@ class Method(ABC):
         return template
 
     @abstractmethod
+    def stored(self, shape: ModelShape) -> Shapes:
+        """Name and shape of every tensor of a baked state, by closed formula.
+
+        What is read from a file is held against it before anything is allocated, see `admission`.
+        """
+
     def count(self, shape: ModelShape) -> Count:
-        """Closed formula for the numbers of parameters."""
+        """The numbers of parameters; a method that trains others than it stores says so itself."""
+        total = sum(prod(size) for size in self.stored(shape).values())
+        return Count(total, total)
 
     def groups(self, state: State, rate: float) -> list[dict[str, Any]]:
         """Parameter groups for the optimiser: a dict with `params` (names) and `lr` each."""

@@ -14,7 +14,7 @@ from peftlab.bases.shapes import ModelShape
 from peftlab.edits import Edits
 from peftlab.errors import InputError
 from peftlab.lazy import torch
-from peftlab.methods.base import Count, Method, State
+from peftlab.methods.base import Count, Method, Shapes, State
 
 if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM
@@ -52,6 +52,10 @@ class Composed(Method):
         return any(part.trains for part in self.parts)
 
     @property
+    def seeded(self) -> bool:
+        return any(part.seeded for part in self.parts)
+
+    @property
     def starts_as_base(self) -> bool:  # type: ignore[override]
         return all(part.starts_as_base for part in self.parts)
 
@@ -68,6 +72,10 @@ class Composed(Method):
     def check(self, shape: ModelShape) -> None:
         for part in self.parts:
             part.check(shape)
+
+    def stored(self, shape: ModelShape) -> Shapes:
+        parts = enumerate(part.stored(shape) for part in self.parts)
+        return {f"{i}.{name}": size for i, sizes in parts for name, size in sizes.items()}
 
     def count(self, shape: ModelShape) -> Count:
         counts = [part.count(shape) for part in self.parts]
@@ -105,7 +113,8 @@ class Composed(Method):
         for i, part in enumerate(self.parts):
             key = f"{i}."
             own = {n.removeprefix(key): t for n, t in state.tensors.items() if n.startswith(key)}
-            found.append((part, State(own, state.text.get(str(i), {}))))
+            text = state.text.get(str(i), {})
+            found.append((part, State(own, text if isinstance(text, dict) else {})))
         return found
 
 

@@ -15,7 +15,7 @@ from peftlab.bases.shapes import ModelShape
 from peftlab.edits import Edits
 from peftlab.errors import InputError
 from peftlab.lazy import torch
-from peftlab.methods.base import Count, Examples, Found, Method, State, positive, register
+from peftlab.methods.base import Examples, Found, Method, Shapes, State, positive, register
 from peftlab.methods.prompt_tuning import fits_context
 from peftlab.methods.search.gradient_guided import autoprompt, gcg
 from peftlab.methods.search.pez import pez
@@ -72,8 +72,8 @@ class DiscreteSearch(Method):
                 "take start=instruction, or another strategy"
             )
 
-    def count(self, shape: ModelShape) -> Count:
-        return Count(0, 0)
+    def stored(self, shape: ModelShape) -> Shapes:
+        return {}
 
     def init(self, model: FrozenLM, task: Task, rng: torch.Generator) -> State:
         words = self._words(task)
@@ -125,7 +125,9 @@ class DiscreteSearch(Method):
         return State(text={"instruction": state.text["instruction"]})
 
     def template(self, template: Template, state: State) -> Template:
-        return template.with_instruction(state.text["instruction"])
+        if not isinstance(found := state.text.get("instruction"), str):
+            raise InputError(f"{self.name}: the instruction that was found is missing")
+        return template.with_instruction(found)
 
     def edits(self, state: State, model: FrozenLM, seed: int | None = None) -> Edits:
         return Edits()

@@ -6,7 +6,6 @@ OUT/comparison.json, and for every run OUT/<method>-<hash>/seed-<n>/ with the fi
 from __future__ import annotations
 
 import fcntl
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from peftlab.errors import InputError
-from peftlab.files import read_json
+from peftlab.files import read_json, read_jsonl
 from peftlab.records.record import NAME, Record, Search, write_json
 
 COMPARISON = "comparison.json"
@@ -39,13 +38,7 @@ def metrics(folder: Path) -> list[dict[str, Any]]:
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8").splitlines()
-    try:
-        return [json.loads(line) for line in lines]
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path} is damaged: {error}") from error
+    return read_jsonl(path) if path.exists() else []
 
 
 def identity(task: Any, base: Any) -> dict[str, Any]:

@@ -128,12 +128,16 @@ def _shown(column: ColumnSpec, value: float | None) -> Number:
 
 
 def _marked(places: Sequence[tuple[ColumnSpec, str]], lines: Sequence[Line]) -> list[Line]:
-    """The lines with the best of each metric marked; what reads the same is as good."""
+    """The lines with the best of each metric marked; what reads the same is as good.
+
+    Where several have a number and all read the same, none is the best.
+    """
     best: list[str | None] = []
     for i, (column, _) in enumerate(places):
         known = [n for line in lines if (n := line.numbers[i]).value is not None]
         pick = max if _higher(column) else min
-        top = pick(known, key=lambda n: n.value or 0.0).text if known and column.metric else None
+        told = len({n.text for n in known}) > 1 or len(known) == 1
+        top = pick(known, key=lambda n: n.value or 0.0).text if told and column.metric else None
         best.append(top)
     return [
         Line(

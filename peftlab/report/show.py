@@ -40,8 +40,10 @@ def words(runs: Sequence[StoredRun]) -> list[str]:
 def _title(records: Sequence[Record]) -> str:
     first = records[0]
     seeds = sorted({record.seed for record in records})
+    skipped = f", {first.skipped:,} longer ones left out" if first.skipped else ""
     return (
-        f"{first.task.name} ({first.task.test_rows:,} test examples) with {first.model.name} "
+        f"{first.task.name} ({first.task.test_rows:,} test examples{skipped}) with "
+        f"{first.model.name} "
         f"({first.model.parameters:,} parameters), seed{'s' * (len(seeds) > 1)} "
         f"{', '.join(map(str, seeds))}"
     )

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field, fields, is_dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
-import torch
-
-from peftlab.edits import Edits
+from peftlab.edits import Edits, tensors_of
 from peftlab.errors import InputError
 from peftlab.generation.owner import Owner, common_lead, prepare
 from peftlab.methods.adaptation import Adaptation
@@ -62,12 +59,10 @@ class Loaded:
         """Check an adaptation and turn it into edits.
 
         Raises:
-            InputError: it is for another base, or holds numbers that are not finite, which would
-                reach other rows through the memory that they share.
+            InputError: what `Adaptation.edits` refuses. (Numbers that are not finite would reach
+                other rows through the memory that they share.)
         """
         edits = adaptation.edits(model)
-        if any(not bool(tensor.isfinite().all()) for tensor in _tensors(edits)):
-            raise InputError(f"{name!r} holds numbers that are infinite or not a number")
         template = edits.template or adaptation.template
         template.end_id(model.tokenizer)  # refuse a tokenizer without one now
         made = cls(name, version, adaptation.method.name, template, edits)
@@ -169,7 +164,7 @@ class Loaded:
         stores = {
             tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes()
             for edits in (self.edits, *(owner.edits for owner in self.owners))
-            for tensor in _tensors(edits)
+            for tensor in tensors_of(edits)
         }
         return sum(stores.values())
 
@@ -182,18 +177,3 @@ class _AnyField(dict[str, str]):
 
     def __contains__(self, key: object) -> bool:
         return True
-
-
-def _tensors(value: Any) -> Iterator[torch.Tensor]:
-    """Every tensor of the edits, at whatever depth."""
-    if isinstance(value, torch.Tensor):
-        yield value
-    elif isinstance(value, dict):
-        for inner in value.values():
-            yield from _tensors(inner)
-    elif isinstance(value, tuple):
-        for inner in value:
-            yield from _tensors(inner)
-    elif is_dataclass(value) and not isinstance(value, (type, Template)):
-        for item in fields(value):
-            yield from _tensors(getattr(value, item.name))

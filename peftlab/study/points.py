@@ -4,6 +4,7 @@ against the best of its series. Intervals and tests are those of a comparison (d
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -137,7 +138,7 @@ def runs_of(made: Made, metric: str, name: str) -> Runs:
     """
     if metric == LOSS:
         rows = [_losses(kept.folder) for kept in made.runs]
-        return Runs(name, np.stack(rows), aggregate=_per_token)
+        return Runs(name, np.stack(rows), aggregate=_per_token, bounds=(0.0, math.inf))
     groups: dict[str, dict[Path, Record]] = {}  # seeds may have drawn different training rows
     for kept in made.runs:
         groups.setdefault(kept.record.task.fingerprint, {})[kept.folder] = kept.record

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from peftlab.errors import InputError, nearest
-from peftlab.tasks import files, recipe, sources
+from peftlab.tasks import files, recipe, sources, splits
 from peftlab.tasks.build import Settings, Splits, finish, from_tables
 from peftlab.tasks.example import Example
+from peftlab.tasks.opened import stem_of
 from peftlab.tasks.options import Options
 from peftlab.tasks.recipe_task import recipe_task
 from peftlab.tasks.task import SPLITS, Task
@@ -36,8 +38,35 @@ def catalogue() -> list[Entry]:
     return demo + [Entry(name, "recipe", found.title) for name, found in read]
 
 
-def load(name_or_path: str | Path, options: Options) -> Task:
-    """Return the task of that name or path; see `Task.load`."""
+def load(name_or_path: str | Path, **options: Any) -> Task:
+    """Load a bundled or recipe task by name, own data by path, or a data set of the hub by id.
+
+    A path is a folder with train, validation and test files (jsonl, json, csv, tsv, parquet), a
+    folder saved by `datasets`, a single file, or a recipe (.yaml). `webnlg_2017:unseen` narrows the
+    test split to a subset.
+
+    Args:
+        options: the fields of `peftlab.tasks.options.Options`, `limit` and `seed` above all.
+
+    Raises:
+        InputError: whatever cannot be used, with the nearest name where one is near.
+    """
+    return _load(name_or_path, Options.of(options))
+
+
+def from_files(
+    train: str | Path,
+    test: str | Path | None = None,
+    validation: str | Path | None = None,
+    **options: Any,
+) -> Task:
+    """Load a task from one file a split; splits that are not given are cut from `train`."""
+    given = {"train": train, "validation": validation, "test": test}
+    paths = {split: Path(path) for split, path in given.items() if path is not None}
+    return _of_files(paths, Options.of(options))
+
+
+def _load(name_or_path: str | Path, options: Options) -> Task:
     name = str(name_or_path)
     path = Path(name_or_path).expanduser()
     from peftlab.demo.world import demo_tasks
@@ -54,8 +83,8 @@ def load(name_or_path: str | Path, options: Options) -> Task:
         tables = sources.from_folder(path, options.config)
         return from_tables(path.resolve().name, tables, options, "files", str(path))
     if path.is_file():
-        return from_files({"train": path}, options)
-    if _HUB_ID.fullmatch(name) and path.suffix.lower() not in files.EXTENSIONS:
+        return _of_files({"train": path}, options)
+    if _HUB_ID.fullmatch(name) and not files.is_data(path):
         return _hub(name, options)
     raise InputError(
         f'There is no task, file or folder "{name}".{nearest(name, named)} Tasks by name are '
@@ -94,11 +123,14 @@ def _demo(name: str, options: Options) -> Task:
     return finish(settings, splits, options, ())
 
 
-def from_files(paths: Mapping[str, Path], options: Options) -> Task:
-    """Return the task of one file a split."""
+def _of_files(paths: Mapping[str, Path], options: Options) -> Task:
     tables = {split: files.read(path) for split, path in paths.items()}
     first = paths["train"]
-    name = first.resolve().parent.name if files.split_of(first.stem) else first.stem
+    stem = stem_of(first)
+    name = first.resolve().parent.name if splits.exact_split(stem) else stem
+    if splits.split_of(stem) in ("validation", "test") and len(paths) == 1:
+        said = f"{first.name} is called a {splits.split_of(stem)} set; its rows are trained on too."
+        tables["train"] = replace(tables["train"], notes=(*tables["train"].notes, said))
     return from_tables(name, tables, options, "files", str(first))
 
 
@@ -107,3 +139,6 @@ def _hub(name: str, options: Options) -> Task:
     return from_tables(
         name, tables, options, "hub", name, config=options.config, revision=options.revision
     )
+
+
+Task.load, Task.from_files = staticmethod(load), staticmethod(from_files)

@@ -49,12 +49,15 @@ class Template:
     separator: str = "\n\n"
 
     def __post_init__(self) -> None:
+        for name in ("text", "instruction", "separator"):
+            if not isinstance(getattr(self, name), str):
+                raise InputError(f"{name} is {getattr(self, name)!r:.100}; a text was expected.")
         if self.truncate not in ("start", "end"):
             raise InputError(f'truncate is {self.truncate!r}; "start" or "end" was expected.')
         for name in ("shots", "source_tokens"):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InputError(f"{name} is {value}; a whole number from 1 on was expected.")
+            if value is not None and (type(value) is not int or value < 1):
+                raise InputError(f"{name} is {value!r:.40}; a whole number from 1 on was expected.")
         for name in ("instruction", "exemplars"):
             if getattr(self, name) and not self.markup.has(name):
                 raise InputError(
@@ -111,7 +114,7 @@ class Template:
         without its source, and tokenizers without offsets or without an end-of-sequence token.
         """
         ids, sources = self._context_ids(tokenizer, example)
-        tail = [] if target is None else self._target_ids(tokenizer, target)
+        tail = [] if target is None else self.target_ids(tokenizer, target)
         if not ids:
             raise InputError(
                 f"The template {self.text!r} leaves nothing before the target of the example "
@@ -130,16 +133,25 @@ class Template:
         """Return the id that ends every target, and at which generation has to stop."""
         return frame(tokenizer).end if self.chat else end_of_sequence(tokenizer)
 
-    def _target_ids(self, tokenizer: Tokenizer, target: str) -> list[int]:
+    def ends(self, tokenizer: Tokenizer) -> tuple[str, ...]:
+        """Return the texts of the tokens that end a target, which data often bring along."""
+        ids = [end_of_sequence(tokenizer), *([frame(tokenizer).end] if self.chat else [])]
+        return tuple(dict.fromkeys(str(tokenizer.convert_ids_to_tokens(one)) for one in ids))
+
+    def target_ids(self, tokenizer: Tokenizer, target: str) -> list[int]:
+        """Return the ids of a target and of its one end, which `target` may end in or not."""
+        end = self.end_id(tokenizer)
         lead = frame(tokenizer).lead if self.chat else self.markup.lead
-        ids = encode.target_ids(tokenizer, lead + target.strip())
-        return [*ids, self.end_id(tokenizer)]
+        bare = encode.without_end(target.strip(), self.ends(tokenizer))
+        return [*encode.target_ids(tokenizer, lead + bare), end]
 
     def _context_ids(
         self, tokenizer: Tokenizer, example: Example
     ) -> tuple[list[int], list[SourceToken]]:
+        shown = self._shown(example)
+        ends = self.ends(tokenizer) if shown else ()
         filler = encode.Filler(
-            tokenizer, self.instruction, self.markup, self._shown(example), self.separator
+            tokenizer, self.instruction, self.markup, shown, self.separator, ends
         )
         parts = filler.fill(example)
         if self.chat:
@@ -156,12 +168,7 @@ class Template:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values from which `from_dict` makes this template again."""
-        values = asdict(self)
-        values["exemplars"] = [
-            {"source": e.source, "targets": list(e.targets), "fields": dict(e.fields)}
-            for e in self.exemplars
-        ]
-        return values
+        return {**asdict(self), "exemplars": [example.to_dict() for example in self.exemplars]}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Template:
@@ -170,8 +177,7 @@ class Template:
         for name in values:
             if name not in known:
                 raise InputError(f'A template has no "{name}".{nearest(name, known)}')
-        exemplars = tuple(
-            Example(e["source"], tuple(e["targets"]), dict(e.get("fields", {})))
-            for e in values.get("exemplars", ())
-        )
-        return cls(**{**values, "exemplars": exemplars})
+        stored = values.get("exemplars", [])
+        if "text" not in values or not isinstance(stored, list | tuple):
+            raise InputError(f"A template is stored as {dict(values)!r:.100}; it is damaged.")
+        return cls(**{**values, "exemplars": tuple(Example.from_dict(e) for e in stored)})

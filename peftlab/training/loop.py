@@ -18,6 +18,8 @@ import torch
 from peftlab.methods.adaptation import Adaptation
 from peftlab.methods.base import Method, State
 from peftlab.processes import ALONE, Processes, join
+from peftlab.tasks.fit import shortened
+from peftlab.token_limits import max_row_tokens
 from peftlab.training.budget import Budget
 from peftlab.training.checkpoint import Progress
 from peftlab.training.config import TrainConfig
@@ -85,6 +87,7 @@ def train(
         processes.agree(_decides(method, task, config, model.fingerprint))
         if start is None:
             start = method.init(model, task, torch.Generator().manual_seed(config.seed))
+        task = _whole_rows(model, method, task, config, start)
         if store is None:
             place = folder / "trunk" if folder is not None else None
             memory = config.trunk_memory // processes.local
@@ -95,6 +98,18 @@ def train(
         if method.trains or method.searches:
             run.go(display)
         return run.result()
+
+
+def _whole_rows(
+    model: FrozenLM, method: Method, task: Task, config: TrainConfig, start: State
+) -> Task:
+    """The task without rows that are too long for this method, where it asks for that."""
+    if task.long == "cut":
+        return task
+    edits = method.edits(method.bake(start, model), model)
+    limit = max_row_tokens(model.shape.context, config.max_length, edits.prefix_length)
+    template = method.template(task.template, start)
+    return shortened(task, template, model.tokenizer, limit, ("train", "validation"))
 
 
 def _decides(
@@ -286,4 +301,5 @@ class Loop(Generic[Made]):
             truncated=len(set().union(*self.processes.told(trainee.data.rows.cut))),
             losses=progress.losses,
             trunk_bytes=trainee.kept_bytes,
+            skipped=trainee.skipped,
         )

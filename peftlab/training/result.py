@@ -39,7 +39,7 @@ class Trained(Generic[Made]):
         seconds: all steps, without evaluation. tokens: packed ones of training rows.
         passes: tokens through the base, those of a backward pass once more.
         validated, validation_seconds: tokens and time of validations.
-        truncated: training rows that lost source tokens.
+        truncated: training rows that lost source tokens. skipped: those that were left out.
         losses: every step's loss. trunk_bytes: kept activations of the frozen trunk.
     """
 
@@ -56,3 +56,4 @@ class Trained(Generic[Made]):
     truncated: int
     losses: list[float]
     trunk_bytes: int
+    skipped: int = 0

@@ -45,6 +45,7 @@ class Trainee(Protocol[Made_co]):
         name: for messages. searches: whether a step looks for a better state, without a gradient.
         resumable: whether its checkpoint continues it.
         data: rows of both splits. steps: its state, and how it moves.
+        skipped: training rows that were left out for their length.
         kept_bytes: what it has kept of the frozen trunk's activations.
     """
 
@@ -53,6 +54,7 @@ class Trainee(Protocol[Made_co]):
     resumable: bool
     data: Data
     steps: Steps
+    skipped: int
 
     @property
     def is_sharded(self) -> bool:
@@ -94,6 +96,7 @@ class MethodInTraining:
         self.model, self.method, self.task = model, method, task
         self.store, self.processes = store, processes
         self.name, self.searches = method.name, method.searches
+        self.skipped = task.skipped.get("train", 0)
         accelerator = optimise.accelerator(config.precision, model, processes)
         start = on_device(start, model.device)
         processes.from_first([t for t in start.tensors.values() if not is_sharded(t)])

@@ -6,7 +6,6 @@ rows are computed again from the predictions, by the code that computed the repo
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -15,9 +14,11 @@ from typing import Any
 import numpy as np
 
 from peftlab.errors import InputError
-from peftlab.metrics import Metric, build_metric
+from peftlab.files import read_json, read_jsonl
+from peftlab.methods import build
+from peftlab.metrics import Metric, build_metric, metric_spec
 from peftlab.metrics.means import MeanOverExamples
-from peftlab.records.folders import PREDICTIONS
+from peftlab.records.folders import CONFIG, PREDICTIONS
 from peftlab.records.record import Record
 from peftlab.verdict.components import Array, Runs, StatisticsInputError
 from peftlab.verdict.entries import Entry, Failure
@@ -107,16 +108,27 @@ def _runs(
     if len({len(one) for one in scores}) > 1:
         sizes = ", ".join(f"{f}: {len(one)}" for f, one in zip(folders, scores, strict=True))
         raise StatisticsInputError(f"{label}: numbers of predictions differ between runs ({sizes})")
-    # without training, equal scores from different seeds mean that no seed was ever used
     untrained = all(record.parameters.trainable == 0 for record in records)
-    equal = len(scores) > 1 and all(np.array_equal(one, scores[0]) for one in scores)
-    fixed = untrained and equal
+    equal = all(np.array_equal(one, scores[0]) for one in scores)
+    # equal scores from different seeds mean that no seed was ever used; a single run may hide one
+    fixed = untrained and equal and (len(scores) > 1 or not _seeded(folders[0] / CONFIG))
     return Runs(
         label,
         np.stack(scores[:1] if fixed else scores),
         aggregate=None if isinstance(scorer, MeanOverExamples) else scorer.aggregate,
         deterministic=fixed,
+        bounds=metric_spec(metric).bounds,
     )
+
+
+def _seeded(config: Path) -> bool:
+    """Whether another seed could have given another result; what cannot be known counts as such."""
+    try:
+        found = read_json(config)
+        method = build(found["method"], found["settings"])
+        return bool(method.seeded or found["task"]["decoding"]["sample"])
+    except (InputError, KeyError, TypeError):  # by hand, or by a plugin that is not installed
+        return True
 
 
 def _scores(path: Path, metric: str, scorer: Metric) -> Array:
@@ -135,12 +147,9 @@ def _scores(path: Path, metric: str, scorer: Metric) -> Array:
 
 def _read(path: Path) -> list[dict[str, Any]]:
     try:
-        with path.open(encoding="utf-8") as lines:
-            rows = [json.loads(line) for line in lines]
+        rows = read_jsonl(path)
     except FileNotFoundError as error:
         raise InputError(f"{path} is missing, so its run cannot be compared") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is damaged: {error}") from error
     return sorted(rows, key=lambda row: row["index"])
 
 

@@ -62,3 +62,15 @@ def test_seeds_share_a_folder_and_methods_do_not(task: Task) -> None:
     assert runs[0].folder.parent == runs[2].folder.parent != runs[1].folder.parent
     assert runs[0].config.seed == 0 and runs[2].config.seed == 1
     assert len({run.config_hash for run in runs}) == 4
+
+
+def test_a_method_in_which_nothing_is_random_runs_once(task: Task) -> None:
+    names = ("hard_prompt", "hard_prompt:shots=2", "hard_prompt:instruction=Say it.+ia3", "bitfit")
+    plan = Plan(model="demo", task=task, methods=tuple(map(parse_one, names)), seeds=(3, 1))
+
+    def seeds(task: Task) -> list[int]:
+        return [run.seed for run in runs_of(replace(plan, task=task), BASE, task)]
+
+    assert seeds(task) == [3, 3, 3, 3, 1, 1, 1]
+    drawn = replace(task, decoding=replace(task.decoding, sample=True))
+    assert seeds(drawn) == [3, 3, 3, 3, 1, 1, 1, 1], "replies are drawn by the seed"

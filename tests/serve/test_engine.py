@@ -7,6 +7,7 @@ import threading
 import time
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
@@ -25,7 +26,7 @@ from peftlab.serve import (
     Request,
     UnknownAdapter,
 )  # fmt: skip
-from peftlab.serve.engine import shared_out
+from peftlab.serve.feeding import shared_out
 from peftlab.tasks import Decoding
 from tests.laws import world as laws
 from tests.serve import world
@@ -244,6 +245,46 @@ def test_a_step_that_fails_loses_its_rows_and_not_the_engine(
     run(served)
     assert compare(ticket.result(0), alone("a9", 0, sources()[0]))
     assert "a step failed" in caplog.text
+
+
+def test_a_row_that_makes_a_step_fail_ends_alone(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    served = engine()
+    lost, kept = (served.submit(Request(name, sources()[0], 8)) for name in ("a9", "a10"))
+    served.step()
+    feed = served._slots.feed
+
+    def failing(rows: Any, *rest: Any) -> Any:
+        if any(row.owner is served.library.get("a9").owners[0] for row in rows):
+            raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+        return feed(rows, *rest)
+
+    monkeypatch.setattr(served._slots, "feed", failing)
+    run(served)
+    with pytest.raises(Failed, match="mat1 and mat2"):
+        lost.result(0)
+    assert compare(kept.result(0), alone("a10", 0, sources()[0]))
+    assert served.failure is None and "a row of a9 failed" in caplog.text
+
+
+def test_it_knows_when_the_base_itself_fails_and_when_it_runs_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    served = engine()
+
+    def dead(*_: Any) -> Any:
+        raise RuntimeError("CUDA error: device-side assert triggered")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(served._slots, "feed", dead)
+        patch.setattr(served._slots, "check_base", dead)
+        lost = served.submit(Request("a9", sources()[0], 8))
+        run(served)
+    assert lost.done and "device-side assert" in str(served.failure)
+    served.submit(Request("a9", sources()[0], 2))
+    run(served)
+    assert served.failure is None
 
 
 def test_scores_that_are_no_numbers_fail_their_row_and_leave_the_slot_clean() -> None:

@@ -161,6 +161,51 @@ def test_links_cannot_leave_the_folder_either(folder: Path) -> None:
         Library(laws.model("gpt2"), folder / "nowhere")
 
 
+def test_links_of_files_stay_inside_or_in_the_hubs_own_blobs(folder: Path) -> None:
+    secret = folder.parent / "secret.json"
+    secret.write_text((folder / "a9" / "adaptation.json").read_text())
+    (folder / "a9" / "adaptation.json").unlink()
+    (folder / "a9" / "adaptation.json").symlink_to(secret)
+    library = Library(laws.model("gpt2"), folder)
+    asked = library.load("a9")
+    library.load_one()
+    with pytest.raises(InputError, match=r"adaptation\.json is a link that leads out"):
+        asked.result(0)
+    hub = folder.parent / "models--me--it"
+    for file in (folder / "a10").iterdir():
+        blob = hub / "blobs" / file.name
+        blob.parent.mkdir(parents=True, exist_ok=True)
+        blob.write_bytes(file.read_bytes())
+        link = hub / "snapshots" / "rev" / file.name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(Path("..") / ".." / "blobs" / file.name)
+    cached = Library(laws.model("gpt2"), hub / "snapshots")
+    asked = cached.load("rev")
+    cached.load_one()
+    assert asked.result(0).version == 1
+
+
+def test_links_in_a_circle_are_passed_over(folder: Path) -> None:
+    (folder / "loop").symlink_to("loop")
+    (folder / "a9" / "peftlab.json").symlink_to("peftlab.json")
+    library = Library(laws.model("gpt2"), folder)
+    assert "loop" not in [it.name for it in library.adapters()]
+    with pytest.raises(InputError, match=r"no adapter|circle"):
+        library.load("loop")
+    asked = library.load("a9")
+    library.load_one()
+    with pytest.raises(InputError, match="circle"):
+        asked.result(0)
+
+
+def test_whoever_asked_and_left_does_not_end_the_loader() -> None:
+    library = Library(laws.model("gpt2"))
+    library.load("a9", adaptation("a9", 0)).cancel()
+    assert library.load_one()
+    assert library.load("a10", adaptation("a10", 0)) and library.load_one()
+    assert [it.name for it in library.adapters()] == ["a10"]
+
+
 def test_a_thousand_adapters_share_one_model(folder: Path) -> None:
     kinds = [name for name in NAMES if name not in ("a12", "a13")]
     library = Library(laws.model("gpt2"))

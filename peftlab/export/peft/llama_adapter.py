@@ -79,17 +79,24 @@ def read(found: Found) -> tuple[Method, State]:
     """The same as `gate=layer, tanh=false`."""
     found.understand(_KNOWN)
     if reason := differs(found.model):
-        found.problems.append(f"its logits here would not be PEFT's: {reason}")
-        found.tensors.clear()
-        found.settle()
+        raise InputError(
+            f"{found.path.parent} is an ADAPTION_PROMPT, whose logits here would not be PEFT's: "
+            f"{reason}"
+        )
     shape, length = found.model.shape, found.number("adapter_len")
     method = LlamaAdapter(
         length=length, layers=found.number("adapter_layers"), gate="layer", tanh=False
     )
+    paths = {
+        block: f"{shape.block_prefix}{block}.{_MODULE}"
+        for block in range(max(0, shape.layers - method.layers), shape.layers)
+    }
+    for path in paths.values():
+        found.expect(key(path, "adaption_prompt"), (1, length, shape.hidden))
+        found.expect(key(path, "adaption_gate"), (1,))
+    found.settle(method)
     tensors = {}
-    for block in range(max(0, shape.layers - method.layers), shape.layers):
-        path = f"{shape.block_prefix}{block}.{_MODULE}"
-        prompt = found.take(key(path, "adaption_prompt"), (1, length, shape.hidden))
-        tensors[f"{block}.prompt"] = prompt.squeeze(0)
-        tensors[f"{block}.gate"] = found.take(key(path, "adaption_gate"), (1,))
+    for block, path in paths.items():
+        tensors[f"{block}.prompt"] = found.take(key(path, "adaption_prompt")).squeeze(0)
+        tensors[f"{block}.gate"] = found.take(key(path, "adaption_gate"))
     return method, State(tensors)

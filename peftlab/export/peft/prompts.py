@@ -89,23 +89,26 @@ def _sizes(model: FrozenLM, length: int, heads: int, width: int) -> dict[str, An
 def read_prompt(found: Found) -> tuple[Method, State]:
     """PROMPT_TUNING as prompt_tuning."""
     found.understand(_PROMPT)
-    return PromptTuning(length=_length(found)), _vectors(found)
+    method = PromptTuning(length=_length(found))
+    return method, _vectors(found, method)
 
 
 def read_p_tuning(found: Found) -> tuple[Method, State]:
     """P_TUNING as p_tuning without an encoder: PEFT drops the encoder when it saves."""
     found.understand(_ENCODER)
-    return PTuning(length=_length(found), placement="first", encoder="none"), _vectors(found)
+    method = PTuning(length=_length(found), placement="first", encoder="none")
+    return method, _vectors(found, method)
 
 
 def read_prefix(found: Found) -> tuple[Method, State]:
     """PREFIX_TUNING as prefix_tuning without a reparametrisation, which PEFT drops on saving."""
     found.understand(_PREFIX)
     shape, length = found.model.shape, _length(found)
-    flat = found.take(_NAME, (length, 2 * shape.layers * shape.kv_heads * shape.head_dim))
-    split = flat.view(length, shape.layers, 2, shape.kv_heads, shape.head_dim)
-    state = State({"prefix": split.permute(1, 2, 3, 0, 4).contiguous()})
-    return PrefixTuning(length=length), state
+    method = PrefixTuning(length=length)
+    found.expect(_NAME, (length, 2 * shape.layers * shape.kv_heads * shape.head_dim))
+    found.settle(method)
+    split = found.take(_NAME).view(length, shape.layers, 2, shape.kv_heads, shape.head_dim)
+    return method, State({"prefix": split.permute(1, 2, 3, 0, 4).contiguous()})
 
 
 def _length(found: Found) -> int:
@@ -115,5 +118,7 @@ def _length(found: Found) -> int:
     return length
 
 
-def _vectors(found: Found) -> State:
-    return State({"prompt": found.take(_NAME, (_length(found), found.model.shape.hidden))})
+def _vectors(found: Found, method: PromptTuning | PTuning) -> State:
+    found.expect(_NAME, (method.length, found.model.shape.hidden))
+    found.settle(method)
+    return State({"prompt": found.take(_NAME)})
