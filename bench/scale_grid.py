@@ -16,7 +16,7 @@ from typing import Any
 
 from bench.queueing import makespan, makespan_bounds
 from peftlab.comparison.engine import Engine
-from peftlab.comparison.local import Processes
+from peftlab.comparison.local import LocalEngine
 from peftlab.comparison.plan import EvaluationConfig, Plan, Run
 from peftlab.comparison.profile import Profile
 from peftlab.comparison.ray.engine import Ray
@@ -80,7 +80,7 @@ def timed(plan: Plan, engine: Engine) -> Timed:
 def measure(steps: int) -> dict[str, Any]:
     """One at a time, two at once, and what list scheduling makes of the runs' own seconds."""
     os.environ["OMP_NUM_THREADS"] = "1"
-    engines: Sequence[tuple[int, Engine]] = ((1, Processes()), (2, Ray("local", cpus=1)))
+    engines: Sequence[tuple[int, Engine]] = ((1, LocalEngine()), (2, Ray("local", cpus=1)))
     points = []
     for machines, engine in engines:
         found = timed(plan(steps), engine)

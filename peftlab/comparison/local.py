@@ -17,7 +17,7 @@ from peftlab.comparison.processes import RunFailed, Say, call
 
 
 @dataclass(frozen=True)
-class Processes:
+class LocalEngine:
     """One process at a time, forked from a server; see `processes`."""
 
     out: Path = Path()
@@ -25,7 +25,7 @@ class Processes:
     @contextmanager
     def opened(self, plan: Plan, out: Path) -> Iterator[Opened]:
         """Nothing has to be made ready."""
-        yield Processes(out)
+        yield LocalEngine(out)
 
     def run(self, workflows: Sequence[Workflow[T]], hear: Say) -> list[T]:
         """One after the other, see `Opened`."""

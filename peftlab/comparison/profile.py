@@ -192,7 +192,7 @@ def _extra(model: FrozenLM, task: Task, method: Method, rng: torch.Generator) ->
     if method.sites and not _TAKES_POSITIONS & set(method.sites):
         return 0
     state = method.init(model, task, rng)
-    prefix = method.edits(method.bake(state, model), model).prefix_length
+    prefix = method.edits(method.materialise(state, model), model).prefix_length
     own = method.template(task.template, state)
     tokenizer = model.tokenizer
     lengths = [

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from peftlab.comparison.cost_prediction import predicted
 from peftlab.comparison.engine import PROFILE, SEARCH, WORK, Call, Engine, Opened, Workflow
 from peftlab.comparison.finished import at_rate, finished
-from peftlab.comparison.local import Processes
+from peftlab.comparison.local import LocalEngine
 from peftlab.comparison.plan import Plan, Run
 from peftlab.comparison.processes import RunFailed, server
 from peftlab.comparison.profile import Profile
@@ -92,7 +92,7 @@ def compare(
         DiskFull, Stopped: what is finished is kept, and the same call continues.
     """
     watcher = watcher or Silent()
-    with folders.only_one(out), (engine or Processes()).opened(plan, out) as opened:
+    with folders.only_one(out), (engine or LocalEngine()).opened(plan, out) as opened:
         profiles = [predicted(plan, one, opened, out) for one in _profiles(plan, opened)]
         found = reduce(Profile.joined, profiles)
         folders.claim(out, folders.identity(plan.task, found.base), described or {})

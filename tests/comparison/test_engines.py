@@ -16,7 +16,7 @@ import pytest
 
 from peftlab.cli.app import run
 from peftlab.comparison.engine import PROFILE, Call, Opened, Workflow
-from peftlab.comparison.local import Processes
+from peftlab.comparison.local import LocalEngine
 from peftlab.comparison.plan import Base, Plan, runs_of
 from peftlab.comparison.processes import DiskFull, RunFailed, call
 from peftlab.comparison.ray import cluster, payload, remote
@@ -213,7 +213,7 @@ def _deaf(*_: Any) -> None: ...
 def test_an_engine_may_be_anything_that_follows_workflows(plan: Plan, tmp_path: Path) -> None:
     """One that carries out the calls in another order gives the same records."""
 
-    class Backwards(Processes):
+    class Backwards(LocalEngine):
         @contextmanager
         def opened(self, plan: Plan, out: Path) -> Iterator[Opened]:
             yield Backwards(out)
