@@ -95,9 +95,9 @@ class ComparisonSettings:
             InputError: options of a cluster without one, or no Ray.
         """
         if self.what.engine == "processes":
-            from peftlab.comparison.local import Processes
+            from peftlab.comparison.local import LocalEngine
 
-            return Processes()
+            return LocalEngine()
         from peftlab.comparison.ray.cluster import the_ray
         from peftlab.comparison.ray.engine import Ray
 

@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from peftlab.errors import InputError, refusing
 from peftlab.files import read_json
@@ -27,7 +27,7 @@ to exceed a limit."""
 class Part(BaseModel):
     """Base of all parts: unknown names are refused, so that a typing error cannot lose a figure."""
 
-    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", protected_namespaces=(), populate_by_name=True)
 
 
 class Parameters(Part):
@@ -123,14 +123,16 @@ class ModelFacts(Part):
 class Progress(Part):
     """steps: taken. best_step: whose state was kept. tokens: packed ones of training rows.
 
-    passes: tokens through the base, those of a backward pass once more; what a budget of tokens
-    counts. validated: tokens through the base in validations during training.
+    forward_tokens: through the base, those of a backward pass once more; what a budget of tokens
+    counts; `passes` in older records. validated: those of validations during training.
     """
 
     steps: int
     best_step: int
     tokens: int
-    passes: int | None = None
+    forward_tokens: int | None = Field(
+        default=None, validation_alias=AliasChoices("forward_tokens", "passes")
+    )
     validated: int | None = None
     tokens_per_second: float | None
 

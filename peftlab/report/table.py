@@ -43,7 +43,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """A method's finished runs; `problem` is why there are none."""
 
     label: str
@@ -118,7 +118,7 @@ def _number(score: float) -> str:
     return f"{score:.3f}" if score < 2 else f"{score:.1f}"
 
 
-def rows(records: Sequence[Record]) -> list[Row]:
+def rows(records: Sequence[Record]) -> list[TableRow]:
     """One row a label, in the order in which they come; what failed or still runs says so."""
     groups: dict[str, list[Record]] = defaultdict(list)
     for record in records:
@@ -126,21 +126,21 @@ def rows(records: Sequence[Record]) -> list[Row]:
     return [_row(label, group) for label, group in groups.items()]
 
 
-def _row(label: str, group: list[Record]) -> Row:
+def _row(label: str, group: list[Record]) -> TableRow:
     done = [record for record in group if record.status == "finished"]
     failed = [record for record in group if record.status == "failed"]
     if done and not failed:
-        return Row(label, done)
+        return TableRow(label, done)
     if done:
-        return Row(f"{label} ({len(failed)} of {len(group)} seeds failed)", done)
+        return TableRow(f"{label} ({len(failed)} of {len(group)} seeds failed)", done)
     if failed:
-        return Row(label, [], f"failed: {failed[0].error}")
+        return TableRow(label, [], f"failed: {failed[0].error}")
     if group[0].status == "left out":
-        return Row(label, [], f"left out: {group[0].error}")
-    return Row(label, [], "not finished")
+        return TableRow(label, [], f"left out: {group[0].error}")
+    return TableRow(label, [], "not finished")
 
 
-def cells(row: Row, wanted: Sequence[Column]) -> list[str]:
+def cells(row: TableRow, wanted: Sequence[Column]) -> list[str]:
     """A row's numbers as text, one a column; `–` where nothing was measured."""
     return [_cell([column.read(record) for record in row.records], column) for column in wanted]
 
@@ -224,7 +224,7 @@ def as_rich(records: Sequence[Record], width: int, title: str = "") -> Table:
     return table
 
 
-def _width(wanted: Sequence[Column], found: Sequence[tuple[Row, list[str]]]) -> int:
+def _width(wanted: Sequence[Column], found: Sequence[tuple[TableRow, list[str]]]) -> int:
     """Columns of the terminal that everything but the methods' names takes."""
     total = 0
     for i, column in enumerate(wanted):

@@ -15,7 +15,7 @@ from peftlab.report.page.cost_plot import Point, cost_plot
 from peftlab.report.page.curve_plot import Curve, curve_plot, thinned
 from peftlab.report.page.leaderboard import score
 from peftlab.report.page.phase_plot import PHASES, Phases, memory_plot, time_plot
-from peftlab.report.page.runs import Judged, Method
+from peftlab.report.page.runs import Judged, MethodRuns
 from peftlab.report.page.search_plot import Searched, search_plot
 from peftlab.units import size
 from peftlab.verdict.entries import COSTS, FRONTS
@@ -53,11 +53,11 @@ class Figures:
     costs: Sequence[CostFigure]
     training: Element | None
     validation: Element | None
-    curves: Sequence[Method]
+    curves: Sequence[MethodRuns]
     time: Element | None
     memory: Element | None
-    phases: Sequence[Method]
-    searched: Sequence[Method]
+    phases: Sequence[MethodRuns]
+    searched: Sequence[MethodRuns]
     search: tuple[Element, Element] | None
 
     def files(self) -> dict[str, Element]:
@@ -124,7 +124,7 @@ def _cost_figure(judged: Judged, cost: str) -> CostFigure | None:
     return CostFigure(cost, COSTS[cost].label, draw(1040, 440), draw(400, 400), left_out)
 
 
-def _point(judged: Judged, method: Method, cost: str, front: bool) -> Point:
+def _point(judged: Judged, method: MethodRuns, cost: str, front: bool) -> Point:
     value, quality, one = method.costs[cost], method.quality, method.interval
     assert value is not None and quality is not None
     lines = [method.label, f"{metric_name(judged.metric)} {score(quality)}"]
@@ -145,7 +145,7 @@ def _point(judged: Judged, method: Method, cost: str, front: bool) -> Point:
     )
 
 
-def _logs(method: Method, problems: list[str]) -> list[list[dict[str, Any]]]:
+def _logs(method: MethodRuns, problems: list[str]) -> list[list[dict[str, Any]]]:
     found = []
     for run in method.runs:
         try:
@@ -156,7 +156,7 @@ def _logs(method: Method, problems: list[str]) -> list[list[dict[str, Any]]]:
 
 
 def _curves(
-    methods: Sequence[Method],
+    methods: Sequence[MethodRuns],
     logs: Mapping[str, list[list[dict[str, Any]]]],
     key: str,
     name: str,
@@ -176,7 +176,7 @@ def _curves(
     return curve_plot(curves, name, marks=key == "validation_loss" and longest <= 25)
 
 
-def _searches(methods: Sequence[Method]) -> list[Searched]:
+def _searches(methods: Sequence[MethodRuns]) -> list[Searched]:
     """One search a method; its seeds share it."""
     found = []
     for method in methods:
@@ -205,7 +205,7 @@ def _phase(record: Record, part: str, name: str) -> float | None:
 
 
 def _phases(
-    methods: Sequence[Method],
+    methods: Sequence[MethodRuns],
     part: str,
     draw: Callable[[Sequence[Phases], Callable[[float], str]], Element],
     show: Callable[[float], str],
@@ -214,7 +214,7 @@ def _phases(
     return draw(found, show) if any(one.known for one in found) else None
 
 
-def phase_means(method: Method, part: str) -> tuple[float | None, ...]:
+def phase_means(method: MethodRuns, part: str) -> tuple[float | None, ...]:
     """Seconds or peak bytes of each phase, means over seeds; of a search, seconds alone."""
     rows = [[_phase(record, part, name) for name in PHASES] for record in method.records]
     return tuple(

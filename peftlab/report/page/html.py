@@ -19,7 +19,7 @@ from peftlab.report.page.figures import Figures, figures, phase_means
 from peftlab.report.page.frame import environment, file_text, shared, write_text
 from peftlab.report.page.leaderboard import leaderboard, pairs, roles, score
 from peftlab.report.page.phase_plot import PHASES
-from peftlab.report.page.runs import Judged, Method, judged
+from peftlab.report.page.runs import Judged, MethodRuns, judged
 from peftlab.report.predictions import KINDS as FORETOLD
 from peftlab.report.predictions import Foretold, foretold, words
 from peftlab.units import size
@@ -114,7 +114,7 @@ def _verdict(runs: Judged) -> dict[str, Any]:
     }
 
 
-def _card(method: Method, what: Sequence[str]) -> dict[str, Any]:
+def _card(method: MethodRuns, what: Sequence[str]) -> dict[str, Any]:
     shown = ("trainable_parameters", "peak_memory", "training_seconds", "latency")
     known = [(name, method.costs.get(name)) for name in shown]
     one = method.interval
@@ -146,7 +146,7 @@ def _named(text: str, labels: Sequence[str]) -> Markup:
     return Markup("").join(marked)
 
 
-def _phase_table(methods: Sequence[Method]) -> dict[str, Any]:
+def _phase_table(methods: Sequence[MethodRuns]) -> dict[str, Any]:
     """The two figures' numbers, as text and to sort by, without phases that nobody measured."""
     heads, columns = [], []
     for what, part, show in (("time", "seconds", duration), ("memory", "peak_memory", size)):
@@ -160,7 +160,7 @@ def _phase_table(methods: Sequence[Method]) -> dict[str, Any]:
     return {"heads": heads, "rows": rows}
 
 
-def _foretold(methods: Sequence[Method], records: Sequence[Record]) -> dict[str, Any] | None:
+def _foretold(methods: Sequence[MethodRuns], records: Sequence[Record]) -> dict[str, Any] | None:
     """Predictions beside measurements: of some methods as a table, in sentences of all records."""
     kinds = foretold([record for method in methods for record in method.records])
     if not kinds:

@@ -10,8 +10,8 @@ from xml.etree.ElementTree import Element
 from peftlab.metrics import metric_spec
 from peftlab.plots.drawing import colour, put, swatch, text_of
 from peftlab.plots.scales import Scale, fitted
-from peftlab.report.page.runs import Judged, Method
-from peftlab.report.table import Column, Row, cells, columns, megabytes
+from peftlab.report.page.runs import Judged, MethodRuns
+from peftlab.report.table import Column, TableRow, cells, columns, megabytes
 from peftlab.units import size
 from peftlab.verdict.judgement import Verdict
 from peftlab.verdict.numbers import metric_name, quality
@@ -184,7 +184,7 @@ def _metrics(judged: Judged) -> dict[str, str]:
     return {title: name for name in names for title in (name, metric_name(name))}
 
 
-def _mean(method: Method, column: Column) -> float | None:
+def _mean(method: MethodRuns, column: Column) -> float | None:
     known = [v for v in (column.read(record) for record in method.records) if v is not None]
     return fmean(known) if known else None
 
@@ -207,9 +207,9 @@ class _Shared:
 
 
 def _line(
-    method: Method, wanted: Sequence[Column], means: Sequence[float | None], shared: _Shared
+    method: MethodRuns, wanted: Sequence[Column], means: Sequence[float | None], shared: _Shared
 ) -> Line:
-    texts = cells(Row(method.label, method.records), wanted)
+    texts = cells(TableRow(method.label, method.records), wanted)
     one = method.interval
     text = score(method.quality) if method.quality is not None else "–"
     return Line(
@@ -229,7 +229,7 @@ def _line(
     )
 
 
-def _note(method: Method) -> str:
+def _note(method: MethodRuns) -> str:
     seeds = len(method.runs)
     if not method.runs:
         return ""
@@ -258,7 +258,7 @@ def _interval_scale(judged: Judged) -> Scale | None:
     )
 
 
-def _strip(method: Method, scale: Scale | None) -> str:
+def _strip(method: MethodRuns, scale: Scale | None) -> str:
     """A method's interval on that line."""
     if method.interval is None or scale is None:
         return ""
