@@ -206,9 +206,9 @@ def the_task(given: Mapping[str, Any], called: Called = plainly) -> Task:
     if not isinstance(task, Task):
         if not isinstance(task, str | Path):
             raise InputError(f"{called('task')} is {task!r}; a name, a path or a Task was expected")
-        from peftlab.tasks.load import load
+        from peftlab.tasks.load import load_with
 
-        return load(task, Options.of(options, called))
+        return load_with(task, Options.of(options, called))
     given = {name: value for name, value in options.items() if value is not None}
     if given:
         raise InputError(f"{', '.join(given)}: the task is loaded already; load it with them")

@@ -16,7 +16,7 @@ import pytest
 from peftlab.cli.app import run as command
 from peftlab.comparison.finished import finished, other_settings
 from peftlab.comparison.plan import Run
-from peftlab.comparison.profile import survey
+from peftlab.comparison.profile import profile
 from peftlab.comparison.resolve import resolved
 from peftlab.comparison.settings import EvaluationConfig, SearchConfig
 from peftlab.methods import REGISTRY, build, parse_one
@@ -40,7 +40,7 @@ def runs() -> list[Run]:
     words = shlex.split(WORDS)[2:]
     names = (word.removeprefix("--").replace("-", "_") for word in words[::2])
     plan = resolved(dict(zip(names, words[1::2], strict=True))).plan()
-    return survey(lambda *_: None, plan).runs(plan)
+    return profile(lambda *_: None, plan, Path("nowhere")).runs(plan)
 
 
 def test_a_folder_of_an_earlier_version_makes_no_run_again(runs: list[Run], old: Path) -> None:
