@@ -109,7 +109,10 @@ def open_adapters(
 
     places = [adapter_folder(folder) for folder in folders]
     own = noted_base(places[0]) if name is None or dtype is None else {}
-    model = load_base(name or own["name"], device, dtype or own.get("dtype") or "fp32")
+    own_format = own.get("dtype") or "fp32"
+    model = load_base(
+        own["name"] if name is None else name, device, own_format if dtype is None else dtype
+    )
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always", OtherBase)
         opened = [open_adaptation(place, model) for place in places]
