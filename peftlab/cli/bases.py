@@ -11,6 +11,7 @@ import typer
 
 from peftlab.bases.number_formats import formats
 from peftlab.errors import InputError
+from peftlab.options import typed
 
 if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM
@@ -134,10 +135,7 @@ def one_format(text: str) -> str:
     Raises:
         InputError: an unknown one, or several.
     """
-    try:
-        names = formats(text)
-    except ValueError as error:
-        raise InputError(f"--base-dtype {text!r}: {error} was expected") from error
+    names = typed("--base-dtype", text, formats)
     if len(names) > 1:
         raise InputError(f"--base-dtype {text!r}: one was expected; `compare` takes several")
     return names[0]

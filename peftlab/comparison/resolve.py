@@ -18,7 +18,7 @@ from peftlab.comparison.settings import (
     comparison_entries,
 )
 from peftlab.errors import InputError
-from peftlab.guests import Guest
+from peftlab.guests import Guest, is_guest
 from peftlab.methods import REGISTRY, Method
 from peftlab.options import Called, entries, made, plainly, refuse_unknown
 from peftlab.tasks import Options, Task
@@ -223,7 +223,7 @@ def methods_of(
     Raises:
         InputError: an unknown method, setting or value.
     """
-    if isinstance(asked, Method | Guest):
+    if isinstance(asked, Method) or is_guest(asked):
         return (asked,)
     if isinstance(asked, str) and asked:
         return parse(asked)

@@ -67,6 +67,7 @@ def from_files(
 
 
 def load_with(name_or_path: str | Path, options: Options) -> Task:
+    """The same with options that are made already."""
     name = str(name_or_path)
     path = Path(name_or_path).expanduser()
     from peftlab.demo.world import demo_tasks
