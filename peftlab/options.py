@@ -171,15 +171,26 @@ def parsed(entry: Entry, value: Any, called: Called = plainly) -> Any:
     """
     if value is None or entry.option.parse is None:
         return value
+    return typed(called(entry.name), value, entry.option.parse)
+
+
+def typed(option: str, value: Any, parse: Callable[[Any], T]) -> T:
+    """What a person typed for an option, read.
+
+    Args:
+        parse: raises a `ValueError` of what was expected, and of a hint after it.
+
+    Raises:
+        InputError: it cannot be read.
+    """
     try:
-        return entry.option.parse(value)
+        return parse(value)
     except InputError:
         raise
     except ValueError as error:
         expected, *near = error.args
         told = "".join(f".{one}" for one in near if one)
-        got = f"{called(entry.name)} is {value!r:.100}"
-        raise InputError(f"{got}; {expected} was expected{told}") from error
+        raise InputError(f"{option} is {value!r:.100}; {expected} was expected{told}") from error
 
 
 def refuse_unknown(given: Iterable[str], known: Iterable[str], place: str) -> None:

@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
+import huggingface_hub.constants
 import pytest
 import yaml
 from annotated_types import Ge
@@ -323,6 +324,7 @@ def test_odd_values_work_or_are_one_clear_line(
         line += [parameter.opts[-1]] + ([] if parameter.is_flag else [data.draw(ODD)])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(named, "load", _no_base)
+        patch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
         code = run([*name.split(), *line])
     captured = capsys.readouterr()
     assert code in (0, 2), (name, line)

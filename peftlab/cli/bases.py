@@ -11,6 +11,7 @@ import typer
 
 from peftlab.bases.number_formats import formats
 from peftlab.errors import InputError
+from peftlab.options import typed
 
 if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM
@@ -109,7 +110,10 @@ def open_adapters(
 
     places = [adapter_folder(folder) for folder in folders]
     own = noted_base(places[0]) if name is None or dtype is None else {}
-    model = load_base(name or own["name"], device, dtype or own.get("dtype") or "fp32")
+    own_format = own.get("dtype") or "fp32"
+    model = load_base(
+        own["name"] if name is None else name, device, own_format if dtype is None else dtype
+    )
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always", OtherBase)
         opened = [open_adaptation(place, model) for place in places]
@@ -131,10 +135,7 @@ def one_format(text: str) -> str:
     Raises:
         InputError: an unknown one, or several.
     """
-    try:
-        names = formats(text)
-    except ValueError as error:
-        raise InputError(f"--base-dtype {text!r}: {error} was expected") from error
+    names = typed("--base-dtype", text, formats)
     if len(names) > 1:
         raise InputError(f"--base-dtype {text!r}: one was expected; `compare` takes several")
     return names[0]

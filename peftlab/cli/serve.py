@@ -13,7 +13,7 @@ import typer
 
 from peftlab.cli import options as shared
 from peftlab.errors import InputError
-from peftlab.options import byte_size, duration
+from peftlab.options import byte_size, duration, typed
 from peftlab.printable import printable
 
 if TYPE_CHECKING:
@@ -235,10 +235,7 @@ def _seconds(option: str, text: str) -> float:
 
 
 def _amount(option: str, text: str, read: Callable[[str], float]) -> float:
-    try:
-        found = read(text)
-    except ValueError as error:
-        raise InputError(f"{option} is {text!r:.100}; {error} was expected") from error
+    found = typed(option, text, read)
     if not found > 0:
         raise InputError(f"{option} is {text!r}; more than 0 was expected")
     return found

@@ -24,7 +24,7 @@ __getattr__ = names_of(
         "Example": "example",
         "Options": "options",
         "Provenance": "task",
-        "Task": "load",  # which sets how tasks are made
+        "Task": "load",  # which also sets Task.load
         "Template": "template",
         "catalogue": "load",
         "describe": "show",

@@ -164,7 +164,7 @@ def test_a_base_in_four_bits_is_served(
     ("line", "said"),
     [
         ("--log loud", "one of critical"),
-        ("--base-dtype nf5", "--base-dtype 'nf5': one or more of fp32"),
+        ("--base-dtype nf5", "--base-dtype is 'nf5'; one or more of fp32.*nf4"),
         ("--base-dtype fp32,nf4", "one was expected"),
         ("--max-body none", "--max-body is 'none'"),
         ("--max-time soon", "--max-time is 'soon'"),
