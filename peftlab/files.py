@@ -23,7 +23,9 @@ def read_json(path: Path) -> dict[str, Any]:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise InputError(f"{path} is missing") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:  # integers of thousands of digits, deep nesting
         raise InputError(f"{path} is damaged: {error}") from error
     if not isinstance(values, dict):
         raise InputError(f"{path} is damaged: an object was expected, got {type(values).__name__}")

@@ -11,6 +11,7 @@ import typer
 from peftlab.bases.number_formats import formats
 from peftlab.errors import InputError
 from peftlab.frozen.named import device_name as device_name
+from peftlab.printing import echo
 
 if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM
@@ -114,7 +115,7 @@ def load_base_of(
         for adaptation in adaptations:
             adaptation.check(model)
     for one in dict.fromkeys(str(w.message) for w in said):
-        typer.echo(f"Warning: {one}", err=True)
+        echo(f"Warning: {one}", err=True)
     warnings.simplefilter("ignore", OtherFormat)
     return model
 

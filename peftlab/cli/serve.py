@@ -12,6 +12,7 @@ import typer
 
 from peftlab.cli import options as shared
 from peftlab.errors import InputError
+from peftlab.printing import echo
 
 if TYPE_CHECKING:
     from peftlab.serve import Library
@@ -130,9 +131,9 @@ def serve(
     names = len(library.adapters()) - 1  # the base stands among them
 
     def ready(address: str) -> None:
-        typer.echo(f"Serving {model} and {names} adapters at {address}")
+        echo(f"Serving {model} and {names} adapters at {address}")
         if not local and not api_key:
-            typer.echo("Everybody who reaches it is served: no API key is set", err=True)
+            echo("Everybody who reaches it is served: no API key is set", err=True)
 
     with _other_formats_told_once():
         run(app, host, port, ready, log)
@@ -147,7 +148,7 @@ def _other_formats_told_once() -> Iterator[None]:
 
     def tell(message: Warning | str, *_: object, **__: object) -> None:
         if str(message) not in told:
-            typer.echo(f"Warning: {message}", err=True)
+            echo(f"Warning: {message}", err=True)
         told.add(str(message))
 
     with warnings.catch_warnings():
@@ -163,7 +164,7 @@ def _enter_winners(library: Library, runs: Path) -> None:
     found = read(runs)
     fitting, left_out = for_base(winners(found.runs), library.model)
     for said in (*found.problems, *left_out):
-        typer.echo(said, err=True)
+        echo(said, err=True)
     known = {it.name for it in library.adapters()}
     for winner in fitting:
         if winner.name in known:
@@ -174,7 +175,7 @@ def _enter_winners(library: Library, runs: Path) -> None:
         asked = library.load(winner.name, winner.folder)
         library.load_one()
         asked.result(0)
-        typer.echo(f"{winner.name}: {winner.label} (seed {winner.seed})")
+        echo(f"{winner.name}: {winner.label} (seed {winner.seed})")
 
 
 def _bytes(option: str, text: str) -> int:

@@ -11,6 +11,7 @@ import typer
 
 from peftlab.cli import options as shared
 from peftlab.errors import InputError
+from peftlab.printing import echo
 
 Run = Annotated[Path, typer.Argument(help="The folder of an adapter or of its run.")]
 
@@ -38,11 +39,11 @@ def export(
     }
     base = shared.load_base_of(list(adaptations.values()), model, device)
     written = room.export(to, adaptations, base, out)
-    typer.echo(f"Written to {out}")
+    echo(f"Written to {out}")
     if isinstance(written, room.Merged):
-        typer.echo(f"logits differ by {written.fp32:.1e} in fp32, {written.bf16:.1e} in bf16")
+        echo(f"logits differ by {written.fp32:.1e} in fp32, {written.bf16:.1e} in bf16")
     if push_to_hub is not None:
-        typer.echo(room.push(out, push_to_hub, _card(run, to), private=not public))
+        echo(room.push(out, push_to_hub, _card(run, to), private=not public))
 
 
 def _card(runs: list[Path], kind: str) -> str:
@@ -76,15 +77,15 @@ def inspect(
     base = shared.load_base_of([adaptation], model, device)
     findings = asdict(look(base, adaptation, neighbours))
     if format == "json":
-        typer.echo(json.dumps(findings, indent=2, ensure_ascii=False))
+        echo(json.dumps(findings, indent=2, ensure_ascii=False))
         return
-    typer.echo(f"{adaptation.method.name} on {adaptation.base['name']}")
+    echo(f"{adaptation.method.name} on {adaptation.base['name']}")
     for title, values in findings.items():
         if values:
-            typer.echo(f"\n{title}")
+            echo(f"\n{title}")
             rows = values.items() if isinstance(values, dict) else enumerate(values)
             for key, value in rows:
-                typer.echo(f"  {key!s:<12} {_short(value)}")
+                echo(f"  {key!s:<12} {_short(value)}")
 
 
 def _short(value: object) -> str:
@@ -115,8 +116,8 @@ def check_method(
         parse_one(method), shared.load_base(model, device), shared.load_task(task, [], limit=64)
     )
     for law in laws:
-        typer.echo(f"{'ok    ' if law.problem is None else 'BROKEN'}  {law.name}")
+        echo(f"{'ok    ' if law.problem is None else 'BROKEN'}  {law.name}")
         if law.problem is not None:
-            typer.echo(f"        {law.problem}")
+            echo(f"        {law.problem}")
     if any(law.problem for law in laws):
         raise typer.Exit(1)

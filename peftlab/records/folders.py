@@ -6,7 +6,6 @@ OUT/comparison.json, and for every run OUT/<method>-<hash>/seed-<n>/ with the fi
 from __future__ import annotations
 
 import fcntl
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,26 +25,6 @@ METRICS = "metrics.jsonl"
 CHECKPOINT = "checkpoint.safetensors"
 TRUNK = "trunk"
 SEARCH = "search.json"
-
-
-def predictions(folder: Path) -> list[dict[str, Any]]:
-    """The test examples of a run: source, references, prediction, scores, losses."""
-    return _lines(folder / PREDICTIONS)
-
-
-def metrics(folder: Path) -> list[dict[str, Any]]:
-    """What training logged, in order: step with loss and rate, or with validation loss."""
-    return _lines(folder / METRICS)
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8").splitlines()
-    try:
-        return [json.loads(line) for line in lines]
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path} is damaged: {error}") from error
 
 
 def identity(task: Any, base: Any) -> dict[str, Any]:

@@ -17,10 +17,10 @@ from peftlab.errors import InputError, nearest
 from peftlab.experiments.grid import rows_of
 from peftlab.experiments.kept import Experiment
 from peftlab.experiments.spec import ALL, ColumnSpec, RowSpec
-from peftlab.metrics import metric_spec
+from peftlab.printing import cell, markdown, one_line
+from peftlab.records.figures import named, scored
 from peftlab.records.record import Record
 from peftlab.report.latex import escaped
-from peftlab.verdict.measured import costs
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -87,7 +87,7 @@ def _head(column: ColumnSpec, part: str) -> str:
 
 
 def _higher(column: ColumnSpec) -> bool:
-    return column.metric is not None and metric_spec(column.metric).higher_is_better
+    return column.metric is not None and not scored(column.metric).lower
 
 
 def _measured(found: Experiment, task: str, model: str, row: RowSpec) -> Line:
@@ -108,9 +108,8 @@ def _number(column: ColumnSpec, part: str, records: Sequence[Record]) -> Number:
 
 def _value(column: ColumnSpec, part: str, record: Record) -> float | None:
     if column.metric is None:
-        return costs([record])[str(column.cost)]
-    scores = record.scores if part == ALL else record.subsets.get(part, {})
-    return scores.get(column.metric)
+        return named(str(column.cost)).of(record)
+    return scored(column.metric, None if part == ALL else part).of(record)
 
 
 def _published(found: Experiment, task: str, model: str, row: RowSpec) -> Line | None:
@@ -128,13 +127,17 @@ def _shown(column: ColumnSpec, value: float | None) -> Number:
 
 
 def _marked(places: Sequence[tuple[ColumnSpec, str]], lines: Sequence[Line]) -> list[Line]:
-    """The lines with the best of each metric marked; what reads the same is as good."""
+    """The lines with the best of each metric marked; what reads the same is as good.
+
+    A column in which all numbers read the same has no best.
+    """
     best: list[str | None] = []
     for i, (column, _) in enumerate(places):
         known = [n for line in lines if (n := line.numbers[i]).value is not None]
         pick = max if _higher(column) else min
-        top = pick(known, key=lambda n: n.value or 0.0).text if known and column.metric else None
-        best.append(top)
+        apart = len({n.text for n in known}) > 1 or len(known) == 1
+        told = column.metric is not None and apart
+        best.append(pick(known, key=lambda n: n.value or 0.0).text if told else None)
     return [
         Line(
             line.model,
@@ -186,17 +189,17 @@ def as_json(found: Experiment) -> str:
 
 def as_markdown(found: Experiment) -> str:
     """A table a task, then what has to be said."""
-    blocks = [f"**{found.spec.title}**"]
+    blocks = [f"**{markdown(found.spec.title)}**"]
     for section in sections(found):
         rows = [
-            f"| {section.task} | " + " | ".join(section.heads) + " |",
+            f"| {' | '.join(map(markdown, (section.task, *section.heads)))} |",
             "|---|" + "---:|" * len(section.heads),
         ]
         for line in section.lines:
             numbers = [f"**{n.text}**" if n.best else n.text for n in line.numbers]
-            rows.append(f"| {_title(line)} | " + " | ".join(numbers) + " |")
+            rows.append(f"| {markdown(_title(line))} | " + " | ".join(numbers) + " |")
         blocks.append("\n".join(rows))
-    return "\n\n".join([*blocks, *notes(found)]) + "\n"
+    return "\n\n".join([*blocks, *map(markdown, notes(found))]) + "\n"
 
 
 def as_latex(found: Experiment) -> str:
@@ -227,13 +230,14 @@ def as_rich(section: Section) -> Table:
     from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column(section.task, overflow="fold", min_width=15)
+    table.add_column(cell(section.task), overflow="fold", min_width=15)
     for head in section.heads:
-        table.add_column(head.replace(" ", "\n"), justify="right", no_wrap=True)
+        title = Text(one_line(head).replace(" ", "\n"))
+        table.add_column(title, justify="right", no_wrap=True)
     for line in section.lines:
         style = "dim" if line.source else ""
         numbers = [Text(n.text, style="bold" if n.best else style) for n in line.numbers]
-        table.add_row(Text(_title(line), style=style), *numbers)
+        table.add_row(cell(_title(line), style), *numbers)
     return table
 
 
