@@ -6,7 +6,6 @@ holds the data sets, and the folder `gpt2_tokenizer` beside it the tokenizer.
 
 from __future__ import annotations
 
-import json
 import os
 import random
 from pathlib import Path
@@ -15,6 +14,7 @@ import torch
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerBase
 
 from peftlab import demo
+from peftlab.files import read_jsonl
 from peftlab.tasks import Example, Provenance, Task, Template
 
 DATA = Path(os.environ.get("PEFTLAB_DATA", Path(__file__).parents[1] / ".." / "shared" / "data"))
@@ -78,7 +78,7 @@ def _read(workload: str, split: str, rows: int, seed: int) -> list[Example]:
     path = DATA / workload / f"{split}.jsonl"
     if not path.exists():
         raise SystemExit(f"{path} is missing: set PEFTLAB_DATA to a folder that has it")
-    found = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    found = read_jsonl(path)
     random.Random(seed).shuffle(found)
     return [Example(row["source"], (row["targets"][0],)) for row in found[:rows]]
 

@@ -15,7 +15,8 @@ from peftlab.frozen.model import FrozenLM
 from peftlab.generation import Reply, Request, generate
 from peftlab.loss import mean_loss, row_losses
 from peftlab.methods.adaptation import Adaptation
-from peftlab.tasks import Decoding, Example, Task
+from peftlab.tasks import Decoding, Example, Task, Template
+from peftlab.tasks.fit import fitted, shortened
 from peftlab.tasks.plain import text_rows
 from peftlab.token_limits import max_row_tokens
 
@@ -42,6 +43,7 @@ class Evaluation:
 
     Attributes:
         subsets: the corpus numbers of the task's named parts of its test split.
+        skipped: examples that were left out, since they are longer than fits.
         context_tokens: mean positions before the target that are not the source's: instruction,
             exemplars, soft prompt, prefix, cue.
         truncated: prompts that lost source tokens.
@@ -53,6 +55,7 @@ class Evaluation:
     context_tokens: float
     truncated: int
     subsets: dict[str, dict[str, float]] = field(default_factory=dict)
+    skipped: int = 0
 
 
 def split_loss(
@@ -70,8 +73,8 @@ def split_loss(
         InputError: the split is empty.
     """
     edits = adaptation.edits(model)
-    template = edits.template or adaptation.template
-    most = max_row_tokens(model.shape.context, max_length, edits.prefix_length)
+    template, most = _template_and_limit(model, adaptation, edits, max_length)
+    task = _taken(model, task, template, most, split)
     pairs = task.pairs(split)[:limit]
     if not pairs:
         raise InputError(f"the {split} split of {task.name} is empty: there is no loss to compute")
@@ -79,6 +82,35 @@ def split_loss(
     encoded = [template.encode(tokenizer, example, target, most) for example, target in pairs]
     sums, counts = row_losses(model, edits, encoded)
     return SplitLoss(sum(sums) / sum(counts), sums, counts, sum(e.dropped > 0 for e in encoded))
+
+
+def taken(
+    model: FrozenLM,
+    adaptation: Adaptation,
+    task: Task,
+    split: str = "test",
+    *,
+    max_length: int | None = None,
+) -> Task:
+    """The task as the base and the adaptation take its split: see `tasks.fit`.
+
+    Raises:
+        InputError: rows are longer than fits, and the task refuses such.
+    """
+    edits = adaptation.edits(model)
+    return _taken(model, task, *_template_and_limit(model, adaptation, edits, max_length), split)
+
+
+def _template_and_limit(
+    model: FrozenLM, adaptation: Adaptation, edits: Edits, max_length: int | None
+) -> tuple[Template, int]:
+    most = max_row_tokens(model.shape.context, max_length, edits.prefix_length)
+    return edits.template or adaptation.template, most
+
+
+def _taken(model: FrozenLM, task: Task, template: Template, most: int, split: str) -> Task:
+    own = fitted(task, model.tokenizer, (split,))
+    return shortened(own, template, model.tokenizer, most, (split,))
 
 
 def text_loss(
@@ -144,6 +176,7 @@ def evaluate(
     Raises:
         InputError: the split is empty, or a metric is unknown.
     """
+    task = taken(model, adaptation, task, split, max_length=max_length)
     examples = examples_of(task, split, limit)
     replies = generate(
         model,
@@ -196,6 +229,7 @@ def scored(
         subsets=_subset_scores(task, names, texts, references) if split == "test" else {},
         context_tokens=context_tokens,
         truncated=sum(reply.dropped > 0 for reply in replies),
+        skipped=task.skipped.get(split, 0),
     )
 
 

@@ -32,6 +32,28 @@ def read_json(path: Path) -> dict[str, Any]:
     return values
 
 
+def lines_of(text: str) -> list[str]:
+    """A text's lines without their ends, which are \\n or \\r\\n and nothing else.
+
+    `str.splitlines` ends a line at U+2028, U+2029, U+0085 and six more signs too, which stand
+    unescaped inside strings of JSON and in people's texts.
+    """
+    return [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")] if text else []
+
+
+def read_jsonl(path: Path) -> list[Any]:
+    """The values of a file of ours, one a line.
+
+    Raises:
+        InputError: a line that is no JSON, or not UTF-8.
+        FileNotFoundError: no such file.
+    """
+    try:
+        return [json.loads(line) for line in lines_of(path.read_bytes().decode("utf-8"))]
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is damaged: {error}") from error
+
+
 def read_yaml(path: Path) -> Any:
     """What a file holds.
 
@@ -44,7 +66,7 @@ def read_yaml(path: Path) -> Any:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8 (byte {error.start}). Save it as UTF-8.") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
 
 

@@ -22,7 +22,7 @@ from peftlab.loss import labels, mean_loss, row_losses, token_losses, training_r
 from peftlab.methods import REGISTRY, parse_one
 from peftlab.methods.adaptation import Adaptation
 from peftlab.tasks import Example, Template
-from peftlab.training import TrainConfig, Trained, loop, train
+from peftlab.training import TrainConfig, Trained, train, trainee
 from tests.laws.cases import leaves, made
 from tests.laws.world import model, task, tokenizer
 
@@ -115,13 +115,13 @@ def test_pitfall_05_early_stopping_returns_the_best_prefix_or_prompt(
     case: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """peft #2256: loading the best checkpoint fails there."""
-    real, seen = loop.mean_loss, []
+    real, seen = trainee.mean_loss, []
 
     def scripted(lm: Any, edits: Any, rows: Any, *rest: Any) -> float:
         seen.append(real(lm, edits, rows, *rest))
         return [5.0, 1.0, 4.0, 4.0][len(seen) - 1]
 
-    monkeypatch.setattr(loop, "mean_loss", scripted)
+    monkeypatch.setattr(trainee, "mean_loss", scripted)
     config = replace(QUICK, steps=9, evaluate_every=1, patience=2)
     trained = _trained(case, config=config)
     assert (trained.best_step, trained.steps) == (2, 4)

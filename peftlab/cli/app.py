@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 
 from peftlab.cli import compare, estimate, learn, listing, report, serve, share, study
 from peftlab.errors import InputError, PeftlabError
-from peftlab.printing import echo
+from peftlab.printable import echo
 from peftlab.processes import expected, leave
 from peftlab.version import __version__
 

@@ -11,7 +11,7 @@ import typer
 from peftlab.bases.number_formats import formats
 from peftlab.errors import InputError
 from peftlab.frozen.named import device_name as device_name
-from peftlab.printing import echo
+from peftlab.printable import echo
 
 if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM

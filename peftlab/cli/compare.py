@@ -13,7 +13,7 @@ from peftlab.bases.number_formats import formats
 from peftlab.cli import engine as engines
 from peftlab.cli import options as shared
 from peftlab.errors import InputError
-from peftlab.printing import echo
+from peftlab.printable import echo
 
 if TYPE_CHECKING:
     from peftlab.cli.watch import Shown

@@ -21,7 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from peftlab.measure import held
-from peftlab.printing import one_line, terminal
+from peftlab.printable import printable, terminal
 from peftlab.units import duration, size
 
 if TYPE_CHECKING:
@@ -184,7 +184,7 @@ class Dashboard:
         yield Panel(
             Group(*rows),
             title=Text(
-                one_line(self.now.expected.title), "bold", overflow="ellipsis", no_wrap=True
+                printable(self.now.expected.title), "bold", overflow="ellipsis", no_wrap=True
             ),
             title_align="left",
             subtitle=Text(self._all(), "dim"),
@@ -221,7 +221,7 @@ class Dashboard:
         names = ", ".join(one.title for one in self.waiting[:_NEXT])
         more = len(self.waiting) - _NEXT
         text = f"next: {names}" + (f" and {more} more" if more > 0 else "")
-        return Text(one_line(text), "dim", overflow="ellipsis", no_wrap=True)
+        return Text(printable(text), "dim", overflow="ellipsis", no_wrap=True)
 
     def _all(self) -> str:
         left = self.left()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from peftlab.errors import InputError
-from peftlab.printing import echo
+from peftlab.printable import echo
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from contextlib import contextmanager
 from functools import partial
@@ -14,7 +13,7 @@ import typer
 from peftlab.cli import options as shared
 from peftlab.cli.compare import DEMO_STEPS, STEPS, methods_of
 from peftlab.errors import InputError, PeftlabError, nearest
-from peftlab.printing import echo, terminal
+from peftlab.printable import echo, json_text, terminal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -91,7 +90,7 @@ def estimate(
             rows.append(row)
     if format == "json":
         told = {"model": model, "weights_bytes": weights, "methods": rows}
-        echo(json.dumps(told, indent=2, ensure_ascii=False))
+        echo(json_text(told))
     else:
         _show(rows, f"{model}: {about}")
 
@@ -133,11 +132,10 @@ def _predictor(name: str, device: str, dtype: str) -> Iterator[tuple[Predict, in
 
 
 def _row(predict: Predict, method: Any, task: Task, config: TrainConfig) -> dict[str, Any]:
-    from peftlab.comparison.label import label
-    from peftlab.guests import Guest
+    from peftlab.guests import is_guest
 
-    row: dict[str, Any] = {"method": label(method), "prediction": None}
-    if isinstance(method, Guest):
+    row: dict[str, Any] = {"method": method.label, "prediction": None}
+    if is_guest(method):
         return {**row, "problem": "guests are not predicted"}
     try:
         found = predict(method, task, config)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from peftlab.errors import InputError
-from peftlab.printing import echo, terminal
+from peftlab.printable import echo, terminal
 
 if TYPE_CHECKING:
     from peftlab.experiments.grid import Overrides, Part
@@ -120,9 +120,9 @@ def carry_out(spec: ExperimentSpec, over: Overrides, out: Path) -> None:
 
 
 def _announce(spec: ExperimentSpec, grid: list[Part]) -> None:
-    from peftlab.comparison.label import label
+    from peftlab.comparison.plan import seeds_of
 
-    runs = sum(len(part.rows) * len(part.plan.seeds) for part in grid)
+    runs = sum(len(seeds_of(part.plan, m)) for part in grid for m in part.plan.methods)
     tasks, models = ({getattr(part, what) for part in grid} for what in ("task", "model"))
     echo(
         f"{spec.title}: {runs} runs, on {len(tasks)} task(s) with {len(models)} base(s). "
@@ -130,7 +130,7 @@ def _announce(spec: ExperimentSpec, grid: list[Part]) -> None:
     )
     for part in grid:
         for row, method in zip(part.rows, part.plan.methods, strict=True):
-            echo(f"  {part.model}, {part.task}, {row}: {label(method)}")
+            echo(f"  {part.model}, {part.task}, {row}: {method.label}")
 
 
 def show(found: Experiment) -> None:

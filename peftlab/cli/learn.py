@@ -11,7 +11,8 @@ import typer
 
 from peftlab.cli import options as shared
 from peftlab.errors import InputError
-from peftlab.printing import echo
+from peftlab.files import lines_of
+from peftlab.printable import echo, json_text
 
 if TYPE_CHECKING:
     from peftlab.methods.adaptation import Adaptation
@@ -55,6 +56,7 @@ def train(
     from peftlab.cli.dashboard import live
     from peftlab.methods import parse_one
     from peftlab.processes import leave
+    from peftlab.tasks.fit import fitted
     from peftlab.training import train as train_one
     from peftlab.training.tracking import trackers, tracking
 
@@ -80,6 +82,9 @@ def train(
     made = parse_one(method)
     base, together = shared.load_base_together(model, device, base_dtype, shard, made)
     out.mkdir(parents=True, exist_ok=True)
+    loaded = fitted(loaded, base.tokenizer)
+    if together.is_first:
+        shared.say(loaded.notes)
     if together.count > 1 and together.is_first:
         echo(_told(together.count, base.is_sharded))
     settings = {"method": method, "model": model, "task": task, "train": asdict(config)}
@@ -102,7 +107,7 @@ def _told(processes: int, is_sharded: bool) -> str:
     )
 
 
-def _tell(trained: Trained, out: Path) -> None:
+def _tell(trained: Trained[Adaptation], out: Path) -> None:
     loss = (
         ""
         if trained.validation_loss is None
@@ -111,6 +116,8 @@ def _tell(trained: Trained, out: Path) -> None:
     echo(f"{trained.steps} steps in {trained.seconds:.1f} s, best at {trained.best_step}{loss}")
     if trained.truncated:
         echo(f"{trained.truncated} training rows lost source tokens: they were too long")
+    if trained.skipped:
+        echo(f"{trained.skipped} training rows were left out: they were too long")
     echo(f"Saved in {out / 'adapter'}; try: peftlab generate --adapter {out} --input TEXT")
 
 
@@ -137,6 +144,8 @@ def evaluate(
     loaded = shared.load_task(task, task_option, limit=limit, metrics=metrics)
     adaptation = _adaptation(adapter)
     base = shared.load_base_of([adaptation], model, device, base_dtype)
+    loaded = room.taken(base, adaptation, loaded, split, max_length=max_length)
+    shared.say(loaded.notes)
     loss = room.split_loss(base, adaptation, loaded, split, max_length=max_length)
     found = room.evaluate(
         base, adaptation, loaded, split, batch_size=batch_size, max_length=max_length
@@ -153,8 +162,10 @@ def evaluate(
         predictions.write_text("\n".join(lines) + "\n", encoding="utf-8")
     values = {"split": split, "examples": len(found.replies), "loss": loss.loss}
     values |= {**found.scores.corpus, "truncated": found.truncated}
+    if loaded.skipped:
+        values["skipped"] = found.skipped
     if format == "json":
-        echo(json.dumps(values, indent=2))
+        echo(json_text(values))
     else:
         for name, value in values.items():
             echo(f"{name:<12} {value:.4f}" if isinstance(value, float) else f"{name:<12} {value}")
@@ -195,7 +206,7 @@ def generate(
     for (source, folder, _), reply in zip(asked, replies, strict=True):
         if format == "json":
             row: dict[str, Any] = {"adapter": str(folder), "source": source, "text": reply.text}
-            echo(json.dumps({**row, "finished": reply.finished}, ensure_ascii=False))
+            echo(json_text({**row, "finished": reply.finished}, None))
         else:
             echo(reply.text if len(adapter) == 1 else f"{folder}: {reply.text}")
 
@@ -212,6 +223,8 @@ def _sources(given: str) -> list[str]:
     Raises:
         InputError: a broken line (with its number), a row without a source, or no text at all.
     """
+    from peftlab.tasks.files import text_of
+
     path = Path(given)
     try:
         is_file = path.is_file()
@@ -221,7 +234,7 @@ def _sources(given: str) -> list[str]:
         if path.suffix in (".txt", ".jsonl") and " " not in given:
             raise InputError(f"--input {given}: there is no such file")
         return [given]
-    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    lines = [line for line in lines_of(text_of(path)) if line.strip()]
     if not lines:
         raise InputError(f"--input {given}: the file is empty")
     if path.suffix != ".jsonl":
@@ -232,7 +245,7 @@ def _sources(given: str) -> list[str]:
 def _source(path: Path, number: int, line: str) -> str:
     try:
         return str(json.loads(line)["source"])
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except (ValueError, RecursionError, KeyError, TypeError) as error:
         raise InputError(
             f'--input {path}, line {number}: an object with "source" was expected, got {line[:50]}'
         ) from error

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import inspect
-import json
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from peftlab.cli import options as shared
 from peftlab.errors import InputError, nearest
-from peftlab.printing import echo, terminal
+from peftlab.printable import echo, json_text, terminal
 
 if TYPE_CHECKING:
     from peftlab.bases.shapes import ModelShape
@@ -48,7 +47,7 @@ def methods(
     shape = shape_of(model) if model else None
     rows = [_described(method, shape, share) for method in chosen]
     if format == "json":
-        echo(json.dumps(rows, indent=2, ensure_ascii=False))
+        echo(json_text(rows))
     else:
         _print_methods(rows, shape, model)
 
@@ -134,7 +133,7 @@ def tasks(context: typer.Context, format: Format = "table") -> None:
     _check_format(format)
     entries = catalogue()
     if format == "json":
-        echo(json.dumps([asdict(entry) for entry in entries], indent=2, ensure_ascii=False))
+        echo(json_text([asdict(entry) for entry in entries]))
         return
     width = max(len(entry.name) for entry in entries)
     for entry in entries:

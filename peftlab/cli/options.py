@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from peftlab.cli.bases import load_base_of as load_base_of
 from peftlab.cli.bases import load_base_together as load_base_together
 from peftlab.cli.bases import one_format as one_format
 from peftlab.errors import InputError, nearest
+from peftlab.printable import echo
 
 if TYPE_CHECKING:
     from peftlab.estimate import Limits
@@ -45,7 +47,8 @@ TaskOptions = Annotated[
         "-o",
         metavar="KEY=VALUE",
         help="How the task is loaded: template, cue, instruction, data, truncate, labels, "
-        "max_new_tokens, source (column), target (column), …",
+        "max_new_tokens, drop_blank, long (cut, skip or refuse), source (column), target (column), "
+        "…",
         rich_help_panel=_TASK,
     ),
 ]
@@ -174,6 +177,12 @@ def load_task(
     return Task.load(name, **values)
 
 
+def say(notes: Sequence[str]) -> None:
+    """Tell what loading has decided, beside what a command prints."""
+    for note in notes:
+        echo(note, err=True)
+
+
 def general_documents(name: str) -> tuple[str, ...]:
     """The documents that `--general-text` stands for.
 
@@ -271,9 +280,10 @@ def _quantity(
         return None
     names = "|".join(filter(None, units))
     found = re.fullmatch(rf"(\d+(?:\.\d+)?)\s*({names})?{ending}", text.strip().lower())
-    if found is None or not float(found[1]) > 0:
+    amount = 0.0 if found is None else float(found[1]) * units[found[2] or ""]
+    if not 0 < amount < math.inf:
         raise InputError(f"{option} {text!r}: {expected} was expected")
-    return float(found[1]) * units[found[2] or ""]
+    return amount
 
 
 def limits(memory: str | None, adapter: str | None, time: str | None) -> Limits:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from peftlab.errors import InputError
-from peftlab.printing import echo, markdown
+from peftlab.printable import echo, markdown
 
 if TYPE_CHECKING:
     from peftlab.records.reading import StoredRuns

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,13 +13,14 @@ import typer
 
 from peftlab.cli import options as shared
 from peftlab.errors import InputError
-from peftlab.printing import echo
+from peftlab.printable import echo
 
 if TYPE_CHECKING:
     from peftlab.serve import Library
 
 _BATCH, _LIMITS, _WHO = "The batch", "Limits", "Who is served"
 _LOCAL = ("localhost", "127.0.0.1", "[::1]")
+_MOST = 2**31 - 1  # of anything that is counted
 _LEVELS = ("critical", "error", "warning", "info", "debug", "trace")
 
 
@@ -98,16 +100,23 @@ def serve(
     """
     if log not in _LEVELS:
         raise InputError(f"--log {log!r}: one of {', '.join(_LEVELS)} was expected")
+    counts = {
+        "--slots": slots, "--capacity": capacity, "--prefill-tokens": prefill_tokens,
+        "--max-tokens": max_tokens, "--max-prompt": max_prompt, "--max-queue": max_queue,
+        "--max-requests": max_requests, "--max-replies": max_replies,
+    }  # fmt: skip
+    _check_counts(counts)
     from peftlab.serve import Engine, Library, Limits
     from peftlab.serve.http import Settings, create_app
-    from peftlab.serve.http.run import is_loopback, run
+    from peftlab.serve.http.run import check_port, is_loopback, run
 
+    check_port(port)
     local = is_loopback(host)
     settings = Settings.of(
         base=base_name,
-        api_keys=tuple(api_key),
-        admin_keys=tuple(admin_key),
-        hosts=(*(_LOCAL if local else ()), *allow_host) or ("*",),
+        api_keys=_keys("--api-key", "PEFTLAB_API_KEY", api_key),
+        admin_keys=_keys("--admin-key", "PEFTLAB_ADMIN_KEY", admin_key),
+        hosts=(*(_LOCAL if local else ()), *_names(allow_host)) or ("*",),
         body_bytes=_bytes("--max-body", max_body),
         requests=max_requests,
         replies=max_replies,
@@ -123,8 +132,9 @@ def serve(
         max_new_tokens=max_tokens,
         queue=max_queue,
     )
+    adapter_bytes = _bytes("--adapter-memory", adapter_memory)
     base = shared.load_base(model, device, base_dtype)
-    library = Library(base, adapters, memory=_bytes("--adapter-memory", adapter_memory))
+    library = Library(base, adapters, memory=adapter_bytes)
     if runs is not None:
         _enter_winners(library, runs)
     app = create_app(Engine(base, library, limits), settings)
@@ -178,9 +188,41 @@ def _enter_winners(library: Library, runs: Path) -> None:
         echo(f"{winner.name}: {winner.label} (seed {winner.seed})")
 
 
+def _keys(option: str, variable: str, given: list[str]) -> tuple[str, ...]:
+    """Keys of a command line, or of the environment, where an empty one must not open the server.
+
+    Raises:
+        InputError: one that is none; it is not shown.
+    """
+    from peftlab.serve.http.settings import check_key
+
+    if not given and variable in os.environ:  # typer takes a blank variable for none
+        check_key(f"{variable} in the environment", os.environ[variable])
+    for key in given:
+        check_key(f"a key of {option} ({variable})", key)
+    return tuple(given)
+
+
+def _names(hosts: list[str]) -> list[str]:
+    if not all(host.strip() for host in hosts):
+        raise InputError("--allow-host '': a name that the server may be called by was expected")
+    return hosts
+
+
+def _check_counts(counts: dict[str, int | None]) -> None:
+    for option, value in counts.items():
+        if value is not None and not 1 <= value <= _MOST:
+            raise InputError(f"{option} {value}: 1 to {_MOST:,} was expected")
+
+
 def _bytes(option: str, text: str) -> int:
     return int(shared.byte_size(option, text) or 0)
 
 
 def _seconds(option: str, text: str) -> float:
-    return shared.duration(option, text) or 0.0
+    from peftlab.serve.http.settings import LONGEST
+
+    seconds = shared.duration(option, text) or 0.0
+    if seconds > LONGEST:
+        raise InputError(f"{option} {text!r}: at most {LONGEST:,.0f} s was expected")
+    return seconds

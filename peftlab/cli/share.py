@@ -11,7 +11,7 @@ import typer
 
 from peftlab.cli import options as shared
 from peftlab.errors import InputError
-from peftlab.printing import echo
+from peftlab.printable import echo, json_text
 
 Run = Annotated[Path, typer.Argument(help="The folder of an adapter or of its run.")]
 
@@ -77,7 +77,7 @@ def inspect(
     base = shared.load_base_of([adaptation], model, device)
     findings = asdict(look(base, adaptation, neighbours))
     if format == "json":
-        echo(json.dumps(findings, indent=2, ensure_ascii=False))
+        echo(json_text(findings))
         return
     echo(f"{adaptation.method.name} on {adaptation.base['name']}")
     for title, values in findings.items():

@@ -12,7 +12,7 @@ import typer
 from peftlab.cli import options as shared
 from peftlab.cli.compare import DEMO_STEPS, DEMO_TEST, STEPS, seeds_of
 from peftlab.errors import InputError
-from peftlab.printing import echo
+from peftlab.printable import echo
 from peftlab.study import LINES, find
 
 if TYPE_CHECKING:

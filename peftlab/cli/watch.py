@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from peftlab.cli.dashboard import Dashboard, Expected, View
 from peftlab.comparison.finished import finished as kept
-from peftlab.printing import terminal
+from peftlab.printable import terminal
 from peftlab.units import size
 
 if TYPE_CHECKING:
@@ -45,6 +45,8 @@ class Shown:
             f"{_amount(runs[0].budget)} in steps of {config.rows_a_step} rows out of {rows:,}, "
             f"{len(task.test):,} test examples."
         )
+        for note in runs[0].task.notes:
+            self._say(note)
         search = self.plan.search
         if search.trials:
             self._say(

@@ -16,7 +16,7 @@ from peftlab.comparison.processes import RunFailed, Say
 from peftlab.comparison.profile import Survey
 from peftlab.estimate import Prediction, probe
 from peftlab.frozen import named as base
-from peftlab.guests import Guest
+from peftlab.guests import is_guest
 from peftlab.methods import Count, Method
 from peftlab.tasks import Task
 from peftlab.training import TrainConfig
@@ -38,7 +38,7 @@ def foreseen(plan: Plan, found: Survey, opened: Opened, out: Path) -> Survey:
         return found
     todo: dict[str, Run] = {}
     for run in found.runs(plan):
-        fits = run.label not in found.misfits and not isinstance(run.method, Guest)
+        fits = run.label not in found.misfits and not is_guest(run.method)
         if fits and run.label not in todo and finished(run, out) is None:
             todo[run.label] = run
     courses = [_course(run, found.counts[label]) for label, run in todo.items()]
@@ -68,7 +68,7 @@ def _course(run: Run, count: Count) -> Course[Prediction | str]:
 def predict(say: Say, run: Run, _out: Path, _trunk: Path | None = None) -> Prediction:
     """What a run is expected to cost, found in a process of its own."""
     on = run.base
-    assert not isinstance(run.method, Guest)
+    assert not is_guest(run.method)
     return probed(say, on.name, on.device, on.dtype, run.method, run.task, run.config)
 
 

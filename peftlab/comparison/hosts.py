@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from peftlab.bases.names import located
 from peftlab.comparison.latency import latency
@@ -15,7 +15,6 @@ from peftlab.comparison.plan import GeneralText, Run
 from peftlab.errors import InputError
 from peftlab.evaluation import Evaluation, SplitLoss, evaluate, split_loss, text_loss
 from peftlab.frozen import named as base
-from peftlab.guests import Guest
 from peftlab.methods import Method
 from peftlab.records.record import Latency, Parameters
 from peftlab.training import Trained, train
@@ -24,7 +23,8 @@ from peftlab.training.display import Display, silent
 if TYPE_CHECKING:
     import torch
 
-    from peftlab.guests import PlainBase, TrainedGuest
+    from peftlab.guests import GuestModel, PlainBase
+    from peftlab.methods.adaptation import Adaptation
     from peftlab.training.loop import Validated
     from peftlab.training.tracking import Listen
     from peftlab.trunk import TrunkStore
@@ -43,7 +43,7 @@ class Host(Protocol):
         validated: Validated | None = None,
         store: TrunkStore | None = None,
         listen: Listen | None = None,
-    ) -> Trained | TrainedGuest:
+    ) -> Trained[Any]:
         """Train the method; what follows speaks of its best state."""
 
     def parameters(self) -> Parameters:
@@ -71,7 +71,7 @@ def host(run: Run) -> Host:
     Raises:
         InputError: there is none, or its weights have changed since the comparison began.
     """
-    return _GuestHost(run) if isinstance(run.method, Guest) else _OwnHost(run)
+    return _HOSTS[run.method.library](run)
 
 
 def _check(run: Run, fingerprint: str) -> None:
@@ -94,7 +94,7 @@ class _OwnHost:
         validated: Validated | None = None,
         store: TrunkStore | None = None,
         listen: Listen | None = None,
-    ) -> Trained:
+    ) -> Trained[Adaptation]:
         assert isinstance(run.method, Method)
         trained = train(
             self.model,
@@ -170,10 +170,10 @@ class _GuestHost:
         validated: Validated | None = None,
         store: TrunkStore | None = None,
         listen: Listen | None = None,
-    ) -> TrainedGuest:
+    ) -> Trained[GuestModel]:
         from peftlab import guests
 
-        assert isinstance(run.method, Guest)
+        assert guests.is_guest(run.method)
         plain, self.base = self.base or self._load(), None
         trained = guests.train(
             plain,
@@ -185,31 +185,31 @@ class _GuestHost:
             validated=validated,
             listen=listen,
         )
-        self.run, self.trained = run, trained
+        self.run, self.guest = run, trained.adaptation
         return trained
 
     def parameters(self) -> Parameters:
         return Parameters(
-            trainable=self.trained.trainable,
-            stored=self.trained.stored,
+            trainable=self.guest.trainable,
+            stored=self.guest.stored,
             base=self.run.base.parameters,
         )
 
     def save(self, folder: Path) -> None:
-        self.trained.model.save(folder)
+        self.guest.save(folder)
 
     def loss(self, split: str, limit: int | None = None) -> SplitLoss:
         from peftlab import guests
 
         run, most = self.run, self.run.config.max_length
-        return guests.split_loss(self.trained.model, run.task, split, limit=limit, max_length=most)
+        return guests.split_loss(self.guest, run.task, split, limit=limit, max_length=most)
 
     def evaluate(self, done: Callable[[int], None]) -> Evaluation:
         from peftlab import guests
 
         run = self.run
         return guests.evaluate(
-            self.trained.model,
+            self.guest,
             run.task,
             batch_size=run.evaluation.batch_size,
             max_length=run.config.max_length,
@@ -220,7 +220,10 @@ class _GuestHost:
     def text_loss(self, text: GeneralText) -> float:
         from peftlab import guests
 
-        return guests.text_loss(self.trained.model, text.documents, text.window)
+        return guests.text_loss(self.guest, text.documents, text.window)
 
     def latency(self) -> None:
         return None
+
+
+_HOSTS: dict[str, Callable[[Run], Host]] = {"peftlab": _OwnHost, "peft": _GuestHost}

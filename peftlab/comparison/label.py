@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import MISSING, fields
-from typing import Any
 
 from peftlab.guests import Guest
-from peftlab.methods import Composed, Method, parse_one, specs
+from peftlab.methods import Method, parse_one, specs
 
 
 def parse(text: str) -> tuple[Method | Guest, ...]:
@@ -23,28 +21,9 @@ def parse(text: str) -> tuple[Method | Guest, ...]:
 
 def label_on(method: Method | Guest, dtype: str) -> str:
     """The method's label, with the base's number format where that is not fp32: `lora@nf4`."""
-    return label(method) + ("" if dtype == "fp32" else f"@{dtype}")
-
-
-def label(method: Method | Guest) -> str:
-    """`lora`, or `lora:rank=4,targets=q+k` where settings differ from the method's defaults."""
-    if isinstance(method, Guest):
-        return method.label
-    if isinstance(method, Composed):
-        return "+".join(label(part) for part in method.parts)
-    changed = []
-    for item in fields(method):
-        value = getattr(method, item.name)
-        default = item.default if item.default is not MISSING else None
-        if value != default:
-            changed.append(f"{item.name}={_typed(value)}")
-    return method.name + (":" + ",".join(changed) if changed else "")
+    return method.label + ("" if dtype == "fp32" else f"@{dtype}")
 
 
 def slug(text: str, longest: int = 48) -> str:
     """A text as part of a folder's name."""
     return re.sub(r"[^A-Za-z0-9._=+-]+", "-", text).strip("-.")[:longest]
-
-
-def _typed(value: Any) -> str:
-    return "+".join(map(str, value)) if isinstance(value, tuple) else str(value)

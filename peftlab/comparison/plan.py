@@ -11,7 +11,7 @@ from typing import Any
 from peftlab.comparison.label import label_on, slug
 from peftlab.errors import InputError
 from peftlab.estimate import Limits
-from peftlab.guests import Guest
+from peftlab.guests import Guest, is_guest
 from peftlab.methods import Method
 from peftlab.records.record import (
     BudgetFacts,
@@ -81,7 +81,8 @@ class Plan:
         limits: what is predicted to exceed them is left out.
         general_text: documents of no task, whose loss says what an adaptation has forgotten; none:
             it is not measured.
-        seeds: of data order, initialisation and drawn exemplars; each makes a run of every method.
+        seeds: of data order, initialisation and drawn exemplars; each makes a run of every method
+            in which something is random.
         device: cpu, cuda, cuda:1, …
         track: experiment trackers that every run reports to, see `train.tracking`.
         base_dtypes: number formats of the base; every method runs on each.
@@ -229,7 +230,8 @@ class Run:
             ),
             train=asdict(self.config),
             parameters=Parameters(trainable=None, stored=None, base=base.parameters),
-            guest=isinstance(self.method, Guest),
+            guest=is_guest(self.method),
+            skipped=task.skipped.get("test"),
             trial=self.trial,
             predicted=self.predicted,
             search=self.found,
@@ -245,7 +247,7 @@ class Run:
         task = self.task
         train = {k: v for k, v in asdict(self.config).items() if k not in _NOT_THE_RESULT}
         train.pop("seed")
-        files = {} if isinstance(self.method, Guest) else self.method.files()
+        files = self.method.files()
         return {
             "method": self.method.name,
             "settings": self.method.settings(),
@@ -272,7 +274,8 @@ class Run:
 def runs_of(plan: Plan, base: Base, task: Task, general: GeneralText | None = None) -> list[Run]:
     """Every method with the first seed, then with the second, and so on.
 
-    In this order an interrupted comparison has already compared something.
+    In this order an interrupted comparison has already compared something. A method in which
+    nothing is random runs with the first seed alone.
     """
     return [
         Run(
@@ -288,7 +291,14 @@ def runs_of(plan: Plan, base: Base, task: Task, general: GeneralText | None = No
         )
         for seed in plan.seeds
         for method in plan.methods
+        if seed in seeds_of(plan, method)
     ]
+
+
+def seeds_of(plan: Plan, method: Method | Guest) -> tuple[int, ...]:
+    """The seeds that this method runs with: one where another could not give another result."""
+    random = method.seeded or plan.task.decoding.sample
+    return plan.seeds if random else plan.seeds[:1]
 
 
 def searches(run: Run) -> bool:

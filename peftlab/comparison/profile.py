@@ -21,10 +21,11 @@ from peftlab.errors import InputError, PeftlabError
 from peftlab.estimate import Prediction
 from peftlab.evaluation import text_loss, text_window
 from peftlab.frozen import named as base
-from peftlab.guests import Guest
+from peftlab.guests import is_guest
 from peftlab.measure import choose_precision
 from peftlab.methods import Count, Method
 from peftlab.tasks import Example, Task, Template
+from peftlab.tasks.fit import Fit, look, too_long
 from peftlab.token_limits import max_row_tokens
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ class Survey:
             guests, there is none.
         left_out: by label, why a method will not fit the plan's limits.
         general: the text by which forgetting is measured, with what the bare base makes of it.
+        fit: what this base makes of the task: see `tasks.fit`.
     """
 
     base: Base
@@ -67,6 +69,7 @@ class Survey:
     left_out: dict[str, str] = field(default_factory=dict)
     general: GeneralText | None = None
     others: tuple[Base, ...] = ()
+    fit: Fit = field(default_factory=Fit)
 
     @property
     def bases(self) -> tuple[Base, ...]:
@@ -96,6 +99,7 @@ class Survey:
 
     def limited(self, task: Task) -> Task:
         """The task as every run gets it."""
+        task = self.fit.apply(task)
         if self.source_tokens is None:
             return task
         return replace(task, template=replace(task.template, source_tokens=self.source_tokens))
@@ -116,7 +120,8 @@ def survey(_say: Say, plan: Plan, out: Path | None = None, dtype: str = "fp32") 
     counts, extras, misfits = _fitting(model, plan, dtype)
     longest = max(extras.items(), key=lambda pair: pair[1], default=("", 0))
     context = max_row_tokens(model.shape.context, plan.config.max_length)
-    limit, cut = _source_limit(model, plan.task, context - longest[1], longest[0])
+    fit = _fit(model, plan.task, context - longest[1])
+    limit, cut = _source_limit(model, fit.apply(plan.task), context - longest[1], longest[0])
     found = Survey(
         base=Base(
             name=plan.model,
@@ -134,6 +139,7 @@ def survey(_say: Say, plan: Plan, out: Path | None = None, dtype: str = "fp32") 
         longest=longest,
         cut=cut,
         general=_general(plan, context, longest[1]),
+        fit=fit,
     )
     return _forgettable(model, plan, found, out)
 
@@ -146,7 +152,7 @@ def _fitting(
 
     counts, extras, misfits = {}, {}, {}
     for method in plan.methods:
-        if isinstance(method, Guest):
+        if is_guest(method):
             continue  # PEFT says only on a base of its own what it trains there
         name = label_on(method, dtype)
         try:
@@ -200,6 +206,13 @@ def _probe(
     """A row with one source token: ids, where the target starts, source tokens left out."""
     row = replace(template, source_tokens=1).encode(tokenizer, example, target, sys.maxsize)
     return row.ids, row.target_start, row.dropped
+
+
+def _fit(model: FrozenLM, task: Task, limit: int) -> Fit:
+    """What the tokenizer decides, and the rows that leave since not every method can take them."""
+    found = look(task, model.tokenizer)
+    own = found.apply(task)
+    return found.joined(too_long(own, own.template, model.tokenizer, limit))
 
 
 def _source_limit(

@@ -21,6 +21,7 @@ from peftlab.errors import InputError
 from peftlab.records import folders
 from peftlab.records.reading import StoredRun
 from peftlab.records.record import Record
+from peftlab.tasks.fit import Fit
 from peftlab.verdict.outcome import said, verdict
 
 
@@ -108,7 +109,8 @@ def _looked(plan: Plan, opened: Opened) -> list[Survey]:
     """A look at the base in each format, a process each; one limit of source tokens for all."""
     surveys = [opened.survey(dtype) for dtype in plan.base_dtypes]
     limits = [one.source_tokens for one in surveys if one.source_tokens is not None]
-    return [replace(one, source_tokens=min(limits, default=None)) for one in surveys]
+    fit = reduce(Fit.joined, (one.fit for one in surveys))
+    return [replace(one, source_tokens=min(limits, default=None), fit=fit) for one in surveys]
 
 
 def _wanted(run: Run, found: Survey, plan: Plan) -> bool:

@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from optuna import Study
     from optuna.trial import Trial
 
-    from peftlab.guests import TrainedGuest
 
 LADDER = (1.0, 1 / 3, 3.0, 1 / 10, 10.0)  # times the method's own rate, in this order
 _WIDEST = 30.0  # TPE looks no further from the method's own rate than this factor
@@ -191,7 +190,7 @@ class _Search:
             trained = self.host.train(run, folder, pipe.display, validated, self.store)
         except Diverged as error:
             record = record.failed(str(error), error.step)
-            took: Progress | Trained | TrainedGuest = error.progress or Progress()
+            took: Progress | Trained[Any] = error.progress or Progress()
         else:
             took = trained
             record.parameters = self.host.parameters()

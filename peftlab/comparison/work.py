@@ -17,7 +17,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from peftlab.comparison.hosts import host
 from peftlab.comparison.plan import Run
@@ -37,7 +37,6 @@ from peftlab.trunk import TrunkStore
 if TYPE_CHECKING:
     import torch
 
-    from peftlab.guests import TrainedGuest
     from peftlab.training.display import Display, Show
 
 _SHOW_SECONDS = 0.2  # between two messages about the same phase
@@ -221,7 +220,7 @@ def _costs(measured: Phase) -> tuple[float, int]:
     return measured.seconds, measured.peak_bytes
 
 
-def progress_of(trained: Trained | TrainedGuest | Far) -> Progress:
+def progress_of(trained: Trained[Any] | Far) -> Progress:
     """How far a training came, as records have it."""
     return Progress(
         steps=trained.step if isinstance(trained, Far) else trained.steps,

@@ -22,10 +22,13 @@ from peftlab.estimate.prediction import Prediction
 from peftlab.loss import mean_loss
 from peftlab.measure import phase
 from peftlab.methods import Method
+from peftlab.methods.adaptation import Adaptation
+from peftlab.processes import ALONE
 from peftlab.training import TrainConfig
 from peftlab.training.data import Data
 from peftlab.training.loop import Loop
 from peftlab.training.rows import Order
+from peftlab.training.trainee import MethodInTraining
 from peftlab.trunk import TrunkStore
 
 if TYPE_CHECKING:
@@ -36,6 +39,12 @@ _STEPS = 5  # warm ones, of usual size
 _LOOKED_AT = 400  # planned steps whose tokens are counted; of more, evenly spaced ones
 _ALONE = 0.7  # share of the time that a program which has a core to itself computes
 _VALIDATED = 32  # rows of the validation split: a full batch of evaluation
+
+
+class _Probed(Loop[Adaptation]):
+    """The loop that will train, whose trainee is one of our methods."""
+
+    trainee: MethodInTraining
 
 
 @dataclass
@@ -94,7 +103,7 @@ def probe(
     )
 
 
-def _times(loop: Loop, planned: _Planned, taken: _Taken) -> tuple[float, float]:
+def _times(loop: _Probed, planned: _Planned, taken: _Taken) -> tuple[float, float]:
     """Seconds of a usual step, and of all."""
     budget = loop.budget
     step = taken.per_token(taken.seconds) * planned.mean_tokens
@@ -105,13 +114,16 @@ def _times(loop: Loop, planned: _Planned, taken: _Taken) -> tuple[float, float]:
     return step, steps * step + taken.filling
 
 
-def _loop(model: FrozenLM, method: Method, task: Task, config: TrainConfig, folder: Path) -> Loop:
+def _loop(
+    model: FrozenLM, method: Method, task: Task, config: TrainConfig, folder: Path
+) -> _Probed:
     for site in method.sites:
         model.conformance.require(site, method.name)
     method.check(model.shape)
     start = method.init(model, task, torch.Generator().manual_seed(config.seed))
     store = TrunkStore(config.trunk_memory, config.trunk_disk, folder / "trunk")
-    return Loop(model, method, task, config, start, folder, store)
+    trainee = MethodInTraining(model, method, task, config, start, store, ALONE)
+    return _Probed(trainee, config, folder, "probe")
 
 
 @dataclass(frozen=True)
@@ -123,9 +135,11 @@ class _Planned:
     mean_tokens: float
 
 
-def _plan(loop: Loop) -> _Planned:
-    total = loop.data.steps or -(-len(loop.data.rows) // loop.config.rows_a_step)
-    tokens = {step: _tokens(loop.data, step) for step in range(0, total, -(-total // _LOOKED_AT))}
+def _plan(loop: _Probed) -> _Planned:
+    total = loop.trainee.data.steps or -(-len(loop.trainee.data.rows) // loop.config.rows_a_step)
+    tokens = {
+        step: _tokens(loop.trainee.data, step) for step in range(0, total, -(-total // _LOOKED_AT))
+    }
     middle = median(tokens.values())
     return _Planned(
         largest=max(tokens, key=tokens.__getitem__),
@@ -138,9 +152,9 @@ def _tokens(data: Data, step: int) -> int:
     return sum(len(data.rows[i].ids) - 1 for i in data.order.step(step))
 
 
-def _take(loop: Loop, planned: _Planned, patience: float) -> _Taken:
+def _take(loop: _Probed, planned: _Planned, patience: float) -> _Taken:
     begun, worked, taken = time.perf_counter(), time.process_time(), _Taken()
-    data, steps, end = loop.data, planned.usual, begun + patience
+    data, steps, end = loop.trainee.data, planned.usual, begun + patience
     first = [_timed(loop, data, planned.largest)[0]]
     visited = [planned.largest]
     if data.trunk is not None:
@@ -154,10 +168,10 @@ def _take(loop: Loop, planned: _Planned, patience: float) -> _Taken:
         taken.seconds.append(seconds)
         taken.passes.append(passes)
         taken.tokens.append(_tokens(data, step))
-    if data.trunk is not None and len(loop.store):
-        tokens = sum(_tokens(loop.data, step) for step in visited)
+    if data.trunk is not None and len(loop.trainee.store):
+        tokens = sum(_tokens(loop.trainee.data, step) for step in visited)
         seen = max(0.0, sum(first) - taken.per_token(taken.seconds) * tokens)
-        taken.filling = seen / len(loop.store) * data.trunk.chunks
+        taken.filling = seen / len(loop.trainee.store) * data.trunk.chunks
     taken.watched = time.perf_counter() - begun
     taken.computing = time.process_time() - worked
     return taken
@@ -185,21 +199,22 @@ def _in_time(steps: Sequence[int], end: float) -> Iterator[int]:
         yield step
 
 
-def _timed(loop: Loop, data: Data, step: int) -> tuple[float, int]:
+def _timed(loop: _Probed, data: Data, step: int) -> tuple[float, int]:
     """Seconds and passes of one step."""
     begun = time.perf_counter()
-    taken = loop.steps.take(step, data)
+    taken = loop.trainee.steps.take(step, data)
     seconds = time.perf_counter() - begun
     loop.progress.add(taken.loss, taken.tokens, taken.passes, seconds)
     return seconds, taken.passes
 
 
-def _validate_and_save(loop: Loop) -> None:
+def _validate_and_save(loop: _Probed) -> None:
     """What else a run does while its memory is measured, with a new best state as the peak has."""
-    count = min(_VALIDATED, len(loop.data.validation))
+    trainee = loop.trainee
+    count = min(_VALIDATED, len(trainee.data.validation))
     if count:
-        rows = [loop.data.validation[i] for i in range(count)]
-        with torch.no_grad(), loop.steps.accelerator.autocast():
-            mean_loss(loop.model, loop.steps.edits().detach(), rows)
-    loop.best = loop.steps.snapshot()
+        rows = [trainee.data.validation[i] for i in range(count)]
+        with torch.no_grad(), trainee.steps.accelerator.autocast():
+            mean_loss(trainee.model, trainee.steps.edits().detach(), rows)
+    loop.best = trainee.steps.snapshot()
     loop.save()

@@ -161,6 +161,7 @@ def _task(task: Task, setting: Setting, row: str) -> Task:
         task,
         template=template,
         max_new_tokens=setting.max_new_tokens or task.max_new_tokens,
+        guesses_length=task.guesses_length and setting.max_new_tokens is None,
         decoding=_checked(Decoding, decoding, f"decoding of {row!r}"),
     )
 

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from peftlab.comparison.label import label
 from peftlab.comparison.run import Watcher, compare
 from peftlab.errors import InputError
 from peftlab.experiments.grid import Part
@@ -73,6 +72,6 @@ def _claim(out: Path, spec: ExperimentSpec) -> None:
 
 
 def _cell(part: Part, kept: StoredRun, out: Path) -> Cell:
-    labels = [label(method) for method in part.plan.methods]
+    labels = [method.label for method in part.plan.methods]
     row = part.rows[labels.index(kept.record.label)]
     return Cell(part.model, part.task, row, kept.folder.relative_to(out).as_posix())

@@ -26,6 +26,7 @@ class KeyValueCache:
         self.slots, self.capacity = slots, capacity
         self.keys: dict[int, torch.Tensor] = {}
         self.values: dict[int, torch.Tensor] = {}
+        self._pages: list[mmap.mmap] = []  # what lies under the tensors, on a CPU
 
     def write(
         self, block: int, slot: int, past: int, keys: torch.Tensor, values: torch.Tensor
@@ -33,7 +34,7 @@ class KeyValueCache:
         """Put keys and values [H_kv, T, hd] into positions past…past+T−1 of a slot.
 
         Raises:
-            InputError: the slot's capacity would be exceeded.
+            InputError: the slot's capacity would be exceeded, or there is no room for the slots.
         """
         stop = past + keys.shape[-2]
         if stop > self.capacity:
@@ -69,6 +70,18 @@ class KeyValueCache:
         for tensor in (*self.keys.values(), *self.values.values()):
             tensor[slot].zero_()
 
+    def release(self, slot: int) -> None:
+        """Give the pages of a slot that no row has back to the system; they are zeros from now on.
+
+        On a CPU alone, and but for a page that another slot has a part of.
+        """
+        for pages in self._pages:
+            size = len(pages) // self.slots
+            start = -(slot * size // -mmap.PAGESIZE) * mmap.PAGESIZE
+            whole = (slot + 1) * size // mmap.PAGESIZE * mmap.PAGESIZE - start
+            if whole > 0 and hasattr(mmap, "MADV_DONTNEED"):
+                pages.madvise(mmap.MADV_DONTNEED, start, whole)
+
     def move(self, source: int, target: int, length: int) -> None:
         """Copy the first `length` positions of one slot to another."""
         for tensor in (*self.keys.values(), *self.values.values()):
@@ -94,18 +107,25 @@ class KeyValueCache:
         if block not in self.keys:
             for store, like in ((self.keys, keys), (self.values, values)):
                 size = (self.slots, like.shape[0], self.capacity, like.shape[-1])
-                store[block] = _zeros(size, like)
+                store[block] = self._zeros(size, like)
 
+    def _zeros(self, size: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:
+        """Zeros of that size; on a CPU of pages that the system gives when they are written.
 
-def _zeros(size: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:
-    """Zeros of that size; on a CPU of pages that the system gives when they are written.
-
-    Zeros, since masked positions weigh nothing, but not where they are not numbers.
-    """
-    if like.device.type != "cpu":
-        return torch.zeros(size, dtype=like.dtype, device=like.device)
-    count = math.prod(size)
-    pages = mmap.mmap(-1, count * like.element_size(), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    if hasattr(mmap, "MADV_NOHUGEPAGE"):
-        pages.madvise(mmap.MADV_NOHUGEPAGE)  # a huge page would span the room of many positions
-    return torch.frombuffer(pages, dtype=like.dtype, count=count).view(size)
+        Zeros, since masked positions weigh nothing, but not where they are not numbers.
+        """
+        if like.device.type != "cpu":
+            return torch.zeros(size, dtype=like.dtype, device=like.device)
+        count = math.prod(size)
+        room = count * like.element_size()
+        try:
+            pages = mmap.mmap(-1, room, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        except (OSError, OverflowError) as error:
+            raise InputError(
+                f"{self.slots:,} rows of {self.capacity:,} positions need {room:,} bytes in each "
+                f"block's keys and values, which the system does not give: {error}; take fewer rows"
+            ) from error
+        if hasattr(mmap, "MADV_NOHUGEPAGE"):
+            pages.madvise(mmap.MADV_NOHUGEPAGE)  # a huge page would span the room of many positions
+        self._pages.append(pages)
+        return torch.frombuffer(pages, dtype=like.dtype, count=count).view(size)

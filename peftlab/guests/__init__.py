@@ -1,27 +1,27 @@
 """Guests: methods that PEFT has and peftlab has not, compared under the same conditions.
 
     guest = Guest.parse("peft:oft")
-    base = PlainBase.load("gpt2")                       # a copy of its own: PEFT changes it
-    trained = train(base, guest, task, config)          # the same TrainConfig, rows and order
-    loss = split_loss(trained.model, task, "test")      # SplitLoss
-    result = evaluate(trained.model, task)              # Evaluation, through transformers' generate
-    trained.model.save(folder)                          # PEFT's own folder
+    base = PlainBase.load("gpt2")                     # a copy of its own: PEFT changes it
+    model = train(base, guest, task, config).adaptation   # the same TrainConfig, rows and order
+    loss = split_loss(model, task, "test")            # SplitLoss
+    result = evaluate(model, task)                    # Evaluation, through transformers' generate
+    model.save(folder)                                # PEFT's own folder
 
 They make no edits, so they are in no mixed batch and share nothing between rows.
 """
 
 from peftlab.guests.evaluation import evaluate, generate, split_loss, text_loss
-from peftlab.guests.guest import Guest
+from peftlab.guests.guest import Guest, is_guest
 from peftlab.guests.model import GuestModel, PlainBase
-from peftlab.guests.training import TrainedGuest, train
+from peftlab.guests.training import train
 
 __all__ = [
     "Guest",
     "GuestModel",
     "PlainBase",
-    "TrainedGuest",
     "evaluate",
     "generate",
+    "is_guest",
     "split_loss",
     "text_loss",
     "train",

@@ -15,6 +15,7 @@ from peftlab.generation import Reply
 from peftlab.generation.choose import Chooser, banned_tokens
 from peftlab.guests.model import GuestModel, quiet
 from peftlab.tasks import Decoding, Encoded, Task
+from peftlab.tasks.fit import fitted, shortened
 from peftlab.tasks.plain import text_rows
 from peftlab.token_limits import max_row_tokens
 
@@ -32,10 +33,11 @@ def split_loss(
     Raises:
         InputError: the split is empty.
     """
+    most, tokenizer = _row_tokens(model, max_length), model.base.tokenizer
+    task = _taken(model, task, most, split)
     pairs = task.pairs(split)[:limit]
     if not pairs:
         raise InputError(f"the {split} split of {task.name} is empty: there is no loss to compute")
-    most, tokenizer = _row_tokens(model, max_length), model.base.tokenizer
     encoded = [task.template.encode(tokenizer, example, target, most) for example, target in pairs]
     sums, counts = model.row_losses(encoded)
     return SplitLoss(sum(sums) / sum(counts), sums, counts, sum(e.dropped > 0 for e in encoded))
@@ -65,6 +67,7 @@ def evaluate(
     Raises:
         InputError: the split is empty, or a metric is unknown.
     """
+    task = _taken(model, task, _row_tokens(model, max_length), split)
     examples = examples_of(task, split, limit)
     tokenizer, most = model.base.tokenizer, _row_tokens(model, max_length) - task.max_new_tokens
     prompts = [task.template.encode(tokenizer, example, None, most) for example in examples]
@@ -75,6 +78,12 @@ def evaluate(
     pairs = zip(replies, sources, strict=True)
     context = fmean(reply.prompt_tokens - (source - reply.dropped) for reply, source in pairs)
     return scored(task, split, metrics, examples, replies, context)
+
+
+def _taken(model: GuestModel, task: Task, max_tokens: int, split: str) -> Task:
+    tokenizer = model.base.tokenizer
+    own = fitted(task, tokenizer, (split,))
+    return shortened(own, own.template, tokenizer, max_tokens, (split,))
 
 
 def _row_tokens(model: GuestModel, max_length: int | None) -> int:

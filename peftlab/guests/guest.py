@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from typing_extensions import TypeIs
+
 from peftlab.errors import InputError, nearest
 from peftlab.files import read_json
 
@@ -42,8 +44,9 @@ class Guest:
     kind: str
     options: Mapping[str, Any] = field(default_factory=dict)
 
-    guest: ClassVar[bool] = True
+    library: ClassVar[str] = "peft"
     trains: ClassVar[bool] = True
+    seeded: ClassVar[bool] = True
     searches: ClassVar[bool] = False
     sites: ClassVar[tuple[str, ...]] = ()
 
@@ -93,6 +96,10 @@ class Guest:
         """The options as JSON values."""
         return dict(self.options)
 
+    def files(self) -> dict[str, str]:
+        """None: a configuration's file is read when the guest is named."""
+        return {}
+
     def config(self, steps: int) -> PeftConfig:
         """PEFT's configuration; `steps` goes to types that plan over the whole training.
 
@@ -115,6 +122,11 @@ class Guest:
     def groups(self, state: State, rate: float) -> list[dict[str, Any]]:
         """One rate for all that PEFT trains."""
         return [{"params": list(state.tensors), "lr": rate}]
+
+
+def is_guest(method: Any) -> TypeIs[Guest]:
+    """Whether PEFT carries a method out."""
+    return isinstance(method, Guest)
 
 
 def _config_class(kind: str) -> Any:

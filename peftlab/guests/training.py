@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,44 +11,21 @@ from peftlab.guests.guest import Guest
 from peftlab.guests.model import GuestModel, PlainBase
 from peftlab.methods.base import State
 from peftlab.processes import ALONE
+from peftlab.tasks.fit import shortened
 from peftlab.token_limits import max_row_tokens
 from peftlab.training import TrainConfig, optimise
-from peftlab.training.checkpoint import Progress
+from peftlab.training.budget import Budget
 from peftlab.training.data import Data
 from peftlab.training.display import Display, silent
-from peftlab.training.journal import Journal
-from peftlab.training.loop import COLD_STEPS, Loop, Validated
-from peftlab.training.rows import Order, Piece, Rows
+from peftlab.training.loop import Loop, Validated, identity_of
+from peftlab.training.result import Trained
+from peftlab.training.rows import Piece
 from peftlab.training.steps import Descent
-from peftlab.training.stopping import graceful
 from peftlab.training.tracking import Listen
+from peftlab.training.trainee import Trainee
 
 if TYPE_CHECKING:
     from peftlab.tasks import Task
-
-
-@dataclass(frozen=True)
-class TrainedGuest:
-    """A finished training, as `Trained` of our own methods; the model holds the best state.
-
-    Attributes:
-        trainable, stored: numbers that were trained, and that PEFT saves.
-    """
-
-    model: GuestModel
-    steps: int
-    best_step: int
-    validation_loss: float | None
-    seconds: float
-    step_seconds: float
-    tokens: int
-    passes: int
-    validated: int
-    validation_seconds: float
-    truncated: int
-    losses: list[float]
-    trainable: int
-    stored: int
 
 
 def train(
@@ -63,7 +38,7 @@ def train(
     display: Display = silent,
     validated: Validated | None = None,
     listen: Listen | None = None,
-) -> TrainedGuest:
+) -> Trained[GuestModel]:
     """Train a guest under the settings of all other methods; the best state is kept.
 
     `share`, `fast` and the trunk's settings concern our own forward and change nothing here.
@@ -81,74 +56,44 @@ def train(
     config = config or TrainConfig()
     if config.recompute:
         base.model.gradient_checkpointing_enable({"use_reentrant": False})
-    run = _GuestRun(base, guest, task, config, folder)
-    run.validated, run.journal.listen = validated, listen
-    with graceful() as stop:
-        run.go(display, stop)
-    return run.finished()
+    trainee = GuestInTraining(base, guest, task, config)
+    identity = identity_of(guest, task, config, base.fingerprint)
+    run = Loop[GuestModel](trainee, config, folder, identity, validated, listen=listen)
+    run.go(display)
+    return run.result()
 
 
-class _GuestRun(Loop):
-    """The loop's run, with PEFT's forward in the place of ours."""
+class GuestInTraining(Trainee[GuestModel]):
+    """A guest in the loop: its model's losses in the place of ours; what it makes is that model."""
 
-    steps: _GuestDescent
+    searches = is_sharded = False
+    kept_bytes = 0
 
-    def __init__(
-        self, base: PlainBase, guest: Guest, task: Task, config: TrainConfig, folder: Path | None
-    ) -> None:
-        self.model: Any
-        self.method: Any
-        self.model, self.method, self.task, self.config = base, guest, task, config
-        self.progress = Progress()
+    def __init__(self, base: PlainBase, guest: Guest, task: Task, config: TrainConfig) -> None:
+        self.name = guest.name
         steps = config.total_steps(len(task.pairs("train")))
-        self.guest = GuestModel(base, guest, steps, config.seed)
-        self.data = self._data()
-        self.steps = _GuestDescent(self.guest, self.budget.points, base, guest, config)
+        self.model = GuestModel(base, guest, steps, config.seed)
+        limit = max_row_tokens(base.shape.context, config.max_length, self.model.virtual_tokens)
+        splits = ("train", "validation")
+        task = shortened(task, task.template, base.tokenizer, limit, splits)
+        self.skipped = task.skipped.get("train", 0)
+        self.data = Data.alone(task, task.template, config, base.tokenizer, limit)
+        points = Budget.of(config, len(self.data.rows)).points
+        self.steps = _GuestDescent(self.model, points, base, guest, config)
         self.resumable = self.steps.allocator is None
-        self.best = self.steps.snapshot()
-        self.journal = Journal(folder, self._identity(), self.steps.accelerator.is_main_process)
 
-    def _data(self) -> Data:
-        context, virtual = self.model.shape.context, self.guest.virtual_tokens
-        limit = max_row_tokens(context, self.config.max_length, virtual)
-        template, tokenizer = self.task.template, self.model.tokenizer
-        rows = Rows(self.task.pairs("train"), template, tokenizer, limit)
-        pairs = self.task.pairs("validation")[: self.config.validation_limit]
-        validation = Rows(pairs, template, tokenizer, limit)
-        order = Order(len(rows), self.config.rows_a_step, self.config.seed)
-        return Data(rows, validation, order, self.config.total_steps(len(rows)), None, None)
+    def moved(self) -> None:
+        """Its text stays."""
 
     def validation_loss(self) -> float:
         with self.steps.accelerator.autocast():
-            sums, counts = self.guest.row_losses(list(self.data.validation))
+            sums, counts = self.model.row_losses(list(self.data.validation))
         return sum(sums) / sum(counts)
 
-    def save(self) -> None:
-        if self.resumable:
-            super().save()
-
-    def finished(self) -> TrainedGuest:
-        """The best state, in the model."""
-        progress, validated = self.progress, self.progress.best_loss is not None
-        self.guest.install((self.best if validated else self.steps.snapshot()).tensors)
-        self.guest.peft.eval()
-        warm = progress.step_seconds[COLD_STEPS:] or progress.step_seconds
-        return TrainedGuest(
-            self.guest,
-            steps=progress.step,
-            best_step=progress.best_step if validated else progress.step,
-            validation_loss=progress.best_loss,
-            seconds=progress.seconds,
-            step_seconds=statistics.median(warm) if warm else 0.0,
-            tokens=progress.tokens,
-            passes=progress.passes,
-            validated=progress.validated,
-            validation_seconds=progress.validation_seconds,
-            truncated=len(self.data.rows.cut),
-            losses=progress.losses,
-            trainable=self.guest.trainable,
-            stored=self.guest.stored,
-        )
+    def made(self, state: State) -> GuestModel:
+        self.model.install(state.tensors)
+        self.model.peft.eval()
+        return self.model
 
 
 class _GuestDescent(Descent):

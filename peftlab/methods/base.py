@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 from peftlab.edits import Edits
@@ -88,14 +88,31 @@ class Method(ABC):
         searches: whether training is a search instead, by `update`.
         starts_as_base: whether the untrained adaptation leaves the model's output unchanged.
         size: the setting that scales its number of parameters, if one does.
+        library: whose code carries it out.
     """
 
     name: ClassVar[str]
+    library: ClassVar[str] = "peftlab"
     sites: ClassVar[tuple[str, ...]] = ()
     trains: ClassVar[bool] = True
     searches: ClassVar[bool] = False
     starts_as_base: ClassVar[bool] = False
     size: ClassVar[str | None] = None
+
+    @property
+    def label(self) -> str:
+        """`lora`, or `lora:rank=4,targets=q+k` where settings differ from the method's defaults."""
+        changed = [
+            f"{item.name}={_typed(getattr(self, item.name))}"
+            for item in fields(self)
+            if getattr(self, item.name) != (None if item.default is MISSING else item.default)
+        ]
+        return self.name + (":" + ",".join(changed) if changed else "")
+
+    @property
+    def seeded(self) -> bool:
+        """Whether its result depends on a seed; where not, one run knows it all."""
+        return True
 
     @property
     def learning_rate(self) -> float:
@@ -189,6 +206,10 @@ def register(name: str) -> Callable[[M], M]:
         return cls
 
     return enter
+
+
+def _typed(value: Any) -> str:
+    return "+".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def positive(method: Method, *names: str) -> None:

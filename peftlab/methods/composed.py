@@ -40,12 +40,20 @@ class Composed(Method):
         return "+".join(part.name for part in self.parts)
 
     @property
+    def label(self) -> str:
+        return "+".join(part.label for part in self.parts)
+
+    @property
     def sites(self) -> tuple[str, ...]:  # type: ignore[override]
         return tuple(dict.fromkeys(site for part in self.parts for site in part.sites))
 
     @property
     def trains(self) -> bool:  # type: ignore[override]
         return any(part.trains for part in self.parts)
+
+    @property
+    def seeded(self) -> bool:
+        return any(part.seeded for part in self.parts)
 
     @property
     def starts_as_base(self) -> bool:  # type: ignore[override]

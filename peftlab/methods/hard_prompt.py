@@ -40,6 +40,10 @@ class HardPrompt(Method):
     select: Literal["random", "similar"] = "random"
     pool: int = 200
 
+    @property
+    def seeded(self) -> bool:
+        return self.shots > 0  # exemplars, or the pool that they are chosen from, are drawn
+
     def check(self, shape: ModelShape) -> None:
         if self.shots < 0 or self.pool < max(1, self.shots):
             raise InputError(

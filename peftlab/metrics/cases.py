@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from peftlab.files import read_jsonl
 from peftlab.metrics.errors import MetricInputError
 from peftlab.metrics.scoring import score
 
@@ -97,14 +98,13 @@ def compare_case(folder: Path) -> Iterator[Line]:
         MetricInputError: the folder lacks `outputs.jsonl` or `expected.json`.
     """
     try:
-        lines = (folder / "outputs.jsonl").read_text(encoding="utf-8").splitlines()
+        rows = read_jsonl(folder / "outputs.jsonl")
         expected = json.loads((folder / "expected.json").read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise MetricInputError(
             f"{folder} is no metric case: {error.filename} is missing; expected outputs.jsonl and"
             " expected.json in it"
         ) from error
-    rows = [json.loads(line) for line in lines]
     predictions = [row["prediction"] for row in rows]
     checks = WEBNLG_CHECKS if folder.name.startswith("webnlg") else CHECKS
     for check in checks:

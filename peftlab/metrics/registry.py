@@ -7,6 +7,7 @@ into the corpus number. Both the reported score and a bootstrap over examples go
 
 from __future__ import annotations
 
+import math
 import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -78,6 +79,16 @@ class MetricSpec:
     def __post_init__(self) -> None:
         if not self.title:
             object.__setattr__(self, "title", self.name.replace("_", " "))
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The least and the greatest score that `scale` speaks of; infinite where it names none."""
+        low = re.match(r"(−?\d+)–", self.scale) or re.search(r"from (\d+)$", self.scale)
+        high = re.fullmatch(r"(?:−?\d+–|up to )(\d+)", self.scale)
+        return (
+            float(low[1].replace("−", "-")) if low else -math.inf,
+            float(high[1]) if high else math.inf,
+        )
 
     def build(self, **options: object) -> Metric:
         """Make the metric.

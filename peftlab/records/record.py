@@ -190,6 +190,8 @@ class Record(Part):
         context_tokens: mean positions before the target that are not the source's.
         subsets: scores of the task's named parts of its test split.
         truncated: test prompts that lost source tokens.
+        skipped: test examples that the scores leave out, for every method alike, since they are
+            longer than fits; None where long rows are cut.
         general: what the adaptation has cost elsewhere; None where it was not measured.
         predicted: what was estimated before the run (bytes, seconds), and as `…_error` the share by
             which it was above what was then measured.
@@ -223,6 +225,7 @@ class Record(Part):
     subsets: dict[str, dict[str, float]] = Field(default_factory=dict)
     context_tokens: Amount | None = None
     truncated: Count | None = None
+    skipped: Count | None = None
     environment: dict[str, Any] = Field(default_factory=dict)
     predicted: dict[str, float] = Field(default_factory=dict)
     guest: bool = False

@@ -6,7 +6,6 @@ Numbers stand in the units and digits of the paper. With several seeds a number 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from peftlab.errors import InputError, nearest
 from peftlab.experiments.grid import rows_of
 from peftlab.experiments.kept import Experiment
 from peftlab.experiments.spec import ALL, ColumnSpec, RowSpec
-from peftlab.printing import cell, markdown, one_line
+from peftlab.printable import cell, json_text, markdown, printable
 from peftlab.records.figures import named, scored
 from peftlab.records.record import Record
 from peftlab.report.latex import escaped
@@ -129,15 +128,15 @@ def _shown(column: ColumnSpec, value: float | None) -> Number:
 def _marked(places: Sequence[tuple[ColumnSpec, str]], lines: Sequence[Line]) -> list[Line]:
     """The lines with the best of each metric marked; what reads the same is as good.
 
-    A column in which all numbers read the same has no best.
+    Where several have a number and all read the same, none is the best.
     """
     best: list[str | None] = []
     for i, (column, _) in enumerate(places):
         known = [n for line in lines if (n := line.numbers[i]).value is not None]
         pick = max if _higher(column) else min
-        apart = len({n.text for n in known}) > 1 or len(known) == 1
-        told = column.metric is not None and apart
-        best.append(pick(known, key=lambda n: n.value or 0.0).text if told else None)
+        told = len({n.text for n in known}) > 1 or len(known) == 1
+        top = pick(known, key=lambda n: n.value or 0.0).text if told and column.metric else None
+        best.append(top)
     return [
         Line(
             line.model,
@@ -184,7 +183,7 @@ def render(found: Experiment, format: str) -> str:
 def as_json(found: Experiment) -> str:
     """Every number with its place."""
     values = [asdict(section) for section in sections(found)]
-    return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+    return json_text(values) + "\n"
 
 
 def as_markdown(found: Experiment) -> str:
@@ -232,7 +231,7 @@ def as_rich(section: Section) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column(cell(section.task), overflow="fold", min_width=15)
     for head in section.heads:
-        title = Text(one_line(head).replace(" ", "\n"))
+        title = Text(printable(head).replace(" ", "\n"))
         table.add_column(title, justify="right", no_wrap=True)
     for line in section.lines:
         style = "dim" if line.source else ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from peftlab.printing import one_line
+from peftlab.printable import printable
 from peftlab.records.figures import chosen
 from peftlab.records.record import Record
 from peftlab.report.table import cells, rows
@@ -43,7 +43,7 @@ def as_latex(records: Sequence[Record], columns: str = "usual") -> str:
 
 def escaped(text: str) -> str:
     """The text with LaTeX's own signs as letters."""
-    return "".join(_SIGNS.get(sign, sign) for sign in one_line(text))
+    return "".join(_SIGNS.get(sign, sign) for sign in printable(text))
 
 
 def _line(texts: Sequence[str]) -> str:

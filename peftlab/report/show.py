@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from peftlab.errors import InputError
-from peftlab.printing import terminal, visible
+from peftlab.printable import printable, terminal
 from peftlab.records.reading import StoredRun
 from peftlab.records.record import Record
 from peftlab.report import predictions as foretold
@@ -46,12 +46,14 @@ def words(runs: Sequence[StoredRun]) -> list[str]:
 def _title(records: Sequence[Record]) -> str:
     first = records[0]
     seeds = sorted({record.seed for record in records})
+    skipped = f", {first.skipped:,} longer ones left out" if first.skipped else ""
     return (
-        f"{first.task.name} ({first.task.test_rows:,} test examples) with {first.model.name} "
+        f"{first.task.name} ({first.task.test_rows:,} test examples{skipped}) with "
+        f"{first.model.name} "
         f"({first.model.parameters:,} parameters), seed{'s' * (len(seeds) > 1)} "
         f"{', '.join(map(str, seeds))}"
     )
 
 
 def _say(console: Console, text: str) -> None:
-    console.print(visible(text), markup=False, highlight=False, emoji=False)
+    console.print(printable(text, lines=True), markup=False, highlight=False, emoji=False)

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
-from peftlab.printing import cell, csv_cell, markdown, one_line
+from peftlab.printable import cell, csv_cell, json_text, markdown, printable
 from peftlab.records.figures import FIGURES, Figure, chosen
 from peftlab.records.record import Record
 
@@ -74,7 +73,7 @@ def _cell(records: Sequence[Record], figure: Figure) -> str:
 def as_json(records: Sequence[Record]) -> str:
     """All records, whole."""
     values = [record.model_dump(mode="json") for record in records]
-    return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+    return json_text(values) + "\n"
 
 
 def as_csv(records: Sequence[Record]) -> str:
@@ -155,7 +154,7 @@ def _head(figure: Figure) -> Text:
     """The title on short lines."""
     from rich.text import Text
 
-    return Text(one_line(figure.title).replace(" ", "\n").replace("-", "\n-"))
+    return Text(printable(figure.title).replace(" ", "\n").replace("-", "\n-"))
 
 
 def _width(wanted: Sequence[Figure], found: Sequence[tuple[Row, list[str]]]) -> int:

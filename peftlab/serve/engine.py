@@ -19,6 +19,7 @@ from peftlab.serve.errors import Closed, Failed, UnknownAdapter
 from peftlab.serve.library import Library
 from peftlab.serve.limits import Limits, Stats
 from peftlab.serve.loaded import RowLimits
+from peftlab.serve.memory import EVERY, Trimmer
 from peftlab.serve.pick import pick
 from peftlab.serve.request import Finished, Listener, Reply, Request, Ticket, Token
 from peftlab.serve.running import Running, Waiting, nothing
@@ -47,6 +48,7 @@ class Engine:
         self.capacity = max_row_tokens(model.shape.context, self.limits.capacity)
         self._row_limits = RowLimits(self.capacity, self.limits.prompt_tokens)
         self._slots = Slots(model, self.limits.slots, self.capacity, self.limits.cache_bytes)
+        self._trimmer = Trimmer(self._slots.release)
         share = self.limits.queue_share or max(1, self.limits.queue // 2)
         self._queue: FairQueue[Waiting] = FairQueue(self.limits.queue, share)
         self._rows: list[Running] = []
@@ -154,10 +156,11 @@ class Engine:
                 if self._closing and not self._rows and not len(self._queue):
                     return
                 if not self._rows and not self._news:
-                    self._changed.wait(_IDLE if len(self._queue) else None)
+                    self._changed.wait(_IDLE if len(self._queue) else EVERY)
                 self._news = False
             try:
                 self.step()
+                self._trimmer.look()
             except Exception as error:  # a defect: nobody may wait for ever, the engine goes on
                 _log.exception("the engine failed")
                 self._lose_all(Failed(f"the engine failed: {type(error).__name__}: {error}"))

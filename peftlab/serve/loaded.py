@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -114,22 +114,49 @@ class Loaded:
         Raises:
             PromptTooLong: says by how much. InputError: see `prompt.encode`.
         """
-        encoded, tokenizer = prompt.encode(self.template, model, request.source), model.tokenizer
         taken = self.edits.prefix_length + request.max_new_tokens
         left = max_row_tokens(limits.positions, taken=taken)
         most = left if limits.prompt is None else min(left, limits.prompt)
+        source = self._without_excess(model, request, limits, most)
+        example = prompt.example(source) if request.truncate else None
+        if example is not None:
+            return self.template.encode(model.tokenizer, example, None, most)
+        encoded = prompt.encode(self.template, model, source)
         if len(encoded.ids) <= most:
             return encoded
-        example = prompt.example(request.source)
-        if request.truncate and example is not None:
-            return self.template.encode(tokenizer, example, None, most)
-        raise PromptTooLong(
-            f"the prompt has {len(encoded.ids):,} tokens, and there is room for {max(0, most):,}: "
+        raise self._too_long(request, limits, most, f"{len(encoded.ids):,}")
+
+    def _without_excess(
+        self, model: FrozenLM, request: Request, limits: RowLimits, most: int
+    ) -> prompt.Source:
+        """The source as it is to be encoded: of one that is far too long, what may be kept."""
+        template, source = self.template, request.source
+        example, kept = prompt.example(source), template.source_tokens
+        cuts = example is not None and (request.truncate or kept is not None)
+        hangs_on_all = template.shots is not None  # those are chosen by the whole source
+        in_a_frame = kept is not None and not cuts  # a chat, whose text is cut inside of it
+        if (cuts and hangs_on_all) or in_a_frame:
+            return source
+        text = prompt.longest_text(template, source)
+        part = prompt.part_of_far_too_long(template, model, text, max(most, kept or 0))
+        if part is None:
+            return source
+        if not cuts or example is None:
+            raise self._too_long(request, limits, most, f"over {2 * max(1, most):,}")
+        return replace(example, source=part)
+
+    def _too_long(
+        self, request: Request, limits: RowLimits, most: int, tokens: str
+    ) -> PromptTooLong:
+        own = self.edits.prefix_length
+        left = max_row_tokens(limits.positions, taken=own + request.max_new_tokens)
+        return PromptTooLong(
+            f"the prompt has {tokens} tokens, and there is room for {max(0, most):,}: "
             + (
                 "the longest prompt that is taken here"
                 if most != left
                 else f"{limits.positions:,} positions less {request.max_new_tokens:,} for the "
-                f"reply and {self.edits.prefix_length} for {self.name!r} itself"
+                f"reply and {own} for {self.name!r} itself"
             )
             + "; shorten it, ask for fewer tokens, or allow it to be truncated"
         )

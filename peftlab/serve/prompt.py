@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM
 
 _ANY_LENGTH = 1 << 30
+_PROBED = 16  # characters for each token that a prompt may have; text has about four
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,33 @@ def check_source(source: Source) -> None:
         empty = not any(text.strip() for text in texts[:1])
     if empty:
         raise InputError("the prompt is empty; a text was expected")
+
+
+def size(source: Source) -> int:
+    """Characters of what is asked, or tokens."""
+    return len(source) if isinstance(source, tuple) else sum(map(len, _texts(source)))
+
+
+def part_of_far_too_long(template: Template, model: FrozenLM, text: str, most: int) -> str | None:
+    """The end of a text that would be kept, where that alone has twice `most` tokens; else None.
+
+    What lies beyond decides nothing any more, and to encode all of a megabyte takes seconds, and
+    memory of hundreds of times its length.
+    """
+    length = _PROBED * max(1, most)
+    if len(text) <= length:
+        return None
+    part = text[:length] if template.truncate == "end" else text[-length:]
+    row = model.tokenizer(part, add_special_tokens=False, verbose=False)
+    return part if len(row["input_ids"]) > 2 * most else None
+
+
+def longest_text(template: Template, source: Source) -> str:
+    """The longest text that a prompt shows whole."""
+    if isinstance(source, Chat):
+        return max((content for _, content in source.turns), key=len, default="")
+    made = example(source)
+    return made.source if made is not None and template.markup.has("source") else ""
 
 
 def _texts(source: str | Example | Chat) -> list[str]:

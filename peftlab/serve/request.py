@@ -106,7 +106,8 @@ class Reply:
     """A whole reply: the pieces' texts end to end, and how it came to be.
 
     Attributes:
-        tokens: without the end. dropped: source tokens that were cut.
+        tokens: without the end. dropped: source tokens that were cut; of a text far too
+            long, those of the part that was read.
         version: which version of the adapter, counted from 1, has answered.
         waited, first, seconds: from being asked until it joined the batch, until its first token,
             and until now. `first` is None where there was none.

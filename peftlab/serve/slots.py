@@ -47,6 +47,7 @@ class Slots:
         with torch.no_grad():  # the cache takes its memory at its first use, in the model's format
             row = Row([0], past=Past(0, 0))
             self.model(pack([row], [Edits()], device=model.device), self.options)
+        self._used: set[int] = set()  # since the last `release`
 
     @property
     def free(self) -> int:
@@ -56,6 +57,7 @@ class Slots:
     def enter(self, row: DecodingState) -> None:
         """Give a row a slot and write what its owner's rows start with."""
         row.slot, row.past = heapq.heappop(self._free), row.owner.prefix_length
+        self._used.add(row.slot)
         for block, kv in row.owner.prefix.items():
             self.cache.write(block, row.slot, 0, kv.keys, kv.values)
 
@@ -64,6 +66,12 @@ class Slots:
         if clear:
             self.cache.clear(row.slot)
         heapq.heappush(self._free, row.slot)
+
+    def release(self) -> None:
+        """Give the system back what rows that have left had filled."""
+        for slot in self._used.intersection(self._free):
+            self.cache.release(slot)
+        self._used.difference_update(self._free)
 
     def feed(
         self,

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import fields, replace
 from typing import Any
 
-from peftlab.comparison.label import label
 from peftlab.errors import InputError
 from peftlab.methods import Method, parse, parse_one
 from peftlab.study.base import Setting, Variant
@@ -45,7 +44,7 @@ def changed(method: Method, **settings: Any) -> Method:
     for name in settings:
         if name not in known:
             raise InputError(
-                f"--methods {label(method)}: this study varies the setting {name}, which "
+                f"--methods {method.label}: this study varies the setting {name}, which "
                 f"{method.name} has not; it has {', '.join(sorted(known)) or 'none'}"
             )
     return replace(method, **settings)

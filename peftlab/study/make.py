@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from peftlab.comparison.label import label, slug
+from peftlab.comparison.label import slug
 from peftlab.comparison.plan import EvaluationConfig, Plan, SearchConfig
 from peftlab.comparison.profile import Survey
 from peftlab.comparison.run import Silent, Watcher, compare
@@ -86,7 +86,7 @@ def _made(
     found: dict[tuple[Any, ...], list[StoredRun]],
     problems: list[str],
 ) -> Made:
-    name = label(variant.method)
+    name = variant.method.label
     keys = [key for key, _ in _groups(setting, task, variant)]
     runs = [kept for key in keys for kept in found[key, name]]
     failed = [kept for kept in runs if kept.record.status != "finished"]

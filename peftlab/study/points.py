@@ -4,6 +4,7 @@ against the best of its series. Intervals and tests are those of a comparison (d
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,6 @@ from typing import ClassVar, Protocol
 
 import numpy as np
 
-from peftlab.comparison.label import label
 from peftlab.errors import InputError
 from peftlab.records import figures, folders, reading
 from peftlab.records.record import Record
@@ -89,7 +89,7 @@ def _point(study: Figure, made: Made, metric: str, own: Interval | None) -> Poin
         series=made.variant.series,
         x=x,
         name=made.variant.name,
-        label=label(made.variant.method),
+        label=made.variant.method.label,
         value=fmean(values),
         low=own.low if own else None,
         high=own.high if own else None,
@@ -101,7 +101,7 @@ def _point(study: Figure, made: Made, metric: str, own: Interval | None) -> Poin
 def _level(made: Made, metric: str, own: Interval | None) -> Level:
     return Level(
         name=made.variant.series,
-        label=label(made.variant.method),
+        label=made.variant.method.label,
         value=fmean(_values(made, metric)),
         low=own.low if own else None,
         high=own.high if own else None,
@@ -126,7 +126,7 @@ def runs_of(made: Made, metric: str, name: str) -> Runs:
     """
     if metric == LOSS:
         rows = [_losses(kept.folder) for kept in made.runs]
-        return Runs(name, np.stack(rows), aggregate=_per_token)
+        return Runs(name, np.stack(rows), aggregate=_per_token, bounds=(0.0, math.inf))
     groups: dict[str, dict[Path, Record]] = {}  # seeds may have drawn different training rows
     for kept in made.runs:
         groups.setdefault(kept.record.task.fingerprint, {})[kept.folder] = kept.record

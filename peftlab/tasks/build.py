@@ -11,11 +11,11 @@ from peftlab.errors import InputError
 from peftlab.tasks import columns as column_room
 from peftlab.tasks.columns import RowReader
 from peftlab.tasks.example import Example
-from peftlab.tasks.files import Table
 from peftlab.tasks.markup import escape
 from peftlab.tasks.metric_choice import LABEL_METRICS, choose_metrics
 from peftlab.tasks.options import Options
 from peftlab.tasks.rows import Reader, StoredRows, source_hashes, take
+from peftlab.tasks.table import Table
 from peftlab.tasks.task import Decoding, Provenance, Task, fingerprint, limit_pairs
 from peftlab.tasks.template import Template
 
@@ -25,6 +25,7 @@ _MOST_LABELS = 100
 _HELD_OUT_SHARE, _HELD_OUT_MOST = 0.1, 1000
 _CUES = {"summary": "Summary:", "highlights": "Summary:", "answer": "Answer:", "label": "Label:"}
 _USUAL_CUE = "Output:"
+_USUAL_TOKENS = 64  # until a base's tokenizer says how many targets take
 
 
 @dataclass(frozen=True)
@@ -71,20 +72,22 @@ def from_tables(
     text = options.template or usual_template(chosen.target, options.cue)
     classes = first.classes.get(chosen.target)
     extra = Template(text).markup.columns
-    notes = [f"Columns: {chosen} ({'guessed' if chosen.guessed else 'given'})."]
+    rest = column_room.unused(first, chosen, extra)
+    notes = [f"Columns: {chosen} ({'guessed' if chosen.guessed else 'given'}){rest}."]
+    labels = options.labels or (tuple(classes) if classes else None)
+    named = chosen.target.lower() in column_room.LABEL_NAMES
     splits: Splits = {}
     for split, table in tables.items():
-        read = RowReader(table, chosen, extra, classes, options.drop_blank)
+        notes += table.notes
+        table = table.narrowed([*chosen.source, chosen.target, *extra])
+        known = labels or (() if named else None)
+        read = RowReader(table, chosen, extra, known, classes, options.drop_blank)
         rows = read_rows(table, read, split, notes)
-        splits[split] = column_room.group(rows)
-        if len(splits[split]) < len(rows):
-            notes.append(
-                f"{len(rows)} rows of {split} are {len(splits[split])} examples: rows of the same "
-                "source are joined, with all their targets."
-            )
-    labels = options.labels or (tuple(classes) if classes else None)
-    if labels is None and chosen.target.lower() in ("label", "labels"):
+        if rows:
+            splits[split] = rows
+    if labels is None and named:
         labels = _guessed_labels(splits, notes)
+    (_count_disputed if labels else _join_references)(splits, notes)
     settings = Settings(
         name=name,
         template=text,
@@ -96,6 +99,28 @@ def from_tables(
         revision=revision,
     )
     return finish(settings, splits, options, notes)
+
+
+def _join_references(splits: Splits, notes: list[str]) -> None:
+    """Make rows of the same source one example with all their targets."""
+    for split, rows in splits.items():
+        splits[split] = column_room.group(rows)
+        if len(splits[split]) < len(rows):
+            notes.append(
+                f"{len(rows)} rows of {split} are {len(splits[split])} examples: rows of the same "
+                "source are joined, with all their targets."
+            )
+
+
+def _count_disputed(splits: Splits, notes: list[str]) -> None:
+    """Leave rows of labels as they are, and say where one text has several."""
+    for split, rows in splits.items():
+        count = column_room.disputed(rows)
+        if count:
+            notes.append(
+                f"{count} texts of {split} stand there with different labels; every row counts by "
+                "itself."
+            )
 
 
 def _guessed_labels(splits: Splits, notes: list[str]) -> tuple[str, ...] | None:
@@ -113,7 +138,13 @@ def read_rows(table: Table, read: Reader, split: str, notes: list[str]) -> Seque
 
     Rows of a data set stay there; rows that are in memory anyway are made examples at once.
     """
-    stored = StoredRows(table, read)
+    try:
+        stored = StoredRows(table, read)
+    except (ValueError, OverflowError) as error:  # of pyarrow, while it makes a row
+        raise InputError(f"{table.name} holds what Python cannot: {error}.") from error
+    if not len(stored) and split != "train":
+        notes.append(f"{table.name} has no row with both a source and a target: it is not used.")
+        return []
     if not len(stored):
         raise InputError(f"{table.name} has no row with both a source and a target.")
     if stored.left_out:
@@ -136,9 +167,6 @@ def finish(
     duplicates = _shared_sources(splits)
     said.append(f"{duplicates} of {len(splits['test'])} test sources also stand in train.")
     new_tokens = options.max_new_tokens or settings.max_new_tokens
-    if new_tokens is None:
-        new_tokens = _enough_tokens(splits["train"])
-        said.append(f"Outputs end after {new_tokens} tokens (guessed from the targets of train).")
     train = limit_pairs(splits["train"], options.limit, options.seed)
     validation = splits["validation"][: options.limit]
     test = splits["test"][: options.test_limit or options.limit]
@@ -150,7 +178,9 @@ def finish(
         validation=validation,
         test=test,
         metrics=choose_metrics(options.metrics, settings.metrics, test, said),
-        max_new_tokens=new_tokens,
+        max_new_tokens=new_tokens or _USUAL_TOKENS,
+        guesses_length=new_tokens is None,
+        long=options.long,
         source=Provenance(
             settings.kind, settings.location, content, settings.config, settings.revision
         ),
@@ -193,23 +223,22 @@ def _cut_missing(splits: Splits, seed: int, notes: list[str]) -> None:
         if split in splits:
             continue
         rows = splits["train"]
-        count = min(_HELD_OUT_MOST, max(1, int(len(rows) * _HELD_OUT_SHARE)))
-        if count >= len(rows):
+        hashes = source_hashes(rows)
+        if len(set(hashes)) == 1:
+            hashes = range(len(rows))
+        sources = list(dict.fromkeys(hashes))  # rows of one source stay together
+        count = min(_HELD_OUT_MOST, max(1, int(len(sources) * _HELD_OUT_SHARE)))
+        if count >= len(sources):
             raise InputError(
                 f"There is no {split} split, and {len(rows)} training example(s) are too few to "
                 "cut one from. Give more rows, or a file for it."
             )
-        chosen = set(random.Random(f"{seed}/{split}").sample(range(len(rows)), count))
-        splits[split] = take(rows, sorted(chosen))
-        splits["train"] = take(rows, (i for i in range(len(rows)) if i not in chosen))
-        notes.append(f"There was no {split} split: {count} examples are cut from train by seed.")
-
-
-def _enough_tokens(rows: Sequence[Example]) -> int:
-    """Return twice the words of a long target (95th percentile), a multiple of 8, 16 to 256."""
-    words = sorted(len(target.split()) for row in rows for target in row.targets)
-    long = words[int(0.95 * (len(words) - 1))]
-    return min(256, max(16, -(-2 * long // 8) * 8))
+        places = random.Random(f"{seed}/{split}").sample(range(len(sources)), count)
+        chosen = {sources[place] for place in places}
+        splits[split] = take(rows, (i for i, it in enumerate(hashes) if it in chosen))
+        splits["train"] = take(rows, (i for i, it in enumerate(hashes) if it not in chosen))
+        cut = len(splits[split])
+        notes.append(f"There was no {split} split: {cut} examples are cut from train by seed.")
 
 
 def _checked_labels(labels: tuple[str, ...] | None, splits: Splits) -> tuple[str, ...] | None:

@@ -9,8 +9,8 @@ from typing import Any
 
 from peftlab.errors import InputError, nearest
 from peftlab.tasks.example import Example
-from peftlab.tasks.files import Table
 from peftlab.tasks.rows import source_hashes
+from peftlab.tasks.table import Table, Unusable
 
 SOURCE_NAMES = (
     *("source", "src", "input", "article", "document", "dialogue", "dialog", "conversation"),
@@ -22,6 +22,13 @@ TARGET_NAMES = (
     *("human_reference", "output", "outputs", "response", "completion", "answer", "answers"),
     *("label", "labels", "headline", "title"),
 )
+
+
+LABEL_NAMES = ("label", "labels")
+TURN_NAMES = ("system", "history", "messages", "conversations", "tools")
+"""Columns of a conversation beside its last turns."""
+
+_OPTIONAL = "input"  # Alpaca's: null, or not there, where the instruction says it all
 
 
 @dataclass(frozen=True)
@@ -43,15 +50,31 @@ def choose(table: Table, given: Mapping[str, str]) -> Columns:
     Raises `InputError` for a column that the table lacks, and where no usual name is found.
     """
     known = table.columns
-    source = tuple(given["source"].split("+")) if "source" in given else _guess_source(table)
+    source = _parts(given["source"], known) if "source" in given else _guess_source(table)
     target = given["target"] if "target" in given else _guess(table, TARGET_NAMES, "target", source)
     for name in (*source, target):
-        if name not in known:
+        if name not in known and name.partition(".")[0] not in known:
             raise InputError(
                 f"{table.name} has no column {name!r}; it has {', '.join(known)}."
                 f"{nearest(name, known)}"
             )
     return Columns(source, target, guessed=set(given) != {"source", "target"})
+
+
+def _parts(given: str, known: Sequence[str]) -> tuple[str, ...]:
+    return (given,) if given in known else tuple(given.split("+"))
+
+
+def unused(table: Table, columns: Columns, extra: Sequence[str]) -> str:
+    """Say which columns stay out of the rows: `; not used: id, history`, or nothing."""
+    used = {*columns.source, columns.target, *extra}
+    heads = {name.partition(".")[0] for name in used}
+    rest = [name for name in table.columns if name not in used | heads]
+    if not rest:
+        return ""
+    turns = [name for name in rest if name.lower() in TURN_NAMES]
+    warned = f" (replies depend on {' and '.join(turns)}, which no row shows)" if turns else ""
+    return f"; not used: {', '.join(rest)}{warned}"
 
 
 def _guess_source(table: Table) -> tuple[str, ...]:
@@ -70,60 +93,130 @@ def _guess(table: Table, usual: Sequence[str], role: str, taken: tuple[str, ...]
     for name in usual:
         if name in by_lower:
             return by_lower[name]
+    turns = [name for name in table.columns if name.lower() in ("messages", "conversations")]
+    if turns and not taken:
+        raise InputError(
+            f"{table.name} holds conversations ({', '.join(turns)}), and rows of a source and a "
+            "target were expected. Write what precedes a reply as source, and the reply as target; "
+            "or name other columns: -o source=<column> -o target=<column>."
+        )
+    inner = [f"{name}.{part}" for name, part in _members(table) if name not in taken]
+    within = f" A column inside another has a dot: {', '.join(inner[:6])}." if inner else ""
     raise InputError(
         f"{table.name} has the columns {', '.join(table.columns)}; none of them is a usual name of "
-        f"a {role} ({', '.join(usual[:6])}, …). Name it: columns={{'{role}': '<column>'}}, or "
-        f"--columns {role}=<column> on the command line."
+        f"a {role} ({', '.join(usual[:6])}, …). Name it: -o {role}=<column> (in Python, "
+        f"columns={{'{role}': '<column>'}}).{within}"
     )
+
+
+def _members(table: Table) -> list[tuple[str, str]]:
+    first = table.rows[0]
+    structs = {name: value for name, value in first.items() if isinstance(value, Mapping)}
+    return [(name, part) for name, value in structs.items() for part in value]
 
 
 @dataclass(frozen=True)
 class RowReader:
     """Makes an example of a row.
 
-    extra: further columns that the template names. classes: names of integer class labels.
-    drop_blank: leave out rows whose source or target is empty, which are an error otherwise.
+    extra: further columns that the template names. labels: the target is a class label, of these
+    where they are known. classes: names of integer class labels. drop_blank: leave out rows whose
+    source or target is empty or null, which are an error otherwise.
     """
 
     table: Table
     columns: Columns
     extra: Sequence[str] = ()
+    labels: Sequence[str] | None = None
     classes: Sequence[str] | None = None
     drop_blank: bool = False
 
     def __call__(self, index: int, row: Mapping[str, Any]) -> Example | None:
         """Return the example of row `index` of the table, or None where it is left out."""
         place, columns = self.table.place(index), self.columns
-        source = "\n".join(filter(None, (text(row, name, place) for name in columns.source)))
-        targets = _targets(row, columns.target, place, self.classes)
-        if not source.strip() or not all(target.strip() for target in targets):
+        source = "\n".join(filter(None, (self._source(row, n, place) for n in columns.source)))
+        targets = self._targets(row, place)
+        if not source.strip() or not targets or not all(target.strip() for target in targets):
             if self.drop_blank:
                 return None
             empty = columns.target if source.strip() else "+".join(columns.source)
-            raise InputError(
-                f"{place}: the column {empty!r} is empty. Fill it, take the row out, or load with "
-                "drop_blank=True to leave such rows out."
-            )
+            raise InputError(f"{place}: the column {empty!r} is empty. Fill it, or {LEAVE_OUT}")
         return Example(source, targets, {name: text(row, name, place) for name in self.extra})
 
+    def _source(self, row: Mapping[str, Any], name: str, place: str) -> str:
+        """One of the source's columns; Alpaca's input may be null or missing, others may not."""
+        optional = name.lower() == _OPTIONAL and len(self.columns.source) > 1
+        if optional and name not in row:
+            return ""
+        value = at(row, name, place)
+        return "" if _is_null(value) and (optional or self.drop_blank) else text(row, name, place)
 
-def _value(row: Mapping[str, Any], name: str, place: str) -> Any:
-    if name not in row:
-        raise InputError(
-            f"{place} has no column {name!r}; it has {', '.join(row)}.{nearest(name, row)}"
-        )
-    value = row[name]
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        raise InputError(
-            f"{place}: the column {name!r} holds {'null' if value is None else 'NaN'}; text was "
-            "expected. Fill it or take the row out."
-        )
+    def _targets(self, row: Mapping[str, Any], place: str) -> tuple[str, ...]:
+        name = self.columns.target
+        value = at(row, name, place)
+        values = value if isinstance(value, list | tuple) else [value]
+        if not values and not self.drop_blank:
+            raise InputError(
+                f"{place}: the column {name!r} is an empty list; a target was expected."
+            )
+        if self.drop_blank:
+            values = ["" if _is_null(each) else each for each in values]
+        make = checked if self.labels is None else self._label
+        return tuple(make(each, name, place) for each in values)
+
+    def _label(self, value: Any, name: str, place: str) -> str:
+        """The name of a class label: integers and truth values are written out."""
+        if value in (-1, "-1") and "-1" not in (self.labels or ()):
+            if self.drop_blank:
+                return ""
+            raise InputError(
+                f'{place}: the column {name!r} holds -1, which data sets write for "no label". '
+                f"Either {LEAVE_OUT} Or, where -1 is a class, name all: -o labels=-1,0,1."
+            )
+        if isinstance(value, bool):
+            return str(value).lower()
+        if not isinstance(value, int):
+            return checked(value, name, place)
+        if self.classes is None or value == -1:
+            return str(value)
+        if not 0 <= value < len(self.classes):
+            raise InputError(
+                f"{place}: the column {name!r} holds {value}, and its classes are 0 to "
+                f"{len(self.classes) - 1} ({', '.join(self.classes[:6])}, …)."
+            )
+        return self.classes[value]
+
+
+LEAVE_OUT = "leave out such rows: -o drop_blank=true (in Python, drop_blank=True)."
+
+
+def at(row: Mapping[str, Any], path: str, place: str) -> Any:
+    """Return the value of a column, or at a dotted path; a list of structs gives the members'.
+
+    Raises `InputError` where there is none, and for one that could not be read.
+    """
+    value: Any = row
+    for name in [path] if path in row else path.split("."):
+        if isinstance(value, Mapping) and name in value:
+            value = value[name]
+        elif isinstance(value, list) and all(name in item for item in value):
+            value = [item[name] for item in value]
+        else:
+            raise InputError(
+                f"{place} has no column {path!r}; it has {', '.join(row)}.{nearest(path, row)}"
+            )
+    if isinstance(value, Unusable):
+        raise InputError(f"{place}: the column {path!r} {value.reason}. Take it out of the data.")
     return value
+
+
+def _is_null(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def text(row: Mapping[str, Any], name: str, place: str) -> str:
     """Return the text in a column of a row. Raises `InputError` where it is missing or none."""
-    return checked(_value(row, name, place), name, place)
+    return checked(at(row, name, place), name, place)
 
 
 def checked(value: Any, name: str, place: str) -> str:
@@ -132,10 +225,24 @@ def checked(value: Any, name: str, place: str) -> str:
         if not value.isascii():
             _check_unicode(value, name, place)
         return value
+    if _is_null(value):
+        raise InputError(
+            f"{place}: the column {name!r} holds {'null' if value is None else 'NaN'}; text was "
+            f"expected. Fill it, or {LEAVE_OUT}"
+        )
+    if isinstance(value, Unusable):
+        raise InputError(f"{place}: the column {name!r} {value.reason}. Take it out of the data.")
+    if isinstance(value, Mapping):
+        inner = ", ".join(f"{name}.{part}" for part in list(value)[:6])
+        raise InputError(
+            f"{place}: the column {name!r} holds the dict of {inner or 'nothing'}; text was "
+            "expected. Name a column inside it, with the dot."
+        )
     kind = "number" if isinstance(value, int | float) else type(value).__name__
+    shown = "" if isinstance(value, list) else f" {str(value)[:40]}"
     raise InputError(
-        f"{place}: the column {name!r} holds the {kind} {str(value)[:40]}; text was expected. "
-        "Write it as text (in quotes), or name another column."
+        f"{place}: the column {name!r} holds the {kind}{shown}; text was expected. Write it as "
+        "text (in quotes), or name another column."
     )
 
 
@@ -147,19 +254,6 @@ def _check_unicode(value: str, name: str, place: str) -> None:
             f"{place}: the column {name!r} holds half of a surrogate pair "
             f"({value[error.start]!a}), which is no character. Take it out of the data."
         ) from error
-
-
-def _targets(
-    row: Mapping[str, Any], name: str, place: str, classes: Sequence[str] | None
-) -> tuple[str, ...]:
-    value = _value(row, name, place)
-    if classes is not None and isinstance(value, int):
-        return (classes[value],)
-    if not isinstance(value, list | tuple):
-        return (checked(value, name, place),)
-    if not value:
-        raise InputError(f"{place}: the column {name!r} is an empty list; a target was expected.")
-    return tuple(checked(target, name, place) for target in value)
 
 
 def group(rows: Sequence[Example]) -> Sequence[Example]:
@@ -174,7 +268,19 @@ def group(rows: Sequence[Example]) -> Sequence[Example]:
 
 
 def _joined(same: Sequence[Example]) -> Example:
+    """All targets, equal ones as often as they are there: NIST and CIDEr count them so."""
     if len(same) == 1:
         return same[0]
-    targets = dict.fromkeys(target for row in same for target in row.targets)
-    return Example(same[0].source, tuple(targets), same[0].fields)
+    targets = tuple(target for row in same for target in row.targets)
+    return Example(same[0].source, targets, same[0].fields)
+
+
+def disputed(rows: Sequence[Example]) -> int:
+    """Return how many sources have several different targets, in rows of their own."""
+    hashes = source_hashes(rows)
+    if len(set(hashes)) == len(hashes):
+        return 0
+    found: dict[str, set[str]] = {}
+    for row in rows:
+        found.setdefault(row.source, set()).update(row.targets)
+    return sum(len(targets) > 1 for targets in found.values())

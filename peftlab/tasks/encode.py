@@ -35,13 +35,14 @@ class SourceToken(NamedTuple):
 
 @dataclass(frozen=True)
 class Filler:
-    """Fills a template's slots for one example."""
+    """Fills a template's slots for one example. ends: what exemplars' targets do not end in."""
 
     tokenizer: Tokenizer
     instruction: str
     markup: Markup
     exemplars: Sequence[Example]
     separator: str
+    ends: tuple[str, ...] = ()
 
     def fill(self, example: Example) -> list[Part]:
         """Return the parts of the row before the target, empty ones left out."""
@@ -80,7 +81,7 @@ class Filler:
                     # Another example's source is never cut.
                     chunks.append(replace(value, kind="data") if value.kind == "source" else value)
             chunks.append(Chunk(self.markup.lead, "template"))
-            chunks.append(Chunk(exemplar.targets[0].strip(), "data"))
+            chunks.append(Chunk(without_end(exemplar.targets[0].strip(), self.ends), "data"))
             chunks.append(Chunk(self.separator, "template"))
         return chunks
 
@@ -215,6 +216,14 @@ def target_ids(tokenizer: Tokenizer, text: str) -> list[int]:
     """Return the ids of a target's text, in which no special token is recognised."""
     plain = traits(tokenizer).special.search(text) is not None
     return pieces(tokenizer, text, plain, begun=True)[0]
+
+
+def without_end(text: str, ends: Sequence[str]) -> str:
+    """Return `text` without the end-of-sequence texts that it ends in, if there are any."""
+    bare = text.rstrip()
+    while (end := next((end for end in ends if bare.endswith(end)), None)) is not None:
+        text = bare = bare.removesuffix(end).rstrip()
+    return text
 
 
 def cut(

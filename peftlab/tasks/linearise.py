@@ -1,7 +1,9 @@
-"""Tables as text, exactly as the code of prefix-tuning writes them (arXiv:2101.00190).
+"""Tables as text, as the code of prefix-tuning writes them (arXiv:2101.00190).
 
 The forms follow `gpt2/run_language_modeling.py`'s data sets and `gpt2/run_generation.py` of
-github.com/XiangLi1999/PrefixTuning: one space on either side of every separator.
+github.com/XiangLi1999/PrefixTuning: one space on either side of every separator. Values stay as the
+data have them; the papers' E2E files put spaces round the signs of three prices, see
+docs/experiments.md.
 """
 
 from __future__ import annotations

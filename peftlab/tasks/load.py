@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from peftlab.errors import InputError, nearest
-from peftlab.tasks import files, recipe, sources
+from peftlab.tasks import files, recipe, sources, splits
 from peftlab.tasks.build import Settings, Splits, finish, from_tables
 from peftlab.tasks.example import Example
+from peftlab.tasks.opened import stem_of
 from peftlab.tasks.options import Options
 from peftlab.tasks.recipe_task import recipe_task
 from peftlab.tasks.task import SPLITS, Task
@@ -55,7 +56,7 @@ def load(name_or_path: str | Path, options: Options) -> Task:
         return from_tables(path.resolve().name, tables, options, "files", str(path))
     if path.is_file():
         return from_files({"train": path}, options)
-    if _HUB_ID.fullmatch(name) and path.suffix.lower() not in files.EXTENSIONS:
+    if _HUB_ID.fullmatch(name) and not files.is_data(path):
         return _hub(name, options)
     raise InputError(
         f'There is no task, file or folder "{name}".{nearest(name, named)} Tasks by name are '
@@ -98,7 +99,11 @@ def from_files(paths: Mapping[str, Path], options: Options) -> Task:
     """Return the task of one file a split."""
     tables = {split: files.read(path) for split, path in paths.items()}
     first = paths["train"]
-    name = first.resolve().parent.name if files.split_of(first.stem) else first.stem
+    stem = stem_of(first)
+    name = first.resolve().parent.name if splits.exact_split(stem) else stem
+    if splits.split_of(stem) in ("validation", "test") and len(paths) == 1:
+        said = f"{first.name} is called a {splits.split_of(stem)} set; its rows are trained on too."
+        tables["train"] = replace(tables["train"], notes=(*tables["train"].notes, said))
     return from_tables(name, tables, options, "files", str(first))
 
 

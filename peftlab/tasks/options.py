@@ -25,7 +25,10 @@ class Options:
     data: a folder or hub id to take a recipe's rows from, in the layout of its hub data set.
     chat: put rows into the tokenizer's chat template; the usual template is then the bare source.
     config, revision: of a hub data set.
-    drop_blank: leave out rows with an empty source or target instead of refusing them.
+    drop_blank: leave out rows with an empty source or target, null or the label -1, instead of
+        refusing them.
+    long: of rows that do not fit whole, cut the sources (`truncate` says at which end), skip them,
+        or refuse them all.
     """
 
     limit: int | None = None
@@ -45,12 +48,15 @@ class Options:
     source_tokens: int | None = None
     chat: bool = False
     drop_blank: bool = False
+    long: Literal["cut", "skip", "refuse"] = "cut"
 
     def __post_init__(self) -> None:
         for name in ("limit", "test_limit", "max_new_tokens"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"{name} is {value}; a whole number from 1 on was expected.")
+        if self.long not in ("cut", "skip", "refuse"):
+            raise InputError(f'long is {self.long!r}; "cut", "skip" or "refuse" was expected.')
         for name in ("metrics", "labels"):
             if isinstance(getattr(self, name), str):
                 raise InputError(

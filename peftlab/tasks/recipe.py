@@ -41,9 +41,13 @@ class Hub(_Strict):
 
 
 class Source(_Strict):
-    """The column that the source is made of, and how it becomes text."""
+    """The column that the source is made of, and how it becomes text.
+
+    original: what the data set's own files call it, where the hub's copy has another name.
+    """
 
     column: str
+    original: str | None = None
     form: Form = "text"
 
 
@@ -58,10 +62,12 @@ class Where(_Strict):
 class Target(_Strict):
     """The column of the targets, dots leading into it: one text, or a list of references.
 
-    where: take only the references for which a parallel column has one of these values.
+    where: take only the references for which a parallel column has one of these values. original:
+    what the data set's own files call it; columns joined by "+" are a reference each.
     """
 
     column: str
+    original: str | None = None
     where: Where | None = None
 
 
@@ -107,6 +113,13 @@ class Recipe(_Strict):
         if self.subsets is not None and self.group:
             raise ValueError("subsets and group do not go together: a group may be in several")
         return self
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that rows are made of."""
+        where = self.target.where
+        marks = () if where is None else (where.column,)
+        return (self.source.column, *self.target.column.split("+"), *marks)
 
 
 def read(path: Path) -> Recipe:

@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from peftlab.errors import InputError, nearest
+from peftlab.errors import InputError
 from peftlab.tasks import columns, sources
 from peftlab.tasks.build import Settings, finish, read_rows
 from peftlab.tasks.example import Example
-from peftlab.tasks.files import Table
 from peftlab.tasks.linearise import FORMS
 from peftlab.tasks.options import Options
 from peftlab.tasks.recipe import Recipe, Source, Split, Subsets, Target, Where
+from peftlab.tasks.table import Table
 from peftlab.tasks.task import Task
 from peftlab.tasks.template import Template
 
@@ -30,8 +30,12 @@ def recipe_task(recipe: Recipe, options: Options, folder: Path | None = None) ->
     subsets: dict[str, tuple[int, ...]] = {}
     for name, table in tables.items():
         split: Split = name  # type: ignore[assignment]  # the keys are the three names
+        notes += table.notes
         kept = _keep(recipe, split, table)
-        rows = read_rows(kept, RecipeReader(recipe, split, kept, extra, drop_blank), split, notes)
+        here = _as_named(recipe, table)
+        used = kept.narrowed([*here.columns, *extra])
+        read = RecipeReader(here, split, used, extra, drop_blank)
+        rows = read_rows(used, read, split, notes)
         if kind == "hub":
             _compare_size(recipe, split, len(rows), notes)
         splits[split] = columns.group(rows) if recipe.group else rows
@@ -48,6 +52,19 @@ def _with_columns(recipe: Recipe, given: Mapping[str, str]) -> Recipe:
     if "target" in given:
         changes["target"] = Target(column=given["target"])
     return recipe.model_copy(update=changes)
+
+
+def _as_named(recipe: Recipe, table: Table) -> Recipe:
+    """Return the recipe with the names of the data set's own files, where the table has those."""
+    known = set(table.columns)
+    own = {
+        role: part.model_copy(update={"column": part.original})
+        for role, part in (("source", recipe.source), ("target", recipe.target))
+        if part.original is not None
+        and part.column.partition(".")[0] not in known
+        and known.issuperset(part.original.split("+"))
+    }
+    return recipe.model_copy(update=own)
 
 
 def _settings(recipe: Recipe, kind: str, location: str) -> Settings:
@@ -123,8 +140,7 @@ class RecipeReader:
             if self.drop_blank:
                 return None
             raise InputError(
-                f"{place}: the source or the target is empty. Take the row out, or load with "
-                "drop_blank=True to leave such rows out."
+                f"{place}: the source or the target is empty. Fill it, or {columns.LEAVE_OUT}"
             )
         return Example(
             source, targets, {name: columns.text(row, name, place) for name in self.extra}
@@ -132,7 +148,7 @@ class RecipeReader:
 
     def _source(self, row: Mapping[str, Any], place: str) -> str:
         column, form = self.recipe.source.column, self.recipe.source.form
-        value = _at(row, column, place)
+        value = columns.at(row, column, place)
         if value is None and self.drop_blank:
             return ""
         try:
@@ -144,33 +160,18 @@ class RecipeReader:
 
     def _targets(self, row: Mapping[str, Any], place: str) -> tuple[str, ...]:
         column, where = self.recipe.target.column, self.recipe.target.where
-        value = _at(row, column, place)
-        texts = value if isinstance(value, list) else [value]
+        names = [column] if column in row else column.split("+")
+        values = [columns.at(row, name, place) for name in names]
+        texts = [t for value in values for t in (value if isinstance(value, list) else [value])]
         if where is not None and self.split in where.splits:
-            marks = _at(row, where.column, place)
+            marks = columns.at(row, where.column, place)
             texts = [text for text, mark in zip(texts, marks, strict=True) if mark in where.values]
         named = (columns.checked(text, column, place) for text in texts if text)
         return tuple(text for text in named if text.strip())
 
 
-def _at(row: Mapping[str, Any], path: str, place: str) -> Any:
-    """Return the value at a dotted path; a list of structs gives the list of the member."""
-    value: Any = row
-    for name in path.split("."):
-        if isinstance(value, Mapping) and name in value:
-            value = value[name]
-        elif isinstance(value, list) and all(name in item for item in value):
-            value = [item[name] for item in value]
-        else:
-            raise InputError(
-                f"{place} has no column {path!r}; it has {', '.join(row)}.{nearest(path, row)} "
-                "The recipe expects the layout of its hub data set."
-            )
-    return value
-
-
 def _holds(where: Where, row: Mapping[str, Any], place: str) -> bool:
-    return str(_at(row, where.column, place)) in where.values
+    return str(columns.at(row, where.column, place)) in where.values
 
 
 def _compare_size(recipe: Recipe, split: Split, found: int, notes: list[str]) -> None:
@@ -185,7 +186,7 @@ def _subsets(subsets: Subsets, table: Table, test: Sequence[Example]) -> dict[st
         raise InputError(
             f"{table.name} has rows without a source or a target, which subsets forbid."
         )
-    values = [str(_at(row, subsets.column, table.name)) for row in table.rows]
+    values = [str(columns.at(row, subsets.column, table.name)) for row in table.rows]
     return {
         name: tuple(i for i, value in enumerate(values) if value in members)
         for name, members in subsets.parts.items()

@@ -12,7 +12,7 @@ from itertools import accumulate
 from typing import Any, overload
 
 from peftlab.tasks.example import Example
-from peftlab.tasks.files import Table
+from peftlab.tasks.table import Table
 
 Reader = Callable[[int, Mapping[str, Any]], Example | None]
 """Makes an example of a table's row and its number; None leaves the row out."""

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 
 from peftlab.errors import InputError
 from peftlab.tasks.example import Encoded, Example
+from peftlab.tasks.fit import fitted, shortened
 from peftlab.tasks.task import SPLITS, Decoding, Task
 from peftlab.tasks.tokens import Tokenizer
 from peftlab.token_limits import max_row_tokens
@@ -48,6 +49,8 @@ def describe(task: Task, tokenizer: Tokenizer, context: int) -> str:
 
     context: tokens that the model can take. What is trained on stands between ⟦ and ⟧.
     """
+    task = fitted(task, tokenizer)
+    task = shortened(task, task.template, tokenizer, context, SPLITS)
     parts = [_facts(task)]
     for number, example in enumerate(task.train[:SHOWN], start=1):
         row = task.template.encode(tokenizer, example, example.targets[0], context)

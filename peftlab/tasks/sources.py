@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peftlab.errors import InputError
-from peftlab.tasks import files
-from peftlab.tasks.files import Table
+from peftlab.tasks import files, splits
+from peftlab.tasks.opened import stem_of
+from peftlab.tasks.table import Table
 
 if TYPE_CHECKING:
     import datasets
@@ -26,16 +28,50 @@ def from_folder(folder: Path, config: str | None = None) -> dict[str, Table]:
 
     if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
         return _tables(datasets.load_from_disk(str(folder)), str(folder))
-    found = files.find_splits(folder)
+    found = splits.find_splits(folder)
     if found:
-        return {split: files.read(path) for split, path in found.items()}
-    if not any(path.suffix.lower() in files.EXTENSIONS for path in folder.rglob("*")):
+        tables = {split: _joined(folder, split, paths) for split, paths in found.items()}
+        return _saying(tables, _passed_over(folder, found))
+    held = [path for path in sorted(folder.rglob("*")) if path.is_file() and files.is_data(path)]
+    if not held:
         raise InputError(
             f"The folder {folder} holds no file of rows; train.jsonl, validation.csv, test.parquet "
             f"or the like were expected ({', '.join(files.EXTENSIONS)}), or a folder saved by "
             "datasets."
         )
-    return _load(str(folder), config, None, None)
+    tables = _load(str(folder), config, None, None)
+    _refuse_pooled(folder, tables, held)
+    pooled = (f"The rows of {len(held)} files of {folder} are taken together.",)
+    return _saying(tables, pooled if len(tables) < len(held) else ())
+
+
+def _joined(folder: Path, split: str, paths: Sequence[Path]) -> Table:
+    if len(paths) == 1:
+        return files.read(paths[0])
+    rows = [row for path in paths for row in files.read(path).rows]
+    return Table(f"{folder}, split {split}", rows)
+
+
+def _passed_over(folder: Path, found: Mapping[str, Sequence[Path]]) -> tuple[str, ...]:
+    read = {path for paths in found.values() for path in paths}
+    others = [p.name for p in sorted(folder.iterdir()) if files.is_data(p) and p not in read]
+    return (f"Not read, since no split is called so: {', '.join(others)}.",) if others else ()
+
+
+def _refuse_pooled(folder: Path, tables: Mapping[str, Table], held: Sequence[Path]) -> None:
+    """Refuse a file called a test set that has become training rows."""
+    for path in held:
+        if "test" not in tables and splits.split_of(stem_of(path)) == "test":
+            raise InputError(
+                f"{path.relative_to(folder)} is called a test set, and would be read as training "
+                f"rows. Put the files of the splits into {folder} itself, as train, validation and "
+                "test."
+            )
+
+
+def _saying(tables: dict[str, Table], notes: tuple[str, ...]) -> dict[str, Table]:
+    first = next(iter(tables))
+    return {**tables, first: replace(tables[first], notes=(*tables[first].notes, *notes))}
 
 
 def from_hub(
@@ -85,20 +121,27 @@ def _tables(loaded: Any, name: str) -> dict[str, Table]:
     """Return the splits whose names are known; a single split is the train split."""
     import datasets
 
-    parts: Mapping[str, datasets.Dataset] = (
-        dict(loaded) if isinstance(loaded, datasets.DatasetDict) else {"train": loaded}
-    )
-    found: dict[str, Table] = {}
-    for key, part in parts.items():
-        split = "train" if len(parts) == 1 else files.split_of(key)
-        if split is not None and split not in found:
-            found[split] = _table(part, f"{name}, split {key}")
-    if not found:
+    if not isinstance(loaded, datasets.DatasetDict):
+        return {"train": _table(loaded, f"{name}, split train")}
+    parts: Mapping[str, datasets.Dataset] = dict(loaded)
+    if len(parts) == 1:
+        ((key, part),) = parts.items()
+        table = _table(part, f"{name}, split {key}")
+        if splits.split_of(key) in (None, "train"):
+            return {"train": table}
+        said = f"{name} has but one split, {key}: its rows are cut into train and the others."
+        return _saying({"train": table}, (said,))
+    by_split = splits.sorted_by_split(parts)
+    chosen = {split: names[0] for split, names in by_split.items() if len(names) == 1}
+    if not chosen:
         raise InputError(
             f"{name} has the splits {', '.join(parts)}; names such as train, validation and test "
             "were expected."
         )
-    return found
+    tables = {split: _table(parts[key], f"{name}, split {key}") for split, key in chosen.items()}
+    others = [key for key in parts if key not in chosen.values()]
+    said = f"Splits of {name} that are not read: {', '.join(others)}."
+    return _saying(tables, (said,) if others else ())
 
 
 def _table(part: datasets.Dataset, name: str) -> Table:

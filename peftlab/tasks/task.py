@@ -7,7 +7,7 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from peftlab.errors import InputError, nearest
 from peftlab.tasks.example import Example
@@ -63,6 +63,9 @@ class Task:
     as indices into it (WebNLG's seen and unseen categories). duplicates: test examples whose
     source also stands in the training split, before any limit. notes: what loading has decided,
     one sentence each, to be shown to the user.
+    long: what becomes of rows that do not fit whole: their sources are cut, they leave, or they are
+    refused. guesses_length: `max_new_tokens` stands for the guess that a base's tokenizer will
+    make. fitted: that, and the like, is done (`tasks.fit`). skipped: rows that have left, by split.
     """
 
     name: str
@@ -79,6 +82,10 @@ class Task:
     subsets: Mapping[str, tuple[int, ...]] = field(default_factory=dict, hash=False, repr=False)
     duplicates: int = 0
     notes: tuple[str, ...] = ()
+    long: Literal["cut", "skip", "refuse"] = "cut"
+    guesses_length: bool = False
+    fitted: bool = False
+    skipped: Mapping[str, int] = field(default_factory=dict, hash=False, repr=False)
 
     def split(self, name: str) -> Sequence[Example]:
         """Return the examples of "train", "validation" or "test"."""

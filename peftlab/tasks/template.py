@@ -111,7 +111,7 @@ class Template:
         without its source, and tokenizers without offsets or without an end-of-sequence token.
         """
         ids, sources = self._context_ids(tokenizer, example)
-        tail = [] if target is None else self._target_ids(tokenizer, target)
+        tail = [] if target is None else self.target_ids(tokenizer, target)
         if not ids:
             raise InputError(
                 f"The template {self.text!r} leaves nothing before the target of the example "
@@ -130,16 +130,25 @@ class Template:
         """Return the id that ends every target, and at which generation has to stop."""
         return frame(tokenizer).end if self.chat else end_of_sequence(tokenizer)
 
-    def _target_ids(self, tokenizer: Tokenizer, target: str) -> list[int]:
+    def ends(self, tokenizer: Tokenizer) -> tuple[str, ...]:
+        """Return the texts of the tokens that end a target, which data often bring along."""
+        ids = [end_of_sequence(tokenizer), *([frame(tokenizer).end] if self.chat else [])]
+        return tuple(dict.fromkeys(str(tokenizer.convert_ids_to_tokens(one)) for one in ids))
+
+    def target_ids(self, tokenizer: Tokenizer, target: str) -> list[int]:
+        """Return the ids of a target and of its one end, which `target` may end in or not."""
+        end = self.end_id(tokenizer)
         lead = frame(tokenizer).lead if self.chat else self.markup.lead
-        ids = encode.target_ids(tokenizer, lead + target.strip())
-        return [*ids, self.end_id(tokenizer)]
+        bare = encode.without_end(target.strip(), self.ends(tokenizer))
+        return [*encode.target_ids(tokenizer, lead + bare), end]
 
     def _context_ids(
         self, tokenizer: Tokenizer, example: Example
     ) -> tuple[list[int], list[SourceToken]]:
+        shown = self._shown(example)
+        ends = self.ends(tokenizer) if shown else ()
         filler = encode.Filler(
-            tokenizer, self.instruction, self.markup, self._shown(example), self.separator
+            tokenizer, self.instruction, self.markup, shown, self.separator, ends
         )
         parts = filler.fill(example)
         if self.chat:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from peftlab.edits import Edits
 from peftlab.token_limits import max_row_tokens
@@ -48,12 +48,8 @@ class Data:
     ) -> Data:
         """Encode a task for edits whose untouched blocks, given a store, are run once a row."""
         limit = max_row_tokens(model.shape.context, config.max_length, edits.prefix_length)
-        rows = Rows(task.pairs("train"), template, model.tokenizer, limit)
-        pairs = task.pairs("validation")[: config.validation_limit]
-        validation = Rows(pairs, template, model.tokenizer, limit)
-        steps = _steps(config, rows)
-        order = Order(len(rows), config.rows_a_step, config.seed)
-        data = cls(rows, validation, order, steps, None, None)
+        data = cls.alone(task, template, config, model.tokenizer, limit)
+        rows, steps = data.rows, data.steps
         # The last block is resumed at even where only the head changes: its kept tokens are few.
         block = min(edits.lowest_block(model.shape), model.shape.layers - 1)
         # Whose rows are kept already differs by process, and a sharded base is run by all together.
@@ -66,8 +62,19 @@ class Data:
         return replace(
             data,
             trunk=Trunk(model, rows, block, store) if again else None,
-            validation_trunk=Trunk(model, validation, block, store) if often else None,
+            validation_trunk=Trunk(model, data.validation, block, store) if often else None,
         )
+
+    @classmethod
+    def alone(
+        cls, task: Task, template: Template, config: TrainConfig, tokenizer: Any, limit: int
+    ) -> Data:
+        """Encode a task in rows of at most `limit` tokens; nothing is kept."""
+        rows = Rows(task.pairs("train"), template, tokenizer, limit)
+        pairs = task.pairs("validation")[: config.validation_limit]
+        validation = Rows(pairs, template, tokenizer, limit)
+        order = Order(len(rows), config.rows_a_step, config.seed)
+        return cls(rows, validation, order, _steps(config, rows), None, None)
 
     def validated_under(self, template: Template) -> Data:
         """The same data, its validation split in another template."""

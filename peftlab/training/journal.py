@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from peftlab.files import lines_of
 from peftlab.methods.base import State
 from peftlab.training import checkpoint
 from peftlab.training.checkpoint import Descending, Loaded, Progress
@@ -68,8 +69,8 @@ class Journal:
             return None
         found = checkpoint.load(self._checkpoint, self.identity)
         if self.writes and self._metrics.exists():
-            lines = self._metrics.read_text(encoding="utf-8").splitlines(keepends=True)
-            kept = [line for line in lines if _step_of(line) <= found.progress.step]
+            text = self._metrics.read_text(encoding="utf-8")
+            kept = [f"{x}\n" for x in lines_of(text) if _step_of(x) <= found.progress.step]
             whole = self._metrics.with_name(".metrics.jsonl")
             whole.write_text("".join(kept), encoding="utf-8")
             whole.replace(self._metrics)

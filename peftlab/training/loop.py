@@ -11,32 +11,32 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import torch
 
-from peftlab.frozen.sharding import is_sharded, whole
-from peftlab.loss import mean_loss
-from peftlab.methods.adaptation import Adaptation, base_of
+from peftlab.methods.adaptation import Adaptation
 from peftlab.methods.base import Method, State
 from peftlab.processes import ALONE, Processes, join
-from peftlab.training import optimise
+from peftlab.tasks.fit import shortened
+from peftlab.token_limits import max_row_tokens
 from peftlab.training.budget import Budget
 from peftlab.training.checkpoint import Progress
 from peftlab.training.config import TrainConfig
-from peftlab.training.data import Data
 from peftlab.training.display import Display, silent
 from peftlab.training.journal import Journal
 from peftlab.training.result import Diverged, Interrupted, Trained
-from peftlab.training.steps import Descent, Search, Steps, Taken, on_device
+from peftlab.training.steps import Taken
 from peftlab.training.stopping import graceful
 from peftlab.training.tracking import Listen
+from peftlab.training.trainee import MethodInTraining, Trainable, Trainee
 from peftlab.trunk import TrunkStore
 
 if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM
     from peftlab.tasks import Task
 
+Made = TypeVar("Made")
 Validated = Callable[[int, float], bool]
 
 _VALIDATIONS = 10  # of a budget of seconds
@@ -57,7 +57,7 @@ def train(
     store: TrunkStore | None = None,
     validated: Validated | None = None,
     listen: Listen | None = None,
-) -> Trained:
+) -> Trained[Adaptation]:
     """Train one adaptation; the state with the lowest validation loss is kept.
 
     Args:
@@ -84,22 +84,37 @@ def train(
         model.conformance.require(site, method.name)
     method.check(model.shape)
     with processes.watched(_ADVICE if folder else "start all again"):
-        processes.agree(_decides(model, method, task, config))
+        processes.agree(_decides(method, task, config, model.fingerprint))
         if start is None:
             start = method.init(model, task, torch.Generator().manual_seed(config.seed))
+        task = _whole_rows(model, method, task, config, start)
         if store is None:
             place = folder / "trunk" if folder is not None else None
             memory = config.trunk_memory // processes.local
             store = TrunkStore(memory, config.trunk_disk, place)
-        run = Loop(model, method, task, config, start, folder, store, validated, processes)
-        run.journal.listen = listen
+        trainee = MethodInTraining(model, method, task, config, start, store, processes)
+        identity = identity_of(method, task, config, model.fingerprint)
+        run = Loop(trainee, config, folder, identity, validated, processes, listen)
         if method.trains or method.searches:
-            with graceful(together=processes.count > 1) as stop:
-                run.go(display if processes.is_first else silent, stop)
+            run.go(display)
         return run.result()
 
 
-def _decides(model: FrozenLM, method: Method, task: Task, config: TrainConfig) -> dict[str, Any]:
+def _whole_rows(
+    model: FrozenLM, method: Method, task: Task, config: TrainConfig, start: State
+) -> Task:
+    """The task without rows that are too long for this method, where it asks for that."""
+    if task.long == "cut":
+        return task
+    edits = method.edits(method.bake(start, model), model)
+    limit = max_row_tokens(model.shape.context, config.max_length, edits.prefix_length)
+    template = method.template(task.template, start)
+    return shortened(task, template, model.tokenizer, limit, ("train", "validation"))
+
+
+def _decides(
+    method: Trainable, task: Task, config: TrainConfig, fingerprint: str
+) -> dict[str, Any]:
     """All that decides the result of a run, by name."""
     shown = replace(config, checkpoint_seconds=0.0, trunk_memory=0, trunk_disk=0)
     return {
@@ -108,66 +123,54 @@ def _decides(model: FrozenLM, method: Method, task: Task, config: TrainConfig) -
         "config": {k: v for k, v in asdict(shown).items() if k != "offload"},
         "task": task.source.fingerprint,
         "template": task.template.to_dict(),
-        "base": model.fingerprint,
+        "base": fingerprint,
     }
 
 
-class Loop:
-    """One training: its data, its steps, its folder, and how far it has come."""
+def identity_of(method: Trainable, task: Task, config: TrainConfig, fingerprint: str) -> str:
+    """A hash of all that decides the result of a run; a checkpoint belongs to one."""
+    decides = _decides(method, task, config, fingerprint)
+    return hashlib.sha256(json.dumps(decides, sort_keys=True, default=str).encode()).hexdigest()
 
-    validated: Validated | None = None
-    processes: Processes = ALONE
+
+class Loop(Generic[Made]):
+    """One training: what is trained, its folder, and how far it has come.
+
+    Args:
+        identity: see `identity_of`.
+    """
 
     def __init__(
         self,
-        model: FrozenLM,
-        method: Method,
-        task: Task,
+        trainee: Trainee[Made],
         config: TrainConfig,
-        start: State,
         folder: Path | None,
-        store: TrunkStore,
+        identity: str,
         validated: Validated | None = None,
         processes: Processes = ALONE,
+        listen: Listen | None = None,
     ) -> None:
-        self.model, self.method, self.task, self.config = model, method, task, config
-        self.store, self.progress, self.validated = store, Progress(), validated
-        self.processes = processes
-        accelerator = optimise.accelerator(config.precision, model, processes)
-        start = on_device(start, model.device)
-        processes.from_first([t for t in start.tensors.values() if not is_sharded(t)])
-        parts = (model, method, config, start, accelerator, processes)
-        still = Steps(*parts)
-        template = method.template(task.template, start)
-        kept = store if method.trains else None
-        self.data = Data.of(model, task, template, config, still.edits(), kept)
-        self.steps: Steps = still
-        if method.searches:
-            self.steps = Search(task.template, *parts)
-        elif method.trains:
-            self.steps = Descent(self.budget.points, *parts)
+        self.trainee, self.config, self.validated = trainee, config, validated
+        self.processes, self.progress = processes, Progress()
         self.best = State({}, {})  # until there is a validation
-        self.journal = Journal(folder, self._identity(), processes.is_first)
+        self.journal = Journal(folder, identity, processes.is_first)
+        self.journal.listen = listen
 
     @cached_property
     def budget(self) -> Budget:
         """What it may use."""
-        return Budget.of(self.config, len(self.data.rows))
+        return Budget.of(self.config, len(self.trainee.data.rows))
 
-    def _identity(self) -> str:
-        """A hash of all that decides the result of this run."""
-        decides = _decides(self.model, self.method, self.task, self.config)
-        return hashlib.sha256(json.dumps(decides, sort_keys=True, default=str).encode()).hexdigest()
-
-    def go(self, display: Display, stop: list[int]) -> None:
-        """All steps that are left; `stop` fills when somebody wants the run to end.
+    def go(self, display: Display) -> None:
+        """All steps that are left.
 
         Raises:
-            Interrupted: it did; everything is saved.
+            Interrupted: Ctrl-C or SIGTERM came; everything is saved.
             Diverged: knows how far it came.
         """
         try:
-            self._go(display, stop)
+            with graceful(together=self.processes.count > 1) as stop:
+                self._go(display if self.processes.is_first else silent, stop)
         except Diverged as error:
             error.progress = self.progress
             raise
@@ -175,12 +178,12 @@ class Loop:
     def _go(self, display: Display, stop: list[int]) -> None:
         self._restore()
         if self.processes.count > 1:
-            how = {"processes": self.processes.count, "sharded": self.model.is_sharded}
+            how = {"processes": self.processes.count, "sharded": self.trainee.is_sharded}
             self.journal.log(self.progress.step, how)
-        if self.method.searches and self.progress.step == 0:
+        if self.trainee.searches and self.progress.step == 0:
             self.validate()  # a search may find nothing better than its start
         budget, progress, last_save = self.budget, self.progress, time.monotonic()
-        with display(self.method.name, int(budget.amount), int(budget.used(progress))) as show:
+        with display(self.trainee.name, int(budget.amount), int(budget.used(progress))) as show:
             while not (progress.finished or budget.is_spent(progress)):
                 used = budget.used(progress)
                 taken, speed = self.step()
@@ -214,7 +217,7 @@ class Loop:
             return False
         if budget.kind == "steps":
             return self.progress.step % every == 0
-        times = max(1, (self.data.steps or _VALIDATIONS * every) // every)
+        times = max(1, (self.trainee.data.steps or _VALIDATIONS * every) // every)
         share = budget.amount / times
         return budget.used(self.progress) // share > before // share
 
@@ -227,16 +230,14 @@ class Loop:
 
     def step(self) -> tuple[Taken, float]:
         """Take one step; returns also its tokens/s."""
-        begun, progress = time.perf_counter(), self.progress
-        taken = self.steps.take(progress.step, self.data)
+        begun, progress, trainee = time.perf_counter(), self.progress, self.trainee
+        taken = trainee.steps.take(progress.step, trainee.data)
         everyone = self.processes.numbers(time.perf_counter() - begun, taken.tokens, taken.passes)
         seconds = max(each[0] for each in everyone)
         tokens, passes = (int(sum(each[i] for each in everyone)) for i in (1, 2))
-        if self.method.searches:  # the text may be another now
-            template = self.method.template(self.task.template, self.steps.state)
-            self.data = self.data.validated_under(template)
+        trainee.moved()
         progress.add(taken.loss, tokens, passes, seconds)
-        self.steps.follow(self.budget.point(progress))
+        trainee.steps.follow(self.budget.point(progress))
         return taken, tokens / seconds
 
     def validate(self) -> None:
@@ -245,59 +246,49 @@ class Loop:
         Raises:
             Diverged: it is not finite.
         """
-        if not len(self.data.validation):
+        validation = self.trainee.data.validation
+        if not len(validation):
             return
         begun, progress = time.perf_counter(), self.progress
-        loss = self.validation_loss()
+        loss = self.trainee.validation_loss()
         progress.validation_seconds += time.perf_counter() - begun
         if not math.isfinite(loss):
             raise Diverged(
-                f"{self.method.name}: the validation loss is {loss} at step {progress.step}; lower "
-                "the rate",
+                f"{self.trainee.name}: the validation loss is {loss} at step {progress.step}; "
+                "lower the rate",
                 progress.step,
             )
-        progress.validated += sum(len(row.ids) - 1 for row in self.data.validation)
+        progress.validated += sum(len(row.ids) - 1 for row in validation)
         self.journal.log(progress.step, {"validation_loss": loss})
         if progress.improves(loss):
-            self.best = self.steps.snapshot()
+            self.best = self.trainee.steps.snapshot()
         if self.config.patience and progress.stale >= self.config.patience:
             progress.finished = True
         asked = self.validated is not None and self.validated(progress.step, loss)
         progress.finished |= self._somebody(asked)[0]
 
-    def validation_loss(self) -> float:
-        """The loss of the current state per target token of the validation split."""
-        with torch.no_grad(), self.steps.accelerator.autocast():
-            edits = self.steps.edits().detach()
-            data, processes = self.data, self.processes
-            return mean_loss(self.model, edits, data.validation, data.validation_trunk, processes)
-
     def save(self) -> None:
         """Write the checkpoint."""
-        steps = self.steps
-        self.journal.save(steps.state, self.best, steps.descending, self.progress)
+        if self.trainee.resumable:
+            steps = self.trainee.steps
+            self.journal.save(steps.state, self.best, steps.descending, self.progress)
 
     def _restore(self) -> None:
         found = self.journal.restore()
         self.processes.agree({_CHECKPOINT: None if found is None else found.progress.step})
         if found is None:
             return
-        self.progress, self.best = found.progress, self.steps.placed(found.best)
-        self.steps.restore(found)
-        template = self.method.template(self.task.template, self.steps.state)
-        self.data = self.data.validated_under(template)
+        self.progress, self.best = found.progress, self.trainee.steps.placed(found.best)
+        self.trainee.steps.restore(found)
+        self.trainee.moved()
 
-    def result(self) -> Trained:
-        """The best state, baked."""
-        progress = self.progress
+    def result(self) -> Trained[Made]:
+        """The best state as it is used, and what it took."""
+        progress, trainee = self.progress, self.trainee
         validated = progress.best_loss is not None
-        with torch.no_grad():
-            baked = self.method.bake(self.best if validated else self.steps.state, self.model)
-        tensors = {n: whole(t.detach()).cpu() for n, t in baked.tensors.items()}
-        state, base = State(tensors, baked.text), base_of(self.model)
         warm = progress.step_seconds[COLD_STEPS:] or progress.step_seconds
         return Trained(
-            Adaptation(self.method, state, self.task.template, base),
+            trainee.made(self.best if validated else trainee.steps.snapshot()),
             steps=progress.step,
             best_step=progress.best_step if validated else progress.step,
             validation_loss=progress.best_loss,
@@ -307,7 +298,8 @@ class Loop:
             passes=progress.passes,
             validated=progress.validated,
             validation_seconds=progress.validation_seconds,
-            truncated=len(set().union(*self.processes.told(self.data.rows.cut))),
+            truncated=len(set().union(*self.processes.told(trainee.data.rows.cut))),
             losses=progress.losses,
-            trunk_bytes=self.store.bytes_in_memory + self.store.bytes_on_disk,
+            trunk_bytes=trainee.kept_bytes,
+            skipped=trainee.skipped,
         )

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from peftlab.errors import PeftlabError
-from peftlab.methods.adaptation import Adaptation
 from peftlab.training.checkpoint import Progress
+
+Made = TypeVar("Made")
 
 
 class Diverged(PeftlabError):
@@ -28,19 +30,20 @@ class Interrupted(PeftlabError):
 
 
 @dataclass(frozen=True)
-class Trained:
-    """A finished training: the best adaptation, and what it took.
+class Trained(Generic[Made]):
+    """A finished training: the best state as it is used, and what it took.
 
     Attributes:
+        adaptation: of our own methods an `Adaptation`, of guests PEFT's model.
         step_seconds: median warm time of an optimiser step.
         seconds: all steps, without evaluation. tokens: packed ones of training rows.
         passes: tokens through the base, those of a backward pass once more.
         validated, validation_seconds: tokens and time of validations.
-        truncated: training rows that lost source tokens.
+        truncated: training rows that lost source tokens. skipped: those that were left out.
         losses: every step's loss. trunk_bytes: kept activations of the frozen trunk.
     """
 
-    adaptation: Adaptation
+    adaptation: Made
     steps: int
     best_step: int
     validation_loss: float | None
@@ -53,3 +56,4 @@ class Trained:
     truncated: int
     losses: list[float]
     trunk_bytes: int
+    skipped: int = 0

@@ -11,7 +11,7 @@ from peftlab.verdict.entries import COSTS, FRONTS, Entry
 FRUGAL_BY = ("trainable_parameters", "adapter_bytes", "peak_memory", "training_seconds", "latency")
 BALANCED_BY = ("trainable_parameters", "peak_memory", "training_seconds", "latency")
 LEAST_RANGE = 10.0  # costs that differ by less than this factor do not fill the scale
-LEAST_GOOD = 0.75  # of the way from the worst quality to the best: less is cheap, not balanced
+LEAST_GOOD = 0.75  # of the scale of quality: below it a method is cheap, not balanced
 LEAST_SPREAD = 0.1  # neither do qualities that differ by less than this share of the best
 
 
@@ -74,27 +74,24 @@ def most_frugal(ranked: Ranked, within: float) -> str:
     return min(near, key=lambda entry: [_cost(entry, name) for name in FRUGAL_BY]).name
 
 
-def best_balance(ranked: Ranked) -> str:
-    """The highest harmonic mean of quality and frugality, both on a scale of 0 to 1.
+def balances(ranked: Ranked) -> dict[str, float]:
+    """The harmonic mean of quality and frugality, both on a scale of 0 to 1; the highest first.
 
     Quality falls from 1 at the best to 0 at the worst; frugality is the mean, over the costs that
     all have, of how cheap a method is on a logarithmic scale from the cheapest to the dearest.
-    Only methods count that come most of the way from the worst quality to the best.
+    Methods whose quality is below `LEAST_GOOD` are left out, as a harmonic mean would still prefer
+    the cheapest of them to what costs most; without a cost that all have, nothing is in it.
     """
     spread = max(ranked.loss_of(len(ranked.entries) - 1), LEAST_SPREAD * abs(ranked.qualities[0]))
     columns = [[_cost(entry, name) for entry in ranked.entries] for name in BALANCED_BY]
     columns = [_cheapness(costs) for costs in columns if all(map(math.isfinite, costs))]
-    if not columns:
-        return ranked.entries[0].name
-    scores = []
-    for index in range(len(ranked.entries)):
+    found: dict[str, float] = {}
+    for index, entry in enumerate(ranked.entries if columns else ()):
         good = 1 - ranked.loss_of(index) / spread if spread else 1.0
-        if good < LEAST_GOOD:
-            scores.append(0.0)
-            continue
-        cheap = sum(column[index] for column in columns) / len(columns)
-        scores.append(2 * good * cheap / (good + cheap) if good + cheap else 0.0)
-    return ranked.entries[scores.index(max(scores))].name
+        cheap = sum(column[index] for column in columns) / max(len(columns), 1)
+        if good >= LEAST_GOOD:
+            found[entry.name] = 2 * good * cheap / (good + cheap)
+    return dict(sorted(found.items(), key=lambda one: -one[1]))
 
 
 def fronts(ranked: Ranked) -> dict[str, tuple[str, ...]]:

@@ -13,12 +13,14 @@ methods (Smyth 2004, doi:10.2202/1544-6115.1027), since two or three seeds alone
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
+from scipy import special
 
 from peftlab.errors import InputError
 
@@ -29,8 +31,13 @@ Aggregate = Callable[[Array], float]
 PRIOR_DEGREES = 2.0
 """Weight of the average over methods, in degrees of freedom (docs/statistics.md: simulations)."""
 
+BY_CHANCE = 0.995
+"""Level of the F test by which a method's seed variance is too large for the others' average."""
+
 LOUD = 4.0
 """Times the median at which a method's seed variance stops to raise the average."""
+
+ANYWHERE = (-math.inf, math.inf)
 
 MIN_EXAMPLES = 5
 CHUNK = 4_000_000  # resampled indices held at once
@@ -52,6 +59,7 @@ class Runs:
         aggregate: corpus number of rows [examples, width] (a metric's `aggregate`); the mean
             over examples when left out.
         deterministic: nothing random is in the method (a hard prompt), so one run knows it all.
+        bounds: the least and the greatest score that there can be.
 
     Raises:
         StatisticsInputError: a wrong shape, no run, too few examples, or numbers that are not
@@ -62,6 +70,7 @@ class Runs:
     scores: Array
     aggregate: Aggregate | None = None
     deterministic: bool = False
+    bounds: tuple[float, float] = ANYWHERE
 
     def __post_init__(self) -> None:
         scores = np.asarray(self.scores, dtype=np.float64)
@@ -173,6 +182,19 @@ class Estimates:
         """Number of test examples, the same for all."""
         return self.runs[0].examples
 
+    def skewness(self, method: int) -> float:
+        """Of a mean's distribution over test examples; infinite where all of them score the same.
+
+        Large where a few examples, which score far from the rest, decide.
+        """
+        drawn = self.replicates[:, method]
+        deviation = float(drawn.std())
+        # what adding up equal scores leaves is no spread
+        negligible = 1e-12 * max(1.0, abs(float(self.means[method])))
+        if deviation <= negligible:
+            return math.inf
+        return float(np.mean((drawn / deviation) ** 3))
+
     def example_variance(self, first: int, second: int) -> float:
         """Variance, over test examples, of the difference of two means."""
         return float(np.var(self.replicates[:, first] - self.replicates[:, second]))
@@ -250,13 +272,15 @@ def _seed_noise(
     }
     if not known:
         return tuple(SeedNoise() for _ in runs)
-    average = _typical(list(known.values()))
     total = sum(runs[index].seeds - 1 for index in known)
     noise = [SeedNoise() for _ in runs]
     for index, variance in known.items():
         own = runs[index].seeds - 1
+        others = [known[other] for other in known if other != index]
         # the seeds of one or two other methods are too few to trust their average that far
-        prior = min(PRIOR_DEGREES, (total - own) / 4)
+        prior = 0.0 if _loud(variance, own, others, total - own) else (total - own) / 4
+        prior = min(PRIOR_DEGREES, prior)
+        average = _average([variance, *others], plain=own == 1)
         noise[index] = SeedNoise(
             variance=(prior * average + own * variance) / (prior + own),
             degrees=prior + own,
@@ -266,10 +290,23 @@ def _seed_noise(
     return tuple(noise)
 
 
-def _typical(variances: Sequence[float]) -> float:
+def _average(variances: Sequence[float], *, plain: bool) -> float:
     """The average variance, in which a method far louder than most counts as if it were not.
 
     Among many methods one is often loud (a search that ends elsewhere with every seed), and the
-    others do not pay for it (as Phipson et al. 2016, doi:10.1214/16-AOAS920, find for genes).
+    others do not pay for it (as Phipson et al. 2016, doi:10.1214/16-AOAS920, find for genes). The
+    `plain` average is for methods with two seeds: where runs collapse now and then, both may have,
+    which look alike, and only the other methods' seeds tell of it.
     """
-    return float(np.minimum(variances, LOUD * np.median(variances)).mean())
+    most = math.inf if plain else LOUD * float(np.median(variances))
+    return float(np.minimum(variances, most).mean())
+
+
+def _loud(variance: float, own: int, others: Sequence[float], degrees: int) -> bool:
+    """Whether chance alone hardly makes a variance that much larger than the others' (F test).
+
+    Such a method is not drawn towards the average, which would promise more than its seeds show.
+    """
+    if not others:
+        return False
+    return variance > float(special.fdtri(own, degrees, BY_CHANCE)) * float(np.mean(others))

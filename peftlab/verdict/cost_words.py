@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from peftlab.units import amount, duration, loss
 from peftlab.verdict.entries import Entry, Failure
-from peftlab.verdict.numbers import counted, listed, percent
+from peftlab.verdict.numbers import counted, percent, several
 
 OVERFIT = 0.2  # validation loss above training loss by more than this share of it
 
@@ -94,12 +94,8 @@ def _range(
     if len(groups) == 1:
         whom = "" if len(known) == 1 else ", whatever the method"
         return [f"{text.format(least[0])}{whom}."]
-    ends = [f"{number} ({_whom(names)})" for number, names in (least, most)]
+    ends = [f"{number} ({several(names)})" for number, names in (least, most)]
     return [text.format(f"from {ends[0]} to {ends[1]}") + "."]
-
-
-def _whom(names: Sequence[str]) -> str:
-    return listed(names) if len(names) <= 3 else f"{names[0]} and {len(names) - 1} others"
 
 
 def _failure(entry: Entry, failure: Failure) -> str:

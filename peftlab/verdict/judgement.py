@@ -12,7 +12,7 @@ from typing import Any
 from peftlab.errors import InputError
 from peftlab.verdict.choices import (
     Ranked,
-    best_balance,
+    balances,
     beyond_limits,
     fronts,
     most_frugal,
@@ -175,6 +175,6 @@ def _find(
         beyond=beyond,
         best_within_limits=fitting[0] if limits and fitting else None,
         frugal=most_frugal(ranked, within),
-        balance=best_balance(ranked),
+        balances=balances(ranked),
         front=fronts(ranked),
     )

@@ -14,9 +14,11 @@ from statistics import fmean
 import numpy as np
 
 from peftlab.errors import InputError, PeftlabError
-from peftlab.metrics import Metric, build_metric
+from peftlab.files import read_json
+from peftlab.methods import build
+from peftlab.metrics import Metric, build_metric, metric_spec
 from peftlab.metrics.means import MeanOverExamples
-from peftlab.records.folders import PREDICTIONS
+from peftlab.records.folders import CONFIG, PREDICTIONS
 from peftlab.records.reading import predictions
 from peftlab.records.record import Record
 from peftlab.verdict.components import Array, Runs, StatisticsInputError
@@ -63,7 +65,7 @@ def read_entries(
             problems.append(f"left out of the verdict: {problem}")
             del groups[runs[folder].label][folder]
     return [
-        _entry(label, group, scores, scorer, weights) for label, group in groups.items() if group
+        _entry(label, group, metric, scores, weights) for label, group in groups.items() if group
     ]
 
 
@@ -88,8 +90,8 @@ def _checkpoints(records: Iterable[Record]) -> dict[str, str]:
 def _entry(
     label: str,
     group: Mapping[Path, Record],
+    metric: str,
     scores: Mapping[Path, Array],
-    scorer: Metric,
     checkpoints: Mapping[str, str],
 ) -> Entry:
     seeds = [record.seed for record in group.values()]
@@ -101,7 +103,7 @@ def _entry(
     found = {folder: scores[folder] for folder in group if folder in scores}
     return Entry(
         name=label,
-        runs=_runs(label, found, records, scorer) if records else None,
+        runs=_runs(label, found, records, metric) if records else None,
         costs=costs(records),
         losses={
             split: _mean([getattr(record.loss, split) for record in records])
@@ -124,23 +126,33 @@ def costs(records: Sequence[Record]) -> dict[str, float | None]:
     return {name: cost.mean(records) for name, cost in COSTS.items()}
 
 
-def _runs(
-    label: str, found: Mapping[Path, Array], records: Sequence[Record], scorer: Metric
-) -> Runs:
+def _runs(label: str, found: Mapping[Path, Array], records: Sequence[Record], metric: str) -> Runs:
+    scorer = build_metric(metric)
     scores = list(found.values())
     if len({len(one) for one in scores}) > 1:
         sizes = ", ".join(f"{folder}: {len(one)}" for folder, one in found.items())
         raise StatisticsInputError(f"{label}: numbers of predictions differ between runs ({sizes})")
-    # without training, equal scores from different seeds mean that no seed was ever used
     untrained = all(record.parameters.trainable == 0 for record in records)
-    equal = len(scores) > 1 and all(np.array_equal(one, scores[0]) for one in scores)
-    fixed = untrained and equal
+    equal = all(np.array_equal(one, scores[0]) for one in scores)
+    # equal scores from different seeds mean that no seed was ever used; a single run may hide one
+    fixed = untrained and equal and (len(scores) > 1 or not _seeded(next(iter(found)) / CONFIG))
     return Runs(
         label,
         np.stack(scores[:1] if fixed else scores),
         aggregate=None if isinstance(scorer, MeanOverExamples) else scorer.aggregate,
         deterministic=fixed,
+        bounds=metric_spec(metric).bounds,
     )
+
+
+def _seeded(config: Path) -> bool:
+    """Whether another seed could have given another result; what cannot be known counts as such."""
+    try:
+        found = read_json(config)
+        method = build(found["method"], found["settings"])
+        return bool(method.seeded or found["task"]["decoding"]["sample"])
+    except (InputError, KeyError, TypeError):  # by hand, or by a plugin that is not installed
+        return True
 
 
 def _scores(folder: Path, metric: str, scorer: Metric) -> Array:

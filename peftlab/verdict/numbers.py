@@ -20,6 +20,11 @@ def listed(names: Sequence[str]) -> str:
     return f"{', '.join(names[:-1])} and {names[-1]}"
 
 
+def several(names: Sequence[str]) -> str:
+    """ "a, b and c", "a and 3 others"."""
+    return listed(names) if len(names) <= 3 else f"{names[0]} and {len(names) - 1} others"
+
+
 def counted(number: int, thing: str) -> str:
     """ "1 seed", "3 seeds", "1,300 test examples"."""
     return f"{number:,} {thing}" + ("" if number == 1 else "s")

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from peftlab.records.figures import scored
-from peftlab.verdict.choices import Ranked
+from peftlab.verdict.choices import LEAST_GOOD, Ranked
 from peftlab.verdict.entries import COSTS, Entry
-from peftlab.verdict.numbers import counted, listed, percent
+from peftlab.verdict.numbers import counted, listed, percent, several
 from peftlab.verdict.statistics import Interval, Pair, Statistics
 
+COLLAPSING = 0.1  # share of runs that fail by chance, in what is said of few seeds
 MOST_PAIRS = 6  # sentences on pairs; the others are counted, and stand in the table
 
 
@@ -26,13 +27,18 @@ class Findings:
     beyond: dict[str, tuple[str, ...]]
     best_within_limits: str | None
     frugal: str
-    balance: str
+    balances: Mapping[str, float]
     front: dict[str, tuple[str, ...]]
 
     @property
     def best(self) -> str:
         """Name of the method with the best mean."""
         return self.ranked.entries[0].name
+
+    @property
+    def balance(self) -> str:
+        """Name of the best balance; the best where no cost was measured of all."""
+        return next(iter(self.balances), self.best)
 
     @property
     def one_seed(self) -> list[str]:
@@ -81,7 +87,9 @@ def quality_sentences(findings: Findings) -> tuple[str, ...]:
     """Quality and choices; the costs' own sentences are in `verdict_words_costs`."""
     return (
         _best(findings),
+        *_uneven(findings),
         *_standing(findings),
+        *_unseen(findings),
         *_seeds(findings),
         *_limits(findings),
         _frugal(findings),
@@ -111,6 +119,35 @@ def _sample(one: Interval) -> str:
     known_from_one = one.seeds == 1 and one.scope == "methods"
     seeds = "nothing random in it" if known_from_one else counted(one.seeds, "seed")
     return f"{counted(one.examples, 'test example')}, {seeds}"
+
+
+def _uneven(f: Findings) -> list[str]:
+    """Whose intervals rest on a few test examples."""
+    names = [one.name for one in f.statistics.intervals if one.uneven]
+    if not names:
+        return []
+    intervals = "its interval" if len(names) == 1 else "their intervals"
+    return [
+        f"Most test examples score alike for {several(names)}, and a few decide: {intervals} may be"
+        " too narrow."
+    ]
+
+
+def _unseen(f: Findings) -> list[str]:
+    """What so few seeds cannot show: a run in ten that collapses."""
+    seeds = [i.seeds for i in f.statistics.intervals if i.seed_deviation is not None]
+    fewest = min(seeds, default=0)
+    unseen = (1 - COLLAPSING) ** fewest
+    if caution(f) or not seeds or unseen < 0.5:
+        return []
+    text = (
+        f"{fewest} seeds cannot exclude that runs now and then collapse: where one in ten does,"
+        f" {percent(unseen)} of methods show none, and their intervals leave it out"
+    )
+    all_do = COLLAPSING**fewest
+    if all_do >= 0.01:
+        text += f"; in {percent(all_do)} all do, which looks like a worse method"
+    return [f"{text}."]
 
 
 def _standing(f: Findings) -> list[str]:
@@ -178,19 +215,36 @@ def _price(entry: Entry) -> str:
 
 
 def _balance(f: Findings) -> str:
+    if not f.balances:
+        return f"No cost was measured of all methods, so {f.best} stands as the best balance too."
     if f.balance == f.best:
-        return f"{f.balance} is also the best balance of quality and cost."
+        return f"{f.balance} is also the best balance of quality and cost{_weighed(f)}."
     own, best = f.ranked.entry(f.balance), f.ranked.entry(f.best)
     text = f"{f.balance} is the best balance: {f.score(f.balance)}, {f.share(f.balance)}"
     if own.cost("trainable_parameters") == 0:  # "0 % of its training time" would say little
-        return f"{text}, with {_price(own)}."
+        return f"{text}, with {_price(own)}{_weighed(f)}."
     shares: list[str] = []
     for name in ("trainable_parameters", "peak_memory", "training_seconds"):
         cost, reference = own.cost(name), best.cost(name)
         if cost is not None and reference:
             owner = "its" if shares else f"{f.best}'s"
             shares.append(f"{percent(cost / reference)} of {owner} {COSTS[name].called}")
-    return f"{text}, with {listed(shares)}." if shares else f"{text}."
+    return f"{text}{f', with {listed(shares)}' if shares else ''}{_weighed(f)}."
+
+
+def _weighed(f: Findings) -> str:
+    """Why it is the best balance: its number, the next one's, and who is not asked."""
+    total = len(f.ranked.entries)
+    if total == 1:
+        return ""
+    (_, first), *others = f.balances.items()
+    text = f"; quality and frugality together are {first:.2f} of 1"
+    if others:
+        text += f" (next: {others[0][0]}, {others[0][1]:.2f})"
+    if len(f.balances) < total:
+        left_out = counted(total - len(f.balances), "method")
+        text += f", without {left_out} below {percent(LEAST_GOOD)} of the scale of quality"
+    return text
 
 
 def _fronts(f: Findings) -> list[str]:

@@ -14,9 +14,11 @@ from peftlab.comparison.processes import DiskFull
 from peftlab.comparison.run import Silent, compare
 from peftlab.errors import InputError, PeftlabError
 from peftlab.evaluation import text_loss
+from peftlab.files import read_json
 from peftlab.frozen.model import FrozenLM
 from peftlab.methods import Method, parse
 from peftlab.methods.adaptation import Adaptation
+from peftlab.records import folders
 from peftlab.records.record import Record
 from peftlab.tasks import Task
 from peftlab.training import TrainConfig
@@ -220,6 +222,36 @@ def test_all_methods_get_the_same_source(base: str, tmp_path: Path) -> None:
     assert compared.records[1].context_tokens == pytest.approx(bare + 30)
     assert compared.records[2].context_tokens == pytest.approx(bare + 10)
     assert bare + 30 + room <= 96
+
+
+def test_long_test_rows_leave_for_all_methods_alike(base: str, tmp_path: Path) -> None:
+    """What the longest prompt has no room for, nobody is tested on; the record counts it."""
+    words = [20] * 10 + [26, 60]  # with 30 tokens of a prompt, the last two are too long
+    texts = [f"{n}." + " ".join(f"{i}" for i in range(most)) for n, most in enumerate(words)]
+    lines = [json.dumps({"source": t, "target": f"{i}"}) for i, t in enumerate(texts)]
+    for split in ("train", "validation", "test"):
+        (tmp_path / f"{split}.jsonl").write_text("\n".join(lines))
+    task = Task.load(tmp_path, max_new_tokens=4, long="skip")
+    compared = compare(make(base, task, "hard_prompt,prompt_tuning:length=30"), tmp_path / "out")
+    skipped = compared.records[0].skipped
+    assert skipped is not None and 1 <= skipped <= 2
+    for run in compared.runs:
+        assert run.record.status == "finished" and run.record.skipped == skipped
+        assert run.record.truncated == 0
+        assert run.record.task.test_rows == 12 - skipped == len(folders.predictions(run.folder))
+    with pytest.raises(PeftlabError, match=r"rows of train are longer than the .* tokens that fit"):
+        compare(make(base, replace(task, long="refuse"), "hard_prompt"), tmp_path / "other")
+
+
+def test_the_guess_of_a_length_is_recorded(base: str, data: Path, tmp_path: Path) -> None:
+    """It counts tokens of the base, and as a number it decides as one that was given."""
+    guessed = compare(make(base, Task.load(data), "hard_prompt"), tmp_path / "a")
+    config = read_json(guessed.runs[0].folder / folders.CONFIG)
+    tokens = config["task"]["max_new_tokens"]
+    given = Task.load(data, max_new_tokens=tokens)
+    watcher = Counting()
+    again = compare(make(base, given, "hard_prompt"), tmp_path / "a", watcher)
+    assert watcher.made == [] and again.records[0].config_hash == config["config_hash"]
 
 
 def test_a_prompt_without_room_is_refused(base: str, task: Task, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from peftlab.comparison.label import label, slug
+from peftlab.comparison.label import slug
 from peftlab.comparison.plan import Base, Plan, runs_of
 from peftlab.methods import parse_one
 from peftlab.tasks import Task
@@ -19,8 +19,8 @@ BASE = Base(name="demo", fingerprint="xxh3-128:0", parameters=100, device="cpu")
     ["lora", "lora:rank=4,targets=q+k", "hard_prompt:instruction=task", "prefix_tuning+bottleneck"],
 )
 def test_a_label_can_be_typed_again(spec: str) -> None:
-    assert label(parse_one(spec)) == spec
-    assert parse_one(label(parse_one(spec))) == parse_one(spec)
+    assert parse_one(spec).label == spec
+    assert parse_one(parse_one(spec).label) == parse_one(spec)
 
 
 def test_a_slug_is_a_folder_name() -> None:
@@ -62,3 +62,15 @@ def test_seeds_share_a_folder_and_methods_do_not(task: Task) -> None:
     assert runs[0].folder.parent == runs[2].folder.parent != runs[1].folder.parent
     assert runs[0].config.seed == 0 and runs[2].config.seed == 1
     assert len({run.config_hash for run in runs}) == 4
+
+
+def test_a_method_in_which_nothing_is_random_runs_once(task: Task) -> None:
+    names = ("hard_prompt", "hard_prompt:shots=2", "hard_prompt:instruction=Say it.+ia3", "bitfit")
+    plan = Plan(model="demo", task=task, methods=tuple(map(parse_one, names)), seeds=(3, 1))
+
+    def seeds(task: Task) -> list[int]:
+        return [run.seed for run in runs_of(replace(plan, task=task), BASE, task)]
+
+    assert seeds(task) == [3, 3, 3, 3, 1, 1, 1]
+    drawn = replace(task, decoding=replace(task.decoding, sample=True))
+    assert seeds(drawn) == [3, 3, 3, 3, 1, 1, 1, 1], "replies are drawn by the seed"

@@ -60,7 +60,7 @@ def test_every_step_loses_what_ours_loses(family: str, smoothing: float) -> None
     assert guest.validation_loss == pytest.approx(own.validation_loss, rel=1e-4)
     assert (guest.steps, guest.best_step) == (own.steps, own.best_step)
     count = parse_one(OURS[family]).count(world.model(family).shape)
-    assert (guest.trainable, guest.stored) == (count.trainable, count.stored)
+    assert (guest.adaptation.trainable, guest.adaptation.stored) == (count.trainable, count.stored)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_every_step_loses_what_ours_loses(family: str, smoothing: float) -> None
 def test_losses_and_texts_are_those_of_ours(decoding: Decoding) -> None:
     model, task = world.model("llama"), world.task()
     own = train(model, parse_one(OURS["llama"]), task, CONFIG).adaptation
-    guest = guests.train(_base("llama"), Guest.parse(THEIRS["llama"]), task, CONFIG).model
+    guest = guests.train(_base("llama"), Guest.parse(THEIRS["llama"]), task, CONFIG).adaptation
     expected, got = split_loss(model, own, task, "test"), guests.split_loss(guest, task, "test")
     assert got.sums == pytest.approx(expected.sums, rel=1e-3)
     assert (got.counts, got.truncated) == (expected.counts, expected.truncated)
@@ -112,16 +112,18 @@ def test_methods_that_we_do_not_have(family: str, spec: str, tmp_path: Path) -> 
     guest = Guest.parse(spec)
     trained = guests.train(base, guest, task, CONFIG)
     untrained = guests.GuestModel(_base(family), guest, steps=CONFIG.steps)
-    learnt, before_it = (guests.split_loss(m, task, "train") for m in (trained.model, untrained))
+    learnt, before_it = (
+        guests.split_loss(m, task, "train") for m in (trained.adaptation, untrained)
+    )
     assert learnt.loss < before_it.loss
-    assert trained.model.virtual_tokens == guest.options.get("num_virtual_tokens", 0)
-    result = guests.evaluate(trained.model, task)
+    assert trained.adaptation.virtual_tokens == guest.options.get("num_virtual_tokens", 0)
+    result = guests.evaluate(trained.adaptation, task)
     assert len(result.replies) == len(task.test)
-    assert 0 < trained.trainable < base.shape.size
+    assert 0 < trained.adaptation.trainable < base.shape.size
     own = {n.replace("base_layer.", ""): p for n, p in base.model.named_parameters()}
     assert all(torch.equal(own[n], before[n]) for n in before if n in own)
-    loss = guests.split_loss(trained.model, task, "test").loss
-    trained.model.save(tmp_path)
+    loss = guests.split_loss(trained.adaptation, task, "test").loss
+    trained.adaptation.save(tmp_path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of PEFT about what it has saved itself
         again = peft.PeftModel.from_pretrained(tiny(family), tmp_path).eval()
@@ -148,7 +150,7 @@ def test_adalora_moves_its_ranks_and_pays_its_regulariser() -> None:
     runs = [
         guests.train(_base("llama"), Guest.parse(s), world.task(), CONFIG) for s in (spec, heavy)
     ]
-    pattern = runs[0].model.peft.peft_config["default"].rank_pattern
+    pattern = runs[0].adaptation.peft.peft_config["default"].rank_pattern
     assert any(not all(ranks) for ranks in pattern.values())  # some ranks were given up
     assert runs[1].losses[0] > runs[0].losses[0] + 1
 
@@ -173,7 +175,8 @@ def test_interrupted_and_continued_is_uninterrupted(tmp_path: Path) -> None:
     rest = guests.train(_base("llama"), spec, task, CONFIG, folder=tmp_path)
     assert rest.losses == whole.losses
     assert all(
-        torch.equal(rest.model.tensors[n], whole.model.tensors[n]) for n in whole.model.tensors
+        torch.equal(rest.adaptation.tensors[n], whole.adaptation.tensors[n])
+        for n in whole.adaptation.tensors
     )
 
 

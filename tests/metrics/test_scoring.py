@@ -167,3 +167,14 @@ BAD: list[tuple[Any, Any, str]] = [
 def test_bad_input_is_one_clear_error(predictions: Any, references: Any, message: str) -> None:
     with pytest.raises(MetricInputError, match=message):
         score("rouge1", predictions, references)
+
+
+def test_the_scale_says_between_what_scores_lie() -> None:
+    bounds = {spec.name: spec.bounds for spec in metric_specs()}
+    infinite = math.inf
+    assert bounds["rougeL"] == bounds["accuracy"] == (0.0, 1.0)
+    assert bounds["bleu"] == bounds["chrf"] == (0.0, 100.0)
+    assert bounds["ter"] == bounds["nist"] == (0.0, infinite)
+    assert bounds["bertscore"] == (-1.0, 1.0)
+    assert bounds["moverscore"] == (-infinite, 1.0)
+    assert bounds["bleurt"] == (-infinite, infinite), "about is no bound"

@@ -85,7 +85,7 @@ def test_numbers_stand_in_the_papers_unit_and_the_best_of_each_base_is_marked() 
     ours = shown["big", "full", None]
     assert [n.text for n in ours.numbers] == ["61.0", "40.0", "0.45", "315"]
     assert [n.best for n in ours.numbers] == [True, False, True, False], "less TER is better"
-    assert [n.best for n in shown["big", "lora", None].numbers] == [False] * 4, "40.0 as well"
+    assert not any(n.best for n in shown["big", "lora", None].numbers), "all read 40.0"
     assert [n.best for n in shown["big", "full", "us"].numbers] == [True, False, False, False]
     assert [n.best for n in shown["big", "lora", "us"].numbers] == [False, False, True, False]
     assert not any(n.best for n in shown["big", "before", "us"].numbers), "of no base"

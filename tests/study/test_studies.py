@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from peftlab.comparison.label import label
 from peftlab.errors import InputError
 from peftlab.methods import parse
 from peftlab.study import LINES, find
@@ -41,9 +40,9 @@ def test_an_unknown_study_names_the_nearest() -> None:
 def test_variants_suit_the_model(name: str, setting: Make, task: Task) -> None:
     made = setting(general_text=("some text",))
     variants = find(name).variants(made, task)
-    assert len(
-        {(v.series, v.x, v.rows, v.share, v.name, label(v.method)) for v in variants}
-    ) == len(variants), "no point is there twice"
+    assert len({(v.series, v.x, v.rows, v.share, v.name, v.method.label) for v in variants}) == len(
+        variants
+    ), "no point is there twice"
     for variant in variants:
         variant.method.check(made.shape)
         assert variant.rows is None or 1 <= variant.rows <= len(task.train)
@@ -127,8 +126,8 @@ def test_instruction_needs_words(setting: Make, task: Task) -> None:
     with pytest.raises(InputError, match=r"brings no instruction: give wordings with --wording"):
         find("instruction").variants(setting(), task)
     own = find("instruction").variants(setting(words=("Say it",)), task)
-    assert "hard_prompt:instruction=Say it\n" in {label(v.method) for v in own}
-    assert any("+prompt_tuning" in label(v.method) for v in own)
+    assert "hard_prompt:instruction=Say it\n" in {v.method.label for v in own}
+    assert any("+prompt_tuning" in v.method.label for v in own)
 
 
 def test_transfer_needs_a_source(setting: Make, task: Task) -> None:

@@ -18,7 +18,7 @@ import torch
 
 from peftlab.errors import InputError
 from peftlab.methods import parse_one
-from peftlab.training import Interrupted, TrainConfig, loop, train
+from peftlab.training import Interrupted, TrainConfig, train, trainee
 from peftlab.training.display import Show
 from tests.laws.test_training import same_tensors
 from tests.laws.world import model, task
@@ -101,17 +101,17 @@ def test_early_stopping_keeps_the_best_state(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     said = iter([3.0, 1.0, 2.0, 1.5])
-    monkeypatch.setattr(loop, "mean_loss", lambda *_, **__: next(said))
+    monkeypatch.setattr(trainee, "mean_loss", lambda *_, **__: next(said))
     config = replace(
         CONFIG, steps=20, evaluate_every=2, patience=2, schedule="constant_with_warmup", warmup=0.0
     )
     run: dict[str, Any] = {"model": model("gpt2"), "method": parse_one(CASE), "task": task()}
     stopped = train(**run, config=config, folder=tmp_path / "stopped")
     assert (stopped.steps, stopped.best_step, stopped.validation_loss) == (8, 4, 1.0)
-    monkeypatch.setattr(loop, "mean_loss", lambda *_, **__: 0.0)
+    monkeypatch.setattr(trainee, "mean_loss", lambda *_, **__: 0.0)
     until_best = train(**run, config=replace(config, steps=4, patience=0))
     assert until_best.best_step == 2  # an equal loss is no improvement
-    monkeypatch.setattr(loop, "mean_loss", lambda *_, **__: -float(next(counter)))
+    monkeypatch.setattr(trainee, "mean_loss", lambda *_, **__: -float(next(counter)))
     counter = iter(range(9))
     until_best = train(**run, config=replace(config, steps=4, patience=0))
     assert until_best.best_step == 4

@@ -96,6 +96,32 @@ def test_seeds_come_together(tmp_path: Path) -> None:
     assert "ia3 failed with seed 0" in verdict.sentences[-1]
 
 
+@pytest.mark.parametrize(
+    ("settings", "sample", "fixed"),
+    [({}, False, True), ({"shots": 2}, False, False), ({}, True, False), ({"x": 1}, False, False)],
+)
+def test_a_single_run_is_of_all_seeds_where_none_is_used(
+    tmp_path: Path, settings: dict[str, int], sample: bool, fixed: bool
+) -> None:
+    folder = predict(tmp_path / "hard", 5)
+    made = {folder: record("hard_prompt", 0, trainable=0)}
+    (unknown,) = read_entries(made, "rougeL")
+    assert unknown.runs is not None and not unknown.runs.deterministic, "without its configuration"
+    decides = {"method": "hard_prompt", "settings": settings}
+    config = {**decides, "task": {"decoding": {"sample": sample}}}
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    (hard,) = read_entries(made, "rougeL")
+    assert hard.runs is not None
+    assert hard.runs.deterministic == fixed
+
+
+def test_bounds_are_the_metrics(tmp_path: Path) -> None:
+    for metric, bounds in (("rougeL", (0.0, 1.0)), ("bleu", (0.0, 100.0))):
+        lora, *_ = read_entries(runs(tmp_path / metric), metric)
+        assert lora.runs is not None
+        assert lora.runs.bounds == bounds
+
+
 def test_what_was_forgotten_is_a_mean_over_seeds(tmp_path: Path) -> None:
     folders = [predict(tmp_path / str(seed), 1) for seed in (0, 1)]
     made = {

@@ -21,7 +21,7 @@ from peftlab.verdict.statistics import (
     compare_pairs,
     holm,
 )
-from tests.verdict.simulation import LAYOUTS, World, rates
+from tests.verdict.simulation import KINDS, LAYOUTS, Kind, World, covered, false_better, rates
 
 
 def made(
@@ -125,7 +125,7 @@ def test_seed_variance_is_drawn_towards_the_average() -> None:
     assert (alone.variance, alone.degrees) == (pytest.approx(0.04), 2)
 
 
-def test_a_loud_method_does_not_raise_the_average() -> None:
+def test_a_loud_method_does_not_raise_the_average_nor_is_it_drawn_to_it() -> None:
     """Beyond four times the median variance."""
     common = np.random.default_rng(0).normal(0, 0.1, 400)
     spread = dict.fromkeys("abcd", 0.1) | {"loud": 1.0}
@@ -136,7 +136,55 @@ def test_a_loud_method_does_not_raise_the_average() -> None:
     noise = estimate(runs, resamples=50).noise
     average = (4 * 0.01 + 0.04) / 5
     assert noise[0].variance == pytest.approx((average + 0.01) / 2)
-    assert noise[4].variance == pytest.approx((average + 1.0) / 2)
+    assert (noise[4].variance, noise[4].degrees) == (pytest.approx(1.0), 2)
+    two = [replace(one, scores=one.scores[::2]) for one in runs]
+    plain = (4 * 0.02 + 2.0) / 5  # two seeds that agree may both have gone wrong
+    (first, *_) = estimate(two, resamples=50).noise
+    assert first.variance == pytest.approx((plain + 0.02) / 2)
+
+
+# --- intervals ---------------------------------------------------------------------------------
+
+
+def right(share: float, examples: int, seeds: int = 1) -> Runs:
+    """Answers of which that share is right, the same with every seed."""
+    scores = np.arange(examples) < share * examples
+    return Runs("m", np.tile(scores.astype(float), (seeds, 1)), deterministic=seeds == 1)
+
+
+def test_few_right_answers_have_wilsons_upper_end_and_are_said_to_be_few() -> None:
+    (few,) = analyse([right(0.05, 100)]).intervals
+    wilson = stats.binomtest(5, 100).proportion_ci(method="wilson")
+    assert few.uneven
+    assert few.high == pytest.approx(wilson.high, abs=0.005)
+    assert few.low > 0
+    (many,) = analyse([right(0.95, 100)]).intervals
+    assert (many.uneven, many.low) == (True, pytest.approx(1 - few.high, abs=0.005))
+    (half,) = analyse([right(0.5, 100)]).intervals
+    assert not half.uneven
+    assert (half.low, half.high) == pytest.approx((0.4, 0.6), abs=0.015)
+
+
+@pytest.mark.parametrize("score", [0.0, 0.3])
+def test_equal_scores_of_all_examples_are_said_to_tell_little(score: float) -> None:
+    (one,) = analyse([Runs("m", np.full((1, 100), score), deterministic=True)]).intervals
+    assert one.uneven
+    assert one.low == pytest.approx(score) and one.high == pytest.approx(score)
+
+
+def test_intervals_stay_in_the_metrics_range() -> None:
+    answers = np.tile(np.r_[np.zeros(5), np.ones(195)], (3, 1))
+    answers[0, 5:60] = 0  # one seed much worse
+    wide, bound = Runs("m", answers), Runs("m", answers, bounds=(0.0, 1.0))
+    assert analyse([wide]).intervals[0].high > 1
+    (one,) = analyse([bound]).intervals
+    assert one.high == 1
+    other = Runs("n", 1 - answers, bounds=(0.0, 1.0))
+    (pair,) = analyse([bound, other]).pairs
+    assert (pair.high, pair.low > -1) == (1, True)
+    beyond = Runs("m", answers + 1, bounds=(0.0, 1.0))  # not what the metric says of itself
+    (one,) = analyse([beyond]).intervals
+    assert one.low < one.mean == one.high
 
 
 # --- tests of pairs ----------------------------------------------------------------------------
@@ -396,3 +444,36 @@ def test_errors_are_rare_with_right_or_wrong_answers_and_with_twelve_methods() -
     assert found.false_better <= most(0.05, 400)
     found = rates(World(LAYOUTS["unequal"](12)), 100)
     assert found.false_better <= most(0.05, 100)
+
+
+def test_counting_the_fast_way_is_counting() -> None:
+    world = World(LAYOUTS["one very loud"](3), seeds=5, examples=2000)
+    assert false_better(world, 60) == rates(world, 60, margin=0).false_better
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+@pytest.mark.parametrize("methods", [2, 5, 10, 20])
+def test_errors_are_rare_whatever_the_scores(kind: Kind, seeds: int, methods: int) -> None:
+    comparisons = 400
+    found = false_better(World(LAYOUTS["equal"](methods), seeds, kind=kind), comparisons)
+    assert found <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / comparisons)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("methods", [2, 3, 5])
+def test_errors_are_rare_with_one_very_loud_method(methods: int) -> None:
+    found = false_better(World(LAYOUTS["one very loud"](methods), 5, 1000), 800)
+    assert found <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / 800)
+
+
+@pytest.mark.slow
+def test_power_is_that_of_the_docs() -> None:
+    found = rates(World(LAYOUTS["equal"](5), gaps=[0.04, 0.0, 0.0, 0.0, 0.0]), 400)
+    assert found.power >= 0.8
+
+
+@pytest.mark.slow
+def test_intervals_hold_the_truth_of_few_scores_above_zero() -> None:
+    assert covered(World(LAYOUTS["equal"](5), examples=250, kind="zeros"), 150) > 0.92

@@ -12,19 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from peftlab.errors import InputError
-from peftlab.units import size
-from peftlab.verdict.choices import Ranked, best_balance, fronts, most_frugal
+from peftlab.records.figures import scored
+from peftlab.units import amount, duration, loss, size
+from peftlab.verdict.choices import Ranked, balances, fronts, most_frugal
 from peftlab.verdict.judgement import Entry, Failure, MixedRecordsError, Verdict, judge
-from peftlab.verdict.numbers import (
-    amount,
-    counted,
-    duration,
-    listed,
-    loss,
-    metric_name,
-    percent,
-    quality,
-)
+from peftlab.verdict.numbers import counted, listed, percent
 from peftlab.verdict.statistics import Runs
 
 CONDITIONS = {"task": "demo", "model": "gpt2", "steps": 200}
@@ -80,7 +72,9 @@ def test_quick_sentences() -> None:
     assert judge(three()).quick == (
         "full scores best here: ROUGE-L 0.500, 0.010 ahead of lora.",
         "lora is the best balance: ROUGE-L 0.490, 98 % of the best, with 1 % of full's trainable"
-        " parameters, 50 % of its peak memory in training and 67 % of its training time.",
+        " parameters, 50 % of its peak memory in training and 67 % of its training time; quality"
+        " and frugality together are 0.91 of 1 (next: full, 0.66), without 1 method below 75 % of"
+        " the scale of quality.",
         "lora is the most frugal within 5 % of the best: ROUGE-L 0.490 with 20 thousand trainable"
         " parameters.",
     )
@@ -91,7 +85,8 @@ def test_a_balance_without_training_is_not_told_in_shares_of_nothing() -> None:
     full = entry("full", 0.5, 2_000_000, peak_memory=8e8, training_seconds=90.0)
     assert judge([full, asked]).quick[1] == (
         "hard_prompt is the best balance: ROUGE-L 0.490, 98 % of the best, with no trainable"
-        " parameters, but 16 context tokens a request."
+        " parameters, but 16 context tokens a request; quality and frugality together are 0.89 of"
+        " 1 (next: full, 0.00)."
     )
 
 
@@ -117,6 +112,32 @@ def test_several_seeds_claim() -> None:
     assert said(verdict, "400 test examples, 4 seeds")
     strict = judge(three(seeds=4), margin=0.001)
     assert "full is better than all 2 other methods." in strict.sentences
+
+
+def test_few_seeds_say_what_they_cannot_exclude() -> None:
+    told = "seeds cannot exclude that runs now and then collapse: where one in ten does,"
+    assert said(judge(three(seeds=2)), "cannot exclude") == (
+        f"2 {told} 81 % of methods show none, and their intervals leave it out; in 1 % all do,"
+        " which looks like a worse method."
+    )
+    assert said(judge(three(seeds=3)), "cannot exclude") == (
+        f"3 {told} 73 % of methods show none, and their intervals leave it out."
+    )
+    for seeds in (1, 7):
+        assert not any("cannot exclude" in text for text in judge(three(seeds)).sentences)
+
+
+def test_whose_intervals_rest_on_few_examples() -> None:
+    scores = np.tile(np.arange(400) < 4, (3, 1)) * 0.5
+    few = replace(three()[0], runs=Runs("full", scores))
+    verdict = judge([few, three(seeds=3)[1]])
+    assert (
+        "Most test examples score alike for full, and a few decide: its interval may be too narrow."
+    ) in verdict.sentences
+    several = [replace(few, name=name, runs=Runs(name, scores)) for name in "abcd"]
+    assert said(judge(several), "score alike").startswith(
+        "Most test examples score alike for a and 3 others, and a few decide: their intervals may"
+    )
 
 
 def test_undecided_pairs_say_what_would_decide_them() -> None:
@@ -238,7 +259,7 @@ def test_equal_parameters_are_told_apart_by_the_next_cost() -> None:
 
 def balance(points: Mapping[str, tuple[float, float]]) -> str:
     entries = [entry(name, 0.0, cost) for name, (_, cost) in points.items()]
-    return best_balance(Ranked.of(entries, {n: q for n, (q, _) in points.items()}, True))
+    return next(iter(balances(Ranked.of(entries, {n: q for n, (q, _) in points.items()}, True))))
 
 
 def test_balance() -> None:
@@ -256,7 +277,32 @@ def test_balance() -> None:
 
 def test_balance_without_costs_is_the_best() -> None:
     entries = [entry("a", 0.4, None), entry("b", 0.5, None)]
-    assert best_balance(Ranked.of(entries, {"a": 0.4, "b": 0.5}, True)) == "b"
+    assert balances(Ranked.of(entries, {"a": 0.4, "b": 0.5}, True)) == {}
+    verdict = judge(entries)
+    assert verdict.balance == "b"
+    assert "No cost was measured of all methods, so b stands as the best balance too." in (
+        verdict.quick
+    )
+
+
+def test_a_balance_is_weighed_as_the_docs_say() -> None:
+    """Quality on its scale, the geometric place between the costs, and 75 % of the scale."""
+    points = {"dear": (0.5, 1e6), "near": (0.48, 1e4), "edge": (0.425, 1e2), "far": (0.4, 1e2)}
+    entries = [entry(name, mean, cost) for name, (mean, cost) in points.items()]
+    means = {name: mean for name, (mean, _) in points.items()} | {"none": 0.2}
+    found = balances(Ranked.of([*entries, entry("none", 0.2, 1e6)], means, True))
+    good = 1 - 0.02 / 0.3
+    assert found == {
+        "edge": pytest.approx(2 * 0.75 / 1.75),
+        "near": pytest.approx(2 * good * 0.5 / (good + 0.5)),
+        "dear": 0.0,
+    }
+    assert list(found) == ["edge", "near", "dear"]
+    verdict = judge([*entries, entry("none", 0.2, 1e6)])
+    assert said(verdict, "best balance").endswith(
+        "; quality and frugality together are 0.86 of 1 (next: near, 0.65), without 2 methods"
+        " below 75 % of the scale of quality."
+    )
 
 
 # --- sentences on costs ------------------------------------------------------------------------
@@ -350,7 +396,7 @@ def test_pareto_sentences_join_equal_fronts() -> None:
 def test_lower_is_better() -> None:
     verdict = judge(three(), metric="ter", higher_is_better=False)
     assert verdict.best == "ia3"
-    assert verdict.quick[0] == "ia3 scores best here: TER 0.300, 0.190 ahead of lora."
+    assert verdict.quick[0] == "ia3 scores best here: TER 0.3, 0.2 ahead of lora."
 
 
 def test_json() -> None:
@@ -433,19 +479,22 @@ def test_other_bad_input() -> None:
         (percent(0.000123), "0.012 %"),
         (percent(1e-7), "under 0.001 %"),
         (percent(0), "0 %"),
-        (quality(0.41234, 0.4), "0.412"),
-        (quality(-0.0004, 0.4), "0.000"),
-        (quality(-0.02, 0.4), "−0.020"),
-        (quality(41.25, 41.25), "41.2"),
+        (scored("rougeL").unit.said(0.41234), "0.412"),
+        (scored("rougeL").unit.said(-0.0004), "0.000"),
+        (scored("rougeL").unit.said(-0.02), "−0.020"),
+        (scored("bleu").unit.said(41.25), "41.2"),
+        (scored("nist").unit.said(8.8149), "8.81"),
+        (scored("cider").unit.said(1.98), "1.98"),
+        (scored("bleu").unit.said(1.25), "1.2"),
         (loss(0.5), "0.50"),
         (loss(0.0123), "0.012"),
         (listed(["a"]), "a"),
         (listed(["a", "b", "c"]), "a, b and c"),
         (counted(1, "seed"), "1 seed"),
         (counted(1300, "test example"), "1,300 test examples"),
-        (metric_name("rougeL-stem"), "ROUGE-L-stem"),
-        (metric_name("bleu-e2e"), "BLEU-e2e"),
-        (metric_name("exact_match"), "exact match"),
+        (scored("rougeL-stem").title, "ROUGE-L-stem"),
+        (scored("bleu-e2e").title, "BLEU-e2e"),
+        (scored("exact_match").title, "exact match"),
     ],
 )
 def test_numbers(got: str, expected: str) -> None:

@@ -70,6 +70,7 @@ def _task(records: Sequence[Record]) -> list[Fact]:
         Fact("rows of the task", first.task.fingerprint),
         Fact("training rows", f"{first.task.train_rows:,}"),
         Fact("test rows", f"{first.task.test_rows:,}"),
+        *([Fact("test rows left out, too long", f"{first.skipped:,}")] if first.skipped else []),
         Fact("base", first.model.name),
         *_weights(records),
         Fact("parameters of the base", f"{first.model.parameters:,}"),

@@ -89,6 +89,7 @@ def _heading(runs: Judged) -> dict[str, Any]:
         "parameters": f"{first.model.parameters:,}",
         "methods": len(runs.methods),
         "test_rows": f"{first.task.test_rows:,}",
+        "skipped": f"{first.skipped:,}" if first.skipped else "",
         "train_rows": f"{first.task.train_rows:,}",
         "seeds": len(seeds),
         "metric": runs.quality.title,

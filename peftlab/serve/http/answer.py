@@ -69,7 +69,7 @@ async def answer(
     """
     exchange = Exchange(served, requests)
     try:
-        await exchange.submit(stream=stream)
+        await unless_gone(http.receive, exchange.submit(stream=stream))
         if not stream:
             replies = await unless_gone(http.receive, exchange.replies())
             return _json(form.whole(replies, _usage(replies, form.each)))

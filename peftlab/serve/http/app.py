@@ -84,3 +84,4 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     state.engine.start()
     yield
     await asyncio.to_thread(state.engine.stop, timeout=state.settings.shutdown_seconds)
+    state.long_prompts.shutdown(wait=False, cancel_futures=True)

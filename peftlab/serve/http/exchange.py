@@ -7,12 +7,14 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from peftlab.serve import prompt
 from peftlab.serve.http.errors import HttpError
 from peftlab.serve.request import Event, Piece, Reply, Request, Ticket
 
 if TYPE_CHECKING:
     from peftlab.serve.http.served import Served
 
+_LONG = 1 << 15  # characters, or tokens, of all prompts of a request
 T = TypeVar("T")
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
@@ -49,10 +51,19 @@ class Exchange:
     async def submit(self, *, stream: bool) -> None:
         """Hand all requests to the engine, or none.
 
+        Encoding a long prompt takes seconds, and memory of hundreds of times its length, so those
+        stand in a line of their own.
+
         Raises:
-            PeftlabError: what the engine refuses.
+            PeftlabError: what the engine refuses. HttpError: its turn did not come in time.
         """
-        await asyncio.to_thread(self._submit, stream)  # a long prompt takes long to encode
+        long = sum(prompt.size(one.source) for one in self.requests) > _LONG
+        line = self.served.long_prompts if long else None  # else the loop's own threads
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                await self._loop.run_in_executor(line, self._submit, stream)
+        except TimeoutError:
+            raise _late(self.served.settings.seconds) from None
 
     def _submit(self, stream: bool) -> None:
         for index, request in enumerate(self.requests):

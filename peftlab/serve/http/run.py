@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import socket
 from collections.abc import Callable
@@ -10,6 +11,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from peftlab.errors import InputError
+from peftlab.printable import printable
 from peftlab.serve.http.served import Served
 
 _BACKLOG = 2048
@@ -27,7 +29,9 @@ def run(app: FastAPI, host: str, port: int, ready: Callable[[str], None], log: s
     """
     state: Served = app.state.served
     bound = listening(host, port, state.settings.stuck_seconds)
-    server(app, lambda: ready(_address(bound)), log).run(sockets=[bound])
+    running = server(app, lambda: ready(_address(bound)), log)
+    _log_printably()
+    running.run(sockets=[bound])
 
 
 def server(app: FastAPI, ready: Callable[[], None], log: str) -> uvicorn.Server:
@@ -41,9 +45,30 @@ def server(app: FastAPI, ready: Callable[[], None], log: str) -> uvicorn.Server:
         log_level=log,
         access_log=log in ("info", "debug", "trace"),
         server_header=False,
+        use_colors=False,  # its colours would be shown as control characters
         timeout_graceful_shutdown=math.ceil(state.settings.shutdown_seconds),
     )
     return _Server(config, ready)
+
+
+class _Printable(logging.Formatter):
+    """What is logged may quote files and requests, and must not steer a terminal."""
+
+    def __init__(self, inner: logging.Formatter) -> None:
+        super().__init__()
+        self._inner = inner
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(self._inner.format(record), lines=True)
+
+
+def _log_printably() -> None:
+    """Let the server's and the engine's words be shown with control characters as such."""
+    own = logging.getLogger("peftlab")
+    own.handlers = own.handlers or [logging.StreamHandler()]
+    for name in ("peftlab", "uvicorn", "uvicorn.access"):
+        for handler in logging.getLogger(name).handlers:
+            handler.setFormatter(_Printable(handler.formatter or logging.Formatter()))
 
 
 class _Server(uvicorn.Server):
@@ -66,8 +91,7 @@ def listening(host: str, port: int, stuck_seconds: float) -> socket.socket:
     Raises:
         InputError: it cannot be bound; says why.
     """
-    if not 0 <= port < 1 << 16:  # the system would take it modulo 65,536
-        raise InputError(f"cannot serve at port {port}: 0 to 65535 was expected")
+    check_port(port)
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -80,16 +104,26 @@ def listening(host: str, port: int, stuck_seconds: float) -> socket.socket:
             )
         bound.bind(address)
         bound.listen(_BACKLOG)
-    except OSError as error:
-        raise InputError(f"cannot serve at {host}, port {port}: {error}") from error
+    except (OSError, UnicodeError) as error:
+        raise InputError(f"cannot serve at {host!r}, port {port}: {error}") from error
     return bound
+
+
+def check_port(port: int) -> None:
+    """Refuse what is no port; the system would take it modulo 65,536.
+
+    Raises:
+        InputError: says what one is.
+    """
+    if not 0 <= port < 1 << 16:
+        raise InputError(f"cannot serve at port {port}: 0 to 65535 was expected")
 
 
 def is_loopback(host: str) -> bool:
     """Whether only programs of this machine reach an address."""
     try:
         found = socket.getaddrinfo(host, None)
-    except OSError:
+    except (OSError, UnicodeError):
         return False
     return all(str(it[4][0]).startswith("127.") or it[4][0] == "::1" for it in found)
 

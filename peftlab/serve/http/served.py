@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,6 +28,7 @@ class Served:
     Attributes:
         base: the frozen model's own model name. loading: done once it can be asked for.
         descriptions: what adapters' folders tell. since: when the server was made (Unix time).
+        long_prompts: the thread that encodes them, one after the other.
     """
 
     engine: Engine
@@ -35,6 +37,9 @@ class Served:
     base: str
     descriptions: Descriptions
     since: int = field(default_factory=lambda: int(time.time()))
+    long_prompts: ThreadPoolExecutor = field(
+        default_factory=lambda: ThreadPoolExecutor(1, "peftlab-long-prompts")
+    )
 
     @classmethod
     def make(cls, engine: Engine, settings: Settings) -> Served:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from peftlab.errors import InputError
 
+LONGEST = 1e6  # seconds: twelve days; clocks of the system do not take any number
 _Count = Annotated[int, Field(ge=1)]
-_Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+_Seconds = Annotated[float, Field(gt=0, le=LONGEST, allow_inf_nan=False)]
 
 
 class Settings(BaseModel):
@@ -18,7 +19,8 @@ class Settings(BaseModel):
     Attributes:
         base: the frozen model's own model name; None makes one from where it was loaded, with
             "-base" after it where an adapter has that one.
-        api_keys: without any, everybody who reaches the port is served.
+        api_keys: without any, everybody who reaches the port is served. An empty or blank one is an
+            error, and so is one that no client could send.
         admin_keys: needed to load, replace and unload adapters; without any, an API key will do.
         hosts: names under which the server may be called (the Host header), "*" for all. On
             loopback this keeps a web page from reaching it under a name of its own.
@@ -51,6 +53,20 @@ class Settings(BaseModel):
     temperature: float = Field(default=0, ge=0, le=2, allow_inf_nan=False)
     labels: int = Field(default=200, ge=0)
 
+    @field_validator("api_keys", "admin_keys")
+    @classmethod
+    def _are_keys(cls, keys: tuple[str, ...]) -> tuple[str, ...]:
+        for key in keys:
+            check_key("an API key", key)
+        return keys
+
+    @field_validator("hosts")
+    @classmethod
+    def _are_names(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(host.strip() for host in hosts):
+            raise InputError("the name of a host is empty; localhost or example.com was expected")
+        return tuple(host.lower() for host in hosts)
+
     @classmethod
     def of(cls, **given: Any) -> Settings:
         """Settings from a command line.
@@ -65,3 +81,22 @@ class Settings(BaseModel):
             raise InputError(
                 f"{first['loc'][0]}: {first['msg']}, got {first['input']!r}"
             ) from error
+
+
+def check_key(what: str, key: str) -> None:
+    """Refuse what would open the server to everyone, or to nobody; the key itself is not shown.
+
+    Raises:
+        InputError: it is empty or blank, begins or ends with white space, or holds control
+            characters, none of which a header can carry.
+    """
+    if not key.strip():
+        raise InputError(
+            f"{what} is {'blank' if key else 'empty'}; a secret was expected, or no key at all "
+            "where everybody may be served"
+        )
+    if key != key.strip() or not key.isprintable():
+        raise InputError(
+            f"{what} holds control characters, or white space round it, which no client can send; "
+            "take them out"
+        )

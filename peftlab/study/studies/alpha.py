@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from peftlab.comparison.label import label
 from peftlab.study import words
 from peftlab.study.base import Axis, Panel, Setting, Study, Variant, chosen
 from peftlab.study.common import FULL, changed, levels, methods
@@ -30,7 +29,7 @@ class Alpha(Study):
     def variants(self, setting: Setting, task: Task) -> list[Variant]:
         alphas = chosen(setting, _ALPHAS, least=1e-6, most=1e6, what="alpha")
         return levels(task) + [
-            Variant(series=label(method), method=changed(method, alpha=float(alpha)), x=alpha)
+            Variant(series=method.label, method=changed(method, alpha=float(alpha)), x=alpha)
             for method in methods(setting, "lora,lora:rslora=true")
             for alpha in alphas
         ]

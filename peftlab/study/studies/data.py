@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from peftlab.comparison.label import label
 from peftlab.study import words
 from peftlab.study.base import Axis, Panel, Setting, Study, Variant, chosen, whole
 from peftlab.study.common import ASKED, asked, methods
@@ -34,7 +33,7 @@ class Data(Study):
         places = chosen(setting, usual, least=1, most=count, what="a number of examples")
         rows = whole(places, "a number of examples")
         return [Variant(series=ASKED, method=asked(task))] + [
-            Variant(series=label(method), method=method, x=number, rows=number)
+            Variant(series=method.label, method=method, x=number, rows=number)
             for number in rows
             for method in methods(setting, "prompt_tuning,prefix_tuning,lora,full")
         ]

@@ -9,7 +9,6 @@ from __future__ import annotations
 from statistics import fmean
 from typing import ClassVar
 
-from peftlab.comparison.label import label
 from peftlab.errors import InputError
 from peftlab.study import words
 from peftlab.study.base import Axis, Made, Panel, Setting, Study, Variant, chosen
@@ -39,7 +38,7 @@ class Forgetting(Study):
         usual = "prompt_tuning,prefix_tuning,bottleneck,lora,last_k,full"
         return [
             Variant(
-                series=label(method),
+                series=method.label,
                 method=method,
                 x=0.0,
                 share=share,

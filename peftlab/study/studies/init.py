@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, get_args, get_type_hints
 
-from peftlab.comparison.label import label
 from peftlab.errors import InputError
 from peftlab.methods import Method
 from peftlab.study import words
@@ -38,7 +37,7 @@ class Init(Study):
             for start in _starts(method, task):
                 x = order.setdefault(start, len(order))
                 made = changed(method, initialisation=start)
-                found.append(Variant(series=label(method), method=made, x=x, name=start))
+                found.append(Variant(series=method.label, method=made, x=x, name=start))
         return found
 
     def words(self, panel: Panel) -> list[str]:
@@ -50,7 +49,7 @@ def _starts(method: Method, task: Task) -> list[str]:
     """The values of the setting that this task allows, the method's own first."""
     hints: dict[str, Any] = get_type_hints(type(method))
     if "initialisation" not in hints:
-        raise InputError(f"--methods {label(method)}: it has no setting initialisation to vary")
+        raise InputError(f"--methods {method.label}: it has no setting initialisation to vary")
     known = [start for start in get_args(hints["initialisation"]) if start not in _NEED_MORE]
     return [start for start in known if start != "labels" or task.labels]
 

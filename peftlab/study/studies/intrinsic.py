@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import ClassVar
 
-from peftlab.comparison.label import label
 from peftlab.study import words
 from peftlab.study.base import (
     Axis,
@@ -42,7 +41,7 @@ class Intrinsic(Study):
         most = setting.shape.size
         places = chosen(setting, _DIMENSIONS, least=1, most=most, what="a dimension")
         return levels(task) + [
-            Variant(series=label(method), method=changed(method, dimension=number), x=number)
+            Variant(series=method.label, method=changed(method, dimension=number), x=number)
             for method in methods(setting, "intrinsic")
             for number in whole(places, "a dimension")
         ]

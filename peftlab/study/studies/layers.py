@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any, ClassVar
 
-from peftlab.comparison.label import label
 from peftlab.errors import InputError
 from peftlab.methods import Method
 from peftlab.study import words
@@ -37,7 +36,7 @@ class Layers(Study):
         found = levels(task)
         several = len(methods(setting, "lora")) > 1
         for method in methods(setting, "lora"):
-            prefix = f"{label(method)}, " if several else ""
+            prefix = f"{method.label}, " if several else ""
             for size in sizes:
                 top, bottom = range(count - size, count), range(size)
                 found.append(_variant(method, f"{prefix}top blocks", top, count))
@@ -95,7 +94,7 @@ def _adapting(method: Method, blocks: tuple[int, ...], count: int) -> Method:
     if isinstance(known.get("blocks"), tuple):
         return changed(method, blocks=tuple(map(str, blocks)))
     raise InputError(
-        f"--methods {label(method)}: it has no setting that names blocks; lora and layers have one"
+        f"--methods {method.label}: it has no setting that names blocks; lora and layers have one"
     )
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from peftlab.comparison.label import label
 from peftlab.study import words
 from peftlab.study.base import Axis, Panel, Setting, Study, Variant, chosen, whole
 from peftlab.study.common import FULL, changed, levels, methods, place
@@ -29,7 +28,7 @@ class Length(Study):
         most = setting.shape.context // 2  # the other half is for the text
         lengths = whole(chosen(setting, _LENGTHS, least=1, most=most, what="a length"), "a length")
         return levels(task) + [
-            Variant(series=label(method), method=changed(method, length=length), x=length)
+            Variant(series=method.label, method=changed(method, length=length), x=length)
             for method in methods(setting, "prompt_tuning,prefix_tuning")
             for length in lengths
         ]

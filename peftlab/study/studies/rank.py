@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from peftlab.comparison.label import label
 from peftlab.study import words
 from peftlab.study.base import Axis, Panel, Setting, Study, Variant, chosen, whole
 from peftlab.study.common import FULL, changed, levels, methods, place
@@ -29,7 +28,7 @@ class Rank(Study):
         most = setting.shape.hidden
         ranks = whole(chosen(setting, _RANKS, least=1, most=most, what="a rank"), "a rank")
         return levels(task) + [
-            Variant(series=label(method), method=_ranked(method, rank), x=rank)
+            Variant(series=method.label, method=_ranked(method, rank), x=rank)
             for method in methods(setting, "lora,lora:targets=all-linear")
             for rank in ranks
         ]

@@ -20,6 +20,7 @@ from peftlab.frozen.model import FrozenLM
 from peftlab.methods.adaptation import Adaptation, base_of
 from peftlab.serve import Library
 from peftlab.serve.http import Settings
+from peftlab.serve.http.guard import _among
 from tests.laws import world as laws
 from tests.models import tiny
 from tests.serve.http.server import Server, serving
@@ -234,6 +235,27 @@ def test_only_an_admin_key_manages(folder: Path) -> None:
             assert http.post("/v1/completions", json=asked).status_code == 200
         with running.openai("user") as client:
             assert client.models.list().data
+
+
+@pytest.mark.parametrize("name", ["api_keys", "admin_keys"])
+@pytest.mark.parametrize("key", ["", " ", "\t", "secret\n", "se\x00cret", " secret"])
+def test_keys_that_would_open_or_shut_the_server_are_refused(name: str, key: str) -> None:
+    for make in (Settings, Settings.of):
+        with pytest.raises(InputError, match=r"an API key (is|holds)") as refused:
+            make(**{name: ("good", key)})
+        assert "secret" not in str(refused.value).replace("a secret was", "")
+    with pytest.raises(InputError, match="name of a host is empty"):
+        Settings(hosts=(" ",))
+
+
+def test_no_key_is_never_a_right_one() -> None:
+    assert not _among("", ["", "x"])
+    with serving(settings=Settings(api_keys=("right",))) as running:
+        for header in ("X-a: b", "Bearer", "Bearer ", "bearer   ", "Basic abc", "Bearer x"):
+            line = header if ":" in header else f"Authorization: {header}"
+            with running.connect() as connection:
+                connection.sendall(f"GET /v1/models HTTP/1.1\r\nHost: x\r\n{line}\r\n\r\n".encode())
+                assert connection.recv(12) == b"HTTP/1.1 401", header
 
 
 def test_an_admin_key_alone_leaves_the_rest_open(folder: Path) -> None:

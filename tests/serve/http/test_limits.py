@@ -132,6 +132,33 @@ def test_prompts_are_bounded() -> None:
         assert found.json()["error"]["code"] == "context_length_exceeded"
 
 
+def test_long_prompts_stand_in_a_line_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving() as server, server.http() as http, ThreadPoolExecutor(8) as pool:
+        submit, over = server.engine.submit, threading.Event()
+        inside: list[str] = []
+        most: list[int] = []
+
+        def slow(request: Any, *rest: Any, **more: Any) -> Any:
+            text = request.source.source
+            if len(text) > 1000:
+                inside.append(text)
+                most.append(len(inside))
+                over.wait(20)
+                inside.remove(text)
+            return submit(request, *rest, **more)
+
+        monkeypatch.setattr(server.engine, "submit", slow)
+        long = ASKED | {"prompt": "cat " * 10_000}
+        taken = [pool.submit(http.post, "/v1/completions", json=long) for _ in range(8)]
+        until(lambda: bool(inside))
+        with server.http() as other:
+            assert other.post("/v1/completions", json=ASKED).status_code == 200
+        over.set()
+        for future in taken:
+            assert "and there is room for" in error(future.result(20), 400)
+        assert most == [1] * 8
+
+
 def test_what_takes_too_long_is_ended_and_says_so() -> None:
     with serving(settings=Settings(seconds=0.4)) as server, server.http() as http:
         with server.openai() as client, held(server.engine) as let:

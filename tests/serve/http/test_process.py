@@ -3,6 +3,8 @@
 # ruff: noqa: F811 - pytest hands fixtures in under the names they are imported by
 from __future__ import annotations
 
+import io
+import logging
 import os
 import re
 import shutil
@@ -23,6 +25,7 @@ from peftlab.frozen.model import FrozenLM
 from peftlab.generation import Request, generate
 from peftlab.methods import parse_one
 from peftlab.methods.adaptation import Adaptation, base_of
+from peftlab.serve.http.run import _log_printably
 from peftlab.tasks import Task
 from tests.comparison.conftest import base  # noqa: F401 - a fixture
 from tests.export.made import random_state
@@ -165,20 +168,59 @@ def test_a_base_in_four_bits_is_served(
         ("--base-dtype fp32,nf4", "one was expected"),
         ("--max-body none", "--max-body 'none'"),
         ("--max-time soon", "--max-time 'soon'"),
-        ("--max-requests 0", "requests: .*greater than or equal to 1"),
-        ("--slots 0", "slots is 0; at least 1"),
-        ("--max-prompt 0", "prompt_tokens is 0"),
+        ("--max-body " + "9" * 400, "2GB or 500MB was expected"),
+        ("--adapter-memory 0", "--adapter-memory '0'"),
+        ("--max-time 99999h", "--max-time '99999h': at most 1,000,000 s"),
+        ("--shutdown-time " + "9" * 400, "--shutdown-time '999"),
+        ("--max-requests 0", "--max-requests 0: 1 to 2,147,483,647 was expected"),
+        ("--max-replies -1", "--max-replies -1: 1 to"),
+        ("--max-queue 99999999999", "--max-queue 99999999999: 1 to"),
+        ("--max-tokens 0", "--max-tokens 0: 1 to"),
+        ("--prefill-tokens 0", "--prefill-tokens 0: 1 to"),
+        ("--capacity 0", "--capacity 0: 1 to"),
+        ("--slots 0", "--slots 0: 1 to"),
+        ("--slots 99999999 --cache-memory 999999TB", "which the system does not give"),
+        ("--max-prompt 0", "--max-prompt 0: 1 to"),
+        ("--port -1", "cannot serve at port -1"),
+        ("--host " + "a" * 300, "cannot serve at 'aaa"),
+        ("--host=", "cannot serve at ''"),
+        ("--allow-host=", "--allow-host '': a name"),
+        ("--api-key=", r"a key of --api-key \(PEFTLAB_API_KEY\) is empty; a secret was expected"),
+        ("--api-key=a --api-key=", "is empty"),
+        ("--api-key=\x0b", "is blank"),
+        ("--api-key=a\x07b", "holds control characters"),
+        ("--admin-key=", r"a key of --admin-key \(PEFTLAB_ADMIN_KEY\) is empty"),
         ("--adapters nowhere", "nowhere is no folder"),
         ("--runs nowhere", "no folder nowhere"),
         ("--base-name ../x", "is no adapter's name"),
         ("--port 99999", "cannot serve at port 99999"),
-        ("--host 256.1.1.1", "cannot serve at 256.1.1.1"),
+        ("--host 256.1.1.1", "cannot serve at '256.1.1.1'"),
         ("--cache-memory 1KB", "the limit is 1,024"),
     ],
 )
 def test_bad_command_lines_are_one_clear_line(
     line: str, said: str, base: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert command(["serve", *line.split(), "--model", base]) == 2
+    assert command(["serve", *line.split(" "), "--model", base]) == 2
     shown = capsys.readouterr().err.strip()
     assert re.search(said, shown) and "\n" not in shown, shown
+
+
+@pytest.mark.parametrize("variable", ["PEFTLAB_API_KEY", "PEFTLAB_ADMIN_KEY"])
+@pytest.mark.parametrize("value", ["", " ", "\t "])
+def test_an_empty_key_in_the_environment_does_not_open_the_server(
+    variable: str, value: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(variable, value)
+    assert command(["serve", "--model", "demo"]) == 2
+    shown = capsys.readouterr().err.strip()
+    assert re.search(f"{variable} in the environment is (empty|blank)", shown), shown
+    assert "\n" not in shown
+
+
+def test_what_is_logged_does_not_steer_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream, own = io.StringIO(), logging.getLogger("peftlab")
+    monkeypatch.setattr(own, "handlers", [logging.StreamHandler(stream)])
+    _log_printably()
+    logging.getLogger("peftlab.serve").warning("called %s", "\x1b[31mred\x1b]0;title\x07")
+    assert stream.getvalue() == "called \\x1b[31mred\\x1b]0;title\\x07\n"

@@ -1,0 +1,208 @@
+"""What one base makes of a task: ends that targets bring along, room for replies, rows too long.
+
+Loading knows no tokenizer; these are decided where a base is there, and then are the task's own.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from peftlab.errors import InputError
+from peftlab.tasks.encode import without_end
+from peftlab.tasks.example import Example
+from peftlab.tasks.rows import Pairs
+from peftlab.tasks.task import SPLITS, Task, fingerprint
+from peftlab.tasks.template import Template
+from peftlab.tasks.tokens import Tokenizer
+
+_TARGETS = 2000  # whose tokens say how many a reply needs; of more, some taken evenly spaced
+_LEAST, _MOST = 16, 256
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What is to be done to a task; `apply` needs no tokenizer, so another process can.
+
+    ends: end-of-sequence texts that targets end in. max_new_tokens: the guess, where one was asked
+    for. too_long: what leaves, by split: numbers of train's pairs, of the other splits' examples.
+    whole: all splits were looked at.
+    """
+
+    ends: tuple[str, ...] = ()
+    max_new_tokens: int | None = None
+    too_long: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    whole: bool = False
+
+    def joined(self, other: Fit) -> Fit:
+        """Both, of the same task: what leaves under either leaves."""
+        both = {
+            split: tuple(sorted({*self.too_long.get(split, ()), *other.too_long.get(split, ())}))
+            for split in {*self.too_long, *other.too_long}
+        }
+        return replace(
+            self,
+            ends=tuple(dict.fromkeys((*self.ends, *other.ends))),
+            max_new_tokens=self.max_new_tokens or other.max_new_tokens,
+            too_long=both,
+            notes=tuple(dict.fromkeys((*self.notes, *other.notes))),
+            whole=self.whole or other.whole,
+        )
+
+    def apply(self, task: Task) -> Task:
+        """The task with all of this done, and its notes."""
+        rows = {split: task.split(split) for split in SPLITS}
+        if self.ends:
+            rows = {split: _ended(some, self.ends) for split, some in rows.items()}
+        for split, gone in self.too_long.items():
+            rows[split] = _without(split, rows[split], set(gone))
+        changed = bool(self.ends) or any(self.too_long.values())
+        content = fingerprint(*rows.values()) if changed else task.source.fingerprint
+        skipped = {split: len(gone) for split, gone in self.too_long.items()}
+        skipped = {split: task.skipped.get(split, 0) + count for split, count in skipped.items()}
+        return replace(
+            task,
+            train=rows["train"],
+            validation=rows["validation"],
+            test=rows["test"],
+            source=replace(task.source, fingerprint=content),
+            max_new_tokens=self.max_new_tokens or task.max_new_tokens,
+            guesses_length=task.guesses_length and self.max_new_tokens is None,
+            labels=task.labels and tuple(without_end(label, self.ends) for label in task.labels),
+            subsets=_renumbered(task.subsets, self.too_long.get("test", ())),
+            skipped={**task.skipped, **skipped},
+            long="cut" if set(self.too_long) == set(SPLITS) else task.long,
+            notes=(*task.notes, *self.notes),
+            fitted=task.fitted or self.whole,
+        )
+
+
+def look(task: Task, tokenizer: Tokenizer, splits: Sequence[str] = SPLITS) -> Fit:
+    """What a base's tokenizer decides: the ends in targets of these splits, and the guess."""
+    if task.fitted:
+        return Fit()
+    ends = task.template.ends(tokenizer)
+    counts = {split: _count_ended(task.split(split), ends) for split in splits}
+    notes = [
+        f"{count:,} targets of {split} end in {' or '.join(ends)}, which ends every row anyway: it "
+        "is taken off them."
+        for split, count in counts.items()
+        if count
+    ]
+    found = ends if any(counts.values()) else ()
+    guess = None
+    if task.guesses_length:
+        guess, said = _enough_tokens(task, tokenizer)
+        notes.append(said)
+    return Fit(found, guess, notes=tuple(notes), whole=tuple(splits) == SPLITS)
+
+
+def fitted(task: Task, tokenizer: Tokenizer, splits: Sequence[str] = SPLITS) -> Task:
+    """The task as this base's tokenizer takes it, see `look`; the same where that is done."""
+    return task if task.fitted else look(task, tokenizer, splits).apply(task)
+
+
+def shortened(
+    task: Task, template: Template, tokenizer: Tokenizer, room: int, splits: Sequence[str]
+) -> Task:
+    """The task without the rows that do not fit whole, where `long` asks for that.
+
+    Raises:
+        InputError: `long` refuses them, or no row would be left.
+    """
+    if task.long == "cut":
+        return task
+    return too_long(task, template, tokenizer, room, splits).apply(task)
+
+
+def too_long(
+    task: Task, template: Template, tokenizer: Tokenizer, room: int, splits: Sequence[str] = SPLITS
+) -> Fit:
+    """Which rows do not fit whole into `room` tokens: with a target, or in test with the reply.
+
+    Raises:
+        InputError: `long` refuses them, or no row would be left.
+    """
+    gone: dict[str, tuple[int, ...]] = {}
+    if task.long == "cut":
+        return Fit()
+    for split in splits:
+        units = [[pair] for pair in task.pairs(split)] if split == "train" else _units(task, split)
+        reply = task.max_new_tokens if split == "test" else 0
+        longest = [max(_length(template, tokenizer, *one, reply) for one in unit) for unit in units]
+        long = tuple(i for i, length in enumerate(longest) if length > room)
+        if long and (task.long == "refuse" or len(long) == len(units)):
+            worst = longest.index(max(longest))
+            raise InputError(
+                f"{len(long):,} of {len(units):,} rows of {split} are longer than the {room:,} "
+                f'tokens that fit ("{units[worst][0][0].excerpt()}" takes {longest[worst]:,}). '
+                "Shorten them, take a longer context, or -o long=cut to cut their sources"
+                f"{', or -o long=skip to leave them out' if task.long == 'refuse' else ''}."
+            )
+        gone[split] = long
+    said = " and ".join(
+        f"{len(long):,} {'rows' if split == 'train' else 'examples'} of {split}"
+        for split, long in gone.items()
+        if long
+    )
+    verb = "are" if sum(map(len, gone.values())) > 1 else "is"
+    note = f"{said} {verb} longer than the {room:,} tokens that fit, and left out (-o long=skip)."
+    return Fit(too_long=gone, notes=(note,) if said else ())
+
+
+def _units(task: Task, split: str) -> list[list[tuple[Example, str]]]:
+    return [[(row, target) for target in row.targets] for row in task.split(split)]
+
+
+def _length(
+    template: Template, tokenizer: Tokenizer, example: Example, target: str, reply: int
+) -> int:
+    row = template.encode(tokenizer, example, target, sys.maxsize)
+    return row.target_start + max(reply, len(row.ids) - row.target_start)
+
+
+def _count_ended(rows: Sequence[Example], ends: tuple[str, ...]) -> int:
+    return sum(target.rstrip().endswith(ends) for row in rows for target in row.targets)
+
+
+def _ended(rows: Sequence[Example], ends: Sequence[str]) -> Sequence[Example]:
+    return [replace(r, targets=tuple(without_end(t, ends) for t in r.targets)) for r in rows]
+
+
+def _without(split: str, rows: Sequence[Example], gone: set[int]) -> Sequence[Example]:
+    if split != "train":
+        return [row for i, row in enumerate(rows) if i not in gone]
+    kept: dict[int, list[str]] = {}
+    pairs = Pairs(rows)
+    for i in range(len(pairs)):
+        if i not in gone:
+            row, target = pairs.place(i)
+            kept.setdefault(row, []).append(rows[row].targets[target])
+    return [replace(rows[row], targets=tuple(targets)) for row, targets in kept.items()]
+
+
+def _renumbered(
+    subsets: Mapping[str, tuple[int, ...]], gone: Sequence[int]
+) -> dict[str, tuple[int, ...]]:
+    left = set(gone)
+    return {
+        name: tuple(i - sum(g < i for g in gone) for i in places if i not in left)
+        for name, places in subsets.items()
+    }
+
+
+def _enough_tokens(task: Task, tokenizer: Any) -> tuple[int, str]:
+    """Half as many tokens again as a long target has (95th percentile), a multiple of 8.
+
+    At least 16; that much more only up to 256, since a base that does not know when to stop uses
+    all of it.
+    """
+    pairs = task.pairs("train")
+    some = pairs[:: max(1, -(-len(pairs) // _TARGETS))]
+    lengths = sorted(len(task.template.target_ids(tokenizer, target)) for _, target in some)
+    long = lengths[int(0.95 * (len(lengths) - 1))]
+    guess = max(_LEAST, min(_MOST, -(-3 * long // 16) * 8), -(-long // 8) * 8)
+    return guess, f"Replies end after {guess} tokens (guessed: a long target of train has {long})."

@@ -1,0 +1,93 @@
+"""Which split a file or a part of a data set is, by its name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from peftlab.errors import InputError
+from peftlab.tasks.files import is_data
+from peftlab.tasks.opened import stem_of, suffix_of
+
+SPLIT_NAMES = {
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "val", "dev", "devel", "development"),
+    "test": ("test", "testing"),
+}
+_SHARD = re.compile(r"-\d{5}-of-\d{5}")
+
+
+def exact_split(name: str) -> str | None:
+    """The split that is called `name`, None where that is no split's name."""
+    lower = name.lower()
+    return next((split for split, names in SPLIT_NAMES.items() if lower in names), None)
+
+
+def split_of(name: str) -> str | None:
+    """The split that one word of a name says: of `trainset`, `dart-v1.1.1-full-dev`, `test_w_refs`.
+
+    None where no word says one, and where words say several.
+    """
+    words = re.findall(r"[a-z]+", name.lower())
+    found = {exact_split(re.sub(r"(?<=.)_?(set|data)$", "", word)) for word in words} - {None}
+    return found.pop() if len(found) == 1 else None
+
+
+def sorted_by_split(names: Iterable[str]) -> dict[str, list[str]]:
+    """Names by the split that they say; a split's own name leaves no others beside it."""
+    found: dict[str, list[str]] = {}
+    for name in names:
+        split = split_of(name)
+        if split is not None:
+            found.setdefault(split, []).append(name)
+    for split, those in found.items():
+        found[split] = [name for name in those if exact_split(name)] or those
+    return found
+
+
+def find_splits(folder: Path) -> dict[str, list[Path]]:
+    """Return the files of `folder` that are named after a split, by split.
+
+    Each split is one file, but for WebNLG's, which are folders of many. Files in pieces
+    (`train-00000-of-00002`) are not among them: `datasets` knows those.
+
+    Raises:
+        InputError: several files for one split.
+    """
+    files = [p for p in sorted(folder.iterdir()) if p.is_file() and is_data(p)]
+    if any(_SHARD.search(path.stem) for path in files):
+        return {}
+    by_split = sorted_by_split(dict.fromkeys(map(stem_of, files)))
+    found: dict[str, list[Path]] = {}
+    for split, stems in by_split.items():
+        paths = [path for path in files if stem_of(path) in stems]
+        found[split] = [_only(folder, split, paths)]
+    return found or _xml_splits(folder)
+
+
+def _only(folder: Path, split: str, paths: Sequence[Path]) -> Path:
+    # E2E ships its test set twice, once with what the scores need.
+    with_references = [path for path in paths if "refs" in path.stem.lower()]
+    if len(paths) > 1 and len(with_references) == 1:
+        return with_references[0]
+    if len(paths) > 1:
+        raise InputError(
+            f"{folder} holds both {paths[0].name} and {paths[1].name} for the {split} split. "
+            "Keep one of them."
+        )
+    return paths[0]
+
+
+def _xml_splits(folder: Path) -> dict[str, list[Path]]:
+    """`train/1triples/….xml`, `dev/…`, `test/testdata_with_lex.xml`, where all rows are XML."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and is_data(path)]
+    found: dict[str, list[Path]] = {}
+    for path in files:
+        if suffix_of(path) != ".xml":
+            return {}
+        folders = path.relative_to(folder).parts[:-1]
+        split = next(filter(None, map(split_of, folders)), None) or split_of(stem_of(path))
+        if split is not None:
+            found.setdefault(split, []).append(path)
+    return found

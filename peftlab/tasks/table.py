@@ -1,0 +1,57 @@
+"""Rows as a file or a data set gives them, before they are anybody's source or target."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Unusable:
+    """What stands for a value that cannot be read; it matters only where the column is used.
+
+    reason: continues "the column …": `stands twice`.
+    """
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of one split.
+
+    lines: the line of each row in a text file. names: the columns, where the source declares them.
+    classes: by column, the names that its integers stand for (`ClassLabel` of `datasets`).
+    notes: what reading has decided, a sentence each.
+    """
+
+    name: str
+    rows: Sequence[Mapping[str, Any]]
+    lines: Sequence[int] | None = None
+    names: Sequence[str] | None = None
+    classes: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def place(self, index: int) -> str:
+        """Name row `index` in a message: `train.jsonl, line 7`."""
+        if self.lines is None:
+            return f"{self.name}, row {index + 1}"
+        return f"{self.name}, line {self.lines[index]}"
+
+    def narrowed(self, paths: Iterable[str]) -> Table:
+        """The same without the columns that no path leads into, where rows lie in a data set.
+
+        What is not read costs no time, and need not be readable.
+        """
+        heads = {path if path in self.columns else path.partition(".")[0] for path in paths}
+        if not hasattr(self.rows, "select_columns") or not heads <= set(self.columns):
+            return self
+        return replace(self, rows=self.rows.select_columns(sorted(heads)), names=sorted(heads))
+
+    @property
+    def columns(self) -> list[str]:
+        """The names of all columns, in the order in which they first occur."""
+        if self.names is not None:
+            return list(self.names)
+        return list(dict.fromkeys(name for row in self.rows for name in row))

@@ -1,0 +1,137 @@
+"""What the loop trains: one of our methods on the frozen model, or a guest's on its own model.
+
+The loop knows budgets, order, validation, checkpoints and stopping; a trainee knows its data, how
+its state moves, and what its losses are.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import torch
+
+from peftlab.frozen.sharding import is_sharded, whole
+from peftlab.loss import mean_loss
+from peftlab.methods.adaptation import Adaptation, base_of
+from peftlab.methods.base import Method, State
+from peftlab.processes import Processes
+from peftlab.training import optimise
+from peftlab.training.budget import Budget
+from peftlab.training.config import TrainConfig
+from peftlab.training.data import Data
+from peftlab.training.steps import Descent, Search, Steps, on_device
+from peftlab.trunk import TrunkStore
+
+if TYPE_CHECKING:
+    from peftlab.frozen.model import FrozenLM
+    from peftlab.tasks import Task
+
+Made_co = TypeVar("Made_co", covariant=True)
+
+
+class Trainable(Protocol):
+    """What of a method decides a run, of our own ones and of guests."""
+
+    @property
+    def name(self) -> str: ...
+
+    def settings(self) -> dict[str, Any]: ...
+
+
+class Trainee(Protocol[Made_co]):
+    """A method in training.
+
+    Attributes:
+        name: for messages. searches: whether a step looks for a better state, without a gradient.
+        resumable: whether its checkpoint continues it.
+        data: rows of both splits. steps: its state, and how it moves.
+        skipped: training rows that were left out for their length.
+        kept_bytes: what it has kept of the frozen trunk's activations.
+    """
+
+    name: str
+    searches: bool
+    resumable: bool
+    data: Data
+    steps: Steps
+    skipped: int
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether the base is split over the processes."""
+
+    @property
+    def kept_bytes(self) -> int: ...
+
+    def moved(self) -> None:
+        """The state is another now, after a step or a checkpoint."""
+
+    def validation_loss(self) -> float:
+        """The loss of the current state per target token of the validation split, in nats."""
+
+    def made(self, state: State) -> Made_co:
+        """A state as it is used."""
+
+
+class MethodInTraining:
+    """One of our methods on the frozen model; what it makes is an `Adaptation`.
+
+    Args:
+        start: the state before the first step.
+        store: where the frozen trunk's activations are kept.
+    """
+
+    resumable = True
+
+    def __init__(
+        self,
+        model: FrozenLM,
+        method: Method,
+        task: Task,
+        config: TrainConfig,
+        start: State,
+        store: TrunkStore,
+        processes: Processes,
+    ) -> None:
+        self.model, self.method, self.task = model, method, task
+        self.store, self.processes = store, processes
+        self.name, self.searches = method.name, method.searches
+        self.skipped = task.skipped.get("train", 0)
+        accelerator = optimise.accelerator(config.precision, model, processes)
+        start = on_device(start, model.device)
+        processes.from_first([t for t in start.tensors.values() if not is_sharded(t)])
+        parts: Any = (model, method, config, start, accelerator, processes)
+        self.steps = Steps(*parts)
+        template = method.template(task.template, start)
+        kept = store if method.trains else None
+        self.data = Data.of(model, task, template, config, self.steps.edits(), kept)
+        if method.searches:
+            self.steps = Search(task.template, *parts)
+        elif method.trains:
+            self.steps = Descent(Budget.of(config, len(self.data.rows)).points, *parts)
+
+    @property
+    def is_sharded(self) -> bool:
+        return self.model.is_sharded
+
+    @property
+    def kept_bytes(self) -> int:
+        return self.store.bytes_in_memory + self.store.bytes_on_disk
+
+    def moved(self) -> None:
+        if self.searches:  # the text may be another now
+            template = self.method.template(self.task.template, self.steps.state)
+            self.data = self.data.validated_under(template)
+
+    def validation_loss(self) -> float:
+        with torch.no_grad(), self.steps.accelerator.autocast():
+            edits = self.steps.edits().detach()
+            data, processes = self.data, self.processes
+            return mean_loss(self.model, edits, data.validation, data.validation_trunk, processes)
+
+    def made(self, state: State) -> Adaptation:
+        with torch.no_grad():
+            baked = self.method.bake(state, self.model)
+        tensors = {n: whole(t.detach()).cpu() for n, t in baked.tensors.items()}
+        kept = State(tensors, baked.text)
+        return Adaptation(self.method, kept, self.task.template, base_of(self.model))
