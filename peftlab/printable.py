@@ -49,6 +49,13 @@ def markdown(text: str) -> str:
     return _BLOCK.sub(r"\1\\\2", escaped)
 
 
+def code(text: str) -> str:
+    """The same as code of Markdown, whatever it holds."""
+    text = printable(text)
+    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    return f"{fence}{text}{fence}" if len(fence) == 1 else f"{fence} {text} {fence}"
+
+
 def csv_cell(value: Any) -> Any:
     """A value that no spreadsheet takes for a formula (OWASP: CSV injection); numbers stay so."""
     if not isinstance(value, str):

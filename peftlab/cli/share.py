@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -49,17 +48,21 @@ def export(
 def _card(runs: list[Path], kind: str) -> str:
     """The model card, with the numbers of the comparison that the first run belongs to."""
     from peftlab.export import model_card
+    from peftlab.records.record import Record
 
     first = runs[0].parent if runs[0].name == "adapter" else runs[0]
     own = first / "record.json"
     if not own.exists():
         raise InputError(f"{own} is missing: a model card shows the numbers of a comparison's run")
-    records = [
-        json.loads(path.read_text(encoding="utf-8"))
-        for path in sorted(first.parent.parent.glob("*/seed-*/record.json"))
-    ] or [json.loads(own.read_text(encoding="utf-8"))]
-    label = json.loads(own.read_text(encoding="utf-8"))["label"]
-    return model_card(records, label, kind=kind)
+    record = Record.read(own)
+    records = {own: record}
+    for path in sorted(first.parent.parent.glob("*/seed-*/record.json")):
+        try:
+            records[path] = Record.read(path)
+        except InputError as error:
+            echo(f"left out: {error}", err=True)
+    values = [one.model_dump(mode="json") for _, one in sorted(records.items())]
+    return model_card(values, record.label, kind=kind)
 
 
 def inspect(

@@ -21,7 +21,6 @@ class Prediction(TypedDict):
     prediction: str
     references: list[str]
     source: NotRequired[str]
-    ended: NotRequired[bool]
     scores: NotRequired[dict[str, float]]
     loss_sums: NotRequired[list[float]]
     loss_tokens: NotRequired[list[int]]
@@ -78,7 +77,7 @@ def _rows(path: Path, kind: TypeAdapter[_Row], what: str) -> list[_Row]:
             first = error.errors(include_url=False, include_input=False)[0]
             place = "".join(f"{part}: " for part in map(str, first["loc"]))
             raise InputError(
-                f"{path} is damaged: line {number} has no {what} ({place}{first['msg']})"
+                f"{path} is damaged: line {number} is no {what} ({place}{first['msg']})"
             ) from error
     return rows
 

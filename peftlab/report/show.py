@@ -56,4 +56,6 @@ def _title(records: Sequence[Record]) -> str:
 
 
 def _say(console: Console, text: str) -> None:
-    console.print(printable(text, lines=True), markup=False, highlight=False, emoji=False)
+    wide = not console.is_terminal  # a sentence in a file or a pipe is one line
+    text = printable(text, lines=True)
+    console.print(text, markup=False, highlight=False, emoji=False, soft_wrap=wide)

@@ -17,7 +17,7 @@ from peftlab.records.record import Record
 from peftlab.report.page.examples import KINDS, examples
 from peftlab.report.page.facts import facts
 from peftlab.report.page.figures import Figures, figures, phase_means
-from peftlab.report.page.frame import environment, file_text, shared, write_text
+from peftlab.report.page.frame import file_text, filled, write_text
 from peftlab.report.page.leaderboard import leaderboard, pairs, roles
 from peftlab.report.page.phase_plot import PHASES
 from peftlab.report.page.runs import Judged, Method, judged
@@ -62,7 +62,6 @@ def _page(out: Path, found: StoredRuns) -> tuple[str, Figures]:
     runs = judged(found)
     drawn, lines = figures(runs, runs.problems), pairs(runs.verdict)
     values = {
-        **shared(),
         "head": _heading(runs),
         "verdict": _verdict(runs),
         "table": leaderboard(runs),
@@ -77,7 +76,7 @@ def _page(out: Path, found: StoredRuns) -> tuple[str, Figures]:
         "problems": runs.problems,
         "runs": len(runs.records),
     }
-    return environment().get_template("page.html").render(values), drawn
+    return filled("page.html", values), drawn
 
 
 def _heading(runs: Judged) -> dict[str, Any]:
