@@ -11,12 +11,13 @@ from typing import Literal
 from xml.etree.ElementTree import Element
 
 from peftlab.errors import InputError
+from peftlab.plots.legend import Key, headed
 from peftlab.records.figures import BYTES, FIGURES, SECONDS, Unit
 from peftlab.records.folders import METRICS
 from peftlab.records.reading import Logged, metrics
 from peftlab.report.page.cost_plot import Point, cost_plot
 from peftlab.report.page.curve_plot import Curve, curve_plot, thinned
-from peftlab.report.page.phase_plot import PHASES, Phases, memory_plot, time_plot
+from peftlab.report.page.phase_plot import PHASE_NAMES, PHASES, Phases, memory_plot, time_plot
 from peftlab.report.page.runs import Judged, Method
 from peftlab.report.page.search_plot import Searched, search_plot
 from peftlab.verdict.entries import COSTS, FRONTS
@@ -53,16 +54,24 @@ class Figures:
     search: tuple[Element, Element] | None
 
     def files(self) -> dict[str, Element]:
-        """By the name of the file."""
+        """By the name of the file, each with a legend where names do not stand in it."""
         found = {f"quality-{figure.key.replace('_', '-')}": figure.wide for figure in self.costs}
+        curves = [Key(method.label, method.number) for method in self.curves]
+        searched = [Key(method.label, method.number) for method in self.searched]
+        phases = [Key(PHASE_NAMES[name], phase=i) for i, name in enumerate(PHASES)]
+        phases = phases if self.search else phases[:-1]
         others = {
-            "loss-training": self.training,
-            "loss-validation": self.validation,
-            "time": self.time,
-            "memory": self.memory,
-            "learning-rates": self.search[0] if self.search else None,
+            "loss-training": (self.training, curves),
+            "loss-validation": (self.validation, curves),
+            "time": (self.time, phases),
+            "memory": (self.memory, phases[:3]),
+            "learning-rates": (self.search[0] if self.search else None, searched),
         }
-        return found | {name: figure for name, figure in others.items() if figure is not None}
+        return found | {
+            name: headed(figure, keys)
+            for name, (figure, keys) in others.items()
+            if figure is not None
+        }
 
 
 def figures(judged: Judged, problems: list[str]) -> Figures:

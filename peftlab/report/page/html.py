@@ -19,7 +19,7 @@ from peftlab.report.page.facts import facts
 from peftlab.report.page.figures import Figures, figures, phase_means
 from peftlab.report.page.frame import file_text, filled, write_text
 from peftlab.report.page.leaderboard import leaderboard, pairs, roles
-from peftlab.report.page.phase_plot import PHASES
+from peftlab.report.page.phase_plot import PHASE_NAMES, PHASES
 from peftlab.report.page.runs import Judged, Method, judged
 from peftlab.report.predictions import PREDICTED, Foretold, foretold, words
 from peftlab.verdict.entries import COSTS
@@ -69,6 +69,7 @@ def _page(out: Path, found: StoredRuns) -> tuple[str, Figures]:
         "tested": len({name for line in lines for name in (line.first, line.second)}),
         "figures": drawn,
         "phases": _phase_table(drawn.phases),
+        "phase_names": PHASE_NAMES,
         "foretold": _foretold(drawn.phases, runs.records),
         "examples": examples(runs),
         "kinds": KINDS,
