@@ -185,10 +185,11 @@ class Told:
 
     def ended(self, run: Run, record: Record) -> None:
         """What came out."""
+        from peftlab.records.figures import outline
+
         self.left -= 1
         if record.status == "finished":
-            scores = ", ".join(f"{key} {value:.3f}" for key, value in record.scores.items())
-            said = f"test loss {record.loss.test:.3f}, {scores} ({record.seconds.train:.0f} s)"
+            said = f"{outline(record)} ({record.seconds.train or 0:.0f} s)"
         else:
             said = f"{record.status}: {record.error}"
         label = " ".join(run.label.split())

@@ -27,7 +27,7 @@ from peftlab.estimate.prediction import errors
 from peftlab.evaluation import Evaluation, SplitLoss
 from peftlab.measure import Phase, environment, held, phase, tune_allocator
 from peftlab.records import folders
-from peftlab.records.figures import FIGURES, figures
+from peftlab.records.figures import FIGURES, tracked
 from peftlab.records.record import GeneralLoss, Progress, Record, write_json
 from peftlab.training import Diverged, Trained
 from peftlab.training.checkpoint import Progress as Far
@@ -104,7 +104,7 @@ class _Work:
         record.predicted |= errors(record.predicted, measured)
         record.status = "finished"
         record.write(self.folder)
-        self.listen(record.progress.steps if record.progress else 0, results(record))
+        self.listen(record.progress.steps if record.progress else 0, tracked(record))
         return record
 
     def _train(self) -> None:
@@ -199,11 +199,6 @@ class _Work:
                 }
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
         temporary.replace(path)
-
-
-def results(record: Record) -> dict[str, float | None]:
-    """What trackers show of a finished run."""
-    return {figure.tracker: figure.of(record) for figure in figures([record])}
 
 
 def shared_store(run: Run, trunk: Path | None) -> TrunkStore | None:

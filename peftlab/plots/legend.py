@@ -37,11 +37,11 @@ def put_legend(svg: Element, keys: Sequence[Key], width: float) -> float:
         wide = LETTER * len(name) + _BESIDE
         if x > 14 and x + wide > width - 6:
             x, y = 14.0, y + LINE
-        own = put(layer, "g", class_=None if key.phase is not None else colour(key.number))
         if key.phase is None:
-            own.set("data-method", key.name)
+            own = put(layer, "g", class_=colour(key.number), data_method=key.name)
             mark(own, key.number, x, y - 4, 5)
         else:
+            own = put(layer, "g")
             put(own, "rect", class_=f"phase p{key.phase}", x=x - 6, y=y - 10, width=12, height=12)
         put(own, "text", name, class_="label" if key.phase is None else "name", x=x + 12, y=y)
         x += wide
