@@ -18,14 +18,13 @@ import random
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transformers import AutoTokenizer
 
 from bench.pairing import Measured, common_arguments, compare, report
-from bench.workloads import make_model, make_task
+from bench.workloads import Asked, make_model, make_task
 
 if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM
@@ -51,15 +50,6 @@ METHODS = {
 PEERS = (
     "peft-switch", "peft-grouped", "peft-adapter-names", "own-single", "own-10", "own-alone",
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A request: its adapter's number, its source and its reply's length in tokens."""
-
-    adapter: int
-    source: str
-    tokens: int
 
 
 def main() -> None:
@@ -145,7 +135,7 @@ def adaptations(model: FrozenLM, task: Task, methods: Sequence[str]) -> Iterator
     for i, spec in enumerate(methods):
         method = parse_one(spec)
         with torch.no_grad():
-            state = method.bake(method.init(model, task, rng.manual_seed(i)), model)
+            state = method.materialise(method.init(model, task, rng.manual_seed(i)), model)
         moved = {
             name: t + 0.02 * torch.randn(t.shape, generator=rng)
             for name, t in state.tensors.items()
@@ -158,7 +148,7 @@ def _engine(
 ) -> Callable[[], Measured]:
     from peftlab.frozen.model import FrozenLM
     from peftlab.measure import phase, tune_allocator
-    from peftlab.serve import Engine, Library, Limits, Request
+    from peftlab.serve import Engine, Library, Limits, ServeRequest
 
     if settings["malloc"] != "none":
         tune_allocator()
@@ -180,7 +170,7 @@ def _engine(
             begun = time.perf_counter()
             tickets = [
                 engine.submit(
-                    Request(
+                    ServeRequest(
                         f"task{one.adapter}", one.source, one.tokens, one.tokens, truncate=True
                     ),
                     stream=False,

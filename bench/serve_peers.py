@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
 from transformers import AutoModelForCausalLM
 
-from bench.workloads import tokenizer
-
-if TYPE_CHECKING:
-    from bench.serve import Asked
+from bench.workloads import Asked, tokenizer
 
 _KIND = {"task_type": "CAUSAL_LM"}
 _ROOM = 768

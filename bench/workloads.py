@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import random
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -34,6 +35,15 @@ METHODS = {
 DEMO = Path(demo.__file__).parent / "model"
 SIZES = {"small": (12, 768, 12), "mini": (4, 256, 4)}
 _SOURCE, _TARGET = 196, 59  # tokens; with the cue and the end they make 256, 60 of them trained on
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request: its adapter's number, its source and its reply's length in tokens."""
+
+    adapter: int
+    source: str
+    tokens: int
 
 
 def tokenizer() -> PreTrainedTokenizerBase:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from peftlab.admission import misfits
 from peftlab.bases.fingerprint import fingerprint
 from peftlab.edits import Edits
 from peftlab.frozen.packing import Row, pack
@@ -86,12 +87,12 @@ class _Trial:
 
     def edits(self, state: State) -> Edits:
         """The edits of a state that may still be reparametrised."""
-        return self.method.edits(self.method.bake(state, self.model), self.model)
+        return self.method.edits(self.method.materialise(state, self.model), self.model)
 
     def adaptation(self) -> Adaptation:
         """The moved state, stored for use."""
-        baked = self.method.bake(self.moved, self.model)
-        return Adaptation(self.method, baked, self.task.template, base_of(self.model))
+        materialised = self.method.materialise(self.moved, self.model)
+        return Adaptation(self.method, materialised, self.task.template, base_of(self.model))
 
     @cached_property
     def encoded(self) -> list[Encoded]:
@@ -131,6 +132,15 @@ def _count(it: _Trial) -> str | None:
     if (said.trainable, said.stored) == (trained if it.method.trains else 0, stored):
         return None
     return f"count says {said.trainable} and {said.stored}, the tensors hold {trained} and {stored}"
+
+
+def _layout(it: _Trial) -> str | None:
+    wrong = misfits(it.adaptation().state.tensors, it.method.stored(it.model.shape))
+    return (
+        f"`stored` expects other tensors than materialise gives: {'; '.join(wrong)}"
+        if wrong
+        else None
+    )
 
 
 def _groups(it: _Trial) -> str | None:
@@ -204,7 +214,7 @@ def _stored(it: _Trial) -> str | None:
     adaptation = it.adaptation()
     with tempfile.TemporaryDirectory() as folder:
         adaptation.save(Path(folder))
-        again = Adaptation.load(Path(folder))
+        again = Adaptation.load(Path(folder), it.model)
     rows = [training_row(e) for e in it.encoded]
     got, kept = (it.logits(rows, [a.edits(it.model)]) for a in (again, adaptation))
     return _apart(got, kept, "logits differ after saving and loading")
@@ -237,6 +247,7 @@ _LAWS: dict[str, Callable[[_Trial], str | None]] = {
     "settings come back from JSON": _settings,
     "the start hangs on the seed alone": _seed,
     "the count of numbers is the tensors'": _count,
+    "names and shapes are those that are stored": _layout,
     "every tensor has a rate": _groups,
     "the start is the base, where claimed": _start,
     "training changes the output": _works,

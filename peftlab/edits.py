@@ -215,6 +215,18 @@ def map_tensors(edits: Edits, change: Callable[[torch.Tensor], torch.Tensor]) ->
     return replace(edits, **{f.name: walk(getattr(edits, f.name)) for f in fields(edits)})
 
 
+def tensors_of(edits: Edits) -> list[torch.Tensor]:
+    """Every tensor of the edits, at whatever depth."""
+    found: list[torch.Tensor] = []
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        found.append(tensor)
+        return tensor
+
+    map_tensors(edits, keep)
+    return found
+
+
 def _plain_length(edits: tuple[KeysValues, ...]) -> int:
     return sum(edit.keys.shape[-2] for edit in edits if edit.gate is None)
 

@@ -11,21 +11,28 @@ from pydantic import BaseModel, ValidationError
 from peftlab.errors import InputError
 
 Model = TypeVar("Model", bound=BaseModel)
+MOST_BYTES = 64 << 20  # of a JSON file that describes something
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """The object of a file.
 
     Raises:
-        InputError: no such file, or no JSON object in it.
+        InputError: no such file, none that can be read, or no JSON object in it.
     """
     try:
+        if path.exists() and not path.is_file():  # a pipe would keep its reader waiting for ever
+            raise InputError(f"{path} is no regular file")
+        if path.stat().st_size > MOST_BYTES:
+            raise InputError(f"{path} is too large: {MOST_BYTES:,} bytes at most were expected")
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise InputError(f"{path} is missing") from error
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:  # integers of thousands of digits, deep nesting
+    except RecursionError as error:
+        raise InputError(f"{path} is damaged: it is nested too deeply") from error
+    except ValueError as error:  # no JSON, no UTF-8, or an integer of thousands of digits
         raise InputError(f"{path} is damaged: {error}") from error
     if not isinstance(values, dict):
         raise InputError(f"{path} is damaged: an object was expected, got {type(values).__name__}")

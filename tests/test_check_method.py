@@ -10,7 +10,7 @@ import torch
 
 from peftlab.check_method import check_method
 from peftlab.edits import Edits, LinearEdit
-from peftlab.methods import REGISTRY, Count, Method, State, parse_one
+from peftlab.methods import REGISTRY, Count, Method, Shapes, State, parse_one
 from tests.laws import world
 
 _COMPOSED = "lora:rank=2+prompt_tuning:length=3"
@@ -42,8 +42,8 @@ class Shift(Method):
     def edits(self, state: State, model: Any, seed: int | None = None) -> Edits:
         return Edits(linear={self._path(model): LinearEdit(bias=state.tensors["shift"])})
 
-    def count(self, shape: Any) -> Count:
-        return Count(32, 32)
+    def stored(self, shape: Any) -> Shapes:
+        return {"shift": (32,)}
 
 
 class Drawn(Shift):

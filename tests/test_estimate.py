@@ -65,7 +65,7 @@ def test_budgets_are_predicted_in_their_own_units(model: FrozenLM, task: Task) -
     assert tokens.train_seconds and tokens.step_seconds
     per_step = 100_000 * tokens.step_seconds / tokens.train_seconds
     whole = train(model, parse_one("ia3"), task, CONFIG)
-    assert per_step == pytest.approx(whole.passes / whole.steps, rel=0.2)
+    assert per_step == pytest.approx(whole.forward_tokens / whole.steps, rel=0.2)
 
 
 def test_filling_the_trunk_is_predicted_for_all_rows(
@@ -167,7 +167,7 @@ def test_a_probe_sees_no_memory_of_another(base: str, task: Task, tmp_path: Path
     """Each in a process of its own: the second is not above what it takes alone."""
     greedy, modest = "bottleneck:bottleneck=20000", "ia3"
     together, alone = (
-        compare(make(base, task, methods, predict=True), tmp_path / methods[:3]).survey.predictions
+        compare(make(base, task, methods, predict=True), tmp_path / methods[:3]).profile.predictions
         for methods in (f"{greedy},{modest}", modest)
     )
     peaks = [found[modest].peak_memory for found in (together, alone)]
@@ -182,9 +182,9 @@ def test_a_probe_that_is_killed_ends_nothing_else(base: str, task: Task, tmp_pat
     compared = compare(plan, tmp_path / "out")
     assert (
         "SIGKILL; the system does that when memory runs out"
-        in compared.survey.misfits["odd:how=killed"]
+        in compared.profile.misfits["odd:how=killed"]
     )
-    assert list(compared.survey.predictions) == ["ia3"]
+    assert list(compared.profile.predictions) == ["ia3"]
     assert [record.status for record in compared.records] == ["failed", "finished"]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -61,7 +62,14 @@ def load_base(name: str, device: str, dtype: str = "fp32") -> FrozenLM:
     """
     from peftlab.frozen import named as base
 
-    return base.load(name, device_name(device), one_format(dtype))
+    return _noted(base.load(name, device_name(device), one_format(dtype)))
+
+
+def _noted(model: FrozenLM) -> FrozenLM:
+    """The model, after its notes have been told."""
+    for note in model.notes:
+        echo(f"Warning: {note}", err=True)
+    return model
 
 
 def load_base_together(
@@ -93,31 +101,39 @@ def load_base_together(
         split = is_to_be_sharded(shard, located(name), method, together, dtype=dtype, device=where)
         if split and together.count == 1:
             raise InputError("--shard always: there is one process; start several with torchrun")
-        return base.load(name, where, dtype, together if split else None), together
+        return _noted(base.load(name, where, dtype, together if split else None)), together
 
 
-def load_base_of(
-    adaptations: Sequence[Adaptation], name: str | None, device: str, dtype: str | None = None
-) -> FrozenLM:
-    """The base of adapters: by default the first one's own, in the format that it was made on.
+def open_adapters(
+    folders: Sequence[Path], name: str | None, device: str, dtype: str | None = None
+) -> tuple[FrozenLM, list[Adaptation]]:
+    """The adapters of folders, ours or PEFT's, and their base.
 
-    Says where one was made on another format.
+    The base is by default the first one's own, in the format that it was made on. Says where one
+    was made on another format, or names another base.
 
     Raises:
-        InputError: as `load_base`, or an adapter was made for another base.
+        InputError: as `load_base`; a damaged adapter, or one of another base.
     """
-    from peftlab.methods.adaptation import OtherFormat
+    from peftlab.admission import OtherBase
+    from peftlab.export import noted_base, open_adaptation
 
-    own = adaptations[0].base
-    model = load_base(name or own["name"], device, dtype or own.get("dtype", "fp32"))
+    places = [adapter_folder(folder) for folder in folders]
+    own = noted_base(places[0]) if name is None or dtype is None else {}
+    model = load_base(name or own["name"], device, dtype or own.get("dtype") or "fp32")
     with warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("always", OtherFormat)
-        for adaptation in adaptations:
-            adaptation.check(model)
+        warnings.simplefilter("always", OtherBase)
+        opened = [open_adaptation(place, model) for place in places]
     for one in dict.fromkeys(str(w.message) for w in said):
         echo(f"Warning: {one}", err=True)
-    warnings.simplefilter("ignore", OtherFormat)
-    return model
+    warnings.simplefilter("ignore", OtherBase)
+    return model, opened
+
+
+def adapter_folder(folder: Path) -> Path:
+    """An adapter's folder, or the `adapter` inside a run's."""
+    inside = folder / "adapter"
+    return inside if inside.is_dir() else folder
 
 
 def one_format(text: str) -> str:

@@ -44,9 +44,9 @@ def engine_of(name: str, address: str | None, cpus: int | None) -> AnEngine:
         extra = [option for option, value in given.items() if value is not None]
         if extra:
             raise InputError(f"{' and '.join(extra)} belong to --engine ray, which is not given")
-        from peftlab.comparison.local import Processes
+        from peftlab.comparison.local import LocalEngine
 
-        return Processes()
+        return LocalEngine()
     if cpus is not None and cpus < 1:
         raise InputError(f"--cpus is {cpus}; at least 1 was expected")
     from peftlab.comparison.ray.cluster import the_ray

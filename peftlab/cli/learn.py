@@ -142,8 +142,7 @@ def evaluate(
     from peftlab import evaluation as room
 
     loaded = shared.load_task(task, task_option, limit=limit, metrics=metrics)
-    adaptation = _adaptation(adapter)
-    base = shared.load_base_of([adaptation], model, device, base_dtype)
+    base, (adaptation,) = shared.open_adapters([adapter], model, device, base_dtype)
     loaded = room.taken(base, adaptation, loaded, split, max_length=max_length)
     shared.say(loaded.notes)
     loss = room.split_loss(base, adaptation, loaded, split, max_length=max_length)
@@ -193,8 +192,7 @@ def generate(
     from peftlab.tasks import Decoding
 
     sources = _sources(input)
-    adaptations = [_adaptation(folder) for folder in adapter]
-    base = shared.load_base_of(adaptations, model, device, base_dtype)
+    base, adaptations = shared.open_adapters(adapter, model, device, base_dtype)
     decoding = Decoding(
         beams=beams, sample=sample, temperature=temperature, top_k=top_k, top_p=top_p
     )
@@ -209,12 +207,6 @@ def generate(
             echo(json_text({**row, "finished": reply.finished}, None))
         else:
             echo(reply.text if len(adapter) == 1 else f"{folder}: {reply.text}")
-
-
-def _adaptation(folder: Path) -> Adaptation:
-    from peftlab.methods.adaptation import Adaptation
-
-    return Adaptation.load(shared.adapter_folder(folder))
 
 
 def _sources(given: str) -> list[str]:

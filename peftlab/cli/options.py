@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -16,9 +15,9 @@ from peftlab.cli.bases import BaseDtypes as BaseDtypes
 from peftlab.cli.bases import ShardBase as ShardBase
 from peftlab.cli.bases import device_name as device_name
 from peftlab.cli.bases import load_base as load_base
-from peftlab.cli.bases import load_base_of as load_base_of
 from peftlab.cli.bases import load_base_together as load_base_together
 from peftlab.cli.bases import one_format as one_format
+from peftlab.cli.bases import open_adapters as open_adapters
 from peftlab.errors import InputError, nearest
 from peftlab.printable import echo
 
@@ -319,9 +318,3 @@ def budget_of(text: str) -> dict[str, int | float]:
             f"{nearest(kind, kinds)}"
         )
     return {kind: value if kind == "seconds" else max(1, round(value))}
-
-
-def adapter_folder(folder: Path) -> Path:
-    """An adapter's folder, or the `adapter` inside a run's."""
-    inside = folder / "adapter"
-    return inside if inside.is_dir() else folder

@@ -145,14 +145,14 @@ def serve(
         if not local and not api_key:
             echo("Everybody who reaches it is served: no API key is set", err=True)
 
-    with _other_formats_told_once():
+    with _other_bases_told_once():
         run(app, host, port, ready, log)
 
 
 @contextmanager
-def _other_formats_told_once() -> Iterator[None]:
-    """Of adapters that were made on another format of the base, as `generate` says it."""
-    from peftlab.methods.adaptation import OtherFormat
+def _other_bases_told_once() -> Iterator[None]:
+    """Of adapters of another base, or of another format of it, as `generate` says it."""
+    from peftlab.admission import OtherBase
 
     told: set[str] = set()
 
@@ -162,7 +162,7 @@ def _other_formats_told_once() -> Iterator[None]:
         told.add(str(message))
 
     with warnings.catch_warnings():
-        warnings.simplefilter("always", OtherFormat)
+        warnings.simplefilter("always", OtherBase)
         warnings.showwarning = tell
         yield
 

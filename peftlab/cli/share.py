@@ -28,16 +28,10 @@ def export(
 ) -> None:
     """Write adaptations for another engine; what it cannot serve is refused with the reason."""
     from peftlab import export as room
-    from peftlab.methods.adaptation import Adaptation
 
-    adaptations = {
-        path.resolve().parent.name if path.name.startswith("seed-") else path.name: Adaptation.load(
-            shared.adapter_folder(path)
-        )
-        for path in run
-    }
-    base = shared.load_base_of(list(adaptations.values()), model, device)
-    written = room.export(to, adaptations, base, out)
+    names = [p.resolve().parent.name if p.name.startswith("seed-") else p.name for p in run]
+    base, opened = shared.open_adapters(run, model, device)
+    written = room.export(to, dict(zip(names, opened, strict=True)), base, out)
     echo(f"Written to {out}")
     if isinstance(written, room.Merged):
         echo(f"logits differ by {written.fp32:.1e} in fp32, {written.bf16:.1e} in bf16")
@@ -74,10 +68,8 @@ def inspect(
 ) -> None:
     """Show what an adaptation has learnt: nearest tokens of soft prompts, gates, norms by block."""
     from peftlab.inspection import inspect as look
-    from peftlab.methods.adaptation import Adaptation
 
-    adaptation = Adaptation.load(shared.adapter_folder(run))
-    base = shared.load_base_of([adaptation], model, device)
+    base, (adaptation,) = shared.open_adapters([run], model, device)
     findings = asdict(look(base, adaptation, neighbours))
     if format == "json":
         echo(json_text(findings))

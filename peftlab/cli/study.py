@@ -17,7 +17,7 @@ from peftlab.study import LINES, find
 
 if TYPE_CHECKING:
     from peftlab.comparison.plan import Run
-    from peftlab.comparison.profile import Survey
+    from peftlab.comparison.profile import Profile
     from peftlab.records.record import Record
     from peftlab.study.base import Study
     from peftlab.study.result import Result
@@ -169,14 +169,14 @@ class Told:
     def __init__(self) -> None:
         self.left = 0
 
-    def planned(self, runs: list[Run], survey: Survey, finished: int) -> None:
+    def planned(self, runs: list[Run], profile: Profile, finished: int) -> None:
         """How much there is to do."""
         first = runs[0]
         kept = f", {finished} of them finished already" if finished else ""
         seeds = "s" * (len(runs) != 1)
         echo(
             f"{first.task.name} ({len(first.task.train):,} training examples) with "
-            f"{survey.base.name}: {len(runs)} run{seeds}{kept}"
+            f"{profile.base.name}: {len(runs)} run{seeds}{kept}"
         )
         self.left = len(runs) - finished
 

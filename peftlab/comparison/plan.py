@@ -116,7 +116,7 @@ class Plan:
 
 @dataclass(frozen=True, kw_only=True)
 class Base:
-    """What a look at the loaded base says, see `survey`.
+    """What a look at the loaded base says, see `profile`.
 
     Attributes:
         parameters: how many it has. dtype: the format of its numbers. bytes: what they take.

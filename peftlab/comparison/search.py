@@ -125,7 +125,9 @@ class _Search:
             trials=tried,
             seconds=sum(_seconds(record) for record in records),
             tokens=sum(
-                (p.passes or 0) + (p.validated or 0) for record in records if (p := record.progress)
+                (p.forward_tokens or 0) + (p.validated or 0)
+                for record in records
+                if (p := record.progress)
             ),
         )
 

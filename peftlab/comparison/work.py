@@ -221,7 +221,7 @@ def progress_of(trained: Trained[Any] | Far) -> Progress:
         steps=trained.step if isinstance(trained, Far) else trained.steps,
         best_step=trained.best_step,
         tokens=trained.tokens,
-        passes=trained.passes,
+        forward_tokens=trained.forward_tokens,
         validated=trained.validated,
         tokens_per_second=trained.tokens / trained.seconds if trained.seconds else None,
     )

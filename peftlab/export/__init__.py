@@ -9,7 +9,7 @@ from peftlab.export.embedding_rows import EmbeddingRows, embedding_rows
 from peftlab.export.hub import kind_of, model_card, push
 from peftlab.export.kinds import KINDS, export
 from peftlab.export.merging import Merged, merged
-from peftlab.export.opening import open_adaptation
+from peftlab.export.opening import noted_base, open_adaptation
 from peftlab.export.vllm import ForVllm, vllm
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "kind_of",
     "merged",
     "model_card",
+    "noted_base",
     "open_adaptation",
     "peft",
     "push",

@@ -19,8 +19,8 @@ from transformers import (
 from peftlab.bases import layouts
 from peftlab.bases.fingerprint import fingerprint_of_files
 from peftlab.bases.number_formats import FORMATS, QUANTISED, base_bytes, rest_format
-from peftlab.errors import InputError
-from peftlab.frozen import quantised
+from peftlab.errors import InputError, PeftlabError
+from peftlab.frozen import checkpoint, quantised
 from peftlab.measure import free_memory
 
 _TORCH = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -35,8 +35,9 @@ def load_plain(
         dtype: of `FORMATS`.
 
     Raises:
-        InputError: no such model; a folder without configuration, weights or tokenizer; less memory
-            than the weights take; or no bitsandbytes.
+        InputError: no such model; a folder without configuration, weights or tokenizer; weights
+            that are not wholly the configuration's, see `checkpoint`; less memory than they take;
+            or no bitsandbytes.
     """
     path = str(name)
     if dtype not in FORMATS:
@@ -44,19 +45,45 @@ def load_plain(
     try:
         config = AutoConfig.from_pretrained(path)
         _check_format(path, config, dtype)
+        _check_blocks(path, config)
         check_room(path, config, dtype, device)
         tokenizer = AutoTokenizer.from_pretrained(path)
-        model = AutoModelForCausalLM.from_pretrained(
-            path, config=config, **_options(config, dtype, device)
+        model, told = AutoModelForCausalLM.from_pretrained(
+            path,
+            config=config,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are refused by name
+            **_options(config, dtype, device),
         )
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+        checkpoint.check_formats(path, model, config)
+    except PeftlabError:
+        raise
+    except Exception as error:  # whatever transformers makes of files that it does not expect
         raise InputError(
-            f"cannot load a model from {path!r}: {reason} Expected a hub id or a folder with "
-            "config.json, model.safetensors and tokenizer.json."
+            f"cannot load a model from {path!r}: {_reason(error)} Expected a hub id or a folder "
+            "with config.json, model.safetensors and tokenizer.json."
         ) from error
+    checkpoint.check_loaded(path, model, told)
+    checkpoint.check_vocabulary(path, model, tokenizer)
     placed = dtype in QUANTISED or _is_quantised(config)
     return model if placed else model.to(device), tokenizer
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, in a line; its kind too where its own words are those of a defect."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    said = " ".join(lines[: 2 if lines and lines[0].endswith(":") else 1]) or "no reason is given"
+    told = said if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: {said}"
+    return told if told.endswith((".", "!", "?")) else f"{told}."
+
+
+def _check_blocks(path: str, config: PretrainedConfig) -> None:
+    values = config.get_text_config().to_dict()
+    found = [values[n] for n in ("num_hidden_layers", "n_layer", "num_layers") if n in values]
+    if any(not isinstance(n, int) or n < 1 for n in found):
+        raise InputError(
+            f"the configuration of {path!r} has {found[0]!r} blocks; 1 or more expected"
+        )
 
 
 def _options(config: PretrainedConfig, dtype: str, device: torch.device | str) -> dict[str, Any]:

@@ -24,6 +24,7 @@ class FrozenLM(EditableLM):
 
     Attributes:
         base_dtype: the format its numbers are kept in, see `number_formats`.
+        notes: what its user should know, see `checkpoint.BaseNote`; set by who tells them.
         conformance: which sites work on this family, and why one does not.
 
     Raises:
@@ -39,6 +40,7 @@ class FrozenLM(EditableLM):
         super().__init__(model, name)
         self._tokenizer = tokenizer
         self._path: str | None = None
+        self.notes: tuple[str, ...] = ()
         self.base_dtype = quantised.format_of(model)
         expected = conformance.reference(model)
         self.open_sites()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING
 
 from peftlab.bases.names import located
@@ -20,6 +21,8 @@ def load(
 ) -> FrozenLM:
     """The frozen model of a name; it keeps that name, wherever the package lies.
 
+    What its user should know of it stands in its `notes`.
+
     Args:
         dtype: the format its numbers are kept in, see `number_formats`.
         over: the processes that it is split over.
@@ -32,12 +35,21 @@ def load(
     tune_allocator()  # before anything is loaded
     from transformers.utils import logging
 
+    from peftlab.frozen.checkpoint import BaseNote
     from peftlab.frozen.model import FrozenLM
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     spread = {} if over is None else {"over": over}
-    model = FrozenLM.load(located(name), dtype=dtype, device=device, **spread)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        model = FrozenLM.load(located(name), dtype=dtype, device=device, **spread)
+    model.notes = tuple(str(w.message) for w in said if issubclass(w.category, BaseNote))
+    for warning in said:
+        if not issubclass(warning.category, BaseNote):
+            warnings.warn_explicit(
+                warning.message, warning.category, warning.filename, warning.lineno
+            )
     model.name = name
     return model
 

@@ -23,6 +23,7 @@ from peftlab.frozen.sharding import part
 from peftlab.frozen.sharding import shard as split_blocks
 from peftlab.measure import free_memory
 from peftlab.processes import Processes
+from peftlab.tasks.tokens import embed_below
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -98,7 +99,9 @@ def load_sharded(
     model.tie_weights()
     own = "" if read is None else fingerprint(quantised.stored_tensors(read))
     _fill(model, read, torch.device(device))
-    return model, AutoTokenizer.from_pretrained(path), processes.told(own)[0]
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    embed_below(tokenizer, config.get_text_config().vocab_size)
+    return model, tokenizer, processes.told(own)[0]
 
 
 @torch.no_grad()

@@ -6,19 +6,19 @@ A new file here that holds a `@register`ed class is a new method, everywhere; no
 from importlib import import_module
 from pkgutil import iter_modules
 
-from peftlab.methods.base import REGISTRY, Count, Method, State, register
+from peftlab.methods.base import REGISTRY, Count, Method, Shapes, State, register
 from peftlab.methods.composed import Composed
 from peftlab.methods.parse import build, parse, parse_one, specs
 
 for _module in iter_modules(__path__):  # importing a method registers it; none imports torch
-    if _module.name != "adaptation":  # a method's result, not a method
-        import_module(f"{__name__}.{_module.name}")
+    import_module(f"{__name__}.{_module.name}")
 
 __all__ = [
     "REGISTRY",
     "Composed",
     "Count",
     "Method",
+    "Shapes",
     "State",
     "build",
     "parse",

@@ -14,10 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-
-from peftlab.edits import Edits
+from peftlab import admission, files
+from peftlab.edits import Edits, tensors_of
 from peftlab.errors import InputError
 from peftlab.lazy import torch
 from peftlab.methods.base import Method, State
@@ -27,8 +25,10 @@ from peftlab.tasks import Template
 if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM
 
+DESCRIPTION, TENSORS = "adaptation.json", "adaptation.safetensors"
 _FORMAT = 1
 _KEYS = ("method", "settings", "template", "base", "text")
+_NAMED = ("name", "fingerprint")
 _SIZES = ("family", "layers", "hidden", "heads", "kv_heads", "head_dim", "vocab")
 
 
@@ -47,13 +47,13 @@ def base_of(model: FrozenLM) -> dict[str, Any]:
     }
 
 
-class OtherFormat(UserWarning):
+class OtherFormat(admission.OtherBase):
     """An adaptation is used on its base in another number format than it was made on."""
 
 
 @dataclass(frozen=True)
 class Adaptation:
-    """A baked state with all that is needed to use it on its base.
+    """A materialised state with all that is needed to use it on its base.
 
     Attributes:
         template: the task's template, before the method changes it.
@@ -78,58 +78,52 @@ class Adaptation:
                 {n: t.to(model.device) for n, t in self.state.tensors.items()}, self.state.text
             )
             edits = self.method.edits(state, model).detach()
-        return replace(edits, template=self.method.template(self.template, self.state))
+        if not all(bool(tensor.isfinite().all()) for tensor in tensors_of(edits)):
+            raise InputError(
+                f"this {self.method.name} makes numbers that are infinite or not a number"
+            )
+        template = self.method.template(self.template, self.state)
+        self._check_pseudo_tokens(template, edits)
+        return replace(edits, template=template)
 
     def check(self, model: FrozenLM) -> None:
         """Refuse a base that this adaptation was not made for, see `edits`."""
         for site in self.method.sites:
             model.conformance.require(site, self.method.name)
-        problems = self._other_weights(model)
+        problems = other_weights(self.base, model)
         problems += [
             f"{size} is {getattr(model.shape, size)}, not {value}"
             for size, value in self.base.get("shape", {}).items()
             if getattr(model.shape, size) != value
         ]
+        damage = []
         try:
             self.method.check(model.shape)
-            stored = self.method.count(model.shape).stored
+            damage = admission.misfits(self.state.tensors, self.method.stored(model.shape))
         except InputError as error:
             problems.append(str(error))
-        else:
-            have = sum(tensor.numel() for tensor in self.state.tensors.values())
-            if stored != have:
-                problems.append(
-                    f"holds {have:,} numbers where {self.method.name} has {stored:,} on this model"
-                )
         if problems:
-            raise InputError(f"this adaptation is for another base: {'; '.join(problems)}")
-
-    def _other_weights(self, model: FrozenLM) -> list[str]:
-        """What is wrong with the model's weights; the same ones in another format are let pass."""
-        if self.base["fingerprint"] == model.fingerprint:
-            return []
-        made, here = self.base.get("dtype", "fp32"), model.base_dtype
-        if made != here and self._same_checkpoint(model):
-            warnings.warn(
-                f"this {self.method.name} was made on {self.base['name']} in {made} and is used on "
-                f"it in {here}: its figures will not be those that were measured",
-                OtherFormat,
-                stacklevel=4,
+            said = "; ".join([*problems, *damage])
+            raise InputError(f"this adaptation is for another base: {said}")
+        if damage:
+            raise InputError(
+                f"this is no {self.method.name} for {model.name}, or it is damaged: "
+                f"{'; '.join(damage)}"
             )
-            return []
-        mend = f"; load the base with --base-dtype {made}" if made != here else ""
-        digits = _digits(self.base["fingerprint"])
-        return [
-            f"made for {self.base['name']} in {made} ({digits}), loaded on {model.name} in {here} "
-            f"({_digits(model.fingerprint)}){mend}"
-        ]
 
-    def _same_checkpoint(self, model: FrozenLM) -> bool:
-        made = self.base.get("checkpoint")
-        return made is not None and made == model.checkpoint
+    def _check_pseudo_tokens(self, template: Template, edits: Edits) -> None:
+        """Refuse a text whose pseudo tokens are not those that the edits have vectors for."""
+        have = 0 if edits.embeddings is None else len(edits.embeddings)
+        if template.pseudo_tokens != have:
+            raise InputError(
+                f"its text has {template.pseudo_tokens:,} pseudo tokens, and its {self.method.name}"
+                f" has {have:,}: the template does not belong to these tensors"
+            )
 
     def save(self, folder: Path | str) -> None:
         """Write the folder; each file appears whole or not at all."""
+        from safetensors.torch import save_file  # which imports torch
+
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {n: t.detach().cpu().contiguous() for n, t in self.state.tensors.items()}
@@ -141,41 +135,87 @@ class Adaptation:
             "base": dict(self.base),
             "text": dict(self.state.text),
         }
-        _replace(folder / "adaptation.safetensors", lambda path: save_file(tensors, path))
+        _replace(folder / TENSORS, lambda path: save_file(tensors, path))
         text = json.dumps(described, indent=2, ensure_ascii=False)
-        _replace(folder / "adaptation.json", lambda path: path.write_text(text, encoding="utf-8"))
+        _replace(folder / DESCRIPTION, lambda path: path.write_text(text, encoding="utf-8"))
 
     @classmethod
-    def load(cls, folder: Path) -> Adaptation:
+    def load(cls, folder: Path, model: FrozenLM | None = None) -> Adaptation:
         """Read a folder that `save` wrote.
 
+        Args:
+            model: the base to use it on: then `check` comes before any number is read.
+
         Raises:
-            InputError: not such a folder, a damaged or pickled file, or another format.
+            InputError: not such a folder, a damaged or pickled file, another format, numbers that
+                are none, or, with a model, one of another base.
         """
-        for name in ("adaptation.json", "adaptation.safetensors"):
+        for name in (DESCRIPTION, TENSORS):
             if not (folder / name).is_file():
                 raise InputError(f"{folder} holds no adaptation: {name} is missing")
-        try:
-            described = json.loads((folder / "adaptation.json").read_text(encoding="utf-8"))
-            tensors = load_file(folder / "adaptation.safetensors")
-        except (SafetensorError, json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise InputError(
-                f"{folder} is damaged ({error}); a folder with adaptation.json and a safetensors "
-                "file was expected (pickled files are never loaded)"
-            ) from error
-        found = described if isinstance(described, dict) else {}
+        found = files.read_json(folder / DESCRIPTION)
         if found.get("format") != _FORMAT:
             raise InputError(
-                f"{folder} has format {found.get('format')}; this version reads {_FORMAT}"
+                f"{folder} has format {found.get('format')!r:.40}; this version reads {_FORMAT}"
             )
         if lacks := [key for key in _KEYS if key not in found]:
-            raise InputError(f"{folder}/adaptation.json is damaged: it lacks {', '.join(lacks)}")
-        return cls(
-            build(described["method"], described["settings"]),
-            State(tensors, described["text"]),
-            Template.from_dict(described["template"]),
-            described["base"],
+            raise InputError(f"{folder / DESCRIPTION} is damaged: it lacks {', '.join(lacks)}")
+        for key in _KEYS[1:]:
+            if not isinstance(found[key], dict):
+                raise InputError(f"{folder / DESCRIPTION} is damaged: {key} is no object")
+        outline = admission.outline(folder / TENSORS)
+        made = cls(
+            build(found["method"], found["settings"]),
+            State(outline, found["text"]),
+            Template.from_dict(found["template"]),
+            checked_base(found["base"]),
         )
+        if model is not None:
+            made.check(model)
+        elif wrong := admission.misfits(outline, {n: t.shape for n, t in outline.items()}):
+            raise InputError(f"{folder / TENSORS} is damaged: {'; '.join(wrong)}")
+        state = State(admission.numbers(folder / TENSORS, outline), made.state.text)
+        return replace(made, state=state)
+
+
+def other_weights(base: Mapping[str, Any], model: FrozenLM) -> list[str]:
+    """What is wrong with the model's weights; the same ones in another format are let pass."""
+    if base["fingerprint"] == model.fingerprint:
+        return []
+    made, here = base.get("dtype", "fp32"), model.base_dtype
+    if (
+        made != here
+        and base.get("checkpoint") is not None
+        and base["checkpoint"] == model.checkpoint
+    ):
+        warnings.warn(
+            f"an adaptation was made on {base['name']} in {made} and is used on it in {here}: its "
+            "figures will not be those that were measured",
+            OtherFormat,
+            stacklevel=4,
+        )
+        return []
+    mend = f"; load the base with --base-dtype {made}" if made != here else ""
+    return [
+        f"made for {base['name']} in {made} ({_digits(base['fingerprint'])}), loaded on "
+        f"{model.name} in {here} ({_digits(model.fingerprint)}){mend}"
+    ]
+
+
+def checked_base(base: Any) -> dict[str, Any]:
+    """What `base_of` has written, as far as it is relied on.
+
+    Raises:
+        InputError: something else.
+    """
+    shape = base.get("shape", {}) if isinstance(base, dict) else None
+    named = isinstance(base, dict) and all(isinstance(base.get(n), str) for n in _NAMED)
+    if not (named and isinstance(shape, dict) and set(shape) <= set(_SIZES)):
+        raise InputError(
+            f"what is noted of its base is damaged: {', '.join(_NAMED)} and shape were expected, "
+            f"got {base!r:.100}"
+        )
+    return {"dtype": "fp32", **base}
 
 
 def _digits(fingerprint: object) -> str:

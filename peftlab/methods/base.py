@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+from math import prod
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 from peftlab.edits import Edits
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from peftlab.tasks import Encoded, Task, Template
 
 Params = dict[str, "torch.Tensor"]
+Shapes = dict[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class Examples(Protocol):
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchStep:
     """What a step of a search has come to.
 
     Attributes:
@@ -123,30 +125,38 @@ class Method(ABC):
     def init(self, model: FrozenLM, task: Task, rng: torch.Generator) -> State:
         """The state before training; text, labels or real activations may be its source."""
 
-    def bake(self, state: State, model: FrozenLM) -> State:
+    def materialise(self, state: State, model: FrozenLM) -> State:
         """The state as it is stored for use: a reparametrisation is replaced by its output.
 
-        Differentiable; the training loop differentiates `edits(bake(state))`.
+        Differentiable; the training loop differentiates `edits(materialise(state))`.
         """
         return state
 
     @abstractmethod
     def edits(self, state: State, model: FrozenLM, seed: int | None = None) -> Edits:
-        """The edits of a baked state. `seed` turns the method's own dropout on."""
+        """The edits of a materialised state. `seed` turns the method's own dropout on."""
 
     def template(self, template: Template, state: State) -> Template:
         """The text that this adaptation's rows have, made from the task's."""
         return template
 
     @abstractmethod
+    def stored(self, shape: ModelShape) -> Shapes:
+        """Name and shape of every tensor of a materialised state, by closed formula.
+
+        What is read from a file is held against it before anything is allocated, see `admission`.
+        """
+
     def count(self, shape: ModelShape) -> Count:
-        """Closed formula for the numbers of parameters."""
+        """The numbers of parameters; a method that trains others than it stores says so itself."""
+        total = sum(prod(size) for size in self.stored(shape).values())
+        return Count(total, total)
 
     def groups(self, state: State, rate: float) -> list[dict[str, Any]]:
         """Parameter groups for the optimiser: a dict with `params` (names) and `lr` each."""
         return [{"params": list(state.tensors), "lr": rate}]
 
-    def update(self, state: State, examples: Examples) -> Found:
+    def update(self, state: State, examples: Examples) -> SearchStep:
         """One step of a search on one step's training examples, for methods that search."""
         raise NotImplementedError(f"{self.name} does not search")
 

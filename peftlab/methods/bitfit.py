@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 from peftlab.bases.shapes import ModelShape
 from peftlab.edits import Edits, LinearEdit
 from peftlab.lazy import torch
-from peftlab.methods.base import Count, Method, State, register
+from peftlab.methods.base import Method, Shapes, State, register
 
 if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM
@@ -35,9 +35,9 @@ class BitFit(Method):
         linear = {f"{x.path}.bias" for x in shape.linears}
         return [n for n in shape.parameters if n.endswith(".bias") and n not in linear]
 
-    def count(self, shape: ModelShape) -> Count:
-        total = sum(x.out_features for x in shape.linears) + shape.numel(self._norms(shape))
-        return Count(total, total)
+    def stored(self, shape: ModelShape) -> Shapes:
+        changes = {f"{x.path}.change": (x.out_features,) for x in shape.linears}
+        return changes | {name: shape.parameters[name] for name in self._norms(shape)}
 
     def init(self, model: FrozenLM, task: Task, rng: torch.Generator) -> State:
         changes = {f"{x.path}.change": torch.zeros(x.out_features) for x in model.shape.linears}

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from peftlab.bases.shapes import ModelShape
 from peftlab.edits import Bottleneck, Edits, Sublayer
 from peftlab.lazy import torch
-from peftlab.methods.base import Count, Method, State, positive, register
+from peftlab.methods.base import Method, Shapes, State, positive, register
 
 if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM
@@ -70,11 +70,18 @@ class BottleneckAdapter(Method):
         inside = [name for name in shape.parameters if shape.block_of(name) is not None]
         return [n for n in inside if len(shape.parameters[n]) == 1 and ("norm" in n or ".ln_" in n)]
 
-    def count(self, shape: ModelShape) -> Count:
+    def stored(self, shape: ModelShape) -> Shapes:
         d, m = shape.hidden, self.bottleneck
-        one = 2 * d * m + m + d + (2 * d if self.kind == "lin" else 0)
-        total = len(self._places(shape)) * one + shape.numel(self._norms(shape))
-        return Count(total, total)
+        one: Shapes = {
+            "down.weight": (m, d),
+            "down.bias": (m,),
+            "up.weight": (d, m),
+            "up.bias": (d,),
+        }
+        one |= {"norm.weight": (d,), "norm.bias": (d,)} if self.kind == "lin" else {}
+        places = self._places(shape)
+        inside = {f"{b}.{which}.{name}": s for b, which in places for name, s in one.items()}
+        return inside | {name: shape.parameters[name] for name in self._norms(shape)}
 
     def init(self, model: FrozenLM, task: Task, rng: torch.Generator) -> State:
         d, m, tensors = model.shape.hidden, self.bottleneck, {}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from peftlab.bases.shapes import ModelShape
 from peftlab.edits import Edits
 from peftlab.lazy import torch
-from peftlab.methods.base import Count, Method, State
+from peftlab.methods.base import Method, Shapes, State
 
 if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM
@@ -27,9 +27,8 @@ class ChosenWeights(Method):
     def names(self, shape: ModelShape) -> list[str]:
         """The parameters that are trained."""
 
-    def count(self, shape: ModelShape) -> Count:
-        total = shape.numel(self.names(shape))
-        return Count(total, total)
+    def stored(self, shape: ModelShape) -> Shapes:
+        return {name: shape.parameters[name] for name in self.names(shape)}
 
     def init(self, model: FrozenLM, task: Task, rng: torch.Generator) -> State:
         return State({name: model.copy_of(name) for name in self.names(model.shape)})

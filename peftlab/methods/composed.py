@@ -14,7 +14,7 @@ from peftlab.bases.shapes import ModelShape
 from peftlab.edits import Edits
 from peftlab.errors import InputError
 from peftlab.lazy import torch
-from peftlab.methods.base import Count, Method, State
+from peftlab.methods.base import Count, Method, Shapes, State
 
 if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM
@@ -73,6 +73,10 @@ class Composed(Method):
         for part in self.parts:
             part.check(shape)
 
+    def stored(self, shape: ModelShape) -> Shapes:
+        parts = enumerate(part.stored(shape) for part in self.parts)
+        return {f"{i}.{name}": size for i, sizes in parts for name, size in sizes.items()}
+
     def count(self, shape: ModelShape) -> Count:
         counts = [part.count(shape) for part in self.parts]
         return Count(sum(c.trainable for c in counts), sum(c.stored for c in counts))
@@ -80,8 +84,8 @@ class Composed(Method):
     def init(self, model: FrozenLM, task: Task, rng: torch.Generator) -> State:
         return _joined([part.init(model, task, rng) for part in self.parts])
 
-    def bake(self, state: State, model: FrozenLM) -> State:
-        return _joined([part.bake(own, model) for part, own in self._split(state)])
+    def materialise(self, state: State, model: FrozenLM) -> State:
+        return _joined([part.materialise(own, model) for part, own in self._split(state)])
 
     def template(self, template: Template, state: State) -> Template:
         for part, own in self._split(state):
@@ -109,7 +113,8 @@ class Composed(Method):
         for i, part in enumerate(self.parts):
             key = f"{i}."
             own = {n.removeprefix(key): t for n, t in state.tensors.items() if n.startswith(key)}
-            found.append((part, State(own, state.text.get(str(i), {}))))
+            text = state.text.get(str(i), {})
+            found.append((part, State(own, text if isinstance(text, dict) else {})))
         return found
 
 

@@ -14,7 +14,7 @@ from peftlab.bases.shapes import ModelShape
 from peftlab.edits import Edits
 from peftlab.errors import InputError
 from peftlab.lazy import torch
-from peftlab.methods.base import Count, Method, State, register
+from peftlab.methods.base import Method, Shapes, State, register
 
 if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM
@@ -50,8 +50,8 @@ class HardPrompt(Method):
                 f"hard_prompt: shots={self.shots} of a pool={self.pool} cannot be shown"
             )
 
-    def count(self, shape: ModelShape) -> Count:
-        return Count(0, 0)
+    def stored(self, shape: ModelShape) -> Shapes:
+        return {}
 
     def init(self, model: FrozenLM, task: Task, rng: torch.Generator) -> State:
         words = {"none": "", "task": task.instruction}.get(self.instruction, self.instruction)
@@ -67,22 +67,19 @@ class HardPrompt(Method):
         wanted = self.pool if self.select == "similar" else self.shots
         order = torch.randperm(len(task.train), generator=rng).tolist()
         examples = [task.train[i] for i in order[: wanted if self.shots else 0]]
-        exemplars = [
-            {"source": e.source, "targets": list(e.targets), "fields": dict(e.fields)}
-            for e in examples
-        ]
+        exemplars = [example.to_dict() for example in examples]
         return State(text={"instruction": words, "exemplars": exemplars})
 
     def template(self, template: Template, state: State) -> Template:
         from peftlab.tasks import Example
 
-        if state.text["instruction"]:
-            template = template.with_instruction(state.text["instruction"])
-        if state.text["exemplars"]:
-            shown = [
-                Example(e["source"], tuple(e["targets"]), e["fields"])
-                for e in state.text["exemplars"]
-            ]
+        instruction, exemplars = (state.text.get(name) for name in ("instruction", "exemplars"))
+        if not isinstance(instruction, str) or not isinstance(exemplars, list):
+            raise InputError("hard_prompt: its instruction or its exemplars are missing")
+        if instruction:
+            template = template.with_instruction(instruction)
+        if exemplars:
+            shown = [Example.from_dict(exemplar) for exemplar in exemplars]
             template = template.with_exemplars(
                 shown, self.shots if self.select == "similar" else None
             )

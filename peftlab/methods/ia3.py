@@ -14,7 +14,7 @@ from peftlab.bases.shapes import ModelShape, Target
 from peftlab.edits import Edits, LinearEdit
 from peftlab.errors import InputError
 from peftlab.lazy import torch
-from peftlab.methods.base import Count, Method, State, register
+from peftlab.methods.base import Method, Shapes, State, register
 
 if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM
@@ -50,17 +50,12 @@ class IA3(Method):
         if not [*self._outputs(shape), *self._inputs(shape)]:
             raise InputError("ia3: targets and feedforward are empty, so nothing would be trained")
 
-    def count(self, shape: ModelShape) -> Count:
-        scaled = sum(t.out_features for t in self._outputs(shape))
-        total = scaled + sum(t.linear.in_features for t in self._inputs(shape))
-        return Count(total, total)
+    def stored(self, shape: ModelShape) -> Shapes:
+        outputs: Shapes = {f"{t.name}.out": (t.out_features,) for t in self._outputs(shape)}
+        return outputs | {f"{t.name}.in": (t.linear.in_features,) for t in self._inputs(shape)}
 
     def init(self, model: FrozenLM, task: Task, rng: torch.Generator) -> State:
-        outputs = {f"{t.name}.out": torch.ones(t.out_features) for t in self._outputs(model.shape)}
-        inputs = {
-            f"{t.name}.in": torch.ones(t.linear.in_features) for t in self._inputs(model.shape)
-        }
-        return State(outputs | inputs)
+        return State({name: torch.ones(size) for name, size in self.stored(model.shape).items()})
 
     def edits(self, state: State, model: FrozenLM, seed: int | None = None) -> Edits:
         by_linear: dict[str, list[Target]] = defaultdict(list)

@@ -19,12 +19,14 @@ from peftlab.bases.shapes import ModelShape
 from peftlab.edits import Edits
 from peftlab.errors import InputError
 from peftlab.lazy import torch
-from peftlab.methods.base import Count, Method, State, positive, register
+from peftlab.methods.base import Method, Shapes, State, positive, register
 from peftlab.methods.fastfood import fastfood
 
 if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM
     from peftlab.tasks import Task
+
+_SEEDS = 1 << 31
 
 
 @register("intrinsic")
@@ -62,20 +64,26 @@ class Intrinsic(Method):
                 f"{shape.layers + 1} scales of structure=true"
             )
 
-    def count(self, shape: ModelShape) -> Count:
-        return Count(self.dimension, self.dimension)
+    def stored(self, shape: ModelShape) -> Shapes:
+        if not self.structure:
+            return {"directions": (self.dimension,)}
+        scales = shape.layers + 1
+        return {"directions": (self.dimension - scales,), "scales": (scales,)}
 
     def init(self, model: FrozenLM, task: Task, rng: torch.Generator) -> State:
-        scales = model.shape.layers + 1 if self.structure else 0
-        tensors = {"directions": torch.zeros(self.dimension - scales)}
-        if self.structure:
-            tensors["scales"] = torch.ones(scales)
-        seed = int(torch.randint(1 << 31, (), generator=rng))
-        return State(tensors, {"projection": seed})
+        start = {"directions": torch.zeros, "scales": torch.ones}
+        tensors = {name: start[name](size) for name, size in self.stored(model.shape).items()}
+        return State(tensors, {"projection": int(torch.randint(_SEEDS, (), generator=rng))})
 
     def edits(self, state: State, model: FrozenLM, seed: int | None = None) -> Edits:
         shape, theta = model.shape, state.tensors["directions"]
-        project = fastfood(state.text["projection"], len(theta), shape.size, theta.device)
+        projection = state.text.get("projection")
+        if type(projection) is not int or not 0 <= projection < _SEEDS:
+            raise InputError(
+                f"intrinsic: the projection's seed is {projection!r:.40}; a whole number from 0 to "
+                f"{_SEEDS - 1:,} was expected"
+            )
+        project = fastfood(projection, len(theta), shape.size, theta.device)
         sizes = [size.numel() for size in map(torch.Size, shape.parameters.values())]
         weights = {}
         for name, change in zip(shape.parameters, project(theta).split(sizes), strict=True):

@@ -58,13 +58,13 @@ class Layers(ChosenWeights):
         for text in self.blocks:
             first, dash, last = text[1:].partition("-")
             try:
-                start = int(text[0] + first)
-                reached = range(start, int(last) + 1) if dash else [start]
+                ends = [int(text[0] + first), *([int(last)] if dash else [])]
             except (ValueError, IndexError) as error:
                 raise InputError(
                     f"layers: blocks has {text!r}; a number or a range as 2-5 was expected"
                 ) from error
-            if not reached:
+            if ends[-1] < ends[0]:
                 raise InputError(f"layers: blocks has {text!r}, a range that ends before it starts")
-            numbers += reached
+            shape.blocks(ends, "layers: blocks")  # before a range of any length is written out
+            numbers += range(ends[0], ends[-1] + 1)
         return shape.blocks(numbers, "layers: blocks")

@@ -15,7 +15,7 @@ from peftlab.bases.shapes import ModelShape
 from peftlab.edits import Edits, KeysValues
 from peftlab.errors import InputError
 from peftlab.lazy import torch
-from peftlab.methods.base import Count, Method, State, positive, register
+from peftlab.methods.base import Method, Shapes, State, positive, register
 
 if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM
@@ -55,17 +55,20 @@ class LlamaAdapter(Method):
                 f"llama_adapter: layers={self.layers}, but this model has {shape.layers} blocks"
             )
 
-    def count(self, shape: ModelShape) -> Count:
+    def stored(self, shape: ModelShape) -> Shapes:
         gates = shape.heads if self.gate == "head" else 1
-        total = len(self.blocks(shape)) * (self.length * shape.hidden + gates)
-        return Count(total, total)
+        one: Shapes = {"prompt": (self.length, shape.hidden), "gate": (gates,)}
+        return {f"{b}.{name}": size for b in self.blocks(shape) for name, size in one.items()}
 
     def init(self, model: FrozenLM, task: Task, rng: torch.Generator) -> State:
-        shape, tensors = model.shape, {}
-        for block in self.blocks(shape):
-            tensors[f"{block}.prompt"] = torch.randn(self.length, shape.hidden, generator=rng)
-            tensors[f"{block}.gate"] = torch.zeros(shape.heads if self.gate == "head" else 1)
-        return State(tensors)
+        return State(
+            {
+                name: torch.zeros(size)
+                if name.endswith(".gate")
+                else torch.randn(size, generator=rng)
+                for name, size in self.stored(model.shape).items()
+            }
+        )
 
     def edits(self, state: State, model: FrozenLM, seed: int | None = None) -> Edits:
         attention = {}

@@ -17,7 +17,7 @@ from peftlab.bases.shapes import ModelShape, Target
 from peftlab.edits import Dropout, Edits, LinearEdit
 from peftlab.errors import InputError
 from peftlab.lazy import torch
-from peftlab.methods.base import Count, Method, State, positive, register
+from peftlab.methods.base import Method, Shapes, State, positive, register
 
 if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM
@@ -81,12 +81,14 @@ class LoRA(Method):
                     f"({target.out_features} × {target.linear.in_features})"
                 )
 
-    def count(self, shape: ModelShape) -> Count:
-        total = sum(
-            self.rank * (t.linear.in_features + t.out_features) + t.out_features * self.dora
-            for t in self.chosen(shape)
-        )
-        return Count(total, total)
+    def stored(self, shape: ModelShape) -> Shapes:
+        sizes: Shapes = {}
+        for target in self.chosen(shape):
+            sizes[f"{target.name}.lora_A"] = self.rank, target.linear.in_features
+            sizes[f"{target.name}.lora_B"] = target.out_features, self.rank
+            if self.dora:
+                sizes[f"{target.name}.magnitude"] = (target.out_features,)
+        return sizes
 
     def init(self, model: FrozenLM, task: Task, rng: torch.Generator) -> State:
         tensors = {}

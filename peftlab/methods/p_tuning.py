@@ -14,7 +14,7 @@ from peftlab.bases.shapes import ModelShape
 from peftlab.edits import Edits
 from peftlab.errors import InputError
 from peftlab.lazy import torch
-from peftlab.methods.base import Count, Method, Params, State, positive, register
+from peftlab.methods.base import Count, Method, Params, Shapes, State, positive, register
 from peftlab.methods.prompt_tuning import fits_context
 from peftlab.methods.soft_prompt import Start, start_vectors
 
@@ -67,9 +67,11 @@ class PTuning(Method):
                     f"p_tuning: the pattern has {found} pseudo tokens, but length={self.length}"
                 )
 
+    def stored(self, shape: ModelShape) -> Shapes:
+        return {"prompt": (self.length, shape.hidden)}
+
     def count(self, shape: ModelShape) -> Count:
-        d = shape.hidden
-        stored = self.length * d
+        d, stored = shape.hidden, super().count(shape).stored
         linear = d * d + d
         lstm = (
             2 * 2 * (4 * (d // 2) * (d + d // 2) + 2 * 4 * (d // 2))
@@ -90,7 +92,7 @@ class PTuning(Method):
             tensors[f"mlp.{i}.bias"] = _uniform((d,), d, rng)
         return State(tensors)
 
-    def bake(self, state: State, model: FrozenLM) -> State:
+    def materialise(self, state: State, model: FrozenLM) -> State:
         if "prompt" in state.tensors:
             return state
         t = state.tensors

@@ -59,15 +59,11 @@ def build(name: str, settings: Mapping[str, Any]) -> Method:
         InputError: unknown method, setting or value.
     """
     if "parts" in settings:
-        parts = [
-            build(p["method"], {k: v for k, v in p.items() if k != "method"})
-            for p in settings["parts"]
-        ]
-        return Composed(parts=tuple(parts))
-    if name not in REGISTRY:
+        return _composed(settings["parts"])
+    if not isinstance(name, str) or name not in REGISTRY:
         raise InputError(
-            f"unknown method {name!r}; there are {', '.join(sorted(REGISTRY))}."
-            f"{nearest(name, REGISTRY)}"
+            f"unknown method {name!r:.100}; there are {', '.join(sorted(REGISTRY))}."
+            f"{nearest(str(name)[:100], REGISTRY)}"
         )
     cls = REGISTRY[name]
     hints, known = get_type_hints(cls), {f.name for f in fields(cls)}
@@ -80,6 +76,14 @@ def build(name: str, settings: Mapping[str, Any]) -> Method:
             )
         values[key] = _value(name, key, hints[key], value)
     return cls(**values)
+
+
+def _composed(parts: Any) -> Composed:
+    stored = isinstance(parts, list) and all(isinstance(p, dict) and "method" in p for p in parts)
+    if not stored or len(parts) < 2:
+        raise InputError(f"a composed method's parts are {parts!r:.100}; two or more were expected")
+    made = [build(p["method"], {k: v for k, v in p.items() if k != "method"}) for p in parts]
+    return Composed(parts=tuple(made))
 
 
 def _single(spec: str) -> Method:
@@ -102,7 +106,8 @@ def _value(name: str, key: str, hint: Any, value: Any) -> Any:
     if isinstance(value, str) and "tuple" in str(hint):
         value = tuple(filter(None, value.split("+")))
     try:
-        return TypeAdapter(hint, config=ConfigDict(strict=False)).validate_python(value)
+        config = ConfigDict(strict=False, allow_inf_nan=False)
+        return TypeAdapter(hint, config=config).validate_python(value)
     except ValidationError as error:
         problem = error.errors()[0]["msg"]
-        raise InputError(f"{name}: {key}={value!r} cannot be used: {problem}") from error
+        raise InputError(f"{name}: {key}={value!r:.100} cannot be used: {problem}") from error

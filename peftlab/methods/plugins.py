@@ -42,7 +42,7 @@ def _entered(entry: EntryPoint) -> str:
     if not (isinstance(cls, type) and issubclass(cls, Method)) or isabstract(cls):
         raise InputError(
             f"{where} is no method: a subclass of peftlab.methods.Method with `init`, `edits` and "
-            "`count` was expected."
+            "`stored` was expected."
         )
     if REGISTRY.get(entry.name) is cls:  # it has used @register itself
         return entry.name

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from peftlab.bases.shapes import ModelShape
 from peftlab.edits import Edits, KeysValues
 from peftlab.lazy import torch
-from peftlab.methods.base import Count, Method, Params, State, positive, register
+from peftlab.methods.base import Count, Method, Params, Shapes, State, positive, register
 from peftlab.methods.prompt_tuning import fits_context
 from peftlab.methods.soft_prompt import Start, start_ids
 
@@ -53,28 +53,29 @@ class PrefixTuning(Method):
         positive(self, "length", "hidden")
         fits_context(self.name, self.length, shape)
 
+    def stored(self, shape: ModelShape) -> Shapes:
+        return {"prefix": (shape.layers, 2, shape.kv_heads, self.length, shape.head_dim)}
+
     def count(self, shape: ModelShape) -> Count:
-        width = _width(shape)
-        stored = self.length * width
+        direct = super().count(shape)
         if self.reparametrisation == "none":
-            return Count(stored, stored)
-        d, m = shape.hidden, self.hidden
-        return Count(self.length * d + d * m + m + m * width + width, stored)
+            return direct
+        d, m, width = shape.hidden, self.hidden, _width(shape)
+        return Count(self.length * d + d * m + m + m * width + width, direct.stored)
 
     def init(self, model: FrozenLM, task: Task, rng: torch.Generator) -> State:
         shape = model.shape
         if self.reparametrisation == "mlp":
             return State(_mlp(self.length, shape.hidden, self.hidden, _width(shape), rng))
         if self.initialisation == "random":
-            size = (shape.layers, 2, shape.kv_heads, self.length, shape.head_dim)
-            return State({"prefix": torch.randn(size, generator=rng)})
+            return State({n: torch.randn(s, generator=rng) for n, s in self.stored(shape).items()})
         ids = start_ids(self.initialisation, self.length, self.text, model, task, rng)
         with torch.no_grad():
             found = model.keys_values(Edits(), ids)
         pairs = [torch.stack([found[b].keys, found[b].values]) for b in range(shape.layers)]
         return State({"prefix": torch.stack(pairs).float().cpu()})
 
-    def bake(self, state: State, model: FrozenLM) -> State:
+    def materialise(self, state: State, model: FrozenLM) -> State:
         if "prefix" in state.tensors:
             return state
         shape, t = model.shape, state.tensors

@@ -16,7 +16,7 @@ from peftlab.bases.shapes import ModelShape
 from peftlab.edits import Edits
 from peftlab.errors import InputError
 from peftlab.lazy import torch
-from peftlab.methods.base import Count, Method, State, positive, register
+from peftlab.methods.base import Method, Shapes, State, positive, register
 from peftlab.methods.soft_prompt import Start, saved_digest, saved_prompt, start_vectors
 
 if TYPE_CHECKING:
@@ -52,8 +52,8 @@ class PromptTuning(Method):
         positive(self, "length")
         fits_context(self.name, self.length, shape)
 
-    def count(self, shape: ModelShape) -> Count:
-        return Count(self.length * shape.hidden, self.length * shape.hidden)
+    def stored(self, shape: ModelShape) -> Shapes:
+        return {"prompt": (self.length, shape.hidden)}
 
     def init(self, model: FrozenLM, task: Task, rng: torch.Generator) -> State:
         if self.prompt:

@@ -63,14 +63,13 @@ def saved_prompt(folder: Path, length: int, model: FrozenLM) -> torch.Tensor:
     """
     from peftlab.methods.adaptation import Adaptation
 
-    saved = Adaptation.load(folder)
+    saved = Adaptation.load(folder, model)
     vectors = saved.state.tensors.get("prompt")
     if vectors is None:
         raise InputError(
             f"{folder} holds {saved.method.name}, which is no soft prompt; one of prompt_tuning or "
             "p_tuning was expected"
         )
-    saved.check(model)
     if len(vectors) != length:
         raise InputError(
             f"length={length}, but the prompt in {folder} has {len(vectors)} vectors: give "

@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from peftlab.errors import InputError
 from peftlab.files import read_json
@@ -27,7 +27,9 @@ to exceed a limit."""
 class Part(BaseModel):
     """Base of all parts: unknown names are refused, so that a typing error cannot lose a figure."""
 
-    model_config = ConfigDict(extra="forbid", protected_namespaces=(), allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid", protected_namespaces=(), populate_by_name=True, allow_inf_nan=False
+    )
 
 
 Count = Annotated[int, Field(ge=0, lt=2**63)]
@@ -128,14 +130,16 @@ class ModelFacts(Part):
 class Progress(Part):
     """steps: taken. best_step: whose state was kept. tokens: packed ones of training rows.
 
-    passes: tokens through the base, those of a backward pass once more; what a budget of tokens
-    counts. validated: tokens through the base in validations during training.
+    forward_tokens: through the base, those of a backward pass once more; what a budget of tokens
+    counts; `passes` in older records. validated: those of validations during training.
     """
 
     steps: Count
     best_step: Count
     tokens: Count
-    passes: Count | None = None
+    forward_tokens: Count | None = Field(
+        default=None, validation_alias=AliasChoices("forward_tokens", "passes")
+    )
     validated: Count | None = None
     tokens_per_second: Amount | None
 

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING
 
 from peftlab.errors import InputError, PeftlabError
 from peftlab.serve.errors import Closed, Failed, UnknownAdapter
+from peftlab.serve.feeding import Feeder, failed, shared_out
 from peftlab.serve.library import Library
 from peftlab.serve.limits import Limits, Stats
 from peftlab.serve.loaded import RowLimits
 from peftlab.serve.memory import EVERY, Trimmer
-from peftlab.serve.pick import pick
-from peftlab.serve.request import Finished, Listener, Reply, Request, Ticket, Token
+from peftlab.serve.request import Finished, Listener, Reply, ServeRequest, Ticket, Token
 from peftlab.serve.running import Running, Waiting, nothing
 from peftlab.serve.slots import Slots
 from peftlab.serve.waiting import FairQueue
@@ -56,14 +56,15 @@ class Engine:
         self._thread: threading.Thread | None = None
         self._closing = self._news = False  # news: something may be possible that was not before
         self._doubt = False  # what somebody waits for may be gone
-        self._steps = self._read = self._made = 0
+        self._steps = self._made = 0
         self._finished: Counter[tuple[str, str]] = Counter()
+        self._feeder = Feeder(self._slots, self._leave)
         library.changed = self._wake
 
     # From any thread.
 
     def submit(
-        self, request: Request, listener: Listener | None = None, *, stream: bool = True
+        self, request: ServeRequest, listener: Listener | None = None, *, stream: bool = True
     ) -> Ticket:
         """Queue a request.
 
@@ -98,14 +99,20 @@ class Engine:
         """Numbers for people and for monitoring."""
         with self._changed:
             return Stats(
-                len(self._queue), len(self._rows), self.limits.slots, self._steps, self._read,
-                self._made, dict(self._finished), self._slots.bytes,
+                len(self._queue), len(self._rows), self.limits.slots, self._steps,
+                self._feeder.read, self._made, dict(self._finished), self._slots.bytes,
             )  # fmt: skip
 
     @property
     def alive(self) -> bool:
-        """Whether it runs in its thread and takes requests."""
-        return self._thread is not None and self._thread.is_alive() and not self._closing
+        """Whether it runs in its thread, with the library's, and takes requests."""
+        running = self._thread is not None and self._thread.is_alive() and self.library.alive
+        return running and not self._closing
+
+    @property
+    def failure(self) -> str | None:
+        """Why the base itself cannot run, as far as the last step has shown; None: it can."""
+        return self._feeder.failure
 
     def start(self) -> None:
         """Run in threads of its own, the library's loader included, from now on."""
@@ -163,7 +170,8 @@ class Engine:
                 self._trimmer.look()
             except Exception as error:  # a defect: nobody may wait for ever, the engine goes on
                 _log.exception("the engine failed")
-                self._lose_all(Failed(f"the engine failed: {type(error).__name__}: {error}"))
+                self._lose_all(failed("the engine failed", error))
+                self._feeder.look_at_base()
 
     def _lose_all(self, error: Failed) -> None:
         with self._changed:
@@ -237,11 +245,14 @@ class Engine:
         try:
             encoded = waiting.encode(self.model, adapter, self._row_limits)
             row = Running(waiting, adapter, encoded, self.model)
-        except InputError as error:
+            self._slots.enter(row.row)
+        except PeftlabError as error:
             self._tell(waiting.ticket, error)
-            return
-        self._slots.enter(row.row)
-        self._rows.append(row)
+        except Exception as error:  # a defect: it ends this request alone
+            _log.exception("a request of %s could not begin", waiting.adapter)
+            self._tell(waiting.ticket, failed("the request could not begin", error))
+        else:
+            self._rows.append(row)
 
     def _advance(self) -> None:
         """Feed every row that decodes its last token, and prompts their next part."""
@@ -251,31 +262,10 @@ class Engine:
             for row, share in zip(self._rows, shares, strict=True)
             if row.decodes or share
         ]
-        # As they are packed, so that logits come in this order; kinds side by side are cheaper.
-        feeding.sort(key=lambda pair: (pair[0].row.owner.kind, id(pair[0].row.owner)))
-        speaking = [row for row, ids in feeding if row.unread <= len(ids)]
-        try:
-            logits = self._slots.feed(
-                [row.row for row, _ in feeding],
-                [ids for _, ids in feeding],
-                [row.unread > len(ids) for row, ids in feeding],
-            )
-            for row, ids in feeding:
-                self._read += min(row.unread, len(ids))
-                row.unread = max(0, row.unread - len(ids))
-            tokens = pick(logits, speaking) if speaking else []
-        except Exception as error:  # a defect or no memory: these rows are lost, the engine is not
-            _log.exception("a step failed")
-            for row, _ in feeding:
-                self._leave(row, Failed(f"the step failed: {type(error).__name__}: {error}"))
-            return
-        self._steps += 1
-        for row, token in zip(speaking, tokens, strict=True):
-            if token is None:
-                self._leave(row, Failed(f"{row.adapter.name!r} made scores that are not numbers"))
-                continue
+        for row, token in self._feeder.step(feeding):
             self._made += 1
             self._accept(row, token)
+        self._steps += 1
 
     def _accept(self, row: Running, token: Token) -> None:
         try:
@@ -313,22 +303,3 @@ class Engine:
 
 def _waits_for(name: str, waiting: Waiting) -> bool:
     return waiting.adapter == name
-
-
-def shared_out(unread: list[int], budget: int) -> list[int]:
-    """How many prompt tokens each row reads in a step, its oldest row first.
-
-    The oldest gets half of the budget, so that it comes to its end; the rest goes to the shortest,
-    so that a short prompt does not wait for a long one; what is left goes to the oldest again.
-    """
-    shares = [0] * len(unread)
-    going = [i for i, left in enumerate(unread) if left]
-    if not going:
-        return shares
-    shares[going[0]] = min(unread[going[0]], (budget + 1) // 2)
-    budget -= shares[going[0]]
-    for i in sorted(going, key=lambda i: unread[i] - shares[i]):
-        more = min(unread[i] - shares[i], budget)
-        shares[i] += more
-        budget -= more
-    return shares

@@ -9,7 +9,6 @@ they started with, so replacing or unloading an adapter leaves them alone.
 from __future__ import annotations
 
 import logging
-import re
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
@@ -21,14 +20,13 @@ from typing import TYPE_CHECKING
 from peftlab.errors import InputError, PeftlabError, nearest
 from peftlab.export import open_adaptation
 from peftlab.methods.adaptation import Adaptation
+from peftlab.serve.adapters_folder import AdaptersFolder, check_name
 from peftlab.serve.errors import Failed, RefusedAdapter, UnknownAdapter
-from peftlab.serve.loaded import Loaded
+from peftlab.serve.loaded import LoadedAdapter
 
 if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM
 
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+=,-]{0,127}")
-_MARKS = ("adaptation.json", "adapter_config.json")
 _OF_STRANGE_FILES = (AttributeError, LookupError, RecursionError, TypeError, ValueError)
 _log = logging.getLogger(__name__)
 
@@ -65,10 +63,13 @@ class Library:
     ) -> None:
         self.model, self.memory = model, memory
         self.folder = None if folder is None else Path(folder)
+        self._folder = None if self.folder is None else AdaptersFolder(self.folder)
         self.changed: Callable[[], None] = lambda: None  # told after each load
         self._lock = threading.Condition()
         self._known: dict[str, Path | Adaptation] = {}
-        self._loaded: OrderedDict[str, Loaded] = OrderedDict()  # the least recently used first
+        self._loaded: OrderedDict[str, LoadedAdapter] = (
+            OrderedDict()
+        )  # the least recently used first
         self._versions: dict[str, int] = {}
         self._sizes: dict[str, int] = {}
         self._failed: dict[str, PeftlabError] = {}
@@ -82,17 +83,7 @@ class Library:
 
     def rescan(self) -> None:
         """Look for adapters that have come into the folder."""
-        if self.folder is None:
-            return
-        if not self.folder.is_dir():
-            raise InputError(f"{self.folder} is no folder; one with adapters in it was expected")
-        found = {
-            path.name: path
-            for path in self.folder.iterdir()
-            if _NAME.fullmatch(path.name)
-            and path.resolve().parent == self.folder.resolve()  # no link leads out of it
-            and any((path / mark).is_file() for mark in _MARKS)
-        }
+        found = {} if self._folder is None else self._folder.adapters()
         with self._lock:
             self._known |= found
 
@@ -151,24 +142,15 @@ class Library:
                 )
 
     def subfolder(self, name: str) -> Path:
-        """The folder of that name inside the library's own.
-
-        Raises:
-            InputError: a name that is none or leads out. UnknownAdapter: no such folder.
-        """
-        check_name(name)
-        if self.folder is None:
+        """The folder of that name inside the library's own, see `AdaptersFolder.subfolder`."""
+        if self._folder is None:
+            check_name(name)
             raise InputError(f"{name!r} cannot be loaded by name: there is no folder of adapters")
-        path = self.folder / name
-        if not path.resolve().is_relative_to(self.folder.resolve()):
-            raise InputError(f"{name!r} leads out of the folder of adapters")
-        if not path.is_dir():
-            raise UnknownAdapter(f"there is no adapter {name!r} in {self.folder}")
-        return path
+        return self._folder.subfolder(name)
 
     # The engine's side.
 
-    def get(self, name: str) -> Loaded | None:
+    def get(self, name: str) -> LoadedAdapter | None:
         """The present version if it is in memory, which then counts as used."""
         with self._lock:
             found = self._loaded.get(name)
@@ -199,7 +181,16 @@ class Library:
             it = next((it for it in waiting if it is not None and not it.owners), None)
         if it is None:
             return False
-        it.prepare(self.model)
+        try:
+            it.prepare(self.model)
+        except Exception as error:  # it alone is lost; else it would be tried again for ever
+            told = _told(it.name, error)
+            with self._lock:
+                self._failed[it.name] = told
+                if self._loaded.get(it.name) is it:
+                    del self._loaded[it.name]
+            self.changed()
+            return True
         with self._lock:
             self._sizes[it.name] = it.size
         return True
@@ -226,6 +217,11 @@ class Library:
     def runs(self) -> bool:
         """Whether the loader has its thread; if not, whoever steps the engine calls `load_one`."""
         return self._thread is not None
+
+    @property
+    def alive(self) -> bool:
+        """Whether adapters can be loaded: its thread, where it has one, has not died."""
+        return self._thread is None or self._thread.is_alive()
 
     def load_one(self) -> bool:
         """Do the most urgent load, if there is any; returns whether there was."""
@@ -261,6 +257,8 @@ class Library:
         return None
 
     def _do(self, task: _Load) -> None:
+        if task.asked is not None and not task.asked.set_running_or_notify_cancel():
+            return  # whoever asked has left
         try:
             listed = self._enter(task)
         except Exception as error:
@@ -276,11 +274,13 @@ class Library:
 
     def _enter(self, task: _Load) -> Listed:
         name, source = task.name, task.source
+        if isinstance(source, Path) and self._folder is not None:
+            self._folder.check_links(source)
         adaptation = (
             source if isinstance(source, Adaptation) else open_adaptation(source, self.model)
         )
         version = self._versions.get(name, 0) + (task.asked is not None or name not in self._sizes)
-        it = Loaded.make(name, version, adaptation, self.model)
+        it = LoadedAdapter.make(name, version, adaptation, self.model)
         if it.size > self.memory:
             raise InputError(
                 f"{name!r} takes {it.size:,} bytes, and adapters may take {self.memory:,} in all"
@@ -313,25 +313,7 @@ class Library:
         return Listed(name, folder) if it is None else _in_memory(it, folder)
 
 
-def check_name(name: str) -> None:
-    """Refuse what cannot be an adapter's name.
-
-    Raises:
-        InputError: says what names are made of.
-    """
-    if not _NAME.fullmatch(name):
-        raise InputError(
-            f"{name[:128]!r} is no adapter's name: letters, digits and _ . + = , - were expected, "
-            "at most 128, the first a letter, a digit or _"
-        )
-
-
-def as_name(text: str, otherwise: str) -> str:
-    """A folder's or hub id's last part with what no name can hold replaced."""
-    return re.sub(r"[^A-Za-z0-9_.+=,-]", "-", Path(text).name).lstrip(".+=,-")[:64] or otherwise
-
-
-def _in_memory(it: Loaded, folder: Path | None) -> Listed:
+def _in_memory(it: LoadedAdapter, folder: Path | None) -> Listed:
     return Listed(it.name, folder, it.method, it.version, it.size)
 
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field, fields, is_dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
-import torch
-
-from peftlab.edits import Edits
+from peftlab.edits import Edits, tensors_of
 from peftlab.errors import InputError
 from peftlab.generation.owner import Owner, common_lead, prepare
 from peftlab.methods.adaptation import Adaptation
@@ -19,7 +16,7 @@ from peftlab.token_limits import max_row_tokens
 
 if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM
-    from peftlab.serve.request import Request
+    from peftlab.serve.request import ServeRequest
 
 # Two sources with nothing in common: what their prompts share is the template's own.
 _PROBES = ("a", "7 Zebras?")
@@ -39,7 +36,7 @@ class RowLimits:
 
 
 @dataclass(eq=False)
-class Loaded:
+class LoadedAdapter:
     """An adapter's edits and, once prepared, what its rows start with.
 
     Attributes:
@@ -58,16 +55,16 @@ class Loaded:
     starts: list[tuple[int, ...]] = field(default_factory=list)
 
     @classmethod
-    def make(cls, name: str, version: int, adaptation: Adaptation, model: FrozenLM) -> Loaded:
+    def make(
+        cls, name: str, version: int, adaptation: Adaptation, model: FrozenLM
+    ) -> LoadedAdapter:
         """Check an adaptation and turn it into edits.
 
         Raises:
-            InputError: it is for another base, or holds numbers that are not finite, which would
-                reach other rows through the memory that they share.
+            InputError: what `Adaptation.edits` refuses. (Numbers that are not finite would reach
+                other rows through the memory that they share.)
         """
         edits = adaptation.edits(model)
-        if any(not bool(tensor.isfinite().all()) for tensor in _tensors(edits)):
-            raise InputError(f"{name!r} holds numbers that are infinite or not a number")
         template = edits.template or adaptation.template
         template.end_id(model.tokenizer)  # refuse a tokenizer without one now
         made = cls(name, version, adaptation.method.name, template, edits)
@@ -108,7 +105,7 @@ class Loaded:
             if ids[: len(owner.lead)] == owner.lead and len(ids) > len(owner.lead)
         )
 
-    def encode(self, model: FrozenLM, request: Request, limits: RowLimits) -> Encoded:
+    def encode(self, model: FrozenLM, request: ServeRequest, limits: RowLimits) -> Encoded:
         """The request's prompt.
 
         Raises:
@@ -127,7 +124,7 @@ class Loaded:
         raise self._too_long(request, limits, most, f"{len(encoded.ids):,}")
 
     def _without_excess(
-        self, model: FrozenLM, request: Request, limits: RowLimits, most: int
+        self, model: FrozenLM, request: ServeRequest, limits: RowLimits, most: int
     ) -> prompt.Source:
         """The source as it is to be encoded: of one that is far too long, what may be kept."""
         template, source = self.template, request.source
@@ -146,7 +143,7 @@ class Loaded:
         return replace(example, source=part)
 
     def _too_long(
-        self, request: Request, limits: RowLimits, most: int, tokens: str
+        self, request: ServeRequest, limits: RowLimits, most: int, tokens: str
     ) -> PromptTooLong:
         own = self.edits.prefix_length
         left = max_row_tokens(limits.positions, taken=own + request.max_new_tokens)
@@ -161,7 +158,7 @@ class Loaded:
             + "; shorten it, ask for fewer tokens, or allow it to be truncated"
         )
 
-    def end_of(self, model: FrozenLM, request: Request) -> int:
+    def end_of(self, model: FrozenLM, request: ServeRequest) -> int:
         """The token that ends the reply."""
         return prompt.end(self.template, model.tokenizer, request.source)
 
@@ -169,7 +166,7 @@ class Loaded:
         stores = {
             tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes()
             for edits in (self.edits, *(owner.edits for owner in self.owners))
-            for tensor in _tensors(edits)
+            for tensor in tensors_of(edits)
         }
         return sum(stores.values())
 
@@ -182,18 +179,3 @@ class _AnyField(dict[str, str]):
 
     def __contains__(self, key: object) -> bool:
         return True
-
-
-def _tensors(value: Any) -> Iterator[torch.Tensor]:
-    """Every tensor of the edits, at whatever depth."""
-    if isinstance(value, torch.Tensor):
-        yield value
-    elif isinstance(value, dict):
-        for inner in value.values():
-            yield from _tensors(inner)
-    elif isinstance(value, tuple):
-        for inner in value:
-            yield from _tensors(inner)
-    elif is_dataclass(value) and not isinstance(value, (type, Template)):
-        for item in fields(value):
-            yield from _tensors(getattr(value, item.name))

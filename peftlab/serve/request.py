@@ -21,7 +21,7 @@ Finished = Literal["end", "length", "stop", "cancelled"]
 
 
 @dataclass(frozen=True)
-class Request:
+class ServeRequest:
     """One text for one adapter.
 
     Attributes:
@@ -131,7 +131,7 @@ Listener = Callable[[Event], None]
 class Ticket:
     """A request that the engine has taken: its pieces, its reply, and the way to call it off."""
 
-    def __init__(self, request: Request, listener: Listener | None = None) -> None:
+    def __init__(self, request: ServeRequest, listener: Listener | None = None) -> None:
         self.request = request
         self._events: SimpleQueue[Event] = SimpleQueue()
         self._listener = listener or self._events.put

@@ -58,8 +58,12 @@ class Slots:
         """Give a row a slot and write what its owner's rows start with."""
         row.slot, row.past = heapq.heappop(self._free), row.owner.prefix_length
         self._used.add(row.slot)
-        for block, kv in row.owner.prefix.items():
-            self.cache.write(block, row.slot, 0, kv.keys, kv.values)
+        try:
+            for block, kv in row.owner.prefix.items():
+                self.cache.write(block, row.slot, 0, kv.keys, kv.values)
+        except Exception:
+            self.leave(row, clear=True)
+            raise
 
     def leave(self, row: DecodingState, *, clear: bool = False) -> None:
         """Take a row's slot back; `clear` where it may hold what is not a number."""
@@ -72,6 +76,11 @@ class Slots:
         for slot in self._used.intersection(self._free):
             self.cache.release(slot)
         self._used.difference_update(self._free)
+
+    @torch.no_grad()
+    def check_base(self) -> None:
+        """Run the bare base once; it raises what keeps it from running."""
+        self.model(pack([Row([0])], [Edits()], device=self.model.device))
 
     def feed(
         self,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from peftlab.errors import InputError
 from peftlab.records import folders
 from peftlab.records.reading import StoredRun
-from peftlab.serve.library import as_name
+from peftlab.serve.adapters_folder import as_name
 from peftlab.verdict.outcome import verdict
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
 from peftlab.errors import InputError
-from peftlab.tasks.tokens import Tokenizer, traits
+from peftlab.tasks.tokens import Tokenizer, check_embedded, traits
 
 _MESSAGE, _REPLY = "\ue000message\ue001", "\ue000reply\ue001"  # private use: in nobody's text
 
@@ -91,4 +91,6 @@ def _end(tokenizer: Tokenizer, tail: str) -> int:
             f"The chat template of {type(tokenizer).__name__} does not end a reply with a special "
             f"token but with {tail!r}, so nothing would tell the model to stop."
         )
-    return int(tokenizer.convert_tokens_to_ids(match.group()))
+    end = int(tokenizer.convert_tokens_to_ids(match.group()))
+    check_embedded(tokenizer, [end], "The end of every reply")
+    return end

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
+
+from peftlab.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -17,6 +20,30 @@ class Example:
     source: str
     targets: tuple[str, ...]
     fields: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values from which `from_dict` makes this example again."""
+        return {
+            "source": self.source,
+            "targets": list(self.targets),
+            "fields": dict(self.fields),
+        }
+
+    @classmethod
+    def from_dict(cls, values: Any) -> Example:
+        """Return the example that `to_dict` wrote. Raises `InputError` for anything else."""
+        found: dict[str, Any] = values if isinstance(values, dict) else {}
+        source: Any = found.get("source")
+        targets: Any = found.get("targets")
+        fields: Any = found.get("fields", {})
+        lists = isinstance(targets, list | tuple) and isinstance(fields, dict)
+        texts = [source, *targets, *fields.values()] if lists else [None]
+        if not all(isinstance(text, str) for text in texts):
+            raise InputError(
+                f"an example is stored as {values!r:.100}; a source, targets and fields, all of "
+                "them texts, were expected"
+            )
+        return cls(source, tuple(targets), dict(fields))
 
     def excerpt(self, length: int = 60) -> str:
         """Return the beginning of the source on one line, to name this row in a message."""

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from peftlab.errors import InputError, nearest
 from peftlab.tasks import files, recipe, sources, splits
@@ -37,8 +38,35 @@ def catalogue() -> list[Entry]:
     return demo + [Entry(name, "recipe", found.title) for name, found in read]
 
 
-def load(name_or_path: str | Path, options: Options) -> Task:
-    """Return the task of that name or path; see `Task.load`."""
+def load(name_or_path: str | Path, **options: Any) -> Task:
+    """Load a bundled or recipe task by name, own data by path, or a data set of the hub by id.
+
+    A path is a folder with train, validation and test files (jsonl, json, csv, tsv, parquet), a
+    folder saved by `datasets`, a single file, or a recipe (.yaml). `webnlg_2017:unseen` narrows the
+    test split to a subset.
+
+    Args:
+        options: the fields of `peftlab.tasks.options.Options`, `limit` and `seed` above all.
+
+    Raises:
+        InputError: whatever cannot be used, with the nearest name where one is near.
+    """
+    return _load(name_or_path, Options.of(options))
+
+
+def from_files(
+    train: str | Path,
+    test: str | Path | None = None,
+    validation: str | Path | None = None,
+    **options: Any,
+) -> Task:
+    """Load a task from one file a split; splits that are not given are cut from `train`."""
+    given = {"train": train, "validation": validation, "test": test}
+    paths = {split: Path(path) for split, path in given.items() if path is not None}
+    return _of_files(paths, Options.of(options))
+
+
+def _load(name_or_path: str | Path, options: Options) -> Task:
     name = str(name_or_path)
     path = Path(name_or_path).expanduser()
     from peftlab.demo.world import demo_tasks
@@ -55,7 +83,7 @@ def load(name_or_path: str | Path, options: Options) -> Task:
         tables = sources.from_folder(path, options.config)
         return from_tables(path.resolve().name, tables, options, "files", str(path))
     if path.is_file():
-        return from_files({"train": path}, options)
+        return _of_files({"train": path}, options)
     if _HUB_ID.fullmatch(name) and not files.is_data(path):
         return _hub(name, options)
     raise InputError(
@@ -95,8 +123,7 @@ def _demo(name: str, options: Options) -> Task:
     return finish(settings, splits, options, ())
 
 
-def from_files(paths: Mapping[str, Path], options: Options) -> Task:
-    """Return the task of one file a split."""
+def _of_files(paths: Mapping[str, Path], options: Options) -> Task:
     tables = {split: files.read(path) for split, path in paths.items()}
     first = paths["train"]
     stem = stem_of(first)
@@ -112,3 +139,6 @@ def _hub(name: str, options: Options) -> Task:
     return from_tables(
         name, tables, options, "hub", name, config=options.config, revision=options.revision
     )
+
+
+Task.load, Task.from_files = staticmethod(load), staticmethod(from_files)

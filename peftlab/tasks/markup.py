@@ -8,6 +8,7 @@ from string import Formatter
 
 from peftlab.errors import InputError
 
+_DIGITS = 6  # more pseudo tokens than any context has room for
 OWN_SLOTS = frozenset({"instruction", "exemplars", "source", "target", "bos", "eos"})
 
 
@@ -111,10 +112,10 @@ def _segments(text: str) -> list[Segment]:
 
 
 def _length(text: str, spec: str) -> int:
-    if not spec.isdecimal() or int(spec) < 1:
+    if not spec.isdecimal() or len(spec) > _DIGITS or int(spec) < 1:
         raise InputError(
-            f"The template {text!r} asks for {spec!r} pseudo tokens; a whole number from 1 on "
-            "was expected, as in {p:5}."
+            f"The template {text!r:.200} asks for {spec!r:.40} pseudo tokens; a whole number from "
+            f"1 to {10**_DIGITS - 1:,} was expected, as in {{p:5}}."
         )
     return int(spec)
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any, Literal
+from typing import ClassVar, Literal
 
 from peftlab.errors import InputError, nearest
 from peftlab.tasks.example import Example
@@ -59,6 +58,7 @@ class Task:
 
     instruction: the request in words. The template does not hold it: hard prompts put it in
     (`Template.with_instruction`), and the other methods have to find out what is asked.
+    load, from_files: how tasks are made, see `peftlab.tasks.load`, which lies above and sets them.
     labels: the class labels, where the targets are such. subsets: named parts of the test split,
     as indices into it (WebNLG's seen and unseen categories). duplicates: test examples whose
     source also stands in the training split, before any limit. notes: what loading has decided,
@@ -67,6 +67,9 @@ class Task:
     refused. guesses_length: `max_new_tokens` stands for the guess that a base's tokenizer will
     make. fitted: that, and the like, is done (`tasks.fit`). skipped: rows that have left, by split.
     """
+
+    load: ClassVar[Callable[..., Task]]
+    from_files: ClassVar[Callable[..., Task]]
 
     name: str
     template: Template
@@ -110,37 +113,6 @@ class Task:
             )
         test = [self.test[index] for index in self.subsets[name]]
         return replace(self, name=f"{self.name}:{name}", test=test, subsets={})
-
-    @staticmethod
-    def load(name_or_path: str | Path, **options: Any) -> Task:
-        """Load a bundled or recipe task by name, own data by path, or a data set of the hub by id.
-
-        A path is a folder with train, validation and test files (jsonl, json, csv, tsv, parquet),
-        a folder saved by `datasets`, a single file, or a recipe (.yaml). `webnlg_2017:unseen`
-        narrows the test split to a subset.
-
-        options: the fields of `peftlab.tasks.options.Options`, `limit` and `seed` above all.
-        Raises `InputError` for whatever cannot be used, with the nearest name where one is near.
-        """
-        from peftlab.tasks.load import load
-        from peftlab.tasks.options import Options
-
-        return load(name_or_path, Options.of(options))
-
-    @staticmethod
-    def from_files(
-        train: str | Path,
-        test: str | Path | None = None,
-        validation: str | Path | None = None,
-        **options: Any,
-    ) -> Task:
-        """Load a task from one file a split; splits that are not given are cut from `train`."""
-        from peftlab.tasks.load import from_files
-        from peftlab.tasks.options import Options
-
-        given = {"train": train, "validation": validation, "test": test}
-        paths = {split: Path(path) for split, path in given.items() if path is not None}
-        return from_files(paths, Options.of(options))
 
 
 def fingerprint(*splits: Sequence[Example]) -> str:

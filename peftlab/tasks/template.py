@@ -49,12 +49,15 @@ class Template:
     separator: str = "\n\n"
 
     def __post_init__(self) -> None:
+        for name in ("text", "instruction", "separator"):
+            if not isinstance(getattr(self, name), str):
+                raise InputError(f"{name} is {getattr(self, name)!r:.100}; a text was expected.")
         if self.truncate not in ("start", "end"):
             raise InputError(f'truncate is {self.truncate!r}; "start" or "end" was expected.')
         for name in ("shots", "source_tokens"):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InputError(f"{name} is {value}; a whole number from 1 on was expected.")
+            if value is not None and (type(value) is not int or value < 1):
+                raise InputError(f"{name} is {value!r:.40}; a whole number from 1 on was expected.")
         for name in ("instruction", "exemplars"):
             if getattr(self, name) and not self.markup.has(name):
                 raise InputError(
@@ -165,12 +168,7 @@ class Template:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values from which `from_dict` makes this template again."""
-        values = asdict(self)
-        values["exemplars"] = [
-            {"source": e.source, "targets": list(e.targets), "fields": dict(e.fields)}
-            for e in self.exemplars
-        ]
-        return values
+        return {**asdict(self), "exemplars": [example.to_dict() for example in self.exemplars]}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Template:
@@ -179,8 +177,7 @@ class Template:
         for name in values:
             if name not in known:
                 raise InputError(f'A template has no "{name}".{nearest(name, known)}')
-        exemplars = tuple(
-            Example(e["source"], tuple(e["targets"]), dict(e.get("fields", {})))
-            for e in values.get("exemplars", ())
-        )
-        return cls(**{**values, "exemplars": exemplars})
+        stored = values.get("exemplars", [])
+        if "text" not in values or not isinstance(stored, list | tuple):
+            raise InputError(f"A template is stored as {dict(values)!r:.100}; it is damaged.")
+        return cls(**{**values, "exemplars": tuple(Example.from_dict(e) for e in stored)})

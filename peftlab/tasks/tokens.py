@@ -7,6 +7,7 @@ transformers nor torch.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -40,6 +41,25 @@ class Traits:
 
 
 _KNOWN: WeakKeyDictionary[Tokenizer, Traits] = WeakKeyDictionary()
+_EMBEDDED: WeakKeyDictionary[Tokenizer, int] = WeakKeyDictionary()
+
+
+def embed_below(tokenizer: Tokenizer, count: int) -> None:
+    """Note how many ids the tokenizer's model embeds: a row with a higher one is then refused."""
+    _EMBEDDED[tokenizer] = count
+
+
+def check_embedded(tokenizer: Tokenizer, ids: Iterable[int], where: str) -> None:
+    """Refuse ids that the tokenizer's model does not embed. Raises `InputError`."""
+    count = _EMBEDDED.get(tokenizer)
+    if count is not None and (beyond := [i for i in ids if i >= count]):
+        highest = max(tokenizer.get_vocab().values())
+        raise InputError(
+            f"{where} holds the token {tokenizer.convert_ids_to_tokens(beyond[0])!r} with the id "
+            f"{beyond[0]:,}, and the base embeds {count:,} tokens (the tokenizer has ids up to "
+            f"{highest:,}). Take the text out, or resize the base: "
+            "model.resize_token_embeddings(len(tokenizer))."
+        )
 
 
 def traits(tokenizer: Tokenizer) -> Traits:
@@ -68,6 +88,7 @@ def _probe(tokenizer: Tokenizer) -> Traits:
 def _bos(tokenizer: Tokenizer) -> tuple[int, ...]:
     plain = list(tokenizer("a", add_special_tokens=False)["input_ids"])
     full = list(tokenizer("a", add_special_tokens=True)["input_ids"])
+    check_embedded(tokenizer, full, "The beginning of every row")
     for start in range(len(full) - len(plain) + 1):
         if full[start : start + len(plain)] == plain:
             return tuple(full[:start])
@@ -111,6 +132,7 @@ def _pieces(tokenizer: Tokenizer, text: str, plain: bool) -> Pieces:
         verbose=False,  # longer than the model's context is our business: rows are cut later
     )
     ids = list(row["input_ids"])
+    check_embedded(tokenizer, ids, f"The text {text[:60]!r}")
     if plain and not traits(tokenizer).control.isdisjoint(ids):
         raise InputError(
             f"The text {text[:60]!r} holds a special token, which the tokenizer "
@@ -144,4 +166,6 @@ def end_of_sequence(tokenizer: Tokenizer) -> int:
             f"The tokenizer {type(tokenizer).__name__} has no end-of-sequence token, and every "
             "target must end with one. Set it: tokenizer.eos_token = '<a token it knows>'."
         )
-    return int(tokenizer.eos_token_id)
+    end = int(tokenizer.eos_token_id)
+    check_embedded(tokenizer, [end], "The end of every target")
+    return end

@@ -106,7 +106,7 @@ def _whole_rows(
     """The task without rows that are too long for this method, where it asks for that."""
     if task.long == "cut":
         return task
-    edits = method.edits(method.bake(start, model), model)
+    edits = method.edits(method.materialise(start, model), model)
     limit = max_row_tokens(model.shape.context, config.max_length, edits.prefix_length)
     template = method.template(task.template, start)
     return shortened(task, template, model.tokenizer, limit, ("train", "validation"))
@@ -232,11 +232,13 @@ class Loop(Generic[Made]):
         """Take one step; returns also its tokens/s."""
         begun, progress, trainee = time.perf_counter(), self.progress, self.trainee
         taken = trainee.steps.take(progress.step, trainee.data)
-        everyone = self.processes.numbers(time.perf_counter() - begun, taken.tokens, taken.passes)
+        everyone = self.processes.numbers(
+            time.perf_counter() - begun, taken.tokens, taken.forward_tokens
+        )
         seconds = max(each[0] for each in everyone)
-        tokens, passes = (int(sum(each[i] for each in everyone)) for i in (1, 2))
+        tokens, forward_tokens = (int(sum(each[i] for each in everyone)) for i in (1, 2))
         trainee.moved()
-        progress.add(taken.loss, tokens, passes, seconds)
+        progress.add(taken.loss, tokens, forward_tokens, seconds)
         trainee.steps.follow(self.budget.point(progress))
         return taken, tokens / seconds
 
@@ -295,7 +297,7 @@ class Loop(Generic[Made]):
             seconds=progress.seconds,
             step_seconds=statistics.median(warm) if warm else 0.0,
             tokens=progress.tokens,
-            passes=progress.passes,
+            forward_tokens=progress.forward_tokens,
             validated=progress.validated,
             validation_seconds=progress.validation_seconds,
             truncated=len(set().union(*self.processes.told(trainee.data.rows.cut))),

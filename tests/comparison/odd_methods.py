@@ -13,7 +13,7 @@ import torch
 
 from peftlab.edits import Edits
 from peftlab.frozen.model import FrozenLM
-from peftlab.methods import Count, Method, State
+from peftlab.methods import Method, Shapes, State
 from peftlab.methods.lora import LoRA
 
 
@@ -36,8 +36,8 @@ class Odd(Method):
     def edits(self, state: State, model: object, seed: int | None = None) -> Edits:
         return Edits()
 
-    def count(self, shape: object) -> Count:
-        return Count(7, 7)
+    def stored(self, shape: object) -> Shapes:
+        return {"odd": (7,)}
 
 
 @dataclass(frozen=True, kw_only=True)

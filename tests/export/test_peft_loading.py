@@ -147,26 +147,35 @@ def test_everything_that_does_not_fit_is_listed(lora: Path) -> None:
         f"missing: {names[0]} [2, 32]",
         f"wrong shape: {names[1]}",
         f"wrong type: {names[2]} torch.int32",
-        f"not a number: {names[3]}",
         "surplus: base_model.model.transformer.wte.lora_embedding_A [2, 2]",
         "modules_to_save=['lm_head']",
         "bias='all'",
         "'pissa' changes the base's weights",
     ):
         assert part in message
+    assert "\n" not in message
+
+
+def test_numbers_that_are_none(lora: Path) -> None:
+    tensors = load_file(lora / "adapter_model.safetensors")
+    name = max(tensors)
+    tensors[name][0, 0] = float("nan")
+    save_file(tensors, lora / "adapter_model.safetensors")
+    with pytest.raises(InputError, match=f"not a number: {name}"):
+        export.peft.load(lora, frozen("gpt2"))
 
 
 def test_an_adapter_of_another_base(lora: Path) -> None:
     with pytest.raises(InputError, match="match no module of this base") as caught:
         export.peft.load(lora, frozen("llama"))
-    assert str(caught.value).count("surplus") == 12
+    assert "12 in all" in str(caught.value)
 
 
 def test_an_adapter_for_other_weights_of_the_same_shape(tmp_path: Path) -> None:
     from peftlab.frozen.model import FrozenLM
 
     export.peft.save(made("lora:rank=2", "gpt2"), frozen("gpt2"), tmp_path)
-    with pytest.raises(InputError, match="made for the weights xxh3-128"):
+    with pytest.raises(InputError, match=r"made for gpt2 .*loaded on other"):
         export.peft.load(tmp_path, FrozenLM(tiny("gpt2", seed=1), name="other"))
 
 
@@ -175,7 +184,7 @@ def test_unknown_types(lora: Path) -> None:
         export.peft.load(_changed(lora, peft_type="VERA"), frozen("gpt2"))
     with pytest.raises(InputError, match='Did you mean "LORA"'):
         export.peft.load(_changed(lora, peft_type="LORAX"), frozen("gpt2"))
-    with pytest.raises(InputError, match="SEQ_2_SEQ_LM, expected CAUSAL_LM"):
+    with pytest.raises(InputError, match="'SEQ_2_SEQ_LM', expected CAUSAL_LM"):
         _changed(lora, peft_type="LORA", task_type="SEQ_2_SEQ_LM")
         export.peft.load(lora, frozen("gpt2"))
 

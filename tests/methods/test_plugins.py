@@ -19,7 +19,7 @@ from typing import ClassVar
 import torch
 
 from peftlab.edits import Edits, LinearEdit
-from peftlab.methods import Count, Method, State
+from peftlab.methods import Method, State
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,8 +40,8 @@ class Shift(Method):
         edit = LinearEdit(bias=self.scale * state.tensors["shift"])
         return Edits(linear={self._linear(model.shape).path: edit})
 
-    def count(self, shape):
-        return Count(*[self._linear(shape).out_features] * 2)
+    def stored(self, shape):
+        return {"shift": (self._linear(shape).out_features,)}
 
 
 class Unfinished(Method):

@@ -8,16 +8,18 @@ of the base.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from peftlab.errors import InputError, nearest
-from peftlab.export.files import read_json, read_tensors, write_json, write_tensors
+from peftlab.admission import OtherBase
+from peftlab.errors import InputError, nearest, shown
+from peftlab.export.files import read_json, write_json, write_tensors
 from peftlab.export.peft import ia3, llama_adapter, lora, prompts
-from peftlab.export.peft.found import Found
-from peftlab.methods.adaptation import Adaptation, base_of
+from peftlab.export.peft.found import PeftFolder
+from peftlab.methods.adaptation import Adaptation, base_of, checked_base, other_weights
 from peftlab.methods.base import Method, State
 from peftlab.tasks import Template
 
@@ -33,7 +35,7 @@ class Layout:
 
     peft_type: str
     write: Callable[[Adaptation, FrozenLM], prompts.Written]
-    read: Callable[[Found], tuple[Method, State]]
+    read: Callable[[PeftFolder], tuple[Method, State]]
 
 
 LAYOUTS = {
@@ -97,21 +99,32 @@ def load(folder: Path | str, model: FrozenLM, template: Template | None = None) 
     folder = Path(folder)
     config = read_json(folder / CONFIG)
     layout = _layout(config.get("peft_type"), folder)
-    found = Found(folder, config, read_tensors(folder / TENSORS), model)
     beside = read_json(folder / BESIDE) if (folder / BESIDE).exists() else {}
-    base = beside.get("base") or base_of(model)
-    if base["fingerprint"] != model.fingerprint:
-        found.problems.append(
-            f"made for the weights {base['fingerprint']} ({base['name']}), and these are "
-            f"{model.fingerprint}"
-        )
-    method, state = layout.read(found)
-    found.settle()
-    if template is None:
-        template = _template(beside)
-    adaptation = Adaptation(method, state, template, base)
+    if beside.get("base"):
+        base = checked_base(beside["base"])
+        if problems := other_weights(base, model):
+            raise InputError(f"{folder} is for another base: {'; '.join(problems)}")
+    else:
+        base = base_of(model)
+        _compare_names(folder, config.get("base_model_name_or_path"), model)
+    method, state = layout.read(PeftFolder(folder / TENSORS, config, model))
+    adaptation = Adaptation(method, state, template or _template(beside), base)
     adaptation.check(model)
     return adaptation
+
+
+def _compare_names(folder: Path, named: Any, model: FrozenLM) -> None:
+    """Say where an adapter names another base: PEFT stores no fingerprint of the weights."""
+    if not isinstance(named, str) or not named:
+        return
+    same = named == model.name or Path(named).name.lower() == Path(model.name).name.lower()
+    if not same:
+        warnings.warn(
+            f"{folder} names {shown(named)} as its base and is used on {model.name}; PEFT stores "
+            "nothing by which the two could be compared",
+            OtherBase,
+            stacklevel=3,
+        )
 
 
 def rank_of(folder: Path) -> int:
@@ -122,15 +135,17 @@ def rank_of(folder: Path) -> int:
 
 def _layout(peft_type: Any, folder: Path) -> Layout:
     by_type = {layout.peft_type: layout for layout in LAYOUTS.values()}
-    if peft_type not in by_type:
+    if not isinstance(peft_type, str) or peft_type not in by_type:
         raise InputError(
-            f"{folder} holds an adapter of the type {peft_type!r}; peftlab reads "
-            f"{', '.join(sorted(by_type))}.{nearest(str(peft_type), by_type)} Any type that PEFT "
-            "itself knows can run as a guest: --methods peft:path/to/adapter_config.json"
+            f"{folder} holds an adapter of the type {peft_type!r:.60}; peftlab reads "
+            f"{', '.join(sorted(by_type))}.{nearest(str(peft_type)[:60], by_type)} Any type that "
+            "PEFT itself knows can run as a guest: --methods peft:path/to/adapter_config.json"
         )
     return by_type[peft_type]
 
 
 def _template(beside: dict[str, Any]) -> Template:
     stored = beside.get("template")
+    if not isinstance(stored, dict | None):
+        raise InputError(f"{BESIDE} is damaged: template is {stored!r:.60}")
     return Template.from_dict(stored) if stored else Template("{source}{target}")

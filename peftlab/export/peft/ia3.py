@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from peftlab.errors import InputError
-from peftlab.export.peft.found import Found
-from peftlab.export.peft.modules import endings, key, matches, own_names, targeted
+from peftlab.export.peft.found import PeftFolder
+from peftlab.export.peft.modules import Patterns, endings, key, own_names, targeted
 from peftlab.methods.base import Method, State
 from peftlab.methods.ia3 import IA3
 
@@ -46,23 +46,22 @@ def write(
     return config, tensors
 
 
-def read(found: Found) -> tuple[Method, State]:
+def read(found: PeftFolder) -> tuple[Method, State]:
     """IA3 on whole modules."""
     found.understand(_KNOWN)
     shape = found.model.shape
-    feedforward = found.config.get("feedforward_modules") or []
-    linears = targeted(found)
-    inputs = [linear for linear in linears if matches(feedforward, linear.path)]
+    linears, meant = targeted(found), Patterns(found, "feedforward_modules")
+    inputs = [linear for linear in linears if meant.match(linear.path)]
     outputs = [linear for linear in linears if linear not in inputs]
-    tensors = {
-        f"{x.path}.out": found.take(key(x.path, "ia3_l"), (x.out_features, 1)).squeeze(1)
-        for x in outputs
-    }
-    tensors |= {
-        f"{x.path}.in": found.take(key(x.path, "ia3_l"), (1, x.in_features)).squeeze(0)
-        for x in inputs
-    }
+    for x in linears:
+        found.expect(
+            key(x.path, "ia3_l"), (1, x.in_features) if x in inputs else (x.out_features, 1)
+        )
     found.settle()
+    tensors = {
+        f"{x.path}.{'in' if x in inputs else 'out'}": found.take(key(x.path, "ia3_l")).flatten()
+        for x in linears
+    }
     targets, _ = own_names(outputs, shape, by_layer=False) if outputs else ((), ())
     scaled, _ = own_names(inputs, shape, by_layer=False) if inputs else ((), ())
     return IA3(targets=targets, feedforward=scaled), State(tensors)

@@ -1,6 +1,6 @@
 """LLaMA-Adapter in PEFT's layout (ADAPTION_PROMPT): a prompt [1, P, D] and a gate [1] a block.
 
-PEFT has one gate a block, without tanh; a tanh is baked in on saving. Its definition is the paper's
+PEFT has one gate a block, without tanh; a tanh is taken on saving. Its definition is the paper's
 on Llama and Mistral only: on GPT-2 it adds its term after the output projection without projecting
 it, and where the output projection has a bias it adds that bias twice.
 """
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from peftlab.errors import InputError
-from peftlab.export.peft.found import Found
+from peftlab.export.peft.found import PeftFolder
 from peftlab.export.peft.modules import key
 from peftlab.methods.base import Method, State
 from peftlab.methods.llama_adapter import LlamaAdapter
@@ -75,21 +75,28 @@ def write(
     return config, tensors
 
 
-def read(found: Found) -> tuple[Method, State]:
+def read(found: PeftFolder) -> tuple[Method, State]:
     """The same as `gate=layer, tanh=false`."""
     found.understand(_KNOWN)
     if reason := differs(found.model):
-        found.problems.append(f"its logits here would not be PEFT's: {reason}")
-        found.tensors.clear()
-        found.settle()
+        raise InputError(
+            f"{found.path.parent} is an ADAPTION_PROMPT, whose logits here would not be PEFT's: "
+            f"{reason}"
+        )
     shape, length = found.model.shape, found.number("adapter_len")
     method = LlamaAdapter(
         length=length, layers=found.number("adapter_layers"), gate="layer", tanh=False
     )
+    paths = {
+        block: f"{shape.block_prefix}{block}.{_MODULE}"
+        for block in range(max(0, shape.layers - method.layers), shape.layers)
+    }
+    for path in paths.values():
+        found.expect(key(path, "adaption_prompt"), (1, length, shape.hidden))
+        found.expect(key(path, "adaption_gate"), (1,))
+    found.settle(method)
     tensors = {}
-    for block in range(max(0, shape.layers - method.layers), shape.layers):
-        path = f"{shape.block_prefix}{block}.{_MODULE}"
-        prompt = found.take(key(path, "adaption_prompt"), (1, length, shape.hidden))
-        tensors[f"{block}.prompt"] = prompt.squeeze(0)
-        tensors[f"{block}.gate"] = found.take(key(path, "adaption_gate"), (1,))
+    for block, path in paths.items():
+        tensors[f"{block}.prompt"] = found.take(key(path, "adaption_prompt")).squeeze(0)
+        tensors[f"{block}.gate"] = found.take(key(path, "adaption_gate"))
     return method, State(tensors)

@@ -7,15 +7,15 @@ the scaling.
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
+from collections.abc import Mapping
 from math import isclose, sqrt
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from peftlab.export.peft.found import Found
-from peftlab.export.peft.modules import endings, key, own_names, targeted
+from peftlab.export.peft.found import PeftFolder
+from peftlab.export.peft.modules import Expression, endings, key, own_names, targeted
 from peftlab.methods.base import Method, State
 from peftlab.methods.lora import LoRA
 
@@ -28,6 +28,9 @@ _KNOWN = {
     "r", "lora_alpha", "lora_dropout", "fan_in_fan_out", "use_rslora", "use_dora", "target_modules",
     "exclude_modules", "layers_to_transform", "layers_pattern", "rank_pattern", "alpha_pattern",
     "init_lora_weights", "bias", "megatron_core", "qalora_group_size",
+}  # fmt: skip
+_FILED = {  # our name of a tensor -> that of PEFT's file
+    "lora_A": "lora_A.weight", "lora_B": "lora_B.weight", "magnitude": "lora_magnitude_vector",
 }  # fmt: skip
 # These starts leave the base as it is; PiSSA, OLoRA, CorDA, LoftQ and LoRA-GA change its weights.
 _PLAIN_STARTS = (True, False, None, "gaussian", "eva", "orthogonal")
@@ -98,62 +101,85 @@ def _fused(
     return made
 
 
-def read(found: Found) -> tuple[Method, State]:
+def read(found: PeftFolder) -> tuple[Method, State]:
     """LoRA on whole modules; modules of lower rank get pairs of zeros up to the highest."""
     config = found.config
     found.understand(_KNOWN)
     if (config.get("bias") or "none") != "none":
-        found.problems.append(f"bias={config['bias']!r}: trained biases have no counterpart here")
-    start = config.get("init_lora_weights")
-    if start not in _PLAIN_STARTS:
         found.problems.append(
-            f"init_lora_weights={start!r} changes the base's weights; save it with PEFT's "
+            f"bias={config['bias']!r:.60}: trained biases have no counterpart here"
+        )
+    start = config.get("init_lora_weights")
+    if not isinstance(start, str | bool | None) or start not in _PLAIN_STARTS:
+        found.problems.append(
+            f"init_lora_weights={start!r:.60} changes the base's weights; save it with PEFT's "
             "path_initial_model_for_weight_conversion, which makes a plain LoRA of it"
         )
     linears = targeted(found)
-    ranks = {x.path: int(_own(found, "rank_pattern", x, "r", int)) for x in linears}
-    alphas = {x.path: float(_own(found, "alpha_pattern", x, "lora_alpha", float)) for x in linears}
-    pairs = {x.path: _pair(found, x, ranks[x.path]) for x in linears}
-    found.settle()
-    widest = max(linears, key=lambda x: ranks[x.path])
+    ranks = _each(found, linears, "rank_pattern", "r", int)
+    alphas = _each(found, linears, "alpha_pattern", "lora_alpha", float)
+    for linear in linears:
+        for name, size in _sizes(linear, ranks[linear.path], found.config).items():
+            found.expect(key(linear.path, _FILED[name]), size)
+    method = _method(found, linears, ranks, alphas)
+    found.settle(method)
+    tensors: dict[str, torch.Tensor] = {}
+    for linear in linears:
+        path, rank, alpha = linear.path, ranks[linear.path], alphas[linear.path]
+        own = {n: found.take(key(path, _FILED[n])) for n in _sizes(linear, rank, found.config)}
+        scaling = alpha / (sqrt(rank) if method.rslora else rank)
+        tensors |= {f"{path}.{n}": tensor for n, tensor in _at_rank(own, method, scaling).items()}
+    return method, State(tensors)
+
+
+def _method(
+    found: PeftFolder, linears: list[Linear], ranks: dict[str, int], alphas: dict[str, float]
+) -> LoRA:
+    """The settings that all modules have in common: those of the widest one."""
+    config = found.config
+    widest = max(ranks, key=lambda path: ranks[path], default="")
+    dropout = config.get("lora_dropout") or 0.0
+    if type(dropout) not in (int, float):
+        found.problems.append(f"lora_dropout is {dropout!r:.60}, expected a number")
+        dropout = 0.0
     targets, layers = own_names(linears, found.model.shape)
-    method = LoRA(
-        rank=ranks[widest.path],
-        alpha=alphas[widest.path],
-        dropout=float(config.get("lora_dropout") or 0.0),
+    return LoRA(
+        rank=ranks.get(widest, 1),
+        alpha=alphas.get(widest, 1.0),
+        dropout=float(dropout),
         targets=targets,
         layers=layers,
         rslora=bool(config.get("use_rslora")),
         dora=bool(config.get("use_dora")),
     )
-    tensors: dict[str, torch.Tensor] = {}
-    for path, own in pairs.items():
-        rank, alpha = ranks[path], alphas[path]
-        scaling = alpha / (sqrt(rank) if method.rslora else rank)
-        tensors |= {
-            f"{path}.{name}": tensor for name, tensor in _at_rank(own, method, scaling).items()
-        }
-    return method, State(tensors)
 
 
-def _own(found: Found, patterns: str, linear: Linear, default: str, kind: Any) -> Any:
-    """A module's own rank or alpha."""
-    for pattern, value in (found.config.get(patterns) or {}).items():
-        if re.match(rf"(.*\.)?({pattern})$", linear.path):
-            return value
-    return found.number(default, kind)
-
-
-def _pair(found: Found, linear: Linear, rank: int) -> dict[str, torch.Tensor]:
-    path = linear.path
-    own = {
-        "lora_A": found.take(key(path, "lora_A.weight"), (rank, linear.in_features)),
-        "lora_B": found.take(key(path, "lora_B.weight"), (linear.out_features, rank)),
+def _each(
+    found: PeftFolder,
+    linears: list[Linear],
+    patterns: str,
+    default: str,
+    kind: type[int] | type[float],
+) -> dict[str, Any]:
+    """Every module's own rank or alpha."""
+    usual, given = found.number(default, kind), found.config.get(patterns) or {}
+    if not isinstance(given, dict):
+        found.problems.append(f"{patterns} is {given!r:.60}, expected an object")
+        given = {}
+    own = {p: found.positive(f"{patterns} of {p!r:.60}", value, kind) for p, value in given.items()}
+    meant = {pattern: Expression(found, rf"(.*\.)?({pattern})") for pattern in own}
+    return {
+        x.path: kind(next((own[p] for p, it in meant.items() if it.match(x.path)), usual))
+        for x in linears
     }
-    if found.config.get("use_dora"):
-        name = key(path, "lora_magnitude_vector")
-        own["magnitude"] = found.take(name, (linear.out_features,))
-    return own
+
+
+def _sizes(linear: Linear, rank: int, config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    sizes: dict[str, tuple[int, ...]] = {
+        "lora_A": (rank, linear.in_features),
+        "lora_B": (linear.out_features, rank),
+    }
+    return sizes | ({"magnitude": (linear.out_features,)} if config.get("use_dora") else {})
 
 
 def _at_rank(own: dict[str, torch.Tensor], method: LoRA, scaling: float) -> dict[str, torch.Tensor]:

@@ -7,16 +7,23 @@ a string as a regular expression.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from math import prod
+from typing import TYPE_CHECKING
 
-from peftlab.errors import InputError
-from peftlab.export.peft.found import PREFIX, Found
+import regex
+
+from peftlab.errors import InputError, listed
+from peftlab.export.peft.found import PREFIX, PeftFolder
 
 if TYPE_CHECKING:
     from peftlab.bases.shapes import Linear, ModelShape
     from peftlab.frozen.model import FrozenLM
 
+_LARGEST = 10_000  # characters of an expression, and what its counted repeats multiply to
+_SECONDS = 2.0  # for all expressions of a file against all of a base's modules
 _LAYER = re.compile(r".*?\.[^.]*\.(?P<index>\d+)\.")
 
 
@@ -37,49 +44,111 @@ def _shortest(path: str, others: Sequence[str]) -> str:
     return path
 
 
-def matches(pattern: Any, path: str) -> bool:
-    """Whether PEFT would say that a module is meant."""
-    if isinstance(pattern, str):
-        return re.fullmatch(pattern, path) is not None
-    return any(path == ending or path.endswith(f".{ending}") for ending in pattern)
+class Expression:
+    """A regular expression of an adapter's file; all of one file's share a time of `_SECONDS`.
+
+    Python's own `re` can take years for a few characters, and holds the interpreter meanwhile.
+
+    Raises:
+        InputError: it cannot be read, is too large, or takes too long.
+    """
+
+    def __init__(self, found: PeftFolder, pattern: str) -> None:
+        self._found, self._shown = found, f"{found.path.parent}: the expression {pattern!r:.60}"
+        counts = [int(n) for n in re.findall(r"\d+", "".join(re.findall(r"\{[\d,]+\}", pattern)))]
+        if len(pattern) > _LARGEST or prod(max(1, n) for n in counts) > _LARGEST:
+            raise InputError(
+                f"{self._shown} is too large: at most {_LARGEST:,} characters and repeats were "
+                "expected"
+            )
+        try:
+            with self._timed():
+                self._compiled = regex.compile(pattern)
+        except (regex.error, RecursionError) as error:
+            raise InputError(f"{self._shown} cannot be read: {error}") from error
+
+    def match(self, name: str) -> bool:
+        """Whether all of a name matches."""
+        with self._timed() as left:
+            return self._compiled.fullmatch(name, timeout=left, concurrent=True) is not None
+
+    @contextmanager
+    def _timed(self) -> Iterator[float]:
+        """Take from the file's time; gives what is left of it."""
+        begun, left = time.monotonic(), _SECONDS - self._found.seconds
+        try:
+            if left <= 0:
+                raise TimeoutError
+            yield left
+        except TimeoutError as error:
+            raise InputError(
+                f"{self._shown} takes more than {_SECONDS:g} s to match the base's modules; give "
+                "their names or endings"
+            ) from error
+        finally:
+            self._found.seconds += time.monotonic() - begun
 
 
-def targeted(found: Found) -> list[Linear]:
+class Patterns:
+    """A setting that names modules: a list of names or endings, or one expression."""
+
+    def __init__(self, found: PeftFolder, setting: str) -> None:
+        given = found.config.get(setting) or []
+        named = isinstance(given, list) and all(isinstance(ending, str) for ending in given)
+        if not isinstance(given, str) and not named:
+            found.problems.append(f"{setting} is {given!r:.60}, expected names or an expression")
+            given = []
+        self._names = [] if isinstance(given, str) else given
+        self._expression = Expression(found, given) if isinstance(given, str) else None
+
+    def match(self, path: str) -> bool:
+        """Whether PEFT would say that a module is meant."""
+        if self._expression is not None:
+            return self._expression.match(path)
+        return any(path == ending or path.endswith(f".{ending}") for ending in self._names)
+
+
+def targeted(found: PeftFolder) -> list[Linear]:
     """The linears that the configuration targets; what is targeted besides them is noted."""
     by_path = {linear.path: linear for linear in found.model.shape.linears}
-    pattern = found.config.get("target_modules")
+    pattern, excluded = found.config.get("target_modules"), Patterns(found, "exclude_modules")
     if not pattern or not isinstance(pattern, (str, list)):
-        found.problems.append(f"target_modules is {pattern!r}, expected names or an expression")
+        found.problems.append(f"target_modules is {pattern!r:.60}, expected names or an expression")
         return []
     if pattern == "all-linear":
         names = list(by_path)
     else:
+        wanted, inside = Patterns(found, "target_modules"), _in_layers(found)
         modules = (name for name, _ in found.model.model.named_modules())
-        names = [n for n in modules if matches(pattern, n) and _in_layers(found.config, n)]
-    excluded = found.config.get("exclude_modules") or []
-    names = [name for name in names if not matches(excluded, name)]
+        names = [name for name in modules if wanted.match(name) and inside(name)]
+    names = [name for name in names if not excluded.match(name)]
     if not names:
-        found.problems.append(f"target_modules {pattern} match no module of this base")
-    for name in names:
-        if name not in by_path:
-            found.problems.append(f"{name} is targeted, which is no linear of a block")
+        found.problems.append(f"target_modules {pattern!r:.200} match no module of this base")
+    strange = [name for name in names if name not in by_path]
+    if strange:
+        found.problems.append(listed("targeted, but no linear of a block", strange))
     return [by_path[name] for name in names if name in by_path]
 
 
-def _in_layers(config: Any, name: str) -> bool:
-    wanted = config.get("layers_to_transform")
+def _in_layers(found: PeftFolder) -> Callable[[str], bool]:
+    """Whether a module lies in one of the wanted blocks."""
+    config = found.config
+    wanted, patterns = config.get("layers_to_transform"), config.get("layers_pattern") or []
     if wanted is None or wanted == [] or isinstance(config.get("target_modules"), str):
-        return True
-    patterns = config.get("layers_pattern") or []
-    for pattern in [patterns] if isinstance(patterns, str) else patterns:
-        if match := re.match(rf"(?:^|.*?\.){pattern}\.(?P<index>\d+)\.", name):
-            return int(match["index"]) in _as_list(wanted)
-    match = None if patterns else _LAYER.match(name)
-    return match is not None and int(match["index"]) in _as_list(wanted)
-
-
-def _as_list(value: Any) -> list[int]:
-    return [value] if isinstance(value, int) else value
+        return lambda _: True
+    blocks, texts = (given if isinstance(given, list) else [given] for given in (wanted, patterns))
+    if not all(type(b) is int for b in blocks) or not all(isinstance(p, str) for p in texts):
+        found.problems.append(
+            f"layers_to_transform={wanted!r:.60}, layers_pattern={patterns!r:.60}: numbers of "
+            "blocks, and names, were expected"
+        )
+        return lambda _: False
+    if not texts:
+        return lambda name: (m := _LAYER.match(name)) is not None and int(m["index"]) in blocks
+    meant = [
+        Expression(found, rf"(?:|.*?\.){p}\.(?:{'|'.join(map(str, blocks))})\..*") for p in texts
+    ]
+    return lambda name: any(it.match(name) for it in meant)
 
 
 def own_names(

@@ -18,7 +18,7 @@ from peftlab.records.reading import Logged, metrics
 from peftlab.report.page.cost_plot import Point, cost_plot
 from peftlab.report.page.curve_plot import Curve, curve_plot, thinned
 from peftlab.report.page.phase_plot import PHASE_NAMES, PHASES, Phases, memory_plot, time_plot
-from peftlab.report.page.runs import Judged, Method
+from peftlab.report.page.runs import Judged, MethodRuns
 from peftlab.report.page.search_plot import Searched, search_plot
 from peftlab.verdict.entries import COSTS, FRONTS
 
@@ -46,11 +46,11 @@ class Figures:
     costs: Sequence[CostFigure]
     training: Element | None
     validation: Element | None
-    curves: Sequence[Method]
+    curves: Sequence[MethodRuns]
     time: Element | None
     memory: Element | None
-    phases: Sequence[Method]
-    searched: Sequence[Method]
+    phases: Sequence[MethodRuns]
+    searched: Sequence[MethodRuns]
     search: tuple[Element, Element] | None
 
     def files(self) -> dict[str, Element]:
@@ -117,7 +117,7 @@ def _cost_figure(judged: Judged, cost: str) -> CostFigure | None:
     return CostFigure(cost, COSTS[cost].called, draw(1040, 440), draw(400, 400), left_out)
 
 
-def _point(judged: Judged, method: Method, cost: str, front: bool) -> Point:
+def _point(judged: Judged, method: MethodRuns, cost: str, front: bool) -> Point:
     value, quality, one = method.costs[cost], method.quality, method.interval
     assert value is not None and quality is not None
     score = judged.quality.unit.said
@@ -139,7 +139,7 @@ def _point(judged: Judged, method: Method, cost: str, front: bool) -> Point:
     )
 
 
-def _logs(method: Method, problems: list[str]) -> list[list[Logged]]:
+def _logs(method: MethodRuns, problems: list[str]) -> list[list[Logged]]:
     found = []
     for run in method.runs:
         try:
@@ -158,7 +158,7 @@ def _finite(log: list[Logged], folder: Path) -> list[Logged]:
 
 
 def _curves(
-    methods: Sequence[Method],
+    methods: Sequence[MethodRuns],
     logs: Mapping[str, list[list[Logged]]],
     key: Literal["loss", "validation_loss"],
     name: str,
@@ -178,7 +178,7 @@ def _curves(
     return curve_plot(curves, name, marks=key == "validation_loss" and longest <= 25)
 
 
-def _searches(methods: Sequence[Method]) -> list[Searched]:
+def _searches(methods: Sequence[MethodRuns]) -> list[Searched]:
     """One search a method; its seeds share it."""
     found = []
     for method in methods:
@@ -202,7 +202,7 @@ def _mean_curve(
 
 
 def _phases(
-    methods: Sequence[Method],
+    methods: Sequence[MethodRuns],
     unit: Unit,
     draw: Callable[[Sequence[Phases], Callable[[float], str]], Element],
 ) -> Element | None:
@@ -210,7 +210,7 @@ def _phases(
     return draw(found, unit.said) if any(one.known for one in found) else None
 
 
-def phase_means(method: Method, unit: Unit) -> tuple[float | None, ...]:
+def phase_means(method: MethodRuns, unit: Unit) -> tuple[float | None, ...]:
     """Seconds or peak bytes of each phase, means over seeds; of a search, seconds alone."""
     parts = {figure.phase: figure for figure in FIGURES if figure.phase and figure.unit is unit}
     return tuple(parts[name].mean(method.records) if name in parts else None for name in PHASES)

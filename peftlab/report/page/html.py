@@ -20,7 +20,7 @@ from peftlab.report.page.figures import Figures, figures, phase_means
 from peftlab.report.page.frame import file_text, filled, write_text
 from peftlab.report.page.leaderboard import leaderboard, pairs, roles
 from peftlab.report.page.phase_plot import PHASE_NAMES, PHASES
-from peftlab.report.page.runs import Judged, Method, judged
+from peftlab.report.page.runs import Judged, MethodRuns, judged
 from peftlab.report.predictions import PREDICTED, Foretold, foretold, words
 from peftlab.verdict.entries import COSTS
 
@@ -115,7 +115,7 @@ def _verdict(runs: Judged) -> dict[str, Any]:
     }
 
 
-def _card(method: Method, what: Sequence[str], score: Callable[[float], str]) -> dict[str, Any]:
+def _card(method: MethodRuns, what: Sequence[str], score: Callable[[float], str]) -> dict[str, Any]:
     shown = ("trainable_parameters", "peak_memory", "training_seconds", "latency")
     known = [(name, method.costs.get(name)) for name in shown]
     one = method.interval
@@ -147,7 +147,7 @@ def _named(text: str, labels: Sequence[str]) -> Markup:
     return Markup("").join(marked)
 
 
-def _phase_table(methods: Sequence[Method]) -> dict[str, Any]:
+def _phase_table(methods: Sequence[MethodRuns]) -> dict[str, Any]:
     """The two figures' numbers, as text and to sort by, without phases that nobody measured."""
     heads, columns = [], []
     for what, unit in (("time", SECONDS), ("memory", BYTES)):
@@ -161,7 +161,7 @@ def _phase_table(methods: Sequence[Method]) -> dict[str, Any]:
     return {"heads": heads, "rows": rows}
 
 
-def _foretold(methods: Sequence[Method], records: Sequence[Record]) -> dict[str, Any] | None:
+def _foretold(methods: Sequence[MethodRuns], records: Sequence[Record]) -> dict[str, Any] | None:
     """Predictions beside measurements: of some methods as a table, in sentences of all records."""
     kinds = foretold([record for method in methods for record in method.records])
     if not kinds:

@@ -87,7 +87,8 @@ async def load(name: str, state: State, asked: LoadRequest | None = None) -> Ada
     the version before it stays.
     """
     _not_base(state, name)
-    folder = state.library.subfolder((asked and asked.folder) or name)
+    wanted = (asked and asked.folder) or name
+    folder = await asyncio.to_thread(state.library.subfolder, wanted)
     return _shown(await asyncio.wrap_future(state.library.load(name, folder)))
 
 

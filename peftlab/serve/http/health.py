@@ -24,9 +24,12 @@ class Health(BaseModel):
 
 @router.get("/health")
 async def health(state: Annotated[Served, Depends(served)]) -> Health:
-    """200 while requests are taken, 503 while the server starts, stops, or when it has failed."""
+    """200 while requests are answered, 503 while it starts or stops, or when the base fails."""
     if not state.engine.alive:
         raise HttpError(503, "the engine takes no requests", kind="server_error", code="closing")
+    if failure := state.engine.failure:
+        said = f"the base itself fails: {failure}"
+        raise HttpError(503, said, kind="server_error", code="failed")
     stats = state.engine.stats()
     return Health(waiting=stats.waiting, running=stats.running)
 

@@ -12,11 +12,12 @@ from fastapi import Request as Http
 
 from peftlab.errors import InputError
 from peftlab.methods.hard_prompt import unadapted
+from peftlab.serve.adapters_folder import as_name, check_name
 from peftlab.serve.described import Descriptions
 from peftlab.serve.engine import Engine
 from peftlab.serve.http.metrics import Metrics
 from peftlab.serve.http.settings import Settings
-from peftlab.serve.library import Library, as_name, check_name
+from peftlab.serve.library import Library
 
 _LONGEST_WAIT = 60  # seconds; OpenAI's client passes over what is longer
 
