@@ -77,7 +77,7 @@ def changed(folder: Path, **values: object) -> str:
     return json.dumps(record)
 
 
-RECORDS = {
+RECORDS: dict[str, dict[str, object]] = {
     "nan loss": {"loss__test": float("nan")},
     "no scores": {"scores": {"rougeL": float("nan")}},
     "no base": {"parameters__base": 0},

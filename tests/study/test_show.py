@@ -188,9 +188,10 @@ def texts(svg: Element) -> list[tuple[str, Box]]:
         moved = [float(n) for n in re.findall(r"-?[\d.]+", part.get("transform", "0 0"))]
         dx, dy = dx + moved[0], dy + moved[1]
         if part.tag == "text":
-            x, y, wide = float(part.attrib["x"]), float(part.attrib["y"]), LETTER * len(part.text)
+            text = part.text or ""
+            x, y, wide = float(part.attrib["x"]), float(part.attrib["y"]), LETTER * len(text)
             left = dx + x - {"end": wide, "middle": wide / 2}.get(part.get("text-anchor", ""), 0)
-            found.append((part.text, Box(left, dy + y - 11, left + wide, dy + y + 3)))
+            found.append((text, Box(left, dy + y - 11, left + wide, dy + y + 3)))
         for inner in part:
             walk(inner, dx, dy)
 
