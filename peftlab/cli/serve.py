@@ -172,8 +172,9 @@ def _enter_winners(library: Library, runs: Path) -> None:
     from peftlab.serve.winners import for_base, winners
 
     found = read(runs)
-    fitting, left_out = for_base(winners(found.runs), library.model)
-    for said in (*found.problems, *left_out):
+    problems = found.problems
+    fitting, left_out = for_base(winners(found.runs, problems), library.model)
+    for said in (*problems, *left_out):
         echo(said, err=True)
     known = {it.name for it in library.adapters()}
     for winner in fitting:
