@@ -13,7 +13,7 @@ from peftlab.cli import options as shared
 from peftlab.cli.compare import DEMO_STEPS, DEMO_TEST, STEPS, seeds_of
 from peftlab.errors import InputError
 from peftlab.printable import echo
-from peftlab.study import LINES, find
+from peftlab.study import find, lines
 
 if TYPE_CHECKING:
     from peftlab.comparison.plan import Run
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from peftlab.tasks import Task
 
 HELP = "Make one figure of the literature, on the demo or on your own base and tasks.\n\n" + (
-    "\b\n" + "\n".join(f"{name:<12} {line}" for name, line in LINES.items())
+    "\b\n" + "\n".join(f"{name:<12} {line}" for name, line in lines().items())
 )
 OUT = Path("runs/studies")
 
