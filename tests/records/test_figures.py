@@ -169,3 +169,8 @@ def test_an_experiments_cost_is_one_of_them() -> None:
     assert ColumnSpec(title="t", cost="evaluate_memory").cost == "evaluate_memory"
     with pytest.raises(ValueError, match="Did you mean"):
         ColumnSpec(title="t", cost="evaluate_memori")
+
+
+def test_the_docs_name_every_column() -> None:
+    text = (ROOT / "docs" / "reports.md").read_text(encoding="utf-8")
+    assert [one.name for one in FIGURES if f"`{one.name}`" not in text] == []
