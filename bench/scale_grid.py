@@ -17,10 +17,11 @@ from typing import Any
 from bench.queueing import makespan, makespan_bounds
 from peftlab.comparison.engine import Engine
 from peftlab.comparison.local import LocalEngine
-from peftlab.comparison.plan import EvaluationConfig, Plan, Run
+from peftlab.comparison.plan import Plan, Run
 from peftlab.comparison.profile import Profile
 from peftlab.comparison.ray.engine import Ray
 from peftlab.comparison.run import Silent, compare
+from peftlab.comparison.settings import EvaluationConfig
 from peftlab.methods import parse
 from peftlab.records.record import Record
 from peftlab.tasks import Task

@@ -11,7 +11,6 @@ import typer
 
 from peftlab.bases.number_formats import formats
 from peftlab.errors import InputError
-from peftlab.frozen.named import device_name as device_name
 from peftlab.printable import echo
 
 if TYPE_CHECKING:
@@ -25,15 +24,6 @@ BaseDtype = Annotated[
     str,
     typer.Option(
         help=f"How the frozen base's numbers are kept: {_FORMATS}.", rich_help_panel="What to learn"
-    ),
-]
-BaseDtypes = Annotated[
-    str,
-    typer.Option(
-        "--base-dtype",
-        help=f"How the frozen base's numbers are kept: {_FORMATS}; several with commas: every "
-        "method on each.",
-        rich_help_panel="What to learn",
     ),
 ]
 ShardBase = Annotated[
@@ -62,7 +52,7 @@ def load_base(name: str, device: str, dtype: str = "fp32") -> FrozenLM:
     """
     from peftlab.frozen import named as base
 
-    return _noted(base.load(name, device_name(device), one_format(dtype)))
+    return _noted(base.load(name, base.device_name(device), one_format(dtype)))
 
 
 def _noted(model: FrozenLM) -> FrozenLM:
@@ -93,7 +83,7 @@ def load_base_together(
 
     if shard not in get_args(Shard):
         raise InputError(f"--shard {shard!r}: one of {', '.join(get_args(Shard))} was expected")
-    where, dtype = device_name(device), one_format(dtype)
+    where, dtype = base.device_name(device), one_format(dtype)
     together = join(where)
     with together.watched():
         told = {"--model": name, "--base-dtype": dtype, "--shard": shard, "--method": method}
@@ -142,7 +132,10 @@ def one_format(text: str) -> str:
     Raises:
         InputError: an unknown one, or several.
     """
-    names = formats(text)
+    try:
+        names = formats(text)
+    except ValueError as error:
+        raise InputError(f"--base-dtype {text!r}: {error} was expected") from error
     if len(names) > 1:
         raise InputError(f"--base-dtype {text!r}: one was expected; `compare` takes several")
     return names[0]

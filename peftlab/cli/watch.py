@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from peftlab.cli.dashboard import Dashboard, Expected, View
 from peftlab.comparison.finished import finished as kept
+from peftlab.comparison.finished import other_settings
 from peftlab.printable import terminal
 from peftlab.records.figures import outline
 from peftlab.units import size
@@ -79,6 +80,9 @@ class Shown:
             self._say(
                 f"{finished} of {len(runs)} runs are finished already and are not made again."
             )
+        others = other_settings(runs, self.out)
+        if others:
+            self._say(others)
         self.total, self.number = len(runs), finished
         waiting = [run for run in runs if run.left_out is None and kept(run, self.out) is None]
         self.board.plan([self._expected(run, profile) for run in waiting], finished, len(runs))

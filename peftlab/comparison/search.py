@@ -97,7 +97,7 @@ class _Search:
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.say, self.run, self.folder = say, run, folder
-        self.own = run.config.learning_rate or run.method.learning_rate
+        self.own = run.config.rate(run.method.learning_rate)
         self.config = trial_config(run)
         self.study: Study = optuna.create_study(
             direction="minimize",

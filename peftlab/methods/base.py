@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 from peftlab.edits import Edits
 from peftlab.errors import InputError
 from peftlab.lazy import torch
+from peftlab.options import identity
 
 if TYPE_CHECKING:
     from peftlab.bases.shapes import ModelShape
@@ -170,6 +171,10 @@ class Method(ABC):
     def settings(self) -> dict[str, Any]:
         """The resolved settings as JSON values."""
         return asdict(self)
+
+    def identity(self) -> dict[str, Any]:
+        """The settings that decide a result, see `options.Since`."""
+        return identity(self, self.settings())
 
     def files(self) -> dict[str, str]:
         """Fingerprints of the files that settings name: with other contents it is another run.

@@ -66,6 +66,9 @@ class Composed(Method):
     def settings(self) -> dict[str, Any]:
         return {"parts": [{"method": part.name, **part.settings()} for part in self.parts]}
 
+    def identity(self) -> dict[str, Any]:
+        return {"parts": [{"method": part.name, **part.identity()} for part in self.parts]}
+
     def files(self) -> dict[str, str]:
         return {f"{i}.{n}": f for i, part in enumerate(self.parts) for n, f in part.files().items()}
 

@@ -11,9 +11,9 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
-from peftlab.errors import InputError
+from peftlab.errors import InputError, refusing
 from peftlab.files import read_json
 
 VERSION = 1
@@ -256,12 +256,8 @@ class Record(Part):
             raise InputError(
                 f"{path} has version {version!r}; this peftlab reads version {VERSION}"
             )
-        try:
+        with refusing(f"{path} is damaged: "):
             return cls.model_validate(values)
-        except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(map(str, first["loc"]))
-            raise InputError(f"{path} is damaged: {place}: {first['msg']}") from error
 
 
 def write_json(path: Path, values: Any) -> None:

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from peftlab.comparison.label import slug
-from peftlab.comparison.plan import EvaluationConfig, Plan, SearchConfig
+from peftlab.comparison.plan import Plan
 from peftlab.comparison.profile import Profile
 from peftlab.comparison.run import Silent, Watcher, compare
+from peftlab.comparison.settings import EvaluationConfig, SearchConfig
 from peftlab.methods import Method
 from peftlab.records.reading import StoredRun
 from peftlab.study.base import Made, Setting, Variant

@@ -140,7 +140,7 @@ class Descent(Steps):
         self.state = State(self.parameters.live, self.state.text)
         if self.parameters.are_split:
             self._refuse_split()
-        rate, held = self.config.learning_rate or self.method.learning_rate, self.parameters.held
+        rate, held = self.config.rate(self.method.learning_rate), self.parameters.held
         named = self.method.groups(self.state, rate)
         self.names = [name for group in named for name in group["params"]]
         groups = [{**group, "params": [held[n] for n in group["params"]]} for group in named]

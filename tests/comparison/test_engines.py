@@ -91,7 +91,7 @@ def test_no_ray_says_what_to_install(monkeypatch: pytest.MonkeyPatch, capsys: An
 
 def test_options_of_a_cluster_belong_to_it(capsys: Any) -> None:
     assert run(["compare", "--cpus", "2"]) == 2
-    assert "--cpus belong to --engine ray" in capsys.readouterr().err
+    assert "--cpus belongs to --engine ray" in capsys.readouterr().err
     assert run(["compare", "--engine", "ray", "--cpus", "0"]) == 2
     assert "at least 1 was expected" in capsys.readouterr().err
 

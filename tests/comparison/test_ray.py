@@ -17,9 +17,10 @@ from typing import Any
 import psutil
 import pytest
 
-from peftlab.comparison.plan import Plan, SearchConfig
+from peftlab.comparison.plan import Plan
 from peftlab.comparison.ray.engine import Ray
 from peftlab.comparison.run import Compared, compare
+from peftlab.comparison.settings import SearchConfig
 from peftlab.errors import InputError
 from peftlab.methods import parse
 from peftlab.records import folders

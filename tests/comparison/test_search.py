@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from peftlab.comparison import search as room
-from peftlab.comparison.plan import Base, EvaluationConfig, Plan, Run, SearchConfig, runs_of
+from peftlab.comparison.plan import Base, Plan, Run, runs_of
 from peftlab.comparison.run import compare
 from peftlab.comparison.search import LADDER, search, trial_config
+from peftlab.comparison.settings import EvaluationConfig, SearchConfig
 from peftlab.errors import InputError
 from peftlab.frozen import named as bases
 from peftlab.methods import parse
