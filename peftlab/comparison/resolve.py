@@ -18,7 +18,7 @@ from peftlab.comparison.settings import (
     comparison_entries,
 )
 from peftlab.errors import InputError
-from peftlab.guests import Guest
+from peftlab.guests import Guest, is_guest
 from peftlab.methods import REGISTRY, Method
 from peftlab.options import Called, entries, made, plainly, refuse_unknown
 from peftlab.tasks import Options, Task
@@ -206,9 +206,9 @@ def the_task(given: Mapping[str, Any], called: Called = plainly) -> Task:
     if not isinstance(task, Task):
         if not isinstance(task, str | Path):
             raise InputError(f"{called('task')} is {task!r}; a name, a path or a Task was expected")
-        from peftlab.tasks.load import load
+        from peftlab.tasks.load import load_with
 
-        return load(task, Options.of(options, called))
+        return load_with(task, Options.of(options, called))
     given = {name: value for name, value in options.items() if value is not None}
     if given:
         raise InputError(f"{', '.join(given)}: the task is loaded already; load it with them")
@@ -223,7 +223,7 @@ def methods_of(
     Raises:
         InputError: an unknown method, setting or value.
     """
-    if isinstance(asked, Method | Guest):
+    if isinstance(asked, Method) or is_guest(asked):
         return (asked,)
     if isinstance(asked, str) and asked:
         return parse(asked)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import ModuleType
@@ -13,30 +12,12 @@ from typing import Any
 
 from peftlab.comparison import base_server
 from peftlab.comparison.ray import cluster, remote
+from peftlab.comparison.ray.payload import Place
 from peftlab.errors import InputError
 from peftlab.records import folders
 
 _OPEN_SECONDS = 1800.0  # for reading a large base from a slow disk
 _ANSWER_SECONDS = 120.0  # a first process on a busy node takes its time to import
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a node works.
-
-    Attributes:
-        name: of the node, for people.
-        folder: of its base server; kept activations lie there too.
-        out: the comparison's folder, or, where the node does not see that, one of its own.
-        shared: whether it sees it.
-        fingerprints: of the base that is held, by number format.
-    """
-
-    name: str
-    folder: Path
-    out: Path
-    shared: bool
-    fingerprints: tuple[str, ...]
 
 
 class Node:
