@@ -14,7 +14,7 @@ from typer.core import TyperGroup
 from peftlab.cli import compare, estimate, learn, listing, report, serve, share, study
 from peftlab.cli import options as shared
 from peftlab.errors import InputError, PeftlabError
-from peftlab.printable import printable
+from peftlab.printable import echo
 from peftlab.processes import expected, leave
 from peftlab.version import __version__
 
@@ -101,7 +101,7 @@ def _unread(function: Command) -> Command:
 
 def _version(wanted: bool) -> None:
     if wanted:
-        typer.echo(__version__)
+        echo(__version__)
         raise typer.Exit
 
 
@@ -130,20 +130,20 @@ def run(arguments: Sequence[str]) -> int:
         code = app(wanted)(list(arguments), standalone_mode=False)
         return code if isinstance(code, int) else 0
     except shared.UsageError as error:
-        typer.echo(f"Error: {printable(error.format_message())}", err=True)
+        echo(f"Error: {error.format_message()}", err=True)
         return 2
     except OSError as error:
         if error.errno != errno.ENAMETOOLONG:
             raise
-        typer.echo(f"Error: a name is longer than a file's can be: {error.filename:.60}…", err=True)
+        echo(f"Error: a name is longer than a file's can be: {error.filename:.60}…", err=True)
         return 2
     except SystemExit as end:
         return int(end.code or 0)
     except _CtrlC:
-        typer.echo("stopped", err=True)
+        echo("stopped", err=True)
         return 130
     except PeftlabError as error:
-        typer.echo(f"Error{_where()}: {printable(str(error), lines=True)}", err=True)
+        echo(f"Error{_where()}: {error}", err=True)
         return 130 if _stopped(error) else 2
     return 0
 

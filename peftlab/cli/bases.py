@@ -12,6 +12,7 @@ import typer
 from peftlab.bases.number_formats import formats
 from peftlab.errors import InputError
 from peftlab.options import typed
+from peftlab.printable import echo
 
 if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM
@@ -58,7 +59,7 @@ def load_base(name: str, device: str, dtype: str = "fp32") -> FrozenLM:
 def _noted(model: FrozenLM) -> FrozenLM:
     """The model, after its notes have been told."""
     for note in model.notes:
-        typer.echo(f"Warning: {note}", err=True)
+        echo(f"Warning: {note}", err=True)
     return model
 
 
@@ -118,7 +119,7 @@ def open_adapters(
         warnings.simplefilter("always", OtherBase)
         opened = [open_adaptation(place, model) for place in places]
     for one in dict.fromkeys(str(w.message) for w in said):
-        typer.echo(f"Warning: {one}", err=True)
+        echo(f"Warning: {one}", err=True)
     warnings.simplefilter("ignore", OtherBase)
     return model, opened
 

@@ -12,6 +12,7 @@ import typer
 
 from peftlab.cli import options as shared
 from peftlab.errors import InputError
+from peftlab.printable import echo
 
 if TYPE_CHECKING:
     from peftlab.comparison.resolve import ComparisonSettings
@@ -80,7 +81,7 @@ def compare(
         import yaml
 
         settings.plan()  # what is printed can be run
-        typer.echo(yaml.safe_dump(settings.values(), sort_keys=False, allow_unicode=True), nl=False)
+        echo(yaml.safe_dump(settings.values(), sort_keys=False, allow_unicode=True), nl=False)
     else:
         _carry_out(settings)
 
@@ -115,7 +116,7 @@ def _carry_out(settings: ComparisonSettings) -> None:
 
     if settings.what.engine == "processes":
         comparison.warm_up()
-    engine, plan, out = settings.engine(typer.echo), settings.plan(), settings.out
+    engine, plan, out = settings.engine(echo), settings.plan(), settings.out
     watcher = watcher_of(settings.what.engine, plan, out)
     command = shlex.join(["peftlab", *sys.argv[1:]])
     try:
@@ -124,7 +125,7 @@ def _carry_out(settings: ComparisonSettings) -> None:
         watcher.close()
     show(compared.runs)
     page = write(out, StoredRuns(compared.runs, []))
-    typer.echo(f"Everything is in {out}; show it again with: peftlab report {out}")
-    typer.echo(f"The page to look at and to send: {page}")
+    echo(f"Everything is in {out}; show it again with: peftlab report {out}")
+    echo(f"The page to look at and to send: {page}")
     if any(record.status == "failed" for record in compared.records):
         raise typer.Exit(1)

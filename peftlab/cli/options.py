@@ -20,6 +20,7 @@ from peftlab.cli.bases import one_format as one_format
 from peftlab.cli.bases import open_adapters as open_adapters
 from peftlab.errors import InputError
 from peftlab.options import DEVICE, MODEL, TASK, Entry
+from peftlab.printable import echo
 
 Entries = Mapping[str, Entry]
 Model = Annotated[str, typer.Option(help=MODEL)]
@@ -120,7 +121,7 @@ def writable(folder: Path, option: str = "--out") -> Path:
 def say(notes: Sequence[str]) -> None:
     """Tell what loading has decided, beside what a command prints."""
     for note in notes:
-        typer.echo(note, err=True)
+        echo(note, err=True)
 
 
 def where() -> Entries:

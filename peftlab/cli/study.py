@@ -12,6 +12,7 @@ import typer
 
 from peftlab.cli import options as shared
 from peftlab.errors import InputError
+from peftlab.printable import echo
 from peftlab.study import find, lines
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ def study(
         given = {**given, "test_limit": DEMO_TEST}
     drawn = _drawn(metrics)
     tasks = tuple(_task(one, given, drawn) for one in names)
-    bases = tuple(model) if model else found.bases(typer.echo)
+    bases = tuple(model) if model else found.bases(echo)
     what = made(ComparisonConfig, given, called)
     setting = Setting(
         models=bases,
@@ -125,7 +126,7 @@ def _task(name: str, given: Mapping[str, Any], drawn: tuple[str, ...]) -> Task:
 
     from peftlab.comparison.resolve import the_task
     from peftlab.metrics import metric_spec
-    from peftlab.study.points import LOSS
+    from peftlab.study.words import LOSS
 
     task = the_task({**given, "task": name}, shared.flag(options()))
     wanted = [metric for metric in drawn if metric != LOSS]
@@ -142,7 +143,7 @@ def _drawn(text: str | None) -> tuple[str, ...]:
 
 def _usual(tasks: tuple[Task, ...]) -> tuple[str, ...]:
     """The main metric of the first task, and the test loss."""
-    from peftlab.study.points import LOSS
+    from peftlab.study.words import LOSS
     from peftlab.verdict.outcome import main_metric
 
     return (main_metric(dict.fromkeys(tasks[0].metrics, 0.0)), LOSS)
@@ -174,7 +175,7 @@ class Told:
         first = runs[0]
         kept = f", {finished} of them finished already" if finished else ""
         seeds = "s" * (len(runs) != 1)
-        typer.echo(
+        echo(
             f"{first.task.name} ({len(first.task.train):,} training examples) with "
             f"{profile.base.name}: {len(runs)} run{seeds}{kept}"
         )
@@ -185,24 +186,25 @@ class Told:
 
     def ended(self, run: Run, record: Record) -> None:
         """What came out."""
+        from peftlab.records.figures import outline
+
         self.left -= 1
         if record.status == "finished":
-            scores = ", ".join(f"{key} {value:.3f}" for key, value in record.scores.items())
-            said = f"test loss {record.loss.test:.3f}, {scores} ({record.seconds.train:.0f} s)"
+            said = f"{outline(record)} ({record.seconds.train or 0:.0f} s)"
         else:
             said = f"{record.status}: {record.error}"
         label = " ".join(run.label.split())
-        typer.echo(f"  {label}, seed {run.seed}: {said}; {self.left} to go")
+        echo(f"  {label}, seed {run.seed}: {said}; {self.left} to go")
 
     def measuring(self, label: str) -> None:
         """Something besides the record."""
-        typer.echo(f"  {label}: measuring")
+        echo(f"  {label}: measuring")
 
 
 def _tell(result: Result, files: list[Path]) -> None:
-    typer.echo("")
+    echo()
     for sentence in [*result.words, *filter(None, (result.note, result.caution))]:
-        typer.echo(sentence)
+        echo(sentence)
     for problem in result.problems:
-        typer.echo(f"note: {problem}", err=True)
-    typer.echo("Written: " + ", ".join(map(str, files)))
+        echo(f"note: {problem}", err=True)
+    echo("Written: " + ", ".join(map(str, files)))

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-
 from peftlab.cli.dashboard import Dashboard, Expected, View
 from peftlab.comparison.finished import finished as kept
 from peftlab.comparison.finished import other_settings
+from peftlab.printable import terminal
+from peftlab.records.figures import outline
 from peftlab.units import size
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ class Shown:
 
     def __init__(self, plan: Plan, out: Path) -> None:
         self.plan, self.out = plan, out
-        self.console = Console()
+        self.console = terminal()
         self.number = self.total = 0
         self.board = Dashboard()
         self.view = View(self.board, self.console)
@@ -120,11 +120,8 @@ class Shown:
         if record.status == "failed":
             self._say(f"{self.running}: failed: {record.error}")
             return
-        scores = ", ".join(f"{name} {value:.3f}" for name, value in record.scores.items())
         took = record.seconds.train or 0.0
-        self._say(
-            f"{self.running}: test loss {record.loss.test:.3f}, {scores} ({took:.0f} s training)"
-        )
+        self._say(f"{self.running}: {outline(record)} ({took:.0f} s training)")
 
     def _say(self, text: str) -> None:
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -24,6 +24,7 @@ from peftlab.frozen import named as base
 from peftlab.guests import is_guest
 from peftlab.measure import choose_precision
 from peftlab.methods import Count, Method
+from peftlab.printable import echo
 from peftlab.tasks import Example, Task, Template
 from peftlab.tasks.fit import Fit, look, too_long
 from peftlab.token_limits import max_row_tokens
@@ -118,7 +119,7 @@ def profile(_say: Say, plan: Plan, out: Path, _trunk: Path | None = None) -> Pro
     dtype = plan.base_dtypes[0]
     model = base.load(plan.model, plan.device, dtype)
     for note in model.notes:
-        print(f"Warning: {note}", file=sys.stderr, flush=True)
+        echo(f"Warning: {note}", err=True)
     counts, extras, misfits = _fitting(model, plan, dtype)
     longest = max(extras.items(), key=lambda pair: pair[1], default=("", 0))
     context = max_row_tokens(model.shape.context, plan.config.max_length)

@@ -65,10 +65,12 @@ class Compared:
     @property
     def verdict(self) -> str:
         """What the runs show, in sentences, a line each; or why they show nothing."""
+        problems: list[str] = []
         try:
-            return "\n".join(said(verdict(self.runs)))
+            found = said(verdict(self.runs, problems=problems))
         except InputError as error:
-            return str(error)
+            found = [str(error)]
+        return "\n".join([*found, *problems])
 
 
 def compare(
