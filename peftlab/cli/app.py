@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 
 from peftlab.cli import compare, estimate, learn, listing, report, serve, share, study
 from peftlab.errors import InputError, PeftlabError
-from peftlab.printable import printable
+from peftlab.printable import echo
 from peftlab.processes import expected, leave
 from peftlab.version import __version__
 
@@ -59,7 +59,7 @@ app.add_typer(listing.tasks_app, name="tasks")
 
 def _version(wanted: bool) -> None:
     if wanted:
-        typer.echo(__version__)
+        echo(__version__)
         raise typer.Exit
 
 
@@ -88,10 +88,10 @@ def run(arguments: Sequence[str]) -> int:
     except SystemExit as end:  # how typer ends, usage errors included
         return int(end.code or 0)
     except _CtrlC:
-        typer.echo("stopped", err=True)
+        echo("stopped", err=True)
         return 130
     except PeftlabError as error:
-        typer.echo(f"Error{_where()}: {printable(str(error), lines=True)}", err=True)
+        echo(f"Error{_where()}: {error}", err=True)
         return 130 if _stopped(error) else 2
     return 0
 

@@ -12,6 +12,7 @@ import typer
 from peftlab.bases.number_formats import formats
 from peftlab.errors import InputError
 from peftlab.frozen.named import device_name as device_name
+from peftlab.printable import echo
 
 if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM
@@ -124,7 +125,7 @@ def open_adapters(
         warnings.simplefilter("always", OtherBase)
         opened = [open_adaptation(place, model) for place in places]
     for one in dict.fromkeys(str(w.message) for w in said):
-        typer.echo(f"Warning: {one}", err=True)
+        echo(f"Warning: {one}", err=True)
     warnings.simplefilter("ignore", OtherBase)
     return model, opened
 

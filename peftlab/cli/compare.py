@@ -13,6 +13,7 @@ from peftlab.bases.number_formats import formats
 from peftlab.cli import engine as engines
 from peftlab.cli import options as shared
 from peftlab.errors import InputError
+from peftlab.printable import echo
 
 if TYPE_CHECKING:
     from peftlab.cli.watch import Shown
@@ -179,8 +180,8 @@ def _carry_out(plan: Plan, out: Path, engine: Engine, watcher: Shown) -> None:
         watcher.close()
     show(compared.runs)
     page = write(out, StoredRuns(compared.runs, []))
-    typer.echo(f"Everything is in {out}; show it again with: peftlab report {out}")
-    typer.echo(f"The page to look at and to send: {page}")
+    echo(f"Everything is in {out}; show it again with: peftlab report {out}")
+    echo(f"The page to look at and to send: {page}")
     if any(record.status == "failed" for record in compared.records):
         raise typer.Exit(1)
 

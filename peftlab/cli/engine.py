@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from peftlab.errors import InputError
+from peftlab.printable import echo
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,7 +53,7 @@ def engine_of(name: str, address: str | None, cpus: int | None) -> AnEngine:
     from peftlab.comparison.ray.engine import Ray
 
     the_ray()  # says at once what to install
-    return Ray(address, cpus, typer.echo)
+    return Ray(address, cpus, echo)
 
 
 def watcher(name: str, plan: Plan, out: Path) -> Shown:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from contextlib import contextmanager
 from functools import partial
@@ -14,6 +13,7 @@ import typer
 from peftlab.cli import options as shared
 from peftlab.cli.compare import DEMO_STEPS, STEPS, methods_of
 from peftlab.errors import InputError, PeftlabError, nearest
+from peftlab.printable import echo, json_text, terminal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     Predict = Callable[[Method, Task, TrainConfig], Prediction]
 
 _FORMATS = ("table", "json")
+_PREDICTED = (
+    "trainable_parameters", "adapter_bytes", "peak_memory", "step_seconds", "train_seconds",
+)  # fmt: skip
 
 
 def estimate(
@@ -87,7 +90,7 @@ def estimate(
             rows.append(row)
     if format == "json":
         told = {"model": model, "weights_bytes": weights, "methods": rows}
-        typer.echo(json.dumps(told, indent=2, ensure_ascii=False))
+        echo(json_text(told))
     else:
         _show(rows, f"{model}: {about}")
 
@@ -143,34 +146,26 @@ def _row(predict: Predict, method: Any, task: Task, config: TrainConfig) -> dict
 
 def _show(rows: list[dict[str, Any]], title: str) -> None:
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
-    from peftlab.units import size
+    from peftlab.records.figures import named
 
-    shown = {
-        "trainable_parameters": ("trainable", lambda v: f"{v:,.0f}"),
-        "adapter_bytes": ("adapter", size),
-        "peak_memory": ("peak memory", size),
-        "step_seconds": ("a step", lambda v: f"{v:.3f} s"),
-        "train_seconds": ("training", lambda v: f"{v:,.0f} s"),
-    }
+    shown = [named(name) for name in _PREDICTED]
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("method", overflow="fold")
-    for head, _ in shown.values():
-        table.add_column(head, justify="right", no_wrap=True)
+    for figure in shown:
+        table.add_column(figure.title, justify="right", no_wrap=True)
     for row in rows:
-        values = [row.get(name) for name in shown]
         cells = [
-            "–" if value is None else show(value)
-            for value, (_, show) in zip(values, shown.values(), strict=True)
+            "–" if (value := row.get(figure.name)) is None else figure.unit.loose.cell(value)
+            for figure in shown
         ]
         table.add_row(row["method"], *cells)
-    console = Console()
-    typer.echo(title)
+    console = terminal()
+    echo(title)
     console.print(table)
     if any(row.get("busy") for row in rows):
-        typer.echo("Other programs are busy on this machine: times may be far off.")
+        echo("Other programs are busy on this machine: times may be far off.")
     for row in rows:
         if row["problem"] or row["left_out"]:
-            typer.echo(f"{row['method']}: {row['problem'] or row['left_out']}")
+            echo(f"{row['method']}: {row['problem'] or row['left_out']}")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from peftlab.errors import InputError
+from peftlab.printable import echo, terminal
 
 if TYPE_CHECKING:
     from peftlab.experiments.grid import Overrides, Part
@@ -113,7 +114,7 @@ def carry_out(spec: ExperimentSpec, over: Overrides, out: Path) -> None:
         for one in watching:
             one.close()
     show(found)
-    typer.echo(f"Everything is in {out}; show it again with: peftlab report {out}")
+    echo(f"Everything is in {out}; show it again with: peftlab report {out}")
     if any(record.status == "failed" for record in found.records.values()):
         raise typer.Exit(1)
 
@@ -123,22 +124,21 @@ def _announce(spec: ExperimentSpec, grid: list[Part]) -> None:
 
     runs = sum(len(seeds_of(part.plan, m)) for part in grid for m in part.plan.methods)
     tasks, models = ({getattr(part, what) for part in grid} for what in ("task", "model"))
-    typer.echo(
+    echo(
         f"{spec.title}: {runs} runs, on {len(tasks)} task(s) with {len(models)} base(s). "
         "Published values are reference rows; they need no run."
     )
     for part in grid:
         for row, method in zip(part.rows, part.plan.methods, strict=True):
-            typer.echo(f"  {part.model}, {part.task}, {row}: {method.label}")
+            echo(f"  {part.model}, {part.task}, {row}: {method.label}")
 
 
 def show(found: Experiment) -> None:
     """Print the table and what has to be said beside it."""
-    from rich.console import Console
 
     from peftlab.report.experiment import as_rich, notes, sections
 
-    console = Console()
+    console = terminal()
     if not console.is_terminal:
         console.width = max(console.width, 160)
     console.print(found.spec.title, markup=False, highlight=False)

@@ -12,6 +12,7 @@ import typer
 from peftlab.cli import options as shared
 from peftlab.errors import InputError
 from peftlab.files import lines_of
+from peftlab.printable import echo, json_text
 
 if TYPE_CHECKING:
     from peftlab.methods.adaptation import Adaptation
@@ -85,7 +86,7 @@ def train(
     if together.is_first:
         shared.say(loaded.notes)
     if together.count > 1 and together.is_first:
-        typer.echo(_told(together.count, base.is_sharded))
+        echo(_told(together.count, base.is_sharded))
     settings = {"method": method, "model": model, "task": task, "train": asdict(config)}
     reported = reported if together.is_first else ()
     display = live(base.device)
@@ -112,14 +113,12 @@ def _tell(trained: Trained[Adaptation], out: Path) -> None:
         if trained.validation_loss is None
         else f", validation loss {trained.validation_loss:.4f}"
     )
-    typer.echo(
-        f"{trained.steps} steps in {trained.seconds:.1f} s, best at {trained.best_step}{loss}"
-    )
+    echo(f"{trained.steps} steps in {trained.seconds:.1f} s, best at {trained.best_step}{loss}")
     if trained.truncated:
-        typer.echo(f"{trained.truncated} training rows lost source tokens: they were too long")
+        echo(f"{trained.truncated} training rows lost source tokens: they were too long")
     if trained.skipped:
-        typer.echo(f"{trained.skipped} training rows were left out: they were too long")
-    typer.echo(f"Saved in {out / 'adapter'}; try: peftlab generate --adapter {out} --input TEXT")
+        echo(f"{trained.skipped} training rows were left out: they were too long")
+    echo(f"Saved in {out / 'adapter'}; try: peftlab generate --adapter {out} --input TEXT")
 
 
 def evaluate(
@@ -165,12 +164,10 @@ def evaluate(
     if loaded.skipped:
         values["skipped"] = found.skipped
     if format == "json":
-        typer.echo(json.dumps(values, indent=2))
+        echo(json_text(values))
     else:
         for name, value in values.items():
-            typer.echo(
-                f"{name:<12} {value:.4f}" if isinstance(value, float) else f"{name:<12} {value}"
-            )
+            echo(f"{name:<12} {value:.4f}" if isinstance(value, float) else f"{name:<12} {value}")
 
 
 def generate(
@@ -207,9 +204,9 @@ def generate(
     for (source, folder, _), reply in zip(asked, replies, strict=True):
         if format == "json":
             row: dict[str, Any] = {"adapter": str(folder), "source": source, "text": reply.text}
-            typer.echo(json.dumps({**row, "finished": reply.finished}, ensure_ascii=False))
+            echo(json_text({**row, "finished": reply.finished}, None))
         else:
-            typer.echo(reply.text if len(adapter) == 1 else f"{folder}: {reply.text}")
+            echo(reply.text if len(adapter) == 1 else f"{folder}: {reply.text}")
 
 
 def _sources(given: str) -> list[str]:

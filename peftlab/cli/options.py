@@ -19,6 +19,7 @@ from peftlab.cli.bases import load_base_together as load_base_together
 from peftlab.cli.bases import one_format as one_format
 from peftlab.cli.bases import open_adapters as open_adapters
 from peftlab.errors import InputError, nearest
+from peftlab.printable import echo
 
 if TYPE_CHECKING:
     from peftlab.estimate import Limits
@@ -178,7 +179,7 @@ def load_task(
 def say(notes: Sequence[str]) -> None:
     """Tell what loading has decided, beside what a command prints."""
     for note in notes:
-        typer.echo(note, err=True)
+        echo(note, err=True)
 
 
 def general_documents(name: str) -> tuple[str, ...]:

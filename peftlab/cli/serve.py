@@ -13,7 +13,7 @@ import typer
 
 from peftlab.cli import options as shared
 from peftlab.errors import InputError
-from peftlab.printable import printable
+from peftlab.printable import echo
 
 if TYPE_CHECKING:
     from peftlab.serve import Library
@@ -141,9 +141,9 @@ def serve(
     names = len(library.adapters()) - 1  # the base stands among them
 
     def ready(address: str) -> None:
-        _say(f"Serving {model} and {names} adapters at {address}")
+        echo(f"Serving {model} and {names} adapters at {address}")
         if not local and not api_key:
-            _say("Everybody who reaches it is served: no API key is set", err=True)
+            echo("Everybody who reaches it is served: no API key is set", err=True)
 
     with _other_bases_told_once():
         run(app, host, port, ready, log)
@@ -158,7 +158,7 @@ def _other_bases_told_once() -> Iterator[None]:
 
     def tell(message: Warning | str, *_: object, **__: object) -> None:
         if str(message) not in told:
-            _say(f"Warning: {message}", err=True)
+            echo(f"Warning: {message}", err=True)
         told.add(str(message))
 
     with warnings.catch_warnings():
@@ -174,7 +174,7 @@ def _enter_winners(library: Library, runs: Path) -> None:
     found = read(runs)
     fitting, left_out = for_base(winners(found.runs), library.model)
     for said in (*found.problems, *left_out):
-        _say(said, err=True)
+        echo(said, err=True)
     known = {it.name for it in library.adapters()}
     for winner in fitting:
         if winner.name in known:
@@ -185,12 +185,7 @@ def _enter_winners(library: Library, runs: Path) -> None:
         asked = library.load(winner.name, winner.folder)
         library.load_one()
         asked.result(0)
-        _say(f"{winner.name}: {winner.label} (seed {winner.seed})")
-
-
-def _say(text: str, *, err: bool = False) -> None:
-    """One line, whatever names and records hold."""
-    typer.echo(printable(text), err=err)
+        echo(f"{winner.name}: {winner.label} (seed {winner.seed})")
 
 
 def _keys(option: str, variable: str, given: list[str]) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ import typer
 from peftlab.cli import options as shared
 from peftlab.cli.compare import DEMO_STEPS, DEMO_TEST, STEPS, seeds_of
 from peftlab.errors import InputError
+from peftlab.printable import echo
 from peftlab.study import LINES, find
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def study(
         test_limit = DEMO_TEST
     drawn = _drawn(metrics)
     tasks = tuple(_task(one, task_option, limit, test_limit, drawn) for one in names)
-    bases = tuple(model) if model else found.bases(typer.echo)
+    bases = tuple(model) if model else found.bases(echo)
     setting = Setting(
         models=bases,
         shape=look.shape(bases[0]),
@@ -126,7 +127,7 @@ def _task(
     from dataclasses import replace
 
     from peftlab.metrics import metric_spec
-    from peftlab.study.points import LOSS
+    from peftlab.study.words import LOSS
 
     task = shared.load_task(name, options, limit=limit, test_limit=test_limit)
     wanted = [metric for metric in drawn if metric != LOSS]
@@ -143,7 +144,7 @@ def _drawn(text: str | None) -> tuple[str, ...]:
 
 def _usual(tasks: tuple[Task, ...]) -> tuple[str, ...]:
     """The main metric of the first task, and the test loss."""
-    from peftlab.study.points import LOSS
+    from peftlab.study.words import LOSS
     from peftlab.verdict.outcome import main_metric
 
     return (main_metric(dict.fromkeys(tasks[0].metrics, 0.0)), LOSS)
@@ -173,7 +174,7 @@ class Told:
         first = runs[0]
         kept = f", {finished} of them finished already" if finished else ""
         seeds = "s" * (len(runs) != 1)
-        typer.echo(
+        echo(
             f"{first.task.name} ({len(first.task.train):,} training examples) with "
             f"{survey.base.name}: {len(runs)} run{seeds}{kept}"
         )
@@ -191,17 +192,17 @@ class Told:
         else:
             said = f"{record.status}: {record.error}"
         label = " ".join(run.label.split())
-        typer.echo(f"  {label}, seed {run.seed}: {said}; {self.left} to go")
+        echo(f"  {label}, seed {run.seed}: {said}; {self.left} to go")
 
     def measuring(self, label: str) -> None:
         """Something besides the record."""
-        typer.echo(f"  {label}: measuring")
+        echo(f"  {label}: measuring")
 
 
 def _tell(result: Result, files: list[Path]) -> None:
-    typer.echo("")
+    echo()
     for sentence in [*result.words, *filter(None, (result.note, result.caution))]:
-        typer.echo(sentence)
+        echo(sentence)
     for problem in result.problems:
-        typer.echo(f"note: {problem}", err=True)
-    typer.echo("Written: " + ", ".join(map(str, files)))
+        echo(f"note: {problem}", err=True)
+    echo("Written: " + ", ".join(map(str, files)))

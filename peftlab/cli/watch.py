@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-
 from peftlab.cli.dashboard import Dashboard, Expected, View
 from peftlab.comparison.finished import finished as kept
+from peftlab.printable import terminal
 from peftlab.units import size
 
 if TYPE_CHECKING:
@@ -24,7 +23,7 @@ class Shown:
 
     def __init__(self, plan: Plan, out: Path) -> None:
         self.plan, self.out = plan, out
-        self.console = Console()
+        self.console = terminal()
         self.number = self.total = 0
         self.board = Dashboard()
         self.view = View(self.board, self.console)

@@ -26,6 +26,7 @@ from peftlab.comparison.work import Pipe, lock, progress_of, shared_store
 from peftlab.errors import InputError
 from peftlab.measure import environment, tune_allocator
 from peftlab.records import folders
+from peftlab.records.reading import metrics
 from peftlab.records.record import Record, Search, Tried, write_json
 from peftlab.training import Diverged, TrainConfig, Trained
 from peftlab.training.checkpoint import Progress
@@ -210,7 +211,7 @@ def _report(trial: Trial, folder: Path, told: set[int]) -> None:
 
 
 def _validations(folder: Path) -> Iterator[float]:
-    for line in folders.metrics(folder):
+    for line in metrics(folder):
         if "validation_loss" in line:
             yield line["validation_loss"]
 

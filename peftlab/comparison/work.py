@@ -27,6 +27,7 @@ from peftlab.estimate.prediction import errors
 from peftlab.evaluation import Evaluation, SplitLoss
 from peftlab.measure import Phase, environment, held, phase, tune_allocator
 from peftlab.records import folders
+from peftlab.records.figures import FIGURES, figures
 from peftlab.records.record import GeneralLoss, Progress, Record, write_json
 from peftlab.training import Diverged, Trained
 from peftlab.training.checkpoint import Progress as Far
@@ -99,22 +100,12 @@ class _Work:
         record.latency = self.host.latency()
         self._write_predictions(evaluation, losses)
         shutil.rmtree(self.folder / folders.TRUNK, ignore_errors=True)  # kept to train again from
-        record.predicted |= errors(record.predicted, self._measured())
+        measured = {figure.name: figure.of(record) for figure in FIGURES}
+        record.predicted |= errors(record.predicted, measured)
         record.status = "finished"
         record.write(self.folder)
         self.listen(record.progress.steps if record.progress else 0, results(record))
         return record
-
-    def _measured(self) -> dict[str, float | None]:
-        """What predictions are held against, by their names."""
-        record = self.record
-        return {
-            "trainable_parameters": record.parameters.trainable,
-            "adapter_bytes": record.bytes,
-            "peak_memory": record.peak_memory.train,
-            "step_seconds": record.seconds.step,
-            "train_seconds": record.seconds.train,
-        }
 
     def _train(self) -> None:
         record = self.record
@@ -212,14 +203,7 @@ class _Work:
 
 def results(record: Record) -> dict[str, float | None]:
     """What trackers show of a finished run."""
-    return {
-        **{f"test/{name}": value for name, value in record.scores.items()},
-        "test/loss": record.loss.test,
-        "train/seconds": record.seconds.train,
-        "train/peak_bytes": record.peak_memory.train,
-        "parameters/trainable": record.parameters.trainable,
-        "parameters/stored": record.parameters.stored,
-    }
+    return {figure.tracker: figure.of(record) for figure in figures([record])}
 
 
 def shared_store(run: Run, trunk: Path | None) -> TrunkStore | None:

@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from peftlab.errors import InputError
-from peftlab.files import read_json, read_jsonl
+from peftlab.files import read_json
 from peftlab.records.record import NAME, Record, Search, write_json
 
 COMPARISON = "comparison.json"
@@ -25,20 +25,6 @@ METRICS = "metrics.jsonl"
 CHECKPOINT = "checkpoint.safetensors"
 TRUNK = "trunk"
 SEARCH = "search.json"
-
-
-def predictions(folder: Path) -> list[dict[str, Any]]:
-    """The test examples of a run: source, references, prediction, scores, losses."""
-    return _lines(folder / PREDICTIONS)
-
-
-def metrics(folder: Path) -> list[dict[str, Any]]:
-    """What training logged, in order: step with loss and rate, or with validation loss."""
-    return _lines(folder / METRICS)
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    return read_jsonl(path) if path.exists() else []
 
 
 def identity(task: Any, base: Any) -> dict[str, Any]:

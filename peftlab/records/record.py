@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -27,31 +27,36 @@ to exceed a limit."""
 class Part(BaseModel):
     """Base of all parts: unknown names are refused, so that a typing error cannot lose a figure."""
 
-    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", protected_namespaces=(), allow_inf_nan=False)
+
+
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+Amount = Annotated[float, Field(ge=0)]
+"""Of seconds, bytes or tokens. What is negative, or too large for any machine, is damage."""
 
 
 class Parameters(Part):
     """Numbers that are trained, that are stored to use the result, and of the frozen base."""
 
-    trainable: int | None
-    stored: int | None
-    base: int
+    trainable: Count | None
+    stored: Count | None
+    base: Annotated[Count, Field(ge=1)]
 
 
 class Seconds(Part):
     """train: steps alone. step: a warm one (median). evaluate: of losses. generate: of texts."""
 
-    train: float | None = None
-    step: float | None = None
-    evaluate: float | None = None
-    generate: float | None = None
+    train: Amount | None = None
+    step: Amount | None = None
+    evaluate: Amount | None = None
+    generate: Amount | None = None
 
 
 class Delay(Part):
     """first_token: from encoded prompts to their first tokens. token: from one to the next."""
 
-    first_token: float
-    token: float
+    first_token: Amount
+    token: Amount
 
 
 class Delays(Delay):
@@ -69,9 +74,9 @@ class Latency(Delays):
 class PeakMemory(Part):
     """Most bytes held in each phase, the model included. gauge: how they were measured."""
 
-    train: int | None = None
-    evaluate: int | None = None
-    generate: int | None = None
+    train: Count | None = None
+    evaluate: Count | None = None
+    generate: Count | None = None
     gauge: str | None = None
 
 
@@ -100,8 +105,8 @@ class TaskFacts(Part):
 
     name: str
     fingerprint: str
-    train_rows: int
-    test_rows: int
+    train_rows: Count
+    test_rows: Count
     metrics: list[str]
 
 
@@ -114,9 +119,9 @@ class ModelFacts(Part):
 
     name: str
     fingerprint: str
-    parameters: int
+    parameters: Count
     dtype: str = "fp32"
-    bytes: int | None = None
+    bytes: Count | None = None
     checkpoint: str | None = None
 
 
@@ -127,12 +132,12 @@ class Progress(Part):
     counts. validated: tokens through the base in validations during training.
     """
 
-    steps: int
-    best_step: int
-    tokens: int
-    passes: int | None = None
-    validated: int | None = None
-    tokens_per_second: float | None
+    steps: Count
+    best_step: Count
+    tokens: Count
+    passes: Count | None = None
+    validated: Count | None = None
+    tokens_per_second: Amount | None
 
 
 class BudgetFacts(Part):
@@ -155,7 +160,7 @@ class Tried(Part):
     rate: float
     loss: float | None
     status: Status
-    steps: int
+    steps: Count
 
 
 class Search(Part):
@@ -166,8 +171,8 @@ class Search(Part):
 
     rate: float
     trials: list[Tried]
-    seconds: float
-    tokens: int
+    seconds: Amount
+    tokens: Count
 
 
 class Record(Part):
@@ -210,7 +215,7 @@ class Record(Part):
     budget: BudgetFacts | None = None
     search: Search | None = None
     progress: Progress | None = None
-    bytes: int | None = None
+    bytes: Count | None = None
     seconds: Seconds = Field(default_factory=Seconds)
     latency: Latency | None = None
     peak_memory: PeakMemory = Field(default_factory=PeakMemory)
@@ -218,9 +223,9 @@ class Record(Part):
     general: GeneralLoss | None = None
     scores: dict[str, float] = Field(default_factory=dict)
     subsets: dict[str, dict[str, float]] = Field(default_factory=dict)
-    context_tokens: float | None = None
-    truncated: int | None = None
-    skipped: int | None = None
+    context_tokens: Amount | None = None
+    truncated: Count | None = None
+    skipped: Count | None = None
     environment: dict[str, Any] = Field(default_factory=dict)
     predicted: dict[str, float] = Field(default_factory=dict)
     guest: bool = False

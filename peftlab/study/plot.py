@@ -11,10 +11,9 @@ from peftlab.plots.drawing import LETTER, colour, drawing, mark, path, put, spok
 from peftlab.plots.labels import Box, Named, put_names
 from peftlab.plots.palette import COLOURED
 from peftlab.plots.scales import Scale, fitted
-from peftlab.report.page.figures import short
-from peftlab.study.points import LOSS
+from peftlab.records.figures import short
 from peftlab.study.result import Level, Panel, Point, Result
-from peftlab.study.words import shown
+from peftlab.study.words import LOSS, shown
 
 WIDE, HIGH, NARROW = 520.0, 360.0, 400.0
 _LEGEND = 22.0  # height of a line of the legend

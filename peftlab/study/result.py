@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from peftlab.errors import InputError
 from peftlab.files import read_json
+from peftlab.printable import csv_cell
 from peftlab.records.record import write_json
 
 VERSION = 1
@@ -164,8 +165,9 @@ def as_csv(result: Result) -> str:
         about = (result.study, panel.task, panel.quantity)
         for p in panel.points:
             place = (p.series, p.x, p.name, p.label, p.value, p.low, p.high)
-            writer.writerow((*about, *place, len(p.seeds), p.standing, p.trainable))
+            line = (*about, *place, len(p.seeds), p.standing, p.trainable)
+            writer.writerow(map(csv_cell, line))
         for level in panel.levels:
             own = (level.name, "", "", level.label, level.value, level.low, level.high)
-            writer.writerow((*about, *own, "", "", level.trainable))
+            writer.writerow(map(csv_cell, (*about, *own, "", "", level.trainable)))
     return text.getvalue()

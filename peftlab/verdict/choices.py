@@ -57,7 +57,7 @@ def beyond_limits(entry: Entry, limits: Mapping[str, float]) -> tuple[str, ...]:
     for name, limit in limits.items():
         value = entry.cost(name)
         if value is None:
-            reasons.append(f"{COSTS[name].label} not measured")
+            reasons.append(f"{COSTS[name].called} not measured")
         elif value > limit:
             reasons.append(COSTS[name].text(value))
     return tuple(reasons)

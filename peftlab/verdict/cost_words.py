@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from peftlab.units import amount, duration, loss
 from peftlab.verdict.entries import Entry, Failure
-from peftlab.verdict.numbers import amount, counted, duration, loss, percent, several
+from peftlab.verdict.numbers import counted, percent, several
 
 OVERFIT = 0.2  # validation loss above training loss by more than this share of it
 

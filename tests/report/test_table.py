@@ -11,8 +11,7 @@ import pytest
 from rich.console import Console
 
 from peftlab.errors import InputError
-from peftlab.records.folders import metrics, predictions
-from peftlab.records.reading import StoredRun, read
+from peftlab.records.reading import StoredRun, metrics, predictions, read
 from peftlab.records.record import Record
 from peftlab.report.formats import render
 from peftlab.report.show import show
@@ -72,7 +71,10 @@ def shown(records: list[Record], folder: Path) -> str:
         one.write(run.folder)
         values = [0.3, 0.4, 0.5, 0.6, 0.7]
         lines = [
-            json.dumps({"index": j, "scores": {"rougeL": value}}) for j, value in enumerate(values)
+            json.dumps(
+                {"index": j, "prediction": "", "references": [], "scores": {"rougeL": value}}
+            )
+            for j, value in enumerate(values)
         ]
         (run.folder / "predictions.jsonl").write_text("\n".join(lines))
         runs.append(run)
@@ -133,8 +135,10 @@ def test_damaged_records_are_named_and_left_out(tmp_path: Path, text: str, said:
 
 
 def test_a_number_that_is_no_number_is_never_written(tmp_path: Path) -> None:
+    made = record()
+    made.loss.test = float("nan")
     with pytest.raises(ValueError, match="JSON"):
-        record(loss={"test": float("nan")}).write(tmp_path)
+        made.write(tmp_path)
 
 
 def test_lines_of_a_run(tmp_path: Path) -> None:
