@@ -20,6 +20,7 @@ from peftlab.comparison.profile import Survey
 WORK = "peftlab.comparison.work:work"
 SEARCH = "peftlab.comparison.search:search"
 SURVEY = "peftlab.comparison.profile:survey"
+AGAIN = "peftlab.comparison.again:again"
 PREDICT = "peftlab.comparison.cost_prediction:predict"
 
 T = TypeVar("T")

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from peftlab.comparison.cost_prediction import foreseen
-from peftlab.comparison.engine import SEARCH, WORK, Course, Engine, Job, Opened
-from peftlab.comparison.finished import at_rate, finished
+from peftlab.comparison.engine import AGAIN, SEARCH, WORK, Course, Engine, Job, Opened
+from peftlab.comparison.finished import at_rate, disturbed, finished
 from peftlab.comparison.local import Processes
 from peftlab.comparison.plan import Plan, Run
 from peftlab.comparison.processes import RunFailed, server
@@ -40,6 +40,9 @@ class Watcher(Protocol):
     def ended(self, run: Run, record: Record) -> None:
         """The run is finished, or has failed."""
 
+    def again(self, runs: list[Run]) -> None:
+        """All have ended; times of these are measured again, since others used the machine."""
+
 
 class Silent:
     """Watches nothing."""
@@ -48,6 +51,7 @@ class Silent:
     def started(self, run: Run) -> None: ...
     def heard(self, word: str, *values: Any) -> None: ...
     def ended(self, run: Run, record: Record) -> None: ...
+    def again(self, runs: list[Run]) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -102,6 +106,7 @@ def compare(
         watcher.planned(runs, found, sum(finished(run, out) is not None for run in runs))
         courses = [_course(run, out, watcher) for run in runs if _wanted(run, found, plan)]
         kept = opened.go(courses, watcher.heard)
+        kept = _undisturbed(kept, runs, opened, out, watcher)
     return Compared(kept, found)
 
 
@@ -138,6 +143,30 @@ def _course(run: Run, out: Path, watcher: Watcher) -> Course[StoredRun]:
     assert record is not None
     watcher.ended(known, record)
     return StoredRun(record, out / known.folder)
+
+
+def _undisturbed(
+    kept: list[StoredRun], runs: list[Run], opened: Opened, out: Path, watcher: Watcher
+) -> list[StoredRun]:
+    """The same, times measured again where others used the machine meanwhile."""
+    later = [i for i, one in enumerate(kept) if disturbed(one.record)]
+    if not later:
+        return kept
+    known = {out / run.folder: run for one in runs if (run := at_rate(one, out)) is not None}
+    found = [(i, known[kept[i].folder]) for i in later]
+    watcher.again([run for _, run in found])
+    measured = opened.go([_again(run, kept[i]) for i, run in found], lambda *_: None)
+    newer = dict(zip(later, measured, strict=True))
+    return [newer.get(i, one) for i, one in enumerate(kept)]
+
+
+def _again(run: Run, stored: StoredRun) -> Course[StoredRun]:
+    """A failure leaves the record as it is, which says that others used the machine."""
+    try:
+        record: Record = yield Job(AGAIN, run, run.folder)
+    except RunFailed:
+        return stored
+    return replace(stored, record=record)
 
 
 def _left_out(run: Run, out: Path) -> Record:

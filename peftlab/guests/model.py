@@ -77,7 +77,7 @@ def _no_dropout(model: torch.nn.Module) -> None:
 def _no_defaults(model: PreTrainedModel) -> None:
     """Forget the checkpoint's `generation_config.json`: a task's decoding is all that decides.
 
-    transformers fills in whatever a call's own configuration leaves open from the model's: penalties,
+    transformers takes whatever a call's own configuration leaves open from the model's: penalties,
     suppressed and forced tokens, bounds of length.
     """
     from transformers import GenerationConfig
