@@ -1,4 +1,4 @@
-"""The share of the cores that others use; readings are given, as no test has a machine to itself."""
+"""The share of the cores that others use; readings are given: no test has a machine to itself."""
 
 from __future__ import annotations
 

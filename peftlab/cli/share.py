@@ -45,9 +45,9 @@ def export(
 def _changed(defaults: Mapping[str, object]) -> str:
     told = ", ".join(f"{name} {value}" for name, value in defaults.items())
     return (
-        f"Warning: the base's generation_config.json, kept in the export, changes replies ({told}): "
-        "engines that read it (transformers, vLLM) do not reply as peftlab does, unless each request "
-        "sets these itself, or the file is deleted"
+        f"Warning: generation_config.json, the base's own, changes replies ({told}): engines that "
+        "read it (transformers, vLLM) do not reply as peftlab does unless each request sets these, "
+        "or the file is deleted"
     )
 
 
