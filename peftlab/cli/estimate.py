@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -11,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from peftlab.cli import options as shared
-from peftlab.cli.compare import DEMO_STEPS, STEPS, methods_of
 from peftlab.errors import InputError, PeftlabError, nearest
 from peftlab.printable import echo, json_text, terminal
 
@@ -31,29 +31,26 @@ _PREDICTED = (
 )  # fmt: skip
 
 
+def options() -> shared.Entries:
+    """What is estimated, on which base and task, under which settings and limits."""
+    from peftlab.comparison.settings import (
+        ComparisonConfig,
+        Limits,
+        task_entries,
+        training_entries,
+    )
+    from peftlab.options import entries
+
+    what = {
+        name: entries(ComparisonConfig)[name] for name in ("model", "methods", "full", "device")
+    }
+    found = {**what, **task_entries(), **training_entries(), **entries(Limits)}
+    return shared.typeable({n: e for n, e in found.items() if n not in ("test_limit", "metrics")})
+
+
 def estimate(
-    model: shared.Model = "demo",
+    given: Mapping[str, Any],
     base_dtype: shared.BaseDtype = "fp32",
-    task: shared.TaskName = "demo",
-    methods: Annotated[
-        str, typer.Option(help="Methods with settings: lora:rank=4,prompt_tuning:length=5.")
-    ] = "",
-    full: Annotated[bool, typer.Option("--full", help="Every method.")] = False,
-    budget: shared.Budget = None,
-    steps: shared.Steps = None,
-    epochs: shared.Epochs = None,
-    batch_size: shared.BatchSize = 16,
-    accumulation: shared.Accumulation = 1,
-    precision: shared.Precision = "fp32",
-    max_length: shared.MaxLength = None,
-    recompute: shared.Recompute = False,
-    offload: shared.Offload = False,
-    limit: shared.Limit = None,
-    task_option: shared.TaskOptions = [],  # noqa: B006 - typer copies it
-    max_memory: shared.MaxMemory = None,
-    max_adapter_size: shared.MaxAdapterSize = None,
-    max_time: shared.MaxTime = None,
-    device: shared.Device = "auto",
     format: Annotated[str, typer.Option(help="table or json.")] = "table",
 ) -> None:
     """Predict parameters, adapter size, peak memory and time of training on this machine.
@@ -61,29 +58,24 @@ def estimate(
     A few steps are taken with each method: on the model where it is here, else on two small models
     of its widths, made from its configuration alone.
     """
+    from peftlab.comparison.resolve import DEMO_STEPS, STEPS, config_of, methods_of, the_task
+    from peftlab.comparison.settings import ComparisonConfig, Limits
+    from peftlab.frozen.named import device_name
+    from peftlab.options import made
+
     if format not in _FORMATS:
         raise InputError(
             f"there is no format {format!r}; there are {', '.join(_FORMATS)}."
             f"{nearest(format, _FORMATS)}"
         )
-    limits = shared.limits(max_memory, max_adapter_size, max_time)
-    loaded = shared.load_task(task, task_option, limit=limit)
-    config = shared.train_config(
-        DEMO_STEPS if task == "demo" else STEPS,
-        budget=budget,
-        steps=steps,
-        epochs=epochs,
-        batch_size=batch_size,
-        accumulation=accumulation,
-        precision=precision,
-        max_length=max_length,
-        recompute=recompute,
-        offload=offload,
-    )
-    where = shared.device_name(device), shared.one_format(base_dtype)
+    called = shared.flag(options())
+    what, limits = made(ComparisonConfig, given, called), made(Limits, given, called)
+    model, loaded = what.model, the_task(given, called)
+    config = config_of(given, DEMO_STEPS if what.task == "demo" else STEPS, called)
+    where = device_name(what.device), shared.one_format(base_dtype)
     rows = []
     with _predictor(model, *where) as (predict, weights, about):
-        for method in methods_of(methods, loaded, full):
+        for method in methods_of(what.methods, loaded, what.full):
             row = _row(predict, method, loaded, config)
             predicted = row.pop("prediction")
             row["left_out"] = limits.reason(predicted) if predicted is not None else None

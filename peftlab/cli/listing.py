@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,12 +15,6 @@ from peftlab.printable import echo, json_text, terminal
 if TYPE_CHECKING:
     from peftlab.bases.shapes import ModelShape
     from peftlab.methods import Method
-
-tasks_app = typer.Typer(
-    help="The tasks that have a name; `tasks show NAME` looks into one.",
-    invoke_without_command=True,
-    rich_markup_mode=None,
-)
 
 Format = Annotated[str, typer.Option(help="table or json.")]
 
@@ -121,7 +116,6 @@ def _typed(value: Any) -> str:
     return "+".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
 
 
-@tasks_app.callback()
 def tasks(context: typer.Context, format: Format = "table") -> None:
     """List the tasks that have a name."""
     if context.invoked_subcommand is not None:
@@ -141,20 +135,26 @@ def tasks(context: typer.Context, format: Format = "table") -> None:
     echo("\nOwn data: --task FILE or FOLDER (train, validation, test); hub: --task owner/name")
 
 
-@tasks_app.command("show")
+def show_options() -> shared.Entries:
+    """How the task is loaded."""
+    from peftlab.comparison.settings import task_entries
+
+    return {name: task_entries()[name] for name in ("limit", "task_option")}
+
+
 def show(
     task: Annotated[str, typer.Argument(help="A task's name, a file, a folder, or a hub id.")],
+    given: Mapping[str, Any],
     model: shared.Model = "demo",
-    limit: shared.Limit = None,
-    task_option: shared.TaskOptions = [],  # noqa: B006 - typer copies it
 ) -> None:
     """Show a task: facts, rows as the model gets them, lengths, and what would be cut."""
     from transformers import AutoTokenizer
 
     from peftlab.bases.names import located
+    from peftlab.comparison.resolve import the_task
     from peftlab.tasks import describe
 
-    loaded = shared.load_task(task, task_option, limit=limit)
+    loaded = the_task({**given, "task": task}, shared.flag(show_options()))
     path = located(model)
     try:
         tokenizer = AutoTokenizer.from_pretrained(path)

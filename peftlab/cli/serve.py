@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,6 +13,7 @@ import typer
 
 from peftlab.cli import options as shared
 from peftlab.errors import InputError
+from peftlab.options import byte_size, duration, typed
 from peftlab.printable import echo
 
 if TYPE_CHECKING:
@@ -172,8 +173,9 @@ def _enter_winners(library: Library, runs: Path) -> None:
     from peftlab.serve.winners import for_base, winners
 
     found = read(runs)
-    fitting, left_out = for_base(winners(found.runs), library.model)
-    for said in (*found.problems, *left_out):
+    problems = found.problems
+    fitting, left_out = for_base(winners(found.runs, problems), library.model)
+    for said in (*problems, *left_out):
         echo(said, err=True)
     known = {it.name for it in library.adapters()}
     for winner in fitting:
@@ -216,13 +218,20 @@ def _check_counts(counts: dict[str, int | None]) -> None:
 
 
 def _bytes(option: str, text: str) -> int:
-    return int(shared.byte_size(option, text) or 0)
+    return int(_amount(option, text, byte_size))
 
 
 def _seconds(option: str, text: str) -> float:
     from peftlab.serve.http.settings import LONGEST
 
-    seconds = shared.duration(option, text) or 0.0
+    seconds = _amount(option, text, duration)
     if seconds > LONGEST:
         raise InputError(f"{option} {text!r}: at most {LONGEST:,.0f} s was expected")
     return seconds
+
+
+def _amount(option: str, text: str, read: Callable[[str], float]) -> float:
+    found = typed(option, text, read)
+    if not found > 0:
+        raise InputError(f"{option} is {text!r}; more than 0 was expected")
+    return found

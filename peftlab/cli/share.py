@@ -117,11 +117,10 @@ def check_method(
     """Hold a method, your own package's too, to the laws that every method obeys."""
     from peftlab.check_method import check_method as hold
     from peftlab.methods import parse_one, plugins
+    from peftlab.tasks import Task
 
     plugins.load()
-    laws = hold(
-        parse_one(method), shared.load_base(model, device), shared.load_task(task, [], limit=64)
-    )
+    laws = hold(parse_one(method), shared.load_base(model, device), Task.load(task, limit=64))
     for law in laws:
         echo(f"{'ok    ' if law.problem is None else 'BROKEN'}  {law.name}")
         if law.problem is not None:

@@ -97,7 +97,7 @@ class _Search:
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.say, self.run, self.folder = say, run, folder
-        self.own = run.config.learning_rate or run.method.learning_rate
+        self.own = run.config.rate(run.method.learning_rate)
         self.config = trial_config(run)
         self.study: Study = optuna.create_study(
             direction="minimize",
@@ -126,7 +126,9 @@ class _Search:
             seconds=sum(_seconds(record) for record in records),
             others=_others(records),
             tokens=sum(
-                (p.passes or 0) + (p.validated or 0) for record in records if (p := record.progress)
+                (p.forward_tokens or 0) + (p.validated or 0)
+                for record in records
+                if (p := record.progress)
             ),
         )
 

@@ -28,7 +28,7 @@ from peftlab.estimate.prediction import errors
 from peftlab.evaluation import Evaluation, SplitLoss
 from peftlab.measure import environment, held, in_company, phase, tune_allocator
 from peftlab.records import folders
-from peftlab.records.figures import FIGURES, figures
+from peftlab.records.figures import FIGURES, tracked
 from peftlab.records.record import GeneralLoss, Progress, Record, write_json
 from peftlab.training import Diverged, Trained
 from peftlab.training.checkpoint import Progress as Far
@@ -108,7 +108,7 @@ class _Work:
         hold_against_prediction(record)
         record.status = "finished"
         record.write(self.folder)
-        self.listen(record.progress.steps if record.progress else 0, results(record))
+        self.listen(record.progress.steps if record.progress else 0, tracked(record))
         return record
 
     def _train(self) -> None:
@@ -220,11 +220,6 @@ class _Work:
         temporary.replace(path)
 
 
-def results(record: Record) -> dict[str, float | None]:
-    """What trackers show of a finished run."""
-    return {figure.tracker: figure.of(record) for figure in figures([record])}
-
-
 def shared_store(run: Run, trunk: Path | None) -> TrunkStore | None:
     """Activations that every run of a machine finds in files, mapped into the memory of each.
 
@@ -247,7 +242,7 @@ def progress_of(trained: Trained[Any] | Far) -> Progress:
         steps=trained.step if isinstance(trained, Far) else trained.steps,
         best_step=trained.best_step,
         tokens=trained.tokens,
-        passes=trained.passes,
+        forward_tokens=trained.forward_tokens,
         validated=trained.validated,
         tokens_per_second=trained.tokens / trained.seconds if trained.seconds else None,
     )

@@ -58,7 +58,7 @@ class _Taken:
 
     seconds: list[float] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
-    passes: list[int] = field(default_factory=list)
+    forward_tokens: list[int] = field(default_factory=list)
     filling: float = 0.0
     watched: float = 0.0
     computing: float = 0.0
@@ -114,10 +114,10 @@ def _times(loop: _Probed, planned: _Planned, taken: _Taken) -> tuple[float, floa
     """Seconds of a usual step, and of all."""
     budget = loop.budget
     step = taken.per_token(taken.seconds) * planned.mean_tokens
-    passes = taken.per_token(taken.passes) * planned.mean_tokens
+    forward_tokens = taken.per_token(taken.forward_tokens) * planned.mean_tokens
     if budget.kind == "seconds":
         return step, budget.amount
-    steps = budget.amount / (1 if budget.kind == "steps" else passes)
+    steps = budget.amount / (1 if budget.kind == "steps" else forward_tokens)
     return step, steps * step + taken.filling
 
 
@@ -171,9 +171,9 @@ def _take(loop: _Probed, planned: _Planned, patience: float) -> _Taken:
         data = replace(data, order=_Regrouped(data.order, visited))
         steps, end = list(range(len(visited))), end + patience
     for step in _in_time(steps, end):
-        seconds, passes = _timed(loop, data, step)
+        seconds, forward_tokens = _timed(loop, data, step)
         taken.seconds.append(seconds)
-        taken.passes.append(passes)
+        taken.forward_tokens.append(forward_tokens)
         taken.tokens.append(_tokens(data, step))
     if data.trunk is not None and len(loop.trainee.store):
         tokens = sum(_tokens(loop.trainee.data, step) for step in visited)
@@ -211,8 +211,8 @@ def _timed(loop: _Probed, data: Data, step: int) -> tuple[float, int]:
     begun = time.perf_counter()
     taken = loop.trainee.steps.take(step, data)
     seconds = time.perf_counter() - begun
-    loop.progress.add(taken.loss, taken.tokens, taken.passes, seconds)
-    return seconds, taken.passes
+    loop.progress.add(taken.loss, taken.tokens, taken.forward_tokens, seconds)
+    return seconds, taken.forward_tokens
 
 
 def _validate_and_save(loop: _Probed) -> None:

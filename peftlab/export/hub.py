@@ -73,8 +73,8 @@ def _body(own: list[Record], finished: list[Record], label: str) -> list[str]:
         f"An adaptation of {code(model['name'])} ({model['parameters']:,} parameters, weights "
         f"{code(model['fingerprint'])}), trained and measured with peftlab.",
         "",
-        f"- task: {markdown(task['name'])}, {task['train_rows']:,} training and {task['test_rows']:,} test "
-        f"rows, fingerprint {code(task['fingerprint'][:16])}",
+        f"- task: {markdown(task['name'])}, {task['train_rows']:,} training and "
+        f"{task['test_rows']:,} test rows, fingerprint {code(task['fingerprint'][:16])}",
         f"- settings: {code(_words(record['settings']))}",
         f"- training: {code(_words(record['train']))}",
         f"- seeds: {', '.join(map(str, seeds))}",

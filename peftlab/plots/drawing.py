@@ -132,7 +132,7 @@ def file_of(element: Element, css: str, title: str) -> str:
     root.set("width", width)
     root.set("height", height)
     style, name = Element(f"{space}style"), Element(f"{space}title")
-    style.text, name.text = resolved(css), title
+    style.text, name.text = resolved(css), printable(title)
     ground = Element(f"{space}rect", {"width": "100%", "height": "100%", "fill": "#ffffff"})
     root[:0] = [name, style, ground]
     ElementTree.register_namespace("", space.strip("{}"))

@@ -309,6 +309,18 @@ def figures(records: Sequence[Record]) -> list[Figure]:
     return [*FIGURES[:place], *scores, *FIGURES[place:]]
 
 
+def tracked(record: Record) -> dict[str, float | None]:
+    """What trackers show of a finished run, by their names for it."""
+    return {figure.tracker: figure.of(record) for figure in figures([record])}
+
+
+def outline(record: Record) -> str:
+    """A finished run in a few words: "test loss 0.512, ROUGE-L 0.741"."""
+    told = [named(LAST_LOSS), *(scored(metric) for metric in record.scores)]
+    values = [(figure, figure.of(record)) for figure in told]
+    return ", ".join(f"{one.title} {one.unit.cell(v)}" for one, v in values if v is not None)
+
+
 def chosen(records: Sequence[Record], text: str = "usual") -> list[Figure]:
     """Columns of a table.
 

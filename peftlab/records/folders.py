@@ -11,9 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
-from peftlab.errors import InputError
+from peftlab.errors import InputError, refusing
 from peftlab.files import read_json
 from peftlab.records.record import NAME, Record, Search, write_json
 
@@ -104,10 +102,8 @@ def found_rate(folder: Path) -> Search | None:
     path = folder / SEARCH
     if not path.exists():
         return None
-    try:
+    with refusing(f"{path} is damaged, delete it to search again: "):
         return Search.model_validate(read_json(path))
-    except ValidationError as error:
-        raise InputError(f"{path} is damaged; delete it to search again") from error
 
 
 LOCK = ".lock"

@@ -11,9 +11,9 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
-from peftlab.errors import InputError
+from peftlab.errors import InputError, refusing
 from peftlab.files import read_json
 
 VERSION = 1
@@ -27,7 +27,9 @@ to exceed a limit."""
 class Part(BaseModel):
     """Base of all parts: unknown names are refused, so that a typing error cannot lose a figure."""
 
-    model_config = ConfigDict(extra="forbid", protected_namespaces=(), allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid", protected_namespaces=(), populate_by_name=True, allow_inf_nan=False
+    )
 
 
 Count = Annotated[int, Field(ge=0, lt=2**63)]
@@ -168,14 +170,16 @@ class ModelFacts(Part):
 class Progress(Part):
     """steps: taken. best_step: whose state was kept. tokens: packed ones of training rows.
 
-    passes: tokens through the base, those of a backward pass once more; what a budget of tokens
-    counts. validated: tokens through the base in validations during training.
+    forward_tokens: through the base, those of a backward pass once more; what a budget of tokens
+    counts; `passes` in older records. validated: those of validations during training.
     """
 
     steps: Count
     best_step: Count
     tokens: Count
-    passes: Count | None = None
+    forward_tokens: Count | None = Field(
+        default=None, validation_alias=AliasChoices("forward_tokens", "passes")
+    )
     validated: Count | None = None
     tokens_per_second: Amount | None
 
@@ -295,12 +299,8 @@ class Record(Part):
             raise InputError(
                 f"{path} has version {version!r}; this peftlab reads version {VERSION}"
             )
-        try:
+        with refusing(f"{path} is damaged: "):
             return cls.model_validate(values)
-        except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(map(str, first["loc"]))
-            raise InputError(f"{path} is damaged: {place}: {first['msg']}") from error
 
 
 def write_json(path: Path, values: Any) -> None:

@@ -27,7 +27,7 @@ _LABEL = 15  # what the methods' names need at least; longer ones go on in the n
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """A method's finished runs; `problem` is why there are none."""
 
     label: str
@@ -35,7 +35,7 @@ class Row:
     problem: str | None = None
 
 
-def rows(records: Sequence[Record]) -> list[Row]:
+def rows(records: Sequence[Record]) -> list[TableRow]:
     """One row a label, in the order in which they come; what failed or still runs says so."""
     groups: dict[str, list[Record]] = defaultdict(list)
     for record in records:
@@ -43,21 +43,21 @@ def rows(records: Sequence[Record]) -> list[Row]:
     return [_row(label, group) for label, group in groups.items()]
 
 
-def _row(label: str, group: list[Record]) -> Row:
+def _row(label: str, group: list[Record]) -> TableRow:
     done = [record for record in group if record.status == "finished"]
     failed = [record for record in group if record.status == "failed"]
     if done and not failed:
-        return Row(label, done)
+        return TableRow(label, done)
     if done:
-        return Row(f"{label} ({len(failed)} of {len(group)} seeds failed)", done)
+        return TableRow(f"{label} ({len(failed)} of {len(group)} seeds failed)", done)
     if failed:
-        return Row(label, [], f"failed: {failed[0].error}")
+        return TableRow(label, [], f"failed: {failed[0].error}")
     if group[0].status == "left out":
-        return Row(label, [], f"left out: {group[0].error}")
-    return Row(label, [], "not finished")
+        return TableRow(label, [], f"left out: {group[0].error}")
+    return TableRow(label, [], "not finished")
 
 
-def cells(row: Row, wanted: Sequence[Figure]) -> list[str]:
+def cells(row: TableRow, wanted: Sequence[Figure]) -> list[str]:
     """A row's numbers as text, one a column; `–` where nothing was measured."""
     return [_cell(row.records, figure) for figure in wanted]
 
@@ -159,7 +159,7 @@ def _head(figure: Figure) -> Text:
     return Text(printable(figure.title).replace(" ", "\n").replace("-", "\n-"))
 
 
-def _width(wanted: Sequence[Figure], found: Sequence[tuple[Row, list[str]]]) -> int:
+def _width(wanted: Sequence[Figure], found: Sequence[tuple[TableRow, list[str]]]) -> int:
     """Columns of the terminal that everything but the methods' names takes."""
     total = 0
     for i, figure in enumerate(wanted):

@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
-from peftlab.errors import InputError
+from peftlab.errors import InputError, refusing
 from peftlab.files import read_json
 from peftlab.printable import csv_cell
 from peftlab.records.record import write_json
@@ -144,12 +144,8 @@ class Result:
             raise InputError(
                 f"{path} has version {values.get('version')!r}; this peftlab reads {VERSION}"
             )
-        try:
+        with refusing(f"{path} is damaged: "):
             return TypeAdapter(cls).validate_python(values)
-        except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(map(str, first["loc"]))
-            raise InputError(f"{path} is damaged: {place}: {first['msg']}") from error
 
 
 def as_csv(result: Result) -> str:

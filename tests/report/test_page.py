@@ -188,6 +188,13 @@ def test_plots_are_files_of_their_own(folder: Path) -> None:
         assert ElementTree.fromstring(text).tag.endswith("svg")
         assert "var(" not in text and "tabindex" not in text
         assert name.replace(".svg", ".png") in files or not png.available()
+    for name, words_of in (
+        ("time", ["train", "evaluate (losses)", "generate (test outputs)"]),
+        ("memory", ["train", "evaluate (losses)", "generate (test outputs)"]),
+        ("loss-training", ["lora", "full", "hard_prompt:instruction=task"]),
+    ):
+        text = (folder / "plots" / f"{name}.svg").read_text(encoding="utf-8")
+        assert all(f">{word}</text>" in text for word in words_of), "bars and lines have a legend"
 
 
 @pytest.mark.parametrize(

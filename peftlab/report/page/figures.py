@@ -11,13 +11,14 @@ from typing import Literal
 from xml.etree.ElementTree import Element
 
 from peftlab.errors import InputError
+from peftlab.plots.legend import Key, headed
 from peftlab.records.figures import BYTES, FIGURES, SECONDS, Unit
 from peftlab.records.folders import METRICS
 from peftlab.records.reading import Logged, metrics
 from peftlab.report.page.cost_plot import Point, cost_plot
 from peftlab.report.page.curve_plot import Curve, curve_plot, thinned
-from peftlab.report.page.phase_plot import PHASES, Phases, memory_plot, time_plot
-from peftlab.report.page.runs import Judged, Method
+from peftlab.report.page.phase_plot import PHASE_NAMES, PHASES, Phases, memory_plot, time_plot
+from peftlab.report.page.runs import Judged, MethodRuns
 from peftlab.report.page.search_plot import Searched, search_plot
 from peftlab.verdict.entries import COSTS, FRONTS
 
@@ -45,24 +46,32 @@ class Figures:
     costs: Sequence[CostFigure]
     training: Element | None
     validation: Element | None
-    curves: Sequence[Method]
+    curves: Sequence[MethodRuns]
     time: Element | None
     memory: Element | None
-    phases: Sequence[Method]
-    searched: Sequence[Method]
+    phases: Sequence[MethodRuns]
+    searched: Sequence[MethodRuns]
     search: tuple[Element, Element] | None
 
     def files(self) -> dict[str, Element]:
-        """By the name of the file."""
+        """By the name of the file, each with a legend where names do not stand in it."""
         found = {f"quality-{figure.key.replace('_', '-')}": figure.wide for figure in self.costs}
+        curves = [Key(method.label, method.number) for method in self.curves]
+        searched = [Key(method.label, method.number) for method in self.searched]
+        phases = [Key(PHASE_NAMES[name], phase=i) for i, name in enumerate(PHASES)]
+        phases = phases if self.search else phases[:-1]
         others = {
-            "loss-training": self.training,
-            "loss-validation": self.validation,
-            "time": self.time,
-            "memory": self.memory,
-            "learning-rates": self.search[0] if self.search else None,
+            "loss-training": (self.training, curves),
+            "loss-validation": (self.validation, curves),
+            "time": (self.time, phases),
+            "memory": (self.memory, phases[:3]),
+            "learning-rates": (self.search[0] if self.search else None, searched),
         }
-        return found | {name: figure for name, figure in others.items() if figure is not None}
+        return found | {
+            name: headed(figure, keys)
+            for name, (figure, keys) in others.items()
+            if figure is not None
+        }
 
 
 def figures(judged: Judged, problems: list[str]) -> Figures:
@@ -108,7 +117,7 @@ def _cost_figure(judged: Judged, cost: str) -> CostFigure | None:
     return CostFigure(cost, COSTS[cost].called, draw(1040, 440), draw(400, 400), left_out)
 
 
-def _point(judged: Judged, method: Method, cost: str, front: bool) -> Point:
+def _point(judged: Judged, method: MethodRuns, cost: str, front: bool) -> Point:
     value, quality, one = method.costs[cost], method.quality, method.interval
     assert value is not None and quality is not None
     score = judged.quality.unit.said
@@ -131,7 +140,7 @@ def _point(judged: Judged, method: Method, cost: str, front: bool) -> Point:
     )
 
 
-def _logs(method: Method, problems: list[str]) -> list[list[Logged]]:
+def _logs(method: MethodRuns, problems: list[str]) -> list[list[Logged]]:
     found = []
     for run in method.runs:
         try:
@@ -150,7 +159,7 @@ def _finite(log: list[Logged], folder: Path) -> list[Logged]:
 
 
 def _curves(
-    methods: Sequence[Method],
+    methods: Sequence[MethodRuns],
     logs: Mapping[str, list[list[Logged]]],
     key: Literal["loss", "validation_loss"],
     name: str,
@@ -170,7 +179,7 @@ def _curves(
     return curve_plot(curves, name, marks=key == "validation_loss" and longest <= 25)
 
 
-def _searches(methods: Sequence[Method]) -> list[Searched]:
+def _searches(methods: Sequence[MethodRuns]) -> list[Searched]:
     """One search a method; its seeds share it."""
     found = []
     for method in methods:
@@ -194,7 +203,7 @@ def _mean_curve(
 
 
 def _phases(
-    methods: Sequence[Method],
+    methods: Sequence[MethodRuns],
     unit: Unit,
     draw: Callable[[Sequence[Phases], Callable[[float], str]], Element],
 ) -> Element | None:
@@ -202,13 +211,13 @@ def _phases(
     return draw(found, unit.said) if any(one.known for one in found) else None
 
 
-def _shared_phases(method: Method, unit: Unit) -> set[str]:
+def _shared_phases(method: MethodRuns, unit: Unit) -> set[str]:
     """Phases during which others used the machine."""
     own = [figure for figure in FIGURES if figure.phase and figure.unit is unit]
     return {figure.phase for figure in own if figure.shared(method.records)}
 
 
-def phase_means(method: Method, unit: Unit) -> tuple[float | None, ...]:
+def phase_means(method: MethodRuns, unit: Unit) -> tuple[float | None, ...]:
     """Seconds or peak bytes of each phase, means over seeds; of a search, seconds alone."""
     parts = {figure.phase: figure for figure in FIGURES if figure.phase and figure.unit is unit}
     return tuple(parts[name].mean(method.records) if name in parts else None for name in PHASES)

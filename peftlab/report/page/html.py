@@ -19,8 +19,8 @@ from peftlab.report.page.facts import facts
 from peftlab.report.page.figures import Figures, figures, phase_means
 from peftlab.report.page.frame import file_text, filled, write_text
 from peftlab.report.page.leaderboard import leaderboard, pairs, roles
-from peftlab.report.page.phase_plot import PHASES
-from peftlab.report.page.runs import Judged, Method, judged
+from peftlab.report.page.phase_plot import PHASE_NAMES, PHASES
+from peftlab.report.page.runs import Judged, MethodRuns, judged
 from peftlab.report.predictions import PREDICTED, Foretold, foretold, words
 from peftlab.verdict.entries import COSTS
 
@@ -69,6 +69,7 @@ def _page(out: Path, found: StoredRuns) -> tuple[str, Figures]:
         "tested": len({name for line in lines for name in (line.first, line.second)}),
         "figures": drawn,
         "phases": _phase_table(drawn.phases),
+        "phase_names": PHASE_NAMES,
         "foretold": _foretold(drawn.phases, runs.records),
         "examples": examples(runs),
         "kinds": KINDS,
@@ -114,7 +115,7 @@ def _verdict(runs: Judged) -> dict[str, Any]:
     }
 
 
-def _card(method: Method, what: Sequence[str], score: Callable[[float], str]) -> dict[str, Any]:
+def _card(method: MethodRuns, what: Sequence[str], score: Callable[[float], str]) -> dict[str, Any]:
     shown = ("trainable_parameters", "peak_memory", "training_seconds", "latency")
     known = [(name, method.costs.get(name)) for name in shown]
     one = method.interval
@@ -146,7 +147,7 @@ def _named(text: str, labels: Sequence[str]) -> Markup:
     return Markup("").join(marked)
 
 
-def _phase_table(methods: Sequence[Method]) -> dict[str, Any]:
+def _phase_table(methods: Sequence[MethodRuns]) -> dict[str, Any]:
     """The two figures' numbers, as text and to sort by, without phases that nobody measured."""
     heads, columns = [], []
     for what, unit in (("time", SECONDS), ("memory", BYTES)):
@@ -160,7 +161,7 @@ def _phase_table(methods: Sequence[Method]) -> dict[str, Any]:
     return {"heads": heads, "rows": rows}
 
 
-def _foretold(methods: Sequence[Method], records: Sequence[Record]) -> dict[str, Any] | None:
+def _foretold(methods: Sequence[MethodRuns], records: Sequence[Record]) -> dict[str, Any] | None:
     """Predictions beside measurements: of some methods as a table, in sentences of all records."""
     kinds = foretold([record for method in methods for record in method.records])
     if not kinds:

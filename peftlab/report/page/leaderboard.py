@@ -9,8 +9,8 @@ from xml.etree.ElementTree import Element
 from peftlab.plots.drawing import colour, put, swatch, text_of
 from peftlab.plots.scales import Scale, fitted
 from peftlab.records.figures import Figure, chosen, scored
-from peftlab.report.page.runs import Judged, Method
-from peftlab.report.table import Row, cells
+from peftlab.report.page.runs import Judged, MethodRuns
+from peftlab.report.table import TableRow, cells
 from peftlab.verdict.judgement import Verdict
 from peftlab.verdict.statistics import Pair
 
@@ -181,9 +181,9 @@ class _Shared:
 
 
 def _line(
-    method: Method, wanted: Sequence[Figure], means: Sequence[float | None], shared: _Shared
+    method: MethodRuns, wanted: Sequence[Figure], means: Sequence[float | None], shared: _Shared
 ) -> Line:
-    texts = cells(Row(method.label, method.records), wanted)
+    texts = cells(TableRow(method.label, method.records), wanted)
     one, score = method.interval, shared.quality.unit.said
     text = score(method.quality) if method.quality is not None else "–"
     return Line(
@@ -203,7 +203,7 @@ def _line(
     )
 
 
-def _note(method: Method) -> str:
+def _note(method: MethodRuns) -> str:
     seeds = len(method.runs)
     if not method.runs:
         return ""
@@ -232,7 +232,7 @@ def _interval_scale(judged: Judged) -> Scale | None:
     )
 
 
-def _strip(method: Method, scale: Scale | None) -> str:
+def _strip(method: MethodRuns, scale: Scale | None) -> str:
     """A method's interval on that line."""
     if method.interval is None or scale is None:
         return ""

@@ -8,7 +8,13 @@ from xml.etree.ElementTree import Element
 
 from peftlab.plots.drawing import drawing, put, spoken
 
-PHASES = ("train", "evaluate", "generate", "search")
+PHASE_NAMES = {
+    "train": "train",
+    "evaluate": "evaluate (losses)",
+    "generate": "generate (test outputs)",
+    "search": "search for the learning rate",
+}
+PHASES = tuple(PHASE_NAMES)
 _ROW, _THIN = 42.0, 5.0
 
 

@@ -20,7 +20,7 @@ from peftlab.verdict.statistics import Interval
 
 
 @dataclass(frozen=True)
-class Method:
+class MethodRuns:
     """All runs of one label.
 
     Attributes:
@@ -66,7 +66,7 @@ class Judged:
         problems: a sentence for each file that was left out.
     """
 
-    methods: list[Method]
+    methods: list[MethodRuns]
     metric: str
     higher_is_better: bool
     front: Mapping[str, Sequence[str]]
@@ -81,7 +81,7 @@ class Judged:
         return scored(self.metric)
 
     @property
-    def finished(self) -> list[Method]:
+    def finished(self) -> list[MethodRuns]:
         """Methods with a finished run."""
         return [method for method in self.methods if method.runs]
 
@@ -160,9 +160,9 @@ def _method(
     group: Sequence[StoredRun],
     metric: str,
     interval: Interval | None,
-) -> Method:
+) -> MethodRuns:
     finished = [run for run in group if run.record.status == "finished"]
-    return Method(
+    return MethodRuns(
         label=label,
         number=number,
         runs=finished,
