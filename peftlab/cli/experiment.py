@@ -131,7 +131,7 @@ def _announce(spec: ExperimentSpec, grid: list[Part]) -> None:
 def show(found: Experiment) -> None:
     """Print the table and what has to be said beside it."""
 
-    from peftlab.report.experiment import as_rich, notes, sections
+    from peftlab.experiments.table import as_rich, notes, sections
 
     console = terminal()
     if not console.is_terminal:

@@ -67,7 +67,7 @@ def report(
 def _experiment(out: Path, format: str, into: Path | None) -> None:
     from peftlab.cli.experiment import show
     from peftlab.experiments.kept import read
-    from peftlab.report.experiment import render
+    from peftlab.experiments.table import render
 
     found = read(out)
     if format == "table":

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NotRequired, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 from typing_extensions import TypedDict  # pydantic takes typing's own from Python 3.12 on
 
 from peftlab.errors import InputError
@@ -14,6 +14,7 @@ from peftlab.records.folders import METRICS, PREDICTIONS
 from peftlab.records.record import NAME, Record
 
 
+@with_config(ConfigDict(extra="allow"))
 class Prediction(TypedDict):
     """A test example of a run. loss_sums, loss_tokens: nats and target tokens by reference."""
 
@@ -26,6 +27,7 @@ class Prediction(TypedDict):
     loss_tokens: NotRequired[list[int]]
 
 
+@with_config(ConfigDict(extra="allow"))
 class Logged(TypedDict):
     """What training logged of a step: its loss and rate, or its validation loss."""
 

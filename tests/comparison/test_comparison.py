@@ -19,7 +19,7 @@ from peftlab.files import read_json
 from peftlab.frozen.model import FrozenLM
 from peftlab.methods import Method, parse
 from peftlab.methods.adaptation import Adaptation
-from peftlab.records import folders
+from peftlab.records import folders, reading
 from peftlab.records.record import Record
 from peftlab.tasks import Task
 from peftlab.training import TrainConfig
@@ -239,7 +239,7 @@ def test_long_test_rows_leave_for_all_methods_alike(base: str, tmp_path: Path) -
     for run in compared.runs:
         assert run.record.status == "finished" and run.record.skipped == skipped
         assert run.record.truncated == 0
-        assert run.record.task.test_rows == 12 - skipped == len(folders.predictions(run.folder))
+        assert run.record.task.test_rows == 12 - skipped == len(reading.predictions(run.folder))
     with pytest.raises(PeftlabError, match=r"rows of train are longer than the .* tokens that fit"):
         compare(make(base, replace(task, long="refuse"), "hard_prompt"), tmp_path / "other")
 

@@ -23,7 +23,7 @@ from peftlab.comparison.run import Compared, compare
 from peftlab.comparison.settings import SearchConfig
 from peftlab.errors import InputError
 from peftlab.methods import parse
-from peftlab.records import folders
+from peftlab.records import folders, reading
 from peftlab.records.record import Record
 from peftlab.tasks import Task
 from tests.comparison.odd_methods import Odd, Slow
@@ -80,7 +80,7 @@ def results(out: Path, without: str = "-") -> dict[str, Any]:
         if path.name == "record.json":
             found[name] = lasting(Record.read(path))
         elif path.name == "metrics.jsonl":
-            found[name] = [line | {"tokens_per_second": 0} for line in folders.metrics(path.parent)]
+            found[name] = [line | {"tokens_per_second": 0} for line in reading.metrics(path.parent)]
         elif path.name == "search.json":
             found[name] = json.loads(path.read_text()) | {"seconds": 0}
         elif path.is_file() and path.name not in (".lock", "checkpoint.safetensors", "error.txt"):
@@ -157,7 +157,7 @@ class Disturbed:
 
     @staticmethod
     def _lines(path: Path) -> list[dict[str, Any]]:
-        return folders.metrics(path.parent)
+        return reading.metrics(path.parent)
 
     def went_on_from(self, path: Path) -> int:
         """How many lines a log kept of before: their speeds would be others if made again."""
@@ -246,14 +246,14 @@ def test_ctrl_c_saves_and_the_same_command_continues(
     said, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130, said
     (folder,) = out.glob("lora*/seed-0")
-    taken = len(folders.metrics(folder))
+    taken = len(reading.metrics(folder))
     assert (folder / folders.CHECKPOINT).exists()
     assert 0 < taken < steps
-    first = folders.metrics(folder)
+    first = reading.metrics(folder)
     done = subprocess.run(words, capture_output=True, text=True, timeout=2 * PATIENCE, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "[1/1] lora:rank=2, seed 0: test loss" in done.stdout
-    again = folders.metrics(folder)
+    again = reading.metrics(folder)
     assert again[: len(first) - 1] == first[:-1], "it went on from its checkpoint"
     assert [line["step"] for line in again if "loss" in line] == list(range(1, steps + 1))
 

@@ -22,8 +22,8 @@ from peftlab.experiments.grid import Overrides, Part, parts, rows_of
 from peftlab.experiments.kept import read
 from peftlab.experiments.run import run
 from peftlab.experiments.spec import ExperimentSpec, bundled, load, parse
+from peftlab.experiments.table import as_markdown, sections
 from peftlab.metrics import metric_spec
-from peftlab.report.experiment import as_markdown, sections
 from tests.experiments.specs import save_base, save_data
 
 TABLE1, CLASSROOM = "prefix-tuning-table1", "cnn-dailymail-gpt2"

@@ -26,7 +26,7 @@ def test_texts_may_hold_any_line_end_and_rows_come_by_their_index(tmp_path: Path
 
 def test_what_training_logged_may_be_infinite(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text('{"step": 1, "validation_loss": Infinity, "x": 1}\n')
-    assert metrics(tmp_path) == [{"step": 1, "validation_loss": float("inf")}]
+    assert metrics(tmp_path) == [{"step": 1, "validation_loss": float("inf"), "x": 1}]
 
 
 @pytest.mark.parametrize(
