@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -35,8 +36,19 @@ def export(
     echo(f"Written to {out}")
     if isinstance(written, room.Merged):
         echo(f"logits differ by {written.fp32:.1e} in fp32, {written.bf16:.1e} in bf16")
+        if written.defaults:
+            echo(_changed(written.defaults), err=True)
     if push_to_hub is not None:
         echo(room.push(out, push_to_hub, _card(run, to), private=not public))
+
+
+def _changed(defaults: Mapping[str, object]) -> str:
+    told = ", ".join(f"{name} {value}" for name, value in defaults.items())
+    return (
+        f"Warning: generation_config.json, the base's own, changes replies ({told}): engines that "
+        "read it (transformers, vLLM) do not reply as peftlab does unless each request sets these, "
+        "or the file is deleted"
+    )
 
 
 def _card(runs: list[Path], kind: str) -> str:

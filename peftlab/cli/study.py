@@ -196,6 +196,8 @@ class Told:
         label = " ".join(run.label.split())
         echo(f"  {label}, seed {run.seed}: {said}; {self.left} to go")
 
+    def again(self, runs: list[Run]) -> None: ...
+
     def measuring(self, label: str) -> None:
         """Something besides the record."""
         echo(f"  {label}: measuring")

@@ -123,6 +123,14 @@ class Shown:
         took = record.seconds.train or 0.0
         self._say(f"{self.running}: {outline(record)} ({took:.0f} s training)")
 
+    def again(self, runs: list[Run]) -> None:
+        """Say what the machine is kept busy with after the last run."""
+        names = ", ".join(_name(run) for run in runs)
+        self._say(
+            "Other programs used the machine meanwhile: twenty steps, or the latency, are measured "
+            f"again for {names}"
+        )
+
     def _say(self, text: str) -> None:
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 

@@ -19,6 +19,7 @@ from peftlab.comparison.processes import RunFailed, Say
 WORK = "peftlab.comparison.work:work"
 SEARCH = "peftlab.comparison.search:search"
 PROFILE = "peftlab.comparison.profile:profile"
+AGAIN = "peftlab.comparison.again:again"
 PREDICT = "peftlab.comparison.cost_prediction:predict"
 
 T = TypeVar("T")

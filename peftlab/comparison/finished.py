@@ -10,6 +10,7 @@ from peftlab.comparison.label import slug
 from peftlab.comparison.plan import Run, searches
 from peftlab.errors import InputError
 from peftlab.files import read_json
+from peftlab.measure import company
 from peftlab.records import folders
 from peftlab.records.record import NAME, Record
 
@@ -32,6 +33,13 @@ def finished(run: Run, out: Path) -> Record | None:
     """The finished record of a run, at the rate that was found for it."""
     known = at_rate(run, out)
     return None if known is None else folders.finished(out, known.folder, known.config_hash)
+
+
+def disturbed(record: Record) -> set[str]:
+    """What can be measured again of what others disturbed: of `Others`, step and latency."""
+    trained = record.progress is not None and record.progress.steps > 0
+    shares = {"step": record.others.step if trained else None, "latency": record.others.latency}
+    return {name for name, share in shares.items() if share is not None and share > company.MOST}
 
 
 def other_settings(runs: Sequence[Run], out: Path) -> str:

@@ -40,6 +40,7 @@ _PRELOAD = (
     "transformers.models.auto.modeling_auto",
     "rouge_score.rouge_scorer",
     "peftlab.comparison.work",
+    "peftlab.comparison.again",
     "peftlab.comparison.profile",
     "peftlab.comparison.cost_prediction",
 )

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from peftlab.comparison.cost_prediction import predicted
-from peftlab.comparison.engine import PROFILE, SEARCH, WORK, Call, Engine, Opened, Workflow
-from peftlab.comparison.finished import at_rate, finished
+from peftlab.comparison.engine import AGAIN, PROFILE, SEARCH, WORK, Call, Engine, Opened, Workflow
+from peftlab.comparison.finished import at_rate, disturbed, finished
 from peftlab.comparison.local import LocalEngine
 from peftlab.comparison.plan import Plan, Run
 from peftlab.comparison.processes import RunFailed, server
@@ -40,6 +40,9 @@ class Watcher(Protocol):
     def ended(self, run: Run, record: Record) -> None:
         """The run is finished, or has failed."""
 
+    def again(self, runs: list[Run]) -> None:
+        """All have ended; times of these are measured again, since others used the machine."""
+
 
 class Silent:
     """Watches nothing."""
@@ -48,6 +51,7 @@ class Silent:
     def started(self, run: Run) -> None: ...
     def heard(self, word: str, *values: Any) -> None: ...
     def ended(self, run: Run, record: Record) -> None: ...
+    def again(self, runs: list[Run]) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -103,6 +107,7 @@ def compare(
         watcher.planned(runs, found, sum(finished(run, out) is not None for run in runs))
         workflows = [_workflow(run, out, watcher) for run in runs if _wanted(run, found, plan)]
         stored = opened.run(workflows, watcher.heard)
+        stored = _undisturbed(stored, runs, opened, out, watcher)
     return Compared(stored, found)
 
 
@@ -147,6 +152,30 @@ def _workflow(run: Run, out: Path, watcher: Watcher) -> Workflow[StoredRun]:
     assert record is not None
     watcher.ended(known, record)
     return StoredRun(record, out / known.folder)
+
+
+def _undisturbed(
+    stored: list[StoredRun], runs: list[Run], opened: Opened, out: Path, watcher: Watcher
+) -> list[StoredRun]:
+    """The same, times measured again where others used the machine meanwhile."""
+    later = [i for i, one in enumerate(stored) if disturbed(one.record)]
+    if not later:
+        return stored
+    known = {out / run.folder: run for one in runs if (run := at_rate(one, out)) is not None}
+    found = [(i, known[stored[i].folder]) for i in later]
+    watcher.again([run for _, run in found])
+    measured = opened.run([_again(run, stored[i]) for i, run in found], lambda *_: None)
+    newer = dict(zip(later, measured, strict=True))
+    return [newer.get(i, one) for i, one in enumerate(stored)]
+
+
+def _again(run: Run, stored: StoredRun) -> Workflow[StoredRun]:
+    """A failure leaves the record as it is, which says that others used the machine."""
+    try:
+        record: Record = yield Call(AGAIN, run, run.folder)
+    except RunFailed:
+        return stored
+    return replace(stored, record=record)
 
 
 def _left_out(run: Run, out: Path) -> Record:

@@ -24,7 +24,7 @@ from peftlab.comparison.plan import Run
 from peftlab.comparison.processes import Say
 from peftlab.comparison.work import Pipe, lock, progress_of, shared_store
 from peftlab.errors import InputError
-from peftlab.measure import environment, tune_allocator
+from peftlab.measure import environment, in_company, tune_allocator
 from peftlab.records import folders
 from peftlab.records.reading import metrics
 from peftlab.records.record import Record, Search, Tried, write_json
@@ -124,6 +124,7 @@ class _Search:
             rate=best.rate,
             trials=tried,
             seconds=sum(_seconds(record) for record in records),
+            others=_others(records),
             tokens=sum(
                 (p.forward_tokens or 0) + (p.validated or 0)
                 for record in records
@@ -189,7 +190,9 @@ class _Search:
 
         try:
             pipe = Pipe(self.say, self.host.device)
-            trained = self.host.train(run, folder, pipe.display, validated, self.store)
+            with in_company() as company:
+                trained = self.host.train(run, folder, pipe.display, validated, self.store)
+            record.others.train = company.share
         except Diverged as error:
             record = record.failed(str(error), error.step)
             took: Progress | Trained[Any] = error.progress or Progress()
@@ -226,6 +229,17 @@ def _tried(record: Record) -> Tried:
         status=record.status,
         steps=record.progress.steps if record.progress else 0,
     )
+
+
+def _others(records: list[Record]) -> float | None:
+    """Their mean share of the cores over all trials that know it, by seconds."""
+    known = [
+        (share, _seconds(record))
+        for record in records
+        if (share := record.others.train) is not None
+    ]
+    total = sum(seconds for _, seconds in known)
+    return sum(share * seconds for share, seconds in known) / total if total else None
 
 
 def _seconds(record: Record) -> float:

@@ -69,13 +69,20 @@ class _Taken:
 
 
 def probe(
-    model: FrozenLM, method: Method, task: Task, config: TrainConfig, *, patience: float = 10.0
+    model: FrozenLM,
+    method: Method,
+    task: Task,
+    config: TrainConfig,
+    *,
+    steps: int = _STEPS,
+    patience: float = 10.0,
 ) -> Prediction:
     """Predict one training by taking a few of its steps.
 
     On a CPU the memory is that of the process: what it has done before counts too.
 
     Args:
+        steps: of usual size that are taken, after the largest one.
         patience: seconds after which no further step is begun; two are taken at least. Second
             visits, where there are any, may take as long again.
 
@@ -90,7 +97,7 @@ def probe(
         phase("train", model.device) as measured,
     ):
         loop = _loop(model, method, task, config, Path(folder))
-        planned = _plan(loop)
+        planned = _plan(loop, steps)
         taken = _take(loop, planned, patience)
         _validate_and_save(loop)
     step, train = _times(loop, planned, taken)
@@ -135,7 +142,7 @@ class _Planned:
     mean_tokens: float
 
 
-def _plan(loop: _Probed) -> _Planned:
+def _plan(loop: _Probed, steps: int) -> _Planned:
     total = loop.trainee.data.steps or -(-len(loop.trainee.data.rows) // loop.config.rows_a_step)
     tokens = {
         step: _tokens(loop.trainee.data, step) for step in range(0, total, -(-total // _LOOKED_AT))
@@ -143,7 +150,7 @@ def _plan(loop: _Probed) -> _Planned:
     middle = median(tokens.values())
     return _Planned(
         largest=max(tokens, key=tokens.__getitem__),
-        usual=sorted(tokens, key=lambda step: abs(tokens[step] - middle))[:_STEPS],
+        usual=sorted(tokens, key=lambda step: abs(tokens[step] - middle))[:steps],
         mean_tokens=fmean(tokens.values()),
     )
 

@@ -12,6 +12,7 @@ from operator import attrgetter
 from statistics import fmean
 
 from peftlab.errors import InputError, nearest
+from peftlab.measure import company
 from peftlab.metrics import UnknownMetricError, metric_spec, metric_title
 from peftlab.records.record import Record
 from peftlab.units import amount, duration, loss, size
@@ -90,6 +91,7 @@ class Figure:
         predicted: what it is called beside its prediction; empty where that is not shown.
         exact: its prediction is a formula, so no sentence says how far off it was.
         tracked: what trackers call it, where that is not `cost/NAME`.
+        others: of a time, where a record says what share of the cores others used meanwhile.
     """
 
     name: str
@@ -107,6 +109,7 @@ class Figure:
     predicted: str = ""
     exact: bool = False
     tracked: str = ""
+    others: tuple[str, ...] = ()
 
     @property
     def called(self) -> str:
@@ -120,21 +123,44 @@ class Figure:
 
     def of(self, record: Record) -> float | None:
         """The number of a run; None where it was not measured."""
-        if not isinstance(self.read, str):
-            return self.read(record)
-        value: object = record
-        for part in self.read.split("."):
-            value = getattr(value, part) if value is not None else None
-        return value if isinstance(value, int | float) else None
+        return self.read(record) if callable(self.read) else _number(record, self.read)
+
+    def shared(self, records: Sequence[Record]) -> float | None:
+        """The largest share of the cores that others used while these numbers were measured.
+
+        None where that was too little to matter, or is not known: see `measure.company`. A number
+        that others made larger is not the method's, so it is shown with `≈`, and nothing is judged
+        by it.
+        """
+        shares = [
+            share
+            for record in records
+            if self.of(record)
+            for place in self.others
+            if (share := _number(record, place)) is not None and share > company.MOST
+        ]
+        return max(shares, default=None)
 
     def mean(self, records: Sequence[Record]) -> float | None:
         """The mean of what was measured."""
         known = [value for record in records if (value := self.of(record)) is not None]
         return fmean(known) if known else None
 
+    def alone(self, records: Sequence[Record]) -> float | None:
+        """The mean, unless others used the machine while it was measured."""
+        return None if self.shared(records) else self.mean(records)
+
     def text(self, value: float) -> str:
         """As a cost in a sentence: "1.2 GiB of memory in training"."""
         return f"{self.unit.said(value)} {self.cost}"
+
+
+def _number(record: Record, place: str) -> float | None:
+    """What stands at a place like `seconds.train`."""
+    value: object = record
+    for part in place.split("."):
+        value = getattr(value, part) if value is not None else None
+    return value if isinstance(value, int | float) else None
 
 
 def _measured(read: str) -> Callable[[Sequence[Record]], bool]:
@@ -151,11 +177,19 @@ def _share_of_base(record: Record) -> float | None:
     return None if trainable is None else 100 * trainable / record.parameters.base
 
 
+def _training(record: Record) -> float | None:
+    """By the clock, or at the pace of steps taken again where others had used the machine."""
+    seconds = record.seconds
+    return seconds.train if seconds.train_again is None else seconds.train_again
+
+
 def _with_search(record: Record) -> float | None:
     """Of one run, and of the search that found its rate."""
-    own = record.seconds.train
+    own = _training(record)
     return own if own is None or record.search is None else own + record.search.seconds
 
+
+_STEP, _SEARCH, _LATENCY = ("others.step",), ("search.others",), ("others.latency",)
 
 FIGURES = (
     Figure(name="trainable_parameters", title="trainable", unit=COUNT,
@@ -184,27 +218,34 @@ FIGURES = (
     Figure(name="generate_memory", title="memory in generation", unit=BYTES,
            read="peak_memory.generate", phase="generate"),
     Figure(name="step_seconds", title="step time", unit=MOMENTS,
-           read="seconds.step", label="time of a step"),
+           read="seconds.step", label="time of a step", others=_STEP),
     Figure(name="train_seconds", title="train time", unit=SECONDS,
-           read="seconds.train", label="training time", usual=_always, phase="train",
-           predicted="training time", tracked="train/seconds"),
+           read=_training, label="training time", usual=_always, phase="train",
+           predicted="training time", tracked="train/seconds", others=_STEP),
+    Figure(name="validation_seconds", title="validations", unit=SECONDS,
+           read="seconds.validation", label="time of validations", others=("others.train",)),
     Figure(name="evaluate_seconds", title="evaluation time", unit=SECONDS,
-           read="seconds.evaluate", phase="evaluate"),
+           read="seconds.evaluate", phase="evaluate", others=("others.evaluate",)),
     Figure(name="generate_seconds", title="generation time", unit=SECONDS,
-           read="seconds.generate", phase="generate"),
+           read="seconds.generate", phase="generate", others=("others.generate",)),
     Figure(name="search_seconds", title="rate search", unit=SECONDS,
            read="search.seconds", label="search for a rate", usual=_measured("search"),
-           phase="search"),
+           phase="search", others=_SEARCH),
     Figure(name="training_seconds", title="train and search", unit=SECONDS,
-           read=_with_search, label="training time", cost="of training", of_training=True),
+           read=_with_search, label="training time", cost="of training", of_training=True,
+           others=_STEP + _SEARCH),
+    Figure(name="load_seconds", title="loading", unit=SECONDS,
+           read="seconds.load", label="time to load the base", others=("others.load",)),
+    Figure(name="run_seconds", title="whole run", unit=SECONDS,
+           read="seconds.total", label="time of the whole run"),
     Figure(name="forgetting", title="forgetting", unit=CHANGE,
            read=lambda record: record.general.forgotten if record.general else None,
            usual=_measured("general"), extra=True),
     Figure(name="first_token", title="first token", unit=MOMENTS,
-           read="latency.first_token", label="time to the first token"),
+           read="latency.first_token", label="time to the first token", others=_LATENCY),
     Figure(name="latency", title="per token", unit=MOMENTS,
            read="latency.token", label="serving latency", usual=_always, extra=True,
-           cost="a token when serving"),
+           cost="a token when serving", others=_LATENCY),
     Figure(name="context_tokens", title="prompt tokens", unit=COUNT,
            read="context_tokens", label="context tokens", usual=_always, extra=True,
            cost="context tokens a request", axis=False),

@@ -46,12 +46,52 @@ class Parameters(Part):
 
 
 class Seconds(Part):
-    """train: steps alone. step: a warm one (median). evaluate: of losses. generate: of texts."""
+    """Wall time of a run, by what it went to; of records before 2026-12 only four are known.
 
+    Attributes:
+        load: of the base. prepare: what training takes beside what follows: rows encoded, a first
+            state, the optimiser, logs. train: steps alone. validation: of validations in training.
+        step: a warm one (median); part of `train`.
+        evaluate: losses. forgetting: the loss of general text. generate: texts and their scores.
+        latency: its measurement. save: checkpoints, adapter, predictions.
+        measure: readings of memory and cores, and the tidying up before them.
+        total: from the begin of the run's process to its record, with what an earlier process had
+            done of it; the others but `step` and `train_again` add up to it.
+        train_again: what training takes at the pace of twenty steps that were taken again, since
+            others used the machine meanwhile; the times above stay those of the clock.
+    """
+
+    load: Amount | None = None
+    prepare: Amount | None = None
     train: Amount | None = None
     step: Amount | None = None
+    validation: Amount | None = None
     evaluate: Amount | None = None
+    forgetting: Amount | None = None
     generate: Amount | None = None
+    latency: Amount | None = None
+    save: Amount | None = None
+    measure: Amount | None = None
+    total: Amount | None = None
+    train_again: Amount | None = None
+
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Others(Part):
+    """Shares of the cores given to a run that processes outside the comparison used meanwhile.
+
+    null: not known, on other systems than Linux and of less than half a second. step: while what
+    `Seconds.step` and `train_again` say was measured; that of train where nothing was taken again.
+    """
+
+    load: Share | None = None
+    train: Share | None = None
+    step: Share | None = None
+    evaluate: Share | None = None
+    generate: Share | None = None
+    latency: Share | None = None
 
 
 class Delay(Part):
@@ -170,13 +210,15 @@ class Tried(Part):
 class Search(Part):
     """How a method's rate was found, by validation alone, and what that cost in all.
 
-    tokens: through the base, validations included and those of a backward pass once more.
+    tokens: through the base, validations included and those of a backward pass once more. others:
+    mean share of the cores that processes outside the comparison used.
     """
 
     rate: float
     trials: list[Tried]
     seconds: Amount
     tokens: Count
+    others: Share | None = None
 
 
 class Record(Part):
@@ -221,6 +263,7 @@ class Record(Part):
     progress: Progress | None = None
     bytes: Count | None = None
     seconds: Seconds = Field(default_factory=Seconds)
+    others: Others = Field(default_factory=Others)
     latency: Latency | None = None
     peak_memory: PeakMemory = Field(default_factory=PeakMemory)
     loss: Loss = Field(default_factory=Loss)

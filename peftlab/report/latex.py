@@ -17,6 +17,7 @@ _SIGNS = {
     ">": r"\textgreater{}",
     "±": r"$\pm$",
     "–": "--",
+    "≈": r"$\approx$",
     "[": "{[}",  # after a line's end, it and * would be read as the end's own
     "*": "{*}",
     **{sign: f"\\{sign}" for sign in "&%$#_{}"},

@@ -35,7 +35,7 @@ def foretold(records: Sequence[Record]) -> dict[str, list[Foretold]]:
         pairs: dict[str, list[tuple[float, float]]] = {}
         for record in records:
             predicted, measured = record.predicted.get(key), figure.of(record)
-            if predicted is not None and measured:
+            if predicted is not None and measured and not figure.shared([record]):
                 pairs.setdefault(record.label, []).append((predicted, measured))
         if pairs:
             found[key] = [

@@ -1,6 +1,7 @@
 """The comparison's table: one row a method, means over its seeds, in five formats.
 
-A number with several seeds is its mean; `±` is the standard deviation over seeds (no interval).
+A number with several seeds is its mean; `±` is the standard deviation over seeds (no interval). `≈`
+marks times that were measured while others used the machine.
 """
 
 from __future__ import annotations
@@ -65,7 +66,8 @@ def _cell(records: Sequence[Record], figure: Figure) -> str:
     known = [value for record in records if (value := figure.of(record)) is not None]
     if not known:
         return "–"
-    text = figure.unit.cell(fmean(known))
+    about = "≈ " if figure.shared(records) else ""  # others used the machine meanwhile
+    text = about + figure.unit.cell(fmean(known))
     spread = stdev(known) if len(known) > 1 else 0.0
     return f"{text} ± {figure.unit.cell(spread).removeprefix('+')}" if spread else text
 

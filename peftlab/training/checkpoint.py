@@ -33,6 +33,7 @@ class Progress:
         seconds: of training steps alone, without evaluation and checkpoints.
         tokens: packed ones of training rows. forward_tokens: tokens through the base in training, a
             backward pass counting once more. validated, validation_seconds: of validations.
+        saving_seconds: of checkpoints.
     """
 
     step: int = 0
@@ -45,8 +46,14 @@ class Progress:
     forward_tokens: int = 0
     validated: int = 0
     validation_seconds: float = 0.0
+    saving_seconds: float = 0.0
     step_seconds: list[float] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
+
+    @property
+    def all_seconds(self) -> float:
+        """Of steps, validations and checkpoints."""
+        return self.seconds + self.validation_seconds + self.saving_seconds
 
     def add(self, loss: float, tokens: int, forward_tokens: int, seconds: float) -> None:
         """Count a step."""

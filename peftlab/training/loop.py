@@ -156,6 +156,7 @@ class Loop(Generic[Made]):
         self.trainee, self.config, self.validated = trainee, config, validated
         self.processes, self.progress = processes, Progress()
         self.best = State({}, {})  # until there is a validation
+        self.earlier_seconds = 0.0
         self.journal = Journal(folder, identity, processes.is_first)
         self.journal.listen = listen
 
@@ -280,8 +281,9 @@ class Loop(Generic[Made]):
     def save(self) -> None:
         """Write the checkpoint."""
         if self.trainee.resumable:
-            steps = self.trainee.steps
+            steps, begun = self.trainee.steps, time.perf_counter()
             self.journal.save(steps.state, self.best, steps.descending, self.progress)
+            self.progress.saving_seconds += time.perf_counter() - begun
 
     def _restore(self) -> None:
         found = self.journal.restore()
@@ -289,6 +291,7 @@ class Loop(Generic[Made]):
         if found is None:
             return
         self.progress, self.best = found.progress, self.trainee.steps.placed(found.best)
+        self.earlier_seconds = self.progress.all_seconds
         self.trainee.steps.restore(found)
         self.trainee.moved()
 
@@ -312,4 +315,6 @@ class Loop(Generic[Made]):
             losses=progress.losses,
             trunk_bytes=trainee.kept_bytes,
             skipped=trainee.skipped,
+            saving_seconds=progress.saving_seconds,
+            earlier_seconds=self.earlier_seconds,
         )

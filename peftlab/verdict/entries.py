@@ -38,6 +38,8 @@ class Entry:
         name: as it shall be called.
         runs: scores of the finished runs; None when there is none.
         costs: by the names of `COSTS`, means over the finished runs; None where not measured.
+        others: by the same names, the share of the cores that others had while it was measured, of
+            what for that reason is None among the costs.
         losses: "train", "validation", "test": means per target token.
         general: loss of general text, of the bare base and with the adaptation on.
         seconds_per_epoch: of training.
@@ -49,6 +51,7 @@ class Entry:
     name: str
     runs: Runs | None
     costs: Mapping[str, float | None] = field(default_factory=dict)
+    others: Mapping[str, float] = field(default_factory=dict)
     losses: Mapping[str, float | None] = field(default_factory=dict)
     general: tuple[float, float] | None = None
     seconds_per_epoch: float | None = None
@@ -70,7 +73,7 @@ class Entry:
         """One of `costs`; what nobody trains costs nothing in training."""
         value = self.costs.get(name)
         untrained = self.costs.get("trainable_parameters") == 0
-        if value is None and untrained and COSTS[name].of_training:
+        if value is None and untrained and name not in self.others and COSTS[name].of_training:
             return 0.0
         return value
 

@@ -18,6 +18,7 @@ from peftlab.files import read_json
 from peftlab.methods import build
 from peftlab.metrics import Metric, build_metric, metric_spec
 from peftlab.metrics.means import MeanOverExamples
+from peftlab.records.figures import named
 from peftlab.records.folders import CONFIG, PREDICTIONS
 from peftlab.records.reading import predictions
 from peftlab.records.record import Record
@@ -104,14 +105,15 @@ def _entry(
     return Entry(
         name=label,
         runs=_runs(label, found, records, metric) if records else None,
-        costs=costs(records),
+        costs={name: cost.alone(records) for name, cost in COSTS.items()},
+        others=_others(records),
         losses={
             split: _mean([getattr(record.loss, split) for record in records])
             for split in ("train", "validation", "test")
         },
         general=_general(records),
         seconds_per_epoch=_mean([_seconds_per_epoch(record) for record in records]),
-        search_seconds=_mean([r.search.seconds if r.search else None for r in records]),
+        search_seconds=named("search_seconds").alone(records),
         failures=tuple(
             Failure(record.seed, record.error or "no reason was recorded", record.diverged_at)
             for record in group.values()
@@ -124,6 +126,12 @@ def _entry(
 def costs(records: Sequence[Record]) -> dict[str, float | None]:
     """What runs cost, means over them, by the names of `COSTS`; None where nothing was measured."""
     return {name: cost.mean(records) for name, cost in COSTS.items()}
+
+
+def _others(records: Sequence[Record]) -> dict[str, float]:
+    """By cost, what share of the cores others had while it was measured, where that matters."""
+    shares = {name: cost.shared(records) for name, cost in COSTS.items()}
+    return {name: share for name, share in shares.items() if share is not None}
 
 
 def _runs(label: str, found: Mapping[Path, Array], records: Sequence[Record], metric: str) -> Runs:
@@ -212,14 +220,15 @@ def _search(record: Record) -> str:
 
 
 def _seconds_per_epoch(record: Record) -> float | None:
-    """Of the steps that were taken; None for what was not trained."""
-    if record.seconds.train is None or record.progress is None or record.progress.steps == 0:
+    """Of the steps that were taken; None for what was not trained, or not alone on the machine."""
+    train = named("train_seconds").alone([record])
+    if train is None or record.progress is None or record.progress.steps == 0:
         return None
     size, accumulation = record.train.get("batch_size"), record.train.get("accumulation", 1)
     if not (isinstance(size, int) and isinstance(accumulation, int)):
         return None
     seen = size * accumulation * record.progress.steps
-    return record.seconds.train * record.task.train_rows / seen if seen else None
+    return train * record.task.train_rows / seen if seen else None
 
 
 def _general(records: Sequence[Record]) -> tuple[float, float] | None:

@@ -124,7 +124,8 @@ def _point(judged: Judged, method: MethodRuns, cost: str, front: bool) -> Point:
     lines = [method.label, f"{judged.quality.title} {score(quality)}"]
     if one is not None:
         lines[-1] += f" ({one.confidence:.0%} interval {score(one.low)} to {score(one.high)})"
-    lines.append(COSTS[cost].text(value))
+    about = "≈ " if COSTS[cost].shared(method.records) else ""
+    lines.append(about + COSTS[cost].text(value))
     if front:
         lines.append("on the Pareto front")
     return Point(
@@ -206,8 +207,14 @@ def _phases(
     unit: Unit,
     draw: Callable[[Sequence[Phases], Callable[[float], str]], Element],
 ) -> Element | None:
-    found = [Phases(method.label, phase_means(method, unit)) for method in methods]
+    found = [Phases(m.label, phase_means(m, unit), _shared_phases(m, unit)) for m in methods]
     return draw(found, unit.said) if any(one.known for one in found) else None
+
+
+def _shared_phases(method: MethodRuns, unit: Unit) -> set[str]:
+    """Phases during which others used the machine."""
+    own = [figure for figure in FIGURES if figure.phase and figure.unit is unit]
+    return {figure.phase for figure in own if figure.shared(method.records)}
 
 
 def phase_means(method: MethodRuns, unit: Unit) -> tuple[float | None, ...]:

@@ -76,7 +76,8 @@ def leaderboard(judged: Judged) -> Leaderboard:
     """The table of these methods."""
     wanted = _columns(judged)
     means = [[figure.mean(method.records) for figure in wanted] for method in judged.methods]
-    best = [_best([row[i] for row in means], one.lower) for i, one in enumerate(wanted)]
+    alone = [[figure.alone(method.records) for figure in wanted] for method in judged.methods]
+    best = [_best([row[i] for row in alone], one.lower) for i, one in enumerate(wanted)]
     outcome = judged.verdict
     shared = _Shared(
         judged.quality, best, roles(outcome), _standings(outcome), _interval_scale(judged)
