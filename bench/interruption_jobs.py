@@ -54,7 +54,8 @@ class Fault:
 
 
 def carry_out(pipe: Any, job: str, place: Place, fault: Fault) -> None:
-    """Do a job; sends its exit code (1 after a traceback), words, number of writes, seconds."""
+    """Do a job; sends its exit code (1 after a traceback), words, how often it wrote, and seconds
+    until its first step and its end."""
     said, begun = io.StringIO(), time.monotonic()
     with redirect_stderr(said), redirect_stdout(io.StringIO()), _befallen(fault, place) as writes:
         try:
@@ -62,30 +63,31 @@ def carry_out(pipe: Any, job: str, place: Place, fault: Fault) -> None:
         except BaseException:
             code = 1
             traceback.print_exc(file=said)
-    pipe.send((code, said.getvalue(), len(writes), time.monotonic() - begun))
+    first = writes[2] if len(writes) > 2 else begun  # after its folders
+    pipe.send((code, said.getvalue(), len(writes), first - begun, time.monotonic() - begun))
 
 
 @contextmanager
-def _befallen(fault: Fault, place: Place) -> Iterator[list[Path]]:
-    """Count what is written, save at every step, and let the fault happen when it is its turn."""
+def _befallen(fault: Fault, place: Place) -> Iterator[list[float]]:
+    """When writes began; the process saves at every step, and the fault comes when it is due."""
     from peftlab import files, trunk
-    from peftlab.cli import options
+    from peftlab.training import loop
 
-    inner, config, writes = files.writing, options.train_config, list[Path]()
+    inner, begin, writes = files.writing, loop.Loop.__init__, list[float]()
 
     def counted(path: Path) -> Any:
-        writes.append(path)
+        writes.append(time.monotonic())
         if len(writes) == fault.at:
             _strike(fault, place)
         return inner(path)
 
-    def saved_often(*values: Any, **named: Any) -> Any:
-        return replace(config(*values, **named), checkpoint_seconds=0.0, trunk_memory=0)
+    def saved_often(self: Any, trainee: Any, config: Any, *more: Any, **named: Any) -> None:
+        begin(self, trainee, replace(config, checkpoint_seconds=0.0), *more, **named)
 
-    files.writing, options.train_config = counted, saved_often  # type: ignore[assignment]
+    files.writing, loop.Loop.__init__ = counted, saved_often  # type: ignore[assignment, method-assign]
+    loop.TrunkStore = lambda memory, disk, folder: trunk.TrunkStore(0, disk, folder)  # type: ignore
     trunk._DISK_RESERVE = 0  # else nothing is ever kept on a small disk
-    yield writes
-    files.writing, options.train_config = inner, config  # of a process that does other things too
+    yield writes  # this process ends then
 
 
 def _strike(fault: Fault, place: Place) -> None:
@@ -110,7 +112,7 @@ def _command(*words: str) -> int:
 
 def _train(method: str) -> Callable[[Place], int]:
     def train(place: Place) -> int:
-        what = f"--method {method} --model {place.base} --task {place.task} --limit 24"
+        what = f"--method {method} --model {place.base} --task {place.task} --limit 6"
         return _command("train", what, _TRAIN, f"--out {place.out}")
 
     return train
@@ -118,14 +120,15 @@ def _train(method: str) -> Callable[[Place], int]:
 
 def _guest(place: Place) -> int:
     """A guest, which `train` has no command for."""
+    import peftlab as pl
     from peftlab import guests
     from peftlab.bases.names import located
-    from peftlab.cli import options
     from peftlab.comparison.label import parse
     from peftlab.errors import PeftlabError
+    from peftlab.training import TrainConfig
 
-    config = options.train_config(6, steps=6, epochs=None, batch_size=2, evaluate_every=2)
-    task = options.load_task(place.task, ["max_new_tokens=4"], limit=24)
+    config = TrainConfig(steps=6, batch_size=2, evaluate_every=2)
+    task = pl.load_task(place.task, limit=6, max_new_tokens=4)
     base = guests.PlainBase.load(located(place.base), place.base)
     (method,) = parse("peft:lora,r=2")
     assert guests.is_guest(method)
@@ -153,7 +156,7 @@ def _compare(place: Place) -> int:
             raise failure(*describe(error)) from error
 
     local.call = here
-    what = f"--methods lora:rank=2,peft:ia3 --model {place.base} --task {place.task} --limit 24"
+    what = f"--methods lora:rank=2,peft:ia3 --model {place.base} --task {place.task} --limit 6"
     return _command("compare", what, _TRAIN, f"--search 2 --out {place.out}")
 
 

@@ -5,9 +5,10 @@
     python -m bench.interruptions killed --times 100   # the same, but it ends in that write
     python -m bench.interruptions disk --times 200     # a tmpfs with k bytes left (root alone)
 
-`kills` ends `train` by SIGKILL at random moments, each moment as likely; every training saves after
-each step. Then the same command is given again, and what it leaves (adapter, checkpoint, journal,
-predictions, scores; all but clock readings) must be what an uninterrupted one leaves, bit for bit.
+`kills` ends `train` by SIGKILL at random moments between its first step and its end; every training
+saves after each step. Then the same command is given again, and what it leaves (adapter, checkpoint,
+journal, predictions, scores; all but clock readings) must be what an uninterrupted one leaves, bit
+for bit.
 The others do the same with a write that fails, over trainings of our own methods and of a guest, a
 comparison with a search, and exports over an earlier export. A command that fails must say so in
 one line that names what is full, leave no temporary files, and files of before as they were.
@@ -48,11 +49,13 @@ _DISK_BYTES = 64 << 20
 
 @dataclass(frozen=True)
 class Ended:
-    """How a job ended: its exit code (None: it was killed), its words, its writes and seconds."""
+    """How a job ended: its exit code (None: it was killed), its words, how often it wrote, and
+    the seconds until its first step and its end."""
 
     code: int | None
     said: str = ""
     writes: int = 0
+    first: float = 0.0
     seconds: float = 0.0
 
 
@@ -66,7 +69,7 @@ class Bench:
     disk: Path | None = None
     counts: Counter[str] = field(default_factory=Counter)
     problems: list[str] = field(default_factory=list)
-    wholes: dict[str, tuple[dict[str, Any], int, float]] = field(default_factory=dict)
+    wholes: dict[str, tuple[dict[str, Any], Ended]] = field(default_factory=dict)
     made: int = 0
 
     def place(self) -> Place:
@@ -82,21 +85,21 @@ class Bench:
             ended = attempt(f"adapter {name}", place)
             assert ended.code == 0, ended.said
 
-    def whole(self, job: str) -> tuple[dict[str, Any], int, float]:
-        """What the job leaves when nothing happens, how often it writes, and its seconds."""
+    def whole(self, job: str) -> tuple[dict[str, Any], Ended]:
+        """What the job leaves when nothing happens, and how it ends."""
         if job not in self.wholes:
             place = self.place()
             ended = attempt(job, place)
             assert ended.code == 0, ended.said
-            self.wholes[job] = (result(place.out), ended.writes, ended.seconds)
+            self.wholes[job] = (result(place.out), ended)
             self._clear(place)
         return self.wholes[job]
 
     def kill(self, job: str, rng: random.Random) -> None:
         """Kill a job at a random moment, then give the same command again."""
-        *_, seconds = self.whole(job)
+        _, usual = self.whole(job)
         place = self.place()
-        ended = attempt(job, place, after=rng.uniform(0, seconds))
+        ended = attempt(job, place, after=rng.uniform(usual.first, usual.seconds))
         self.counts["killed" if ended.code is None else "ended before"] += 1
         if ended.code is None and (place.out / "checkpoint.safetensors").exists():
             self.counts["killed with a checkpoint"] += 1
@@ -261,8 +264,8 @@ def faults(bench: Bench, kind: str, jobs: list[str], times: int, rng: random.Ran
     """Jobs in turn: a random write of each fails, with room for a random part of its files."""
     for number in range(times):
         job = jobs[number % len(jobs)]
-        _, writes, _ = bench.whole(job)
-        at = rng.randint(1, writes)
+        _, usual = bench.whole(job)
+        at = rng.randint(1, usual.writes)
         room = int(2 ** rng.uniform(0, 18)) - 1  # nothing up to 256 KiB
         bench.fail(job, Fault(kind, at, room))
 

@@ -16,11 +16,12 @@ from typing import Any
 
 from bench.queueing import makespan, makespan_bounds
 from peftlab.comparison.engine import Engine
-from peftlab.comparison.local import Processes
-from peftlab.comparison.plan import EvaluationConfig, Plan, Run
-from peftlab.comparison.profile import Survey
+from peftlab.comparison.local import LocalEngine
+from peftlab.comparison.plan import Plan, Run
+from peftlab.comparison.profile import Profile
 from peftlab.comparison.ray.engine import Ray
 from peftlab.comparison.run import Silent, compare
+from peftlab.comparison.settings import EvaluationConfig
 from peftlab.methods import parse
 from peftlab.records.record import Record
 from peftlab.tasks import Task
@@ -36,7 +37,7 @@ class Clock(Silent):
     begun: float = 0.0
     ends: list[float] = field(default_factory=list)
 
-    def planned(self, runs: list[Run], survey: Survey, finished: int) -> None:
+    def planned(self, runs: list[Run], profile: Profile, finished: int) -> None:
         self.begun = time.perf_counter()
 
     def ended(self, run: Run, record: Record) -> None:
@@ -80,7 +81,7 @@ def timed(plan: Plan, engine: Engine) -> Timed:
 def measure(steps: int) -> dict[str, Any]:
     """One at a time, two at once, and what list scheduling makes of the runs' own seconds."""
     os.environ["OMP_NUM_THREADS"] = "1"
-    engines: Sequence[tuple[int, Engine]] = ((1, Processes()), (2, Ray("local", cpus=1)))
+    engines: Sequence[tuple[int, Engine]] = ((1, LocalEngine()), (2, Ray("local", cpus=1)))
     points = []
     for machines, engine in engines:
         found = timed(plan(steps), engine)

@@ -23,7 +23,7 @@ from peftlab.frozen import named as base
 from peftlab.methods import parse_one
 from peftlab.methods.adaptation import Adaptation, base_of
 from peftlab.methods.base import State
-from peftlab.serve import Engine, Library, Limits, Request
+from peftlab.serve import Engine, Library, Limits, ServeRequest
 from peftlab.serve.request import Piece, Reply, Ticket
 from peftlab.tasks import Task
 
@@ -123,9 +123,9 @@ class Bench:
         served = [Served(firsts.get(i, ends[i]) - t, ends[i] - t) for i, t in enumerate(arrivals)]
         return load, served
 
-    def _request(self, rng: random.Random, length: int, adapter: int) -> Request:
+    def _request(self, rng: random.Random, length: int, adapter: int) -> ServeRequest:
         source = rng.choice(self.task.test)
-        return Request(f"a{adapter}", source, length, length, truncate=True)
+        return ServeRequest(f"a{adapter}", source, length, length, truncate=True)
 
 
 def _hear(heard: list[tuple[int, Any]], number: int) -> Any:

@@ -135,7 +135,7 @@ def adaptations(model: FrozenLM, task: Task, methods: Sequence[str]) -> Iterator
     for i, spec in enumerate(methods):
         method = parse_one(spec)
         with torch.no_grad():
-            state = method.bake(method.init(model, task, rng.manual_seed(i)), model)
+            state = method.materialise(method.init(model, task, rng.manual_seed(i)), model)
         moved = {
             name: t + 0.02 * torch.randn(t.shape, generator=rng)
             for name, t in state.tensors.items()
@@ -148,7 +148,7 @@ def _engine(
 ) -> Callable[[], Measured]:
     from peftlab.frozen.model import FrozenLM
     from peftlab.measure import phase, tune_allocator
-    from peftlab.serve import Engine, Library, Limits, Request
+    from peftlab.serve import Engine, Library, Limits, ServeRequest
 
     if settings["malloc"] != "none":
         tune_allocator()
@@ -170,7 +170,7 @@ def _engine(
             begun = time.perf_counter()
             tickets = [
                 engine.submit(
-                    Request(
+                    ServeRequest(
                         f"task{one.adapter}", one.source, one.tokens, one.tokens, truncate=True
                     ),
                     stream=False,

@@ -19,7 +19,7 @@ import httpx
 import psutil
 
 from bench.open_loop import Outcome
-from peftlab.serve import Engine, Piece, QueueFull, Reply, Request
+from peftlab.serve import Engine, Piece, QueueFull, Reply, ServeRequest
 from peftlab.tasks import Decoding
 
 _START_SECONDS = 600.0
@@ -75,10 +75,10 @@ class InProcess:
         )
 
 
-def request(one: Asked) -> Request:
+def request(one: Asked) -> ServeRequest:
     """As the engine takes it."""
     decoding = Decoding() if one.seed is None else Decoding(sample=True)
-    return Request(one.adapter, one.source, one.tokens, decoding=decoding, seed=one.seed)
+    return ServeRequest(one.adapter, one.source, one.tokens, decoding=decoding, seed=one.seed)
 
 
 class OverHttp:

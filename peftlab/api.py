@@ -66,20 +66,21 @@ def train(
     Args:
         method: `pl.LoRA(rank=8)`, or the same in words: "lora:rank=8".
         out: a folder for the checkpoint, from which a training that was cut off continues.
-        options: the fields of `peftlab.training.TrainConfig`: `steps`, `learning_rate`, `seed`, …
+        options: the fields of `peftlab.training.TrainConfig` (`steps`, `learning_rate`, `seed`, …),
+            or a `budget` of any kind: "tokens=2e6".
 
     Raises:
         InputError: settings that do not fit the model or the task.
         Diverged, Interrupted: see `peftlab.training`.
     """
-    from peftlab.training import TrainConfig
     from peftlab.training import train as train_one
+    from peftlab.training.config import train_config
 
     chosen = parse_one(method) if isinstance(method, str) else method
     folder = None if out is None else Path(out)
     if folder is not None:
         make_folder(folder)
-    config = TrainConfig(**options)
+    config = train_config(options)
     return train_one(model, chosen, task, config, folder=folder).adaptation
 
 
@@ -148,7 +149,7 @@ def load_adaptation(
 def compare(
     model: str | Path,
     task: Task | str | Path,
-    methods: Sequence[Method | str],
+    methods: Sequence[Method | str] | Method | str = "",
     *,
     seeds: int | Sequence[int] = 1,
     out: str | Path,
@@ -163,33 +164,30 @@ def compare(
 
     Args:
         model: a name as of `load`; every run loads it anew, so that none can change another's.
-        methods: `pl.LoRA(rank=8)`, or in words: "lora:rank=8", "peft:vera".
+        methods: `pl.LoRA(rank=8)`, or in words: "lora:rank=8", "peft:vera"; by default five.
         seeds: a number n means 0 … n−1; a list means itself.
         out: the comparison's folder.
-        options: as of `train`.
+        options: all others of `peftlab compare --help`, called as there: `steps`, `search`,
+            `max_memory`, `engine`, …
 
     Raises:
         InputError: settings that do not fit; a folder of another comparison.
         DiskFull, Stopped: what is finished is kept, and the same call continues.
     """
-    from peftlab.comparison import label
-    from peftlab.comparison.plan import Plan
-    from peftlab.comparison.run import compare as run
-    from peftlab.frozen.named import device_name
-    from peftlab.tasks.plain import general_documents
-    from peftlab.training import TrainConfig
+    from dataclasses import replace
 
-    plan = Plan(
+    from peftlab.comparison.resolve import comparison_settings
+    from peftlab.comparison.run import compare as run
+
+    settings = comparison_settings(
         model=str(model),
-        task=load_task(task) if isinstance(task, str | Path) else task,
-        methods=tuple(
-            found
-            for one in methods
-            for found in (label.parse(one) if isinstance(one, str) else (one,))
-        ),
-        config=TrainConfig(**options),
-        general_text=general_documents(general_text),
-        seeds=tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds),
-        device=device_name(device),
+        task=task,
+        methods=methods,
+        seeds=seeds,
+        out=out,
+        device=device,
+        general_text=general_text,
+        **options,
     )
-    return run(plan, Path(out))
+    plan = replace(settings.plan(), predict=False)  # limits alone ask for predictions
+    return run(plan, settings.out, engine=settings.engine(print))

@@ -87,12 +87,12 @@ class _Trial:
 
     def edits(self, state: State) -> Edits:
         """The edits of a state that may still be reparametrised."""
-        return self.method.edits(self.method.bake(state, self.model), self.model)
+        return self.method.edits(self.method.materialise(state, self.model), self.model)
 
     def adaptation(self) -> Adaptation:
         """The moved state, stored for use."""
-        baked = self.method.bake(self.moved, self.model)
-        return Adaptation(self.method, baked, self.task.template, base_of(self.model))
+        materialised = self.method.materialise(self.moved, self.model)
+        return Adaptation(self.method, materialised, self.task.template, base_of(self.model))
 
     @cached_property
     def encoded(self) -> list[Encoded]:
@@ -136,7 +136,11 @@ def _count(it: _Trial) -> str | None:
 
 def _layout(it: _Trial) -> str | None:
     wrong = misfits(it.adaptation().state.tensors, it.method.stored(it.model.shape))
-    return f"`stored` expects other tensors than bake gives: {'; '.join(wrong)}" if wrong else None
+    return (
+        f"`stored` expects other tensors than materialise gives: {'; '.join(wrong)}"
+        if wrong
+        else None
+    )
 
 
 def _groups(it: _Trial) -> str | None:

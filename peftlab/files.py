@@ -15,12 +15,13 @@ import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
-from peftlab.errors import DiskFull, InputError, PeftlabError
+from peftlab.errors import DiskFull, InputError, PeftlabError, Place, refusing
 
 Model = TypeVar("Model", bound=BaseModel)
 MOST_BYTES = 64 << 20  # of a JSON file that describes something
@@ -93,12 +94,14 @@ def read_yaml(path: Path) -> Any:
     """What a file holds.
 
     Raises:
-        InputError: it is not UTF-8, or not YAML.
+        InputError: it is not there, not UTF-8, or not YAML.
     """
     import yaml
 
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8 (byte {error.start}). Save it as UTF-8.") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
@@ -111,13 +114,23 @@ def checked(values: Any, model: type[Model], what: str, place: object) -> Model:
     Raises:
         InputError: lists everything that is wrong.
     """
-    try:
+    before = f"The {what} {place} cannot be used: "
+    with refusing(before, lambda name: name or what, partial(_names_at, model)):
         return model.model_validate(values)
-    except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, one['loc'])) or what}: {one['msg']}" for one in error.errors()
-        )
-        raise InputError(f"The {what} {place} cannot be used: {problems}.") from error
+
+
+def _names_at(model: type[BaseModel], place: Place) -> list[str]:
+    """The fields of the model that a place inside of values belongs to."""
+    for part in place[:-1]:
+        if part in model.model_fields:
+            model = _model_in(model.model_fields[str(part)].annotation) or model
+    return list(model.model_fields)
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next(filter(None, map(_model_in, get_args(annotation))), None)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -174,7 +174,7 @@ def test_on_a_terminal_it_comes_and_goes(clock: Clock) -> None:
 def test_one_training(monkeypatch: pytest.MonkeyPatch) -> None:
     file = io.StringIO()
     console = Console(file=file, width=80, force_terminal=True, legacy_windows=False)
-    monkeypatch.setattr(dashboard, "Console", lambda: console)
+    monkeypatch.setattr(dashboard, "terminal", lambda: console)
     with live(torch.device("cpu"))("lora", 10, 2) as show:
         for step in range(3, 6):
             show(step, 1.5, 100.0)

@@ -84,7 +84,7 @@ def test_text_loss_of_the_base_is_that_of_transformers() -> None:
 def test_what_starts_as_the_base_forgets_nothing(spec: str) -> None:
     model, task = world.model("gpt2"), world.task()
     method = parse_one(spec)
-    state = method.bake(method.init(model, task, torch.Generator().manual_seed(0)), model)
+    state = method.materialise(method.init(model, task, torch.Generator().manual_seed(0)), model)
     adaptation = Adaptation(method, state, task.template, base_of(model))
     before = text_loss(model, None, TEXT)
     assert text_loss(model, adaptation, TEXT) == pytest.approx(before, abs=1e-6)

@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from peftlab import files
 from peftlab.errors import DiskFull, InputError
 from peftlab.files import lines_of, read_json, read_jsonl, read_yaml
-from peftlab.records import folders
+from peftlab.records import folders, reading
 
 ODD = "a\u2028b\u2029c\u0085d\x0be\x0cf\x1cg\x1dh\x1ei"
 texts = st.lists(st.text(alphabet=st.sampled_from(ODD), max_size=9))
@@ -35,11 +35,14 @@ def test_lines_end_at_line_feeds(lines: list[str]) -> None:
 
 
 def test_predictions_keep_any_text(tmp_path: Path) -> None:
-    rows = [{"index": i, "source": f"{ODD}{i}", "prediction": ODD} for i in range(3)]
+    rows = [
+        {"index": i, "source": f"{ODD}{i}", "prediction": ODD, "references": [ODD], "own": 1}
+        for i in range(3)
+    ]
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     (tmp_path / folders.PREDICTIONS).write_text(text, encoding="utf-8")
-    assert folders.predictions(tmp_path) == rows == read_jsonl(tmp_path / folders.PREDICTIONS)
-    assert folders.metrics(tmp_path) == []
+    assert reading.predictions(tmp_path) == rows == read_jsonl(tmp_path / folders.PREDICTIONS)
+    assert reading.metrics(tmp_path) == []
 
 
 @pytest.mark.parametrize(

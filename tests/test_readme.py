@@ -24,7 +24,7 @@ def test_the_example_runs(
 def test_every_command_it_names_exists() -> None:
     from peftlab.cli.app import app
 
-    known = {command.name for command in app.registered_commands}
-    known |= {group.name for group in app.registered_groups}
+    known = {command.name for command in app().registered_commands}
+    known |= {group.name for group in app().registered_groups}
     named = set(re.findall(r"^peftlab (\w+)", README.read_text(encoding="utf-8"), re.MULTILINE))
     assert named and named <= known

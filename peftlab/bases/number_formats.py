@@ -6,11 +6,11 @@ stay in the checkpoint's own format (bf16, or fp32 where that is anything else).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import prod
 from typing import Any, Final
 
-from peftlab.errors import InputError, nearest
+from peftlab.errors import nearest
 
 FORMATS: Final = ("fp32", "bf16", "int8", "nf4")
 QUANTISED: Final = ("int8", "nf4")
@@ -19,21 +19,19 @@ _BYTES: Final = {"fp32": 4.0, "bf16": 2.0, "int8": 1.0, "nf4": 0.5}
 _NF4_SCALES: Final = 1 / 64 + 4 / (64 * 256)  # of a block of 64 one byte, of 256 of those a float
 
 
-def formats(text: str) -> tuple[str, ...]:
-    """`fp32,nf4` as a tuple.
+def formats(asked: str | Sequence[str]) -> tuple[str, ...]:
+    """`fp32,nf4` as a tuple, or the names of a list.
 
     Raises:
-        InputError: an unknown name, or one twice.
+        ValueError: an unknown name, or one twice.
     """
-    names = tuple(part.strip() for part in text.split(","))
+    names = asked.split(",") if isinstance(asked, str) else asked
+    names = tuple(str(part).strip() for part in names)
     for name in names:
         if name not in FORMATS:
-            raise InputError(
-                f"--base-dtype {text!r}: there is no {name!r}; there are {', '.join(FORMATS)}."
-                f"{nearest(name, FORMATS)}"
-            )
-    if len(set(names)) < len(names):
-        raise InputError(f"--base-dtype {text!r} names a format twice")
+            raise ValueError(f"one or more of {', '.join(FORMATS)}", nearest(name, FORMATS))
+    if not names or len(set(names)) < len(names):
+        raise ValueError("each format once")
     return names
 
 

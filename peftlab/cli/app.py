@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import typer
 from typer.core import TyperGroup
 
 from peftlab.cli import compare, estimate, learn, listing, report, serve, share, study
+from peftlab.cli import options as shared
 from peftlab.errors import InputError, PeftlabError
 from peftlab.files import no_room
-from peftlab.printable import printable
+from peftlab.printable import echo
 from peftlab.processes import expected, leave
 from peftlab.version import __version__
 
@@ -30,41 +32,80 @@ class _Commands(TyperGroup):
             raise _CtrlC from pressed
 
 
-app = typer.Typer(
-    cls=_Commands,
-    name="peftlab",
-    help="Adapt one frozen language model in many ways, compare them fairly, use them together.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-)
-
+_HELP = "Adapt one frozen language model in many ways, compare them fairly, use them together."
 _ALONE = ("compare", "estimate", "evaluate", "generate", "serve", "study")
 
-app.command("compare")(compare.compare)
-app.command("study", help=study.HELP)(study.study)
-app.command("estimate")(estimate.estimate)
-app.command("report")(report.report)
-app.command("train")(learn.train)
-app.command("evaluate")(learn.evaluate)
-app.command("generate")(learn.generate)
-app.command("serve")(serve.serve)
-app.command("export")(share.export)
-app.command("inspect")(share.inspect)
-app.command("check-method")(share.check_method)
-app.command("families")(listing.families)
-app.command("methods")(listing.methods)
-app.add_typer(listing.tasks_app, name="tasks")
+Command = Callable[..., None]
+_COMMANDS: dict[str, tuple[Command, Callable[[], shared.Entries]]] = {
+    "compare": (compare.compare, compare.options),
+    "study": (study.study, study.options),
+    "estimate": (estimate.estimate, estimate.options),
+    "report": (report.report, dict),
+    "train": (learn.train, learn.train_options),
+    "evaluate": (learn.evaluate, learn.evaluate_options),
+    "generate": (learn.generate, learn.generate_options),
+    "serve": (serve.serve, dict),
+    "export": (share.export, dict),
+    "inspect": (share.inspect, dict),
+    "check-method": (share.check_method, dict),
+    "families": (listing.families, dict),
+    "methods": (listing.methods, dict),
+}
+
+
+def app(wanted: str | None = None) -> typer.Typer:
+    """The command line.
+
+    Args:
+        wanted: the one command whose options are read from where they are declared, which takes
+            longer than all else that `--help` needs; None reads all.
+    """
+    made = typer.Typer(
+        cls=_Commands,
+        name="peftlab",
+        help=_HELP,
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+    )
+    made.callback()(_root)
+    for name, (function, options) in _COMMANDS.items():
+        text = study.HELP if name == "study" else None
+        add = made.command(name, cls=shared.Once, help=text)
+        add(_command(function, options) if wanted in (None, name) else _unread(function))
+    tasks = typer.Typer(
+        help="The tasks that have a name; `tasks show NAME` looks into one.",
+        invoke_without_command=True,
+        rich_markup_mode=None,
+    )
+    tasks.callback()(listing.tasks)
+    tasks.command("show", cls=shared.Once)(
+        _command(listing.show, listing.show_options)
+        if wanted in (None, "tasks")
+        else _unread(listing.show)
+    )
+    made.add_typer(tasks, name="tasks")
+    return made
+
+
+def _command(function: Command, options: Callable[[], shared.Entries]) -> Command:
+    return function if options is dict else shared.with_options(function, options)
+
+
+def _unread(function: Command) -> Command:
+    def command() -> None: ...
+
+    command.__doc__ = function.__doc__
+    return command
 
 
 def _version(wanted: bool) -> None:
     if wanted:
-        typer.echo(__version__)
+        echo(__version__)
         raise typer.Exit
 
 
-@app.callback()
 def _root(
     version: bool = typer.Option(
         False, "--version", callback=_version, is_eager=True, help="Show the version."
@@ -85,19 +126,27 @@ def run(arguments: Sequence[str]) -> int:
     """Carry out a command line; returns the exit code."""
     try:
         _refuse_many(arguments)
-        app(list(arguments))
-    except SystemExit as end:  # how typer ends, usage errors included
+        arguments = arguments or ["--help"]
+        wanted = next((one for one in arguments if not one.startswith("-")), "")
+        code = app(wanted)(list(arguments), standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except shared.UsageError as error:
+        echo(f"Error: {error.format_message()}", err=True)
+        return 2
+    except SystemExit as end:
         return int(end.code or 0)
     except _CtrlC:
-        typer.echo("stopped", err=True)
+        echo("stopped", err=True)
         return 130
     except PeftlabError as error:
-        typer.echo(f"Error{_where()}: {printable(str(error), lines=True)}", err=True)
+        echo(f"Error{_where()}: {error}", err=True)
         return 130 if _stopped(error) else 2
     except Exception as error:
-        if not (full := no_room(error)):  # while a library of others wrote
+        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+            said = f"a name is longer than a file's can be: {error.filename:.60}…"
+        elif not (said := no_room(error)):  # while a library of others wrote
             raise
-        typer.echo(f"Error{_where()}: {full}", err=True)
+        echo(f"Error{_where()}: {said}", err=True)
         return 2
     return 0
 

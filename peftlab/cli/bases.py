@@ -11,7 +11,8 @@ import typer
 
 from peftlab.bases.number_formats import formats
 from peftlab.errors import InputError
-from peftlab.frozen.named import device_name as device_name
+from peftlab.options import typed
+from peftlab.printable import echo
 
 if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM
@@ -24,15 +25,6 @@ BaseDtype = Annotated[
     str,
     typer.Option(
         help=f"How the frozen base's numbers are kept: {_FORMATS}.", rich_help_panel="What to learn"
-    ),
-]
-BaseDtypes = Annotated[
-    str,
-    typer.Option(
-        "--base-dtype",
-        help=f"How the frozen base's numbers are kept: {_FORMATS}; several with commas: every "
-        "method on each.",
-        rich_help_panel="What to learn",
     ),
 ]
 ShardBase = Annotated[
@@ -61,13 +53,13 @@ def load_base(name: str, device: str, dtype: str = "fp32") -> FrozenLM:
     """
     from peftlab.frozen import named as base
 
-    return _noted(base.load(name, device_name(device), one_format(dtype)))
+    return _noted(base.load(name, base.device_name(device), one_format(dtype)))
 
 
 def _noted(model: FrozenLM) -> FrozenLM:
     """The model, after its notes have been told."""
     for note in model.notes:
-        typer.echo(f"Warning: {note}", err=True)
+        echo(f"Warning: {note}", err=True)
     return model
 
 
@@ -92,7 +84,7 @@ def load_base_together(
 
     if shard not in get_args(Shard):
         raise InputError(f"--shard {shard!r}: one of {', '.join(get_args(Shard))} was expected")
-    where, dtype = device_name(device), one_format(dtype)
+    where, dtype = base.device_name(device), one_format(dtype)
     together = join(where)
     with together.watched():
         told = {"--model": name, "--base-dtype": dtype, "--shard": shard, "--method": method}
@@ -119,12 +111,15 @@ def open_adapters(
 
     places = [adapter_folder(folder) for folder in folders]
     own = noted_base(places[0]) if name is None or dtype is None else {}
-    model = load_base(name or own["name"], device, dtype or own.get("dtype") or "fp32")
+    own_format = own.get("dtype") or "fp32"
+    model = load_base(
+        own["name"] if name is None else name, device, own_format if dtype is None else dtype
+    )
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always", OtherBase)
         opened = [open_adaptation(place, model) for place in places]
     for one in dict.fromkeys(str(w.message) for w in said):
-        typer.echo(f"Warning: {one}", err=True)
+        echo(f"Warning: {one}", err=True)
     warnings.simplefilter("ignore", OtherBase)
     return model, opened
 
@@ -141,7 +136,7 @@ def one_format(text: str) -> str:
     Raises:
         InputError: an unknown one, or several.
     """
-    names = formats(text)
+    names = typed("--base-dtype", text, formats)
     if len(names) > 1:
         raise InputError(f"--base-dtype {text!r}: one was expected; `compare` takes several")
     return names[0]

@@ -21,8 +21,8 @@ from rich.table import Table
 from rich.text import Text
 
 from peftlab.measure import held
-from peftlab.units import size
-from peftlab.verdict.numbers import duration
+from peftlab.printable import printable, terminal
+from peftlab.units import duration, size
 
 if TYPE_CHECKING:
     import torch
@@ -183,7 +183,9 @@ class Dashboard:
             rows.append(self._next())
         yield Panel(
             Group(*rows),
-            title=Text(self.now.expected.title, "bold", overflow="ellipsis", no_wrap=True),
+            title=Text(
+                printable(self.now.expected.title), "bold", overflow="ellipsis", no_wrap=True
+            ),
             title_align="left",
             subtitle=Text(self._all(), "dim"),
             subtitle_align="left",
@@ -219,7 +221,7 @@ class Dashboard:
         names = ", ".join(one.title for one in self.waiting[:_NEXT])
         more = len(self.waiting) - _NEXT
         text = f"next: {names}" + (f" and {more} more" if more > 0 else "")
-        return Text(text, "dim", overflow="ellipsis", no_wrap=True)
+        return Text(printable(text), "dim", overflow="ellipsis", no_wrap=True)
 
     def _all(self) -> str:
         left = self.left()
@@ -279,7 +281,7 @@ def live(device: torch.device) -> Display:
     @contextmanager
     def shown(title: str, total: int, first: int) -> Iterator[Show]:
         board = Dashboard()
-        view = View(board, Console())
+        view = View(board, terminal())
         board.plan([], 0, 1)
         board.begin(title)
         view.hear("phase", "train", total, first)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
+from collections.abc import Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from peftlab.cli import options as shared
-from peftlab.cli.compare import DEMO_STEPS, STEPS, methods_of
 from peftlab.errors import InputError, PeftlabError, nearest
+from peftlab.printable import echo, json_text, terminal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -26,31 +26,31 @@ if TYPE_CHECKING:
     Predict = Callable[[Method, Task, TrainConfig], Prediction]
 
 _FORMATS = ("table", "json")
+_PREDICTED = (
+    "trainable_parameters", "adapter_bytes", "peak_memory", "step_seconds", "train_seconds",
+)  # fmt: skip
+
+
+def options() -> shared.Entries:
+    """What is estimated, on which base and task, under which settings and limits."""
+    from peftlab.comparison.settings import (
+        ComparisonConfig,
+        Limits,
+        task_entries,
+        training_entries,
+    )
+    from peftlab.options import entries
+
+    what = {
+        name: entries(ComparisonConfig)[name] for name in ("model", "methods", "full", "device")
+    }
+    found = {**what, **task_entries(), **training_entries(), **entries(Limits)}
+    return shared.typeable({n: e for n, e in found.items() if n not in ("test_limit", "metrics")})
 
 
 def estimate(
-    model: shared.Model = "demo",
+    given: Mapping[str, Any],
     base_dtype: shared.BaseDtype = "fp32",
-    task: shared.TaskName = "demo",
-    methods: Annotated[
-        str, typer.Option(help="Methods with settings: lora:rank=4,prompt_tuning:length=5.")
-    ] = "",
-    full: Annotated[bool, typer.Option("--full", help="Every method.")] = False,
-    budget: shared.Budget = None,
-    steps: shared.Steps = None,
-    epochs: shared.Epochs = None,
-    batch_size: shared.BatchSize = 16,
-    accumulation: shared.Accumulation = 1,
-    precision: shared.Precision = "fp32",
-    max_length: shared.MaxLength = None,
-    recompute: shared.Recompute = False,
-    offload: shared.Offload = False,
-    limit: shared.Limit = None,
-    task_option: shared.TaskOptions = [],  # noqa: B006 - typer copies it
-    max_memory: shared.MaxMemory = None,
-    max_adapter_size: shared.MaxAdapterSize = None,
-    max_time: shared.MaxTime = None,
-    device: shared.Device = "auto",
     format: Annotated[str, typer.Option(help="table or json.")] = "table",
 ) -> None:
     """Predict parameters, adapter size, peak memory and time of training on this machine.
@@ -58,36 +58,31 @@ def estimate(
     A few steps are taken with each method: on the model where it is here, else on two small models
     of its widths, made from its configuration alone.
     """
+    from peftlab.comparison.resolve import DEMO_STEPS, STEPS, config_of, methods_of, the_task
+    from peftlab.comparison.settings import ComparisonConfig, Limits
+    from peftlab.frozen.named import device_name
+    from peftlab.options import made
+
     if format not in _FORMATS:
         raise InputError(
             f"there is no format {format!r}; there are {', '.join(_FORMATS)}."
             f"{nearest(format, _FORMATS)}"
         )
-    limits = shared.limits(max_memory, max_adapter_size, max_time)
-    loaded = shared.load_task(task, task_option, limit=limit)
-    config = shared.train_config(
-        DEMO_STEPS if task == "demo" else STEPS,
-        budget=budget,
-        steps=steps,
-        epochs=epochs,
-        batch_size=batch_size,
-        accumulation=accumulation,
-        precision=precision,
-        max_length=max_length,
-        recompute=recompute,
-        offload=offload,
-    )
-    where = shared.device_name(device), shared.one_format(base_dtype)
+    called = shared.flag(options())
+    what, limits = made(ComparisonConfig, given, called), made(Limits, given, called)
+    model, loaded = what.model, the_task(given, called)
+    config = config_of(given, DEMO_STEPS if what.task == "demo" else STEPS, called)
+    where = device_name(what.device), shared.one_format(base_dtype)
     rows = []
     with _predictor(model, *where) as (predict, weights, about):
-        for method in methods_of(methods, loaded, full):
+        for method in methods_of(what.methods, loaded, what.full):
             row = _row(predict, method, loaded, config)
             predicted = row.pop("prediction")
             row["left_out"] = limits.reason(predicted) if predicted is not None else None
             rows.append(row)
     if format == "json":
         told = {"model": model, "weights_bytes": weights, "methods": rows}
-        typer.echo(json.dumps(told, indent=2, ensure_ascii=False))
+        echo(json_text(told))
     else:
         _show(rows, f"{model}: {about}")
 
@@ -143,34 +138,26 @@ def _row(predict: Predict, method: Any, task: Task, config: TrainConfig) -> dict
 
 def _show(rows: list[dict[str, Any]], title: str) -> None:
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
-    from peftlab.units import size
+    from peftlab.records.figures import named
 
-    shown = {
-        "trainable_parameters": ("trainable", lambda v: f"{v:,.0f}"),
-        "adapter_bytes": ("adapter", size),
-        "peak_memory": ("peak memory", size),
-        "step_seconds": ("a step", lambda v: f"{v:.3f} s"),
-        "train_seconds": ("training", lambda v: f"{v:,.0f} s"),
-    }
+    shown = [named(name) for name in _PREDICTED]
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("method", overflow="fold")
-    for head, _ in shown.values():
-        table.add_column(head, justify="right", no_wrap=True)
+    for figure in shown:
+        table.add_column(figure.title, justify="right", no_wrap=True)
     for row in rows:
-        values = [row.get(name) for name in shown]
         cells = [
-            "–" if value is None else show(value)
-            for value, (_, show) in zip(values, shown.values(), strict=True)
+            "–" if (value := row.get(figure.name)) is None else figure.unit.loose.cell(value)
+            for figure in shown
         ]
         table.add_row(row["method"], *cells)
-    console = Console()
-    typer.echo(title)
+    console = terminal()
+    echo(title)
     console.print(table)
     if any(row.get("busy") for row in rows):
-        typer.echo("Other programs are busy on this machine: times may be far off.")
+        echo("Other programs are busy on this machine: times may be far off.")
     for row in rows:
         if row["problem"] or row["left_out"]:
-            typer.echo(f"{row['method']}: {row['problem'] or row['left_out']}")
+            echo(f"{row['method']}: {row['problem'] or row['left_out']}")

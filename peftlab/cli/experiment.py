@@ -11,82 +11,78 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from peftlab.errors import InputError
+from peftlab.options import Called, entries, made, names
+from peftlab.printable import echo, terminal
 
 if TYPE_CHECKING:
     from peftlab.experiments.grid import Overrides, Part
     from peftlab.experiments.kept import Experiment
     from peftlab.experiments.spec import ExperimentSpec
 
+# What is the same for all rows of a grid; the rest is said by the experiment's own file.
 _ALLOWED = {
-    "experiment", "data", "model", "task", "metrics", "limit", "test_limit", "budget", "steps",
-    "epochs", "batch_size", "accumulation", "optimizer", "precision", "max_length",
-    "evaluate_every", "patience", "validation_limit", "recompute", "seeds", "general_text", "out",
-    "device",
+    "model", "task", "metrics", "limit", "test_limit", "budget", "steps", "epochs", "tokens",
+    "seconds", "batch_size", "accumulation", "optimizer", "precision", "max_length",
+    "evaluate_every", "patience", "validation_limit", "recompute", "offload", "share", "fast",
+    "checkpoint_seconds", "trunk_memory", "trunk_disk", "seeds", "general_text", "out", "device",
 }  # fmt: skip
-_TRAINING = (
-    "steps", "epochs", "batch_size", "accumulation", "optimizer", "precision", "max_length",
-    "evaluate_every", "patience", "validation_limit", "recompute",
-)  # fmt: skip
 
 
-def from_options(experiment: str, context: typer.Context) -> None:
-    """What `compare --experiment` does, from the options that were typed.
+def from_options(
+    experiment: str, data: Path | None, given: Mapping[str, Any], called: Called
+) -> None:
+    """What `compare --experiment` does, from the options that were given.
 
     Raises:
         InputError: an option that would have no effect, or a value that cannot be used.
     """
-    from peftlab.cli import options as shared
-    from peftlab.cli.compare import seeds_of
     from peftlab.comparison.label import slug
+    from peftlab.comparison.settings import OF_THE_TASK, ComparisonConfig
     from peftlab.experiments.grid import Overrides
     from peftlab.experiments.spec import load
+    from peftlab.frozen.named import device_name
+    from peftlab.tasks import Options
+    from peftlab.tasks.plain import general_documents
 
     spec = load(experiment)
-    values = {name: v for name, v in context.params.items() if _typed(context, name)}
-    _check(set(values), experiment)
-    over = Overrides(
-        models=_names(values.get("model")),
-        tasks=_names(values.get("task")),
-        data=Path(values["data"]) if "data" in values else None,
-        limit=values.get("limit"),
-        test_limit=values.get("test_limit"),
-        metrics=_names(values.get("metrics")) or (),
-        training=_training(values),
-        seeds=seeds_of(values.get("seeds") or "0"),
-        device=shared.device_name(context.params["device"]),
-        general_text=shared.general_documents(context.params["general_text"]),
-    )
-    carry_out(spec, over, Path(values.get("out") or Path("runs") / slug(spec.name)))
-
-
-def _check(given: set[str], experiment: str) -> None:
-    useless = sorted(given - _ALLOWED)
+    useless = [called(name) for name in sorted(given.keys() - _ALLOWED)]
     if useless:
-        names = ", ".join(f"--{name.replace('_', '-')}" for name in useless)
         raise InputError(
-            f"{names} cannot be given with --experiment {experiment}: its file says how rows are "
-            "made. Copy the file, change it, and give its path"
+            f"{', '.join(useless)} cannot be given with --experiment {experiment}: its file says "
+            "how rows are made. Copy the file, change it, and give its path"
         )
-
-
-def _typed(context: typer.Context, name: str) -> bool:
-    source = context.get_parameter_source(name)
-    return source is not None and source.name != "DEFAULT"
+    what = made(ComparisonConfig, given, called)
+    loading = made(Options, {n: given[n] for n in OF_THE_TASK if n in given}, called)
+    over = Overrides(
+        models=_names(given.get("model")),
+        tasks=_names(given.get("task")),
+        data=data,
+        limit=loading.limit,
+        test_limit=loading.test_limit,
+        metrics=loading.metrics or (),
+        training=_training(given, called),
+        seeds=what.seeds,
+        device=device_name(what.device),
+        general_text=general_documents(what.general_text),
+    )
+    carry_out(spec, over, what.out or Path("runs") / slug(spec.name))
 
 
 def _names(text: str | None) -> tuple[str, ...] | None:
-    return tuple(part.strip() for part in text.split(",") if part.strip()) if text else None
+    return names(text) if text else None
 
 
-def _training(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of training that were typed, for every row."""
-    from peftlab.cli import options as shared
+def _training(given: Mapping[str, Any], called: Called) -> dict[str, Any]:
+    """The settings of training that were given, for every row."""
+    from peftlab.comparison.resolve import config_of
+    from peftlab.training.config import BUDGETS, TrainConfig
 
-    budget = {} if "budget" not in values else shared.budget_of(values["budget"])
-    named = [*budget, *(name for name in ("steps", "epochs") if name in values)]
-    if len(named) > 1:
-        raise InputError(f"{' and '.join(named)} are given; one budget was expected")
-    return {name: values[name] for name in _TRAINING if name in values} | budget
+    config = config_of(given, called=called)
+    budget = next((b for b in reversed(BUDGETS) if getattr(config, b) is not None), "steps")
+    asked = given.keys() & entries(TrainConfig).keys() - set(BUDGETS)
+    if given.keys() & {"budget", *BUDGETS}:
+        asked |= {budget}
+    return {name: getattr(config, name) for name in asked}
 
 
 def carry_out(spec: ExperimentSpec, over: Overrides, out: Path) -> None:
@@ -113,7 +109,7 @@ def carry_out(spec: ExperimentSpec, over: Overrides, out: Path) -> None:
         for one in watching:
             one.close()
     show(found)
-    typer.echo(f"Everything is in {out}; show it again with: peftlab report {out}")
+    echo(f"Everything is in {out}; show it again with: peftlab report {out}")
     if any(record.status == "failed" for record in found.records.values()):
         raise typer.Exit(1)
 
@@ -123,22 +119,21 @@ def _announce(spec: ExperimentSpec, grid: list[Part]) -> None:
 
     runs = sum(len(seeds_of(part.plan, m)) for part in grid for m in part.plan.methods)
     tasks, models = ({getattr(part, what) for part in grid} for what in ("task", "model"))
-    typer.echo(
+    echo(
         f"{spec.title}: {runs} runs, on {len(tasks)} task(s) with {len(models)} base(s). "
         "Published values are reference rows; they need no run."
     )
     for part in grid:
         for row, method in zip(part.rows, part.plan.methods, strict=True):
-            typer.echo(f"  {part.model}, {part.task}, {row}: {method.label}")
+            echo(f"  {part.model}, {part.task}, {row}: {method.label}")
 
 
 def show(found: Experiment) -> None:
     """Print the table and what has to be said beside it."""
-    from rich.console import Console
 
-    from peftlab.report.experiment import as_rich, notes, sections
+    from peftlab.experiments.table import as_rich, notes, sections
 
-    console = Console()
+    console = terminal()
     if not console.is_terminal:
         console.width = max(console.width, 160)
     console.print(found.spec.title, markup=False, highlight=False)

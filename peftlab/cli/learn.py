@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from annotated_types import Ge, Le
 
 from peftlab.cli import options as shared
 from peftlab.errors import InputError
 from peftlab.files import lines_of, make_folder, write_text
+from peftlab.options import LARGEST_SEED, SMALLEST_SEED, Checked, Option, entries, made
+from peftlab.printable import echo, json_text
 
 if TYPE_CHECKING:
     from peftlab.methods.adaptation import Adaptation
@@ -22,75 +26,58 @@ Adapters = Annotated[
 ]
 
 
+def train_options() -> shared.Entries:
+    """Those of one training, its task and where it runs."""
+    from peftlab.comparison.settings import task_entries, training_entries
+    from peftlab.training import TrainConfig
+
+    found = {**shared.where(), **task_entries(), **training_entries()}
+    found["seed"] = entries(TrainConfig)["seed"]
+    return shared.typeable({n: e for n, e in found.items() if n not in ("test_limit", "metrics")})
+
+
 def train(
+    given: Mapping[str, Any],
     method: Annotated[str, typer.Option(help="For example lora:rank=8.")],
     out: Annotated[Path, typer.Option(help="Folder of the run.")],
-    model: shared.Model = "demo",
     base_dtype: shared.BaseDtype = "fp32",
     shard: shared.ShardBase = "auto",
-    task: shared.TaskName = "demo",
-    steps: shared.Steps = None,
-    epochs: shared.Epochs = None,
-    batch_size: shared.BatchSize = 16,
-    accumulation: shared.Accumulation = 1,
-    learning_rate: shared.LearningRate = None,
-    optimizer: shared.Optimizer = "adamw",
-    precision: shared.Precision = "fp32",
-    max_length: shared.MaxLength = None,
-    evaluate_every: shared.EvaluateEvery = 50,
-    patience: shared.Patience = 0,
-    validation_limit: shared.ValidationLimit = None,
-    recompute: shared.Recompute = False,
-    offload: shared.Offload = False,
-    seed: Annotated[int, typer.Option(help="Of data order and initialisation.")] = 0,
-    limit: shared.Limit = None,
-    task_option: shared.TaskOptions = [],  # noqa: B006 - typer copies it
-    track: shared.Track = "",
-    device: shared.Device = "auto",
 ) -> None:
     """Train one adaptation and save it. A training that was cut off continues.
 
     Started by torchrun, several processes share each step's rows: see docs/large.md.
     """
     from peftlab.cli.dashboard import live
+    from peftlab.comparison.resolve import config_of, the_task
+    from peftlab.comparison.settings import ComparisonConfig
     from peftlab.methods import parse_one
     from peftlab.processes import leave
     from peftlab.tasks.fit import fitted
     from peftlab.training import train as train_one
     from peftlab.training.tracking import trackers, tracking
 
-    reported = trackers(track)
-    loaded = shared.load_task(task, task_option, limit=limit)
-    config = shared.train_config(
-        300,
-        steps=steps,
-        epochs=epochs,
-        batch_size=batch_size,
-        accumulation=accumulation,
-        learning_rate=learning_rate,
-        optimizer=optimizer,
-        precision=precision,
-        max_length=max_length,
-        evaluate_every=evaluate_every,
-        patience=patience,
-        validation_limit=validation_limit,
-        recompute=recompute,
-        offload=offload,
-        seed=seed,
-    )
-    made = parse_one(method)
-    base, together = shared.load_base_together(model, device, base_dtype, shard, made)
+    called = shared.flag(train_options())
+    what = made(ComparisonConfig, given, called)
+    reported = trackers(what.track)
+    loaded = the_task(given, called)
+    config = config_of(given, called=called)
+    made_method = parse_one(method)
     make_folder(out)
+    base, together = shared.load_base_together(
+        what.model, what.device, base_dtype, shard, made_method
+    )
     loaded = fitted(loaded, base.tokenizer)
     if together.is_first:
         shared.say(loaded.notes)
     if together.count > 1 and together.is_first:
-        typer.echo(_told(together.count, base.is_sharded))
-    settings = {"method": method, "model": model, "task": task, "train": asdict(config)}
+        echo(_told(together.count, base.is_sharded))
+    settings = {"method": method, "model": what.model, "task": what.task, "train": asdict(config)}
     reported = reported if together.is_first else ()
     display = live(base.device)
     with tracking(reported, out, "peftlab", out.name, settings) as listen:
-        trained = train_one(base, made, loaded, config, folder=out, display=display, listen=listen)
+        trained = train_one(
+            base, made_method, loaded, config, folder=out, display=display, listen=listen
+        )
     if together.is_first:
         trained.adaptation.save(out / "adapter")
         _tell(trained, out)
@@ -112,44 +99,53 @@ def _tell(trained: Trained[Adaptation], out: Path) -> None:
         if trained.validation_loss is None
         else f", validation loss {trained.validation_loss:.4f}"
     )
-    typer.echo(
-        f"{trained.steps} steps in {trained.seconds:.1f} s, best at {trained.best_step}{loss}"
-    )
+    echo(f"{trained.steps} steps in {trained.seconds:.1f} s, best at {trained.best_step}{loss}")
     if trained.truncated:
-        typer.echo(f"{trained.truncated} training rows lost source tokens: they were too long")
+        echo(f"{trained.truncated} training rows lost source tokens: they were too long")
     if trained.skipped:
-        typer.echo(f"{trained.skipped} training rows were left out: they were too long")
-    typer.echo(f"Saved in {out / 'adapter'}; try: peftlab generate --adapter {out} --input TEXT")
+        echo(f"{trained.skipped} training rows were left out: they were too long")
+    echo(f"Saved in {out / 'adapter'}; try: peftlab generate --adapter {out} --input TEXT")
+
+
+def evaluate_options() -> shared.Entries:
+    """Those of the task, and of how it is evaluated."""
+    from peftlab.comparison.settings import task_entries
+    from peftlab.training import TrainConfig
+
+    found = {**task_entries(), **entries(Decoded), "device": shared.where()["device"]}
+    found["max_length"] = entries(TrainConfig)["max_length"]
+    return {name: entry for name, entry in found.items() if name != "test_limit"}
 
 
 def evaluate(
+    given: Mapping[str, Any],
     adapter: Annotated[Path, typer.Option(help="The folder of an adapter or of its run.")],
-    task: shared.TaskName = "demo",
     model: Annotated[str | None, typer.Option(help="By default the adapter's own base.")] = None,
     base_dtype: shared.AdapterBaseDtype = None,
     split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
-    metrics: shared.Metrics = None,
-    limit: shared.Limit = None,
-    batch_size: Annotated[int, typer.Option(help="Rows that decode together.")] = 16,
-    max_length: shared.MaxLength = None,
     predictions: Annotated[
         Path | None, typer.Option(help="Write every prediction here, as jsonl.")
     ] = None,
-    task_option: shared.TaskOptions = [],  # noqa: B006 - typer copies it
-    device: shared.Device = "auto",
     format: Annotated[str, typer.Option(help="table or json.")] = "table",
 ) -> None:
     """Give the loss of a split, and the scores of what the adapted model generates for it."""
     from peftlab import evaluation as room
+    from peftlab.comparison.resolve import config_of, the_task
 
-    loaded = shared.load_task(task, task_option, limit=limit, metrics=metrics)
+    called = shared.flag(evaluate_options())
+    loaded = the_task(given, called)
+    size = made(Decoded, given, called).batch_size
+    max_length = config_of(given, called=called).max_length
+    device = given.get("device", "auto")
+    if predictions is not None and (predictions.is_dir() or not predictions.parent.is_dir()):
+        raise InputError(
+            f"--predictions {predictions}: a file in a folder that exists was expected"
+        )
     base, (adaptation,) = shared.open_adapters([adapter], model, device, base_dtype)
     loaded = room.taken(base, adaptation, loaded, split, max_length=max_length)
     shared.say(loaded.notes)
     loss = room.split_loss(base, adaptation, loaded, split, max_length=max_length)
-    found = room.evaluate(
-        base, adaptation, loaded, split, batch_size=batch_size, max_length=max_length
-    )
+    found = room.evaluate(base, adaptation, loaded, split, batch_size=size, max_length=max_length)
     if predictions is not None:
         rows = zip(loaded.split(split), found.replies, strict=True)
         lines = [
@@ -165,28 +161,40 @@ def evaluate(
     if loaded.skipped:
         values["skipped"] = found.skipped
     if format == "json":
-        typer.echo(json.dumps(values, indent=2))
+        echo(json_text(values))
     else:
         for name, value in values.items():
-            typer.echo(
-                f"{name:<12} {value:.4f}" if isinstance(value, float) else f"{name:<12} {value}"
-            )
+            echo(f"{name:<12} {value:.4f}" if isinstance(value, float) else f"{name:<12} {value}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoded(Checked):
+    """How rows are decoded together."""
+
+    batch_size: Annotated[int, Ge(1), Le(10**6), Option("Rows that decode together.")] = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answered(Decoded):
+    """How texts are answered."""
+
+    max_new_tokens: Annotated[int, Ge(1), Le(2**31 - 1), Option("Most tokens of an answer.")] = 64
+    seed: Annotated[int, Ge(SMALLEST_SEED), Le(LARGEST_SEED), Option("Of sampling.")] = 0
+
+
+def generate_options() -> shared.Entries:
+    """Those of decoding."""
+    from peftlab.tasks import Decoding
+
+    return {**entries(Decoding), **entries(Answered), "device": shared.where()["device"]}
 
 
 def generate(
+    given: Mapping[str, Any],
     adapter: Adapters,
     input: Annotated[str, typer.Option(help="A text, a .txt file (a line each) or a .jsonl file.")],
     model: Annotated[str | None, typer.Option(help="By default the adapter's own base.")] = None,
     base_dtype: shared.AdapterBaseDtype = None,
-    max_new_tokens: Annotated[int, typer.Option(help="Most tokens of an answer.")] = 64,
-    beams: Annotated[int, typer.Option(help="1 is greedy search.")] = 1,
-    sample: Annotated[bool, typer.Option("--sample", help="Draw tokens by chance.")] = False,
-    temperature: Annotated[float, typer.Option(help="With --sample.")] = 1.0,
-    top_k: Annotated[int, typer.Option(help="With --sample; 0: all tokens.")] = 0,
-    top_p: Annotated[float, typer.Option(help="With --sample.")] = 1.0,
-    seed: Annotated[int, typer.Option(help="Of sampling.")] = 0,
-    batch_size: Annotated[int, typer.Option(help="Rows that decode together.")] = 16,
-    device: shared.Device = "auto",
     format: Annotated[str, typer.Option(help="text or json (a line each).")] = "text",
 ) -> None:
     """Answer texts with one adaptation, or with several in one batch."""
@@ -194,22 +202,23 @@ def generate(
     from peftlab.generation import generate as answer
     from peftlab.tasks import Decoding
 
+    called = shared.flag(generate_options())
+    decoding, how = made(Decoding, given, called), made(Answered, given, called)
     sources = _sources(input)
-    base, adaptations = shared.open_adapters(adapter, model, device, base_dtype)
-    decoding = Decoding(
-        beams=beams, sample=sample, temperature=temperature, top_k=top_k, top_p=top_p
+    base, adaptations = shared.open_adapters(
+        adapter, model, given.get("device", "auto"), base_dtype
     )
     asked = [
         (s, folder, a) for s in sources for folder, a in zip(adapter, adaptations, strict=True)
     ]
-    requests = [Request(adaptation, source, max_new_tokens) for source, _, adaptation in asked]
-    replies = answer(base, requests, decoding, batch_size=batch_size, seed=seed)
+    requests = [Request(adaptation, source, how.max_new_tokens) for source, _, adaptation in asked]
+    replies = answer(base, requests, decoding, batch_size=how.batch_size, seed=how.seed)
     for (source, folder, _), reply in zip(asked, replies, strict=True):
         if format == "json":
             row: dict[str, Any] = {"adapter": str(folder), "source": source, "text": reply.text}
-            typer.echo(json.dumps({**row, "finished": reply.finished}, ensure_ascii=False))
+            echo(json_text({**row, "finished": reply.finished}, None))
         else:
-            typer.echo(reply.text if len(adapter) == 1 else f"{folder}: {reply.text}")
+            echo(reply.text if len(adapter) == 1 else f"{folder}: {reply.text}")
 
 
 def _sources(given: str) -> list[str]:
@@ -220,6 +229,8 @@ def _sources(given: str) -> list[str]:
     """
     from peftlab.tasks.files import text_of
 
+    if not given.strip():
+        raise InputError("--input is empty; a text or a file was expected")
     path = Path(given)
     try:
         is_file = path.is_file()

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import inspect
-import json
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from peftlab.cli import options as shared
 from peftlab.errors import InputError, nearest
+from peftlab.printable import echo, json_text, terminal
 
 if TYPE_CHECKING:
     from peftlab.bases.shapes import ModelShape
     from peftlab.methods import Method
-
-tasks_app = typer.Typer(
-    help="The tasks that have a name; `tasks show NAME` looks into one.",
-    invoke_without_command=True,
-    rich_markup_mode=None,
-)
 
 Format = Annotated[str, typer.Option(help="table or json.")]
 
@@ -47,7 +42,7 @@ def methods(
     shape = shape_of(model) if model else None
     rows = [_described(method, shape, share) for method in chosen]
     if format == "json":
-        typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+        echo(json_text(rows))
     else:
         _print_methods(rows, shape, model)
 
@@ -90,13 +85,12 @@ def _described(method: Method, shape: ModelShape | None, share: float | None) ->
 
 def _print_methods(rows: list[dict[str, Any]], shape: ModelShape | None, model: str | None) -> None:
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("method", no_wrap=True)
     if shape is not None:
-        typer.echo(f"{model}: {shape.size:,} parameters, {shape.layers} blocks of {shape.hidden}")
+        echo(f"{model}: {shape.size:,} parameters, {shape.layers} blocks of {shape.hidden}")
         for title in ("trainable", "stored", "stored %"):
             table.add_column(title, justify="right", no_wrap=True)
     table.add_column("settings", overflow="fold")
@@ -107,7 +101,7 @@ def _print_methods(rows: list[dict[str, Any]], shape: ModelShape | None, model: 
         table.add_row(row["method"], *_counts(row, shape), row.get("reason") or settings, *(
             [] if shape else [row["about"]]
         ))  # fmt: skip
-    Console().print(table)
+    terminal().print(table)
 
 
 def _counts(row: dict[str, Any], shape: ModelShape | None) -> list[str]:
@@ -122,7 +116,6 @@ def _typed(value: Any) -> str:
     return "+".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
 
 
-@tasks_app.callback()
 def tasks(context: typer.Context, format: Format = "table") -> None:
     """List the tasks that have a name."""
     if context.invoked_subcommand is not None:
@@ -134,37 +127,41 @@ def tasks(context: typer.Context, format: Format = "table") -> None:
     _check_format(format)
     entries = catalogue()
     if format == "json":
-        typer.echo(json.dumps([asdict(entry) for entry in entries], indent=2, ensure_ascii=False))
+        echo(json_text([asdict(entry) for entry in entries]))
         return
     width = max(len(entry.name) for entry in entries)
     for entry in entries:
-        typer.echo(f"{entry.name:<{width}}  {entry.kind:<6}  {entry.title}")
-    typer.echo(
-        "\nOwn data: --task FILE or FOLDER (train, validation, test); hub: --task owner/name"
-    )
+        echo(f"{entry.name:<{width}}  {entry.kind:<6}  {entry.title}")
+    echo("\nOwn data: --task FILE or FOLDER (train, validation, test); hub: --task owner/name")
 
 
-@tasks_app.command("show")
+def show_options() -> shared.Entries:
+    """How the task is loaded."""
+    from peftlab.comparison.settings import task_entries
+
+    return {name: task_entries()[name] for name in ("limit", "task_option")}
+
+
 def show(
     task: Annotated[str, typer.Argument(help="A task's name, a file, a folder, or a hub id.")],
+    given: Mapping[str, Any],
     model: shared.Model = "demo",
-    limit: shared.Limit = None,
-    task_option: shared.TaskOptions = [],  # noqa: B006 - typer copies it
 ) -> None:
     """Show a task: facts, rows as the model gets them, lengths, and what would be cut."""
     from transformers import AutoTokenizer
 
     from peftlab.bases.names import located
+    from peftlab.comparison.resolve import the_task
     from peftlab.tasks import describe
 
-    loaded = shared.load_task(task, task_option, limit=limit)
+    loaded = the_task({**given, "task": task}, shared.flag(show_options()))
     path = located(model)
     try:
         tokenizer = AutoTokenizer.from_pretrained(path)
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(f"cannot load a tokenizer from {path!r}: {reason}") from error
-    typer.echo(describe(loaded, tokenizer, shape_of(model).context), nl=False)
+    echo(describe(loaded, tokenizer, shape_of(model).context), nl=False)
 
 
 def _check_format(format: str) -> None:
@@ -181,7 +178,7 @@ def families() -> None:
 
     for verdict in survey():
         if verdict.refused is not None:
-            typer.echo(f"{verdict.family:<14} refused: {verdict.refused}")
+            echo(f"{verdict.family:<14} refused: {verdict.refused}")
         else:
             gaps = "; ".join(f"not {site}: {why}" for site, why in verdict.gaps.items())
-            typer.echo(f"{verdict.family:<14} {gaps or 'every site works'}")
+            echo(f"{verdict.family:<14} {gaps or 'every site works'}")

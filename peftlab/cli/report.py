@@ -9,6 +9,7 @@ import typer
 
 from peftlab.errors import InputError
 from peftlab.files import write_text
+from peftlab.printable import echo, markdown
 
 if TYPE_CHECKING:
     from peftlab.records.reading import StoredRuns
@@ -19,6 +20,12 @@ BEGIN, END = "<!-- peftlab:report -->", "<!-- /peftlab:report -->"
 def report(
     out: Annotated[Path, typer.Argument(help="The folder of a comparison, or of one run.")],
     format: Annotated[str, typer.Option(help="table, json, csv, md, latex or html.")] = "table",
+    columns: Annotated[
+        str,
+        typer.Option(
+            help="Of table, md and latex, with commas: all, or usual,validation_loss,rouge1 …"
+        ),
+    ] = "usual",
     into: Annotated[
         Path | None,
         typer.Option(help="Put it into this file, between its two peftlab:report marks."),
@@ -31,26 +38,29 @@ def report(
     """
     from peftlab.experiments.kept import is_experiment
     from peftlab.records.reading import read
-    from peftlab.report.formats import render
+    from peftlab.report.formats import check_columns, render
     from peftlab.report.show import show, words
 
     if is_experiment(out):
+        if columns != "usual":
+            raise InputError(f"--columns {columns}: an experiment's columns stand in its file")
         _experiment(out, format, into)
         return
     found = read(out)
     for problem in found.problems:
-        typer.echo(problem, err=True)
+        echo(problem, err=True)
     if format == "table":
-        show(found.runs)
+        show(found.runs, columns=columns)
         return
     if format == "html":
-        typer.echo(_page(out, found, into))
+        check_columns(format, columns)
+        echo(_page(out, found, into))
         return
-    text = render(found.records, format)
+    text = render(found.records, format, columns)
     if format == "md":
-        text += "".join(f"\n{line}\n" for line in words(found.runs))
+        text += "".join(f"\n{markdown(line)}\n" for line in words(found.runs))
     if into is None:
-        typer.echo(text, nl=False)
+        echo(text, nl=False)
     else:
         put_between(into, text)
 
@@ -58,13 +68,13 @@ def report(
 def _experiment(out: Path, format: str, into: Path | None) -> None:
     from peftlab.cli.experiment import show
     from peftlab.experiments.kept import read
-    from peftlab.report.experiment import render
+    from peftlab.experiments.table import render
 
     found = read(out)
     if format == "table":
         show(found)
     elif into is None:
-        typer.echo(render(found, format), nl=False)
+        echo(render(found, format), nl=False)
     else:
         put_between(into, render(found, format))
 

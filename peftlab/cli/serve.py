@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,7 +13,8 @@ import typer
 
 from peftlab.cli import options as shared
 from peftlab.errors import InputError
-from peftlab.printable import printable
+from peftlab.options import byte_size, duration, typed
+from peftlab.printable import echo
 
 if TYPE_CHECKING:
     from peftlab.serve import Library
@@ -141,9 +142,9 @@ def serve(
     names = len(library.adapters()) - 1  # the base stands among them
 
     def ready(address: str) -> None:
-        _say(f"Serving {model} and {names} adapters at {address}")
+        echo(f"Serving {model} and {names} adapters at {address}")
         if not local and not api_key:
-            _say("Everybody who reaches it is served: no API key is set", err=True)
+            echo("Everybody who reaches it is served: no API key is set", err=True)
 
     with _other_bases_told_once():
         run(app, host, port, ready, log)
@@ -158,7 +159,7 @@ def _other_bases_told_once() -> Iterator[None]:
 
     def tell(message: Warning | str, *_: object, **__: object) -> None:
         if str(message) not in told:
-            _say(f"Warning: {message}", err=True)
+            echo(f"Warning: {message}", err=True)
         told.add(str(message))
 
     with warnings.catch_warnings():
@@ -172,9 +173,10 @@ def _enter_winners(library: Library, runs: Path) -> None:
     from peftlab.serve.winners import for_base, winners
 
     found = read(runs)
-    fitting, left_out = for_base(winners(found.runs), library.model)
-    for said in (*found.problems, *left_out):
-        _say(said, err=True)
+    problems = found.problems
+    fitting, left_out = for_base(winners(found.runs, problems), library.model)
+    for said in (*problems, *left_out):
+        echo(said, err=True)
     known = {it.name for it in library.adapters()}
     for winner in fitting:
         if winner.name in known:
@@ -185,12 +187,7 @@ def _enter_winners(library: Library, runs: Path) -> None:
         asked = library.load(winner.name, winner.folder)
         library.load_one()
         asked.result(0)
-        _say(f"{winner.name}: {winner.label} (seed {winner.seed})")
-
-
-def _say(text: str, *, err: bool = False) -> None:
-    """One line, whatever names and records hold."""
-    typer.echo(printable(text), err=err)
+        echo(f"{winner.name}: {winner.label} (seed {winner.seed})")
 
 
 def _keys(option: str, variable: str, given: list[str]) -> tuple[str, ...]:
@@ -221,13 +218,20 @@ def _check_counts(counts: dict[str, int | None]) -> None:
 
 
 def _bytes(option: str, text: str) -> int:
-    return int(shared.byte_size(option, text) or 0)
+    return int(_amount(option, text, byte_size))
 
 
 def _seconds(option: str, text: str) -> float:
     from peftlab.serve.http.settings import LONGEST
 
-    seconds = shared.duration(option, text) or 0.0
+    seconds = _amount(option, text, duration)
     if seconds > LONGEST:
         raise InputError(f"{option} {text!r}: at most {LONGEST:,.0f} s was expected")
     return seconds
+
+
+def _amount(option: str, text: str, read: Callable[[str], float]) -> float:
+    found = typed(option, text, read)
+    if not found > 0:
+        raise InputError(f"{option} is {text!r}; more than 0 was expected")
+    return found

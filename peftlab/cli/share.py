@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +11,7 @@ import typer
 
 from peftlab.cli import options as shared
 from peftlab.errors import InputError
+from peftlab.printable import echo, json_text
 
 Run = Annotated[Path, typer.Argument(help="The folder of an adapter or of its run.")]
 
@@ -32,27 +33,42 @@ def export(
     names = [p.resolve().parent.name if p.name.startswith("seed-") else p.name for p in run]
     base, opened = shared.open_adapters(run, model, device)
     written = room.export(to, dict(zip(names, opened, strict=True)), base, out)
-    typer.echo(f"Written to {out}")
+    echo(f"Written to {out}")
     if isinstance(written, room.Merged):
-        typer.echo(f"logits differ by {written.fp32:.1e} in fp32, {written.bf16:.1e} in bf16")
+        echo(f"logits differ by {written.fp32:.1e} in fp32, {written.bf16:.1e} in bf16")
+        if written.defaults:
+            echo(_changed(written.defaults), err=True)
     if push_to_hub is not None:
-        typer.echo(room.push(out, push_to_hub, _card(run, to), private=not public))
+        echo(room.push(out, push_to_hub, _card(run, to), private=not public))
+
+
+def _changed(defaults: Mapping[str, object]) -> str:
+    told = ", ".join(f"{name} {value}" for name, value in defaults.items())
+    return (
+        f"Warning: generation_config.json, the base's own, changes replies ({told}): engines that "
+        "read it (transformers, vLLM) do not reply as peftlab does unless each request sets these, "
+        "or the file is deleted"
+    )
 
 
 def _card(runs: list[Path], kind: str) -> str:
     """The model card, with the numbers of the comparison that the first run belongs to."""
     from peftlab.export import model_card
+    from peftlab.records.record import Record
 
     first = runs[0].parent if runs[0].name == "adapter" else runs[0]
     own = first / "record.json"
     if not own.exists():
         raise InputError(f"{own} is missing: a model card shows the numbers of a comparison's run")
-    records = [
-        json.loads(path.read_text(encoding="utf-8"))
-        for path in sorted(first.parent.parent.glob("*/seed-*/record.json"))
-    ] or [json.loads(own.read_text(encoding="utf-8"))]
-    label = json.loads(own.read_text(encoding="utf-8"))["label"]
-    return model_card(records, label, kind=kind)
+    record = Record.read(own)
+    records = {own: record}
+    for path in sorted(first.parent.parent.glob("*/seed-*/record.json")):
+        try:
+            records[path] = Record.read(path)
+        except InputError as error:
+            echo(f"left out: {error}", err=True)
+    values = [one.model_dump(mode="json") for _, one in sorted(records.items())]
+    return model_card(values, record.label, kind=kind)
 
 
 def inspect(
@@ -68,15 +84,15 @@ def inspect(
     base, (adaptation,) = shared.open_adapters([run], model, device)
     findings = asdict(look(base, adaptation, neighbours))
     if format == "json":
-        typer.echo(json.dumps(findings, indent=2, ensure_ascii=False))
+        echo(json_text(findings))
         return
-    typer.echo(f"{adaptation.method.name} on {adaptation.base['name']}")
+    echo(f"{adaptation.method.name} on {adaptation.base['name']}")
     for title, values in findings.items():
         if values:
-            typer.echo(f"\n{title}")
+            echo(f"\n{title}")
             rows = values.items() if isinstance(values, dict) else enumerate(values)
             for key, value in rows:
-                typer.echo(f"  {key!s:<12} {_short(value)}")
+                echo(f"  {key!s:<12} {_short(value)}")
 
 
 def _short(value: object) -> str:
@@ -101,14 +117,13 @@ def check_method(
     """Hold a method, your own package's too, to the laws that every method obeys."""
     from peftlab.check_method import check_method as hold
     from peftlab.methods import parse_one, plugins
+    from peftlab.tasks import Task
 
     plugins.load()
-    laws = hold(
-        parse_one(method), shared.load_base(model, device), shared.load_task(task, [], limit=64)
-    )
+    laws = hold(parse_one(method), shared.load_base(model, device), Task.load(task, limit=64))
     for law in laws:
-        typer.echo(f"{'ok    ' if law.problem is None else 'BROKEN'}  {law.name}")
+        echo(f"{'ok    ' if law.problem is None else 'BROKEN'}  {law.name}")
         if law.problem is not None:
-            typer.echo(f"        {law.problem}")
+            echo(f"        {law.problem}")
     if any(law.problem for law in laws):
         raise typer.Exit(1)

@@ -4,31 +4,49 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from peftlab.cli import options as shared
-from peftlab.cli.compare import DEMO_STEPS, DEMO_TEST, STEPS, seeds_of
 from peftlab.errors import InputError
-from peftlab.study import LINES, find
+from peftlab.printable import echo
+from peftlab.study import find, lines
 
 if TYPE_CHECKING:
     from peftlab.comparison.plan import Run
-    from peftlab.comparison.profile import Survey
+    from peftlab.comparison.profile import Profile
     from peftlab.records.record import Record
     from peftlab.study.base import Study
     from peftlab.study.result import Result
     from peftlab.tasks import Task
 
 HELP = "Make one figure of the literature, on the demo or on your own base and tasks.\n\n" + (
-    "\b\n" + "\n".join(f"{name:<12} {line}" for name, line in LINES.items())
+    "\b\n" + "\n".join(f"{name:<12} {line}" for name, line in lines().items())
 )
 OUT = Path("runs/studies")
 
 
+def options() -> shared.Entries:
+    """How every variant is trained and its task loaded."""
+    from peftlab.comparison.settings import (
+        ComparisonConfig,
+        SearchConfig,
+        task_entries,
+        training_entries,
+    )
+    from peftlab.options import entries
+
+    found = {**entries(SearchConfig), **task_entries(), **training_entries()}
+    found |= {name: entries(ComparisonConfig)[name] for name in ("seeds", "device")}
+    left_out = ("task", "metrics", "search_share")
+    return shared.typeable({n: e for n, e in found.items() if n not in left_out})
+
+
 def study(
+    given: Mapping[str, Any],
     name: Annotated[str, typer.Argument(help="One of those above.", show_default=False)],
     model: Annotated[
         list[str] | None,
@@ -54,57 +72,44 @@ def study(
         str | None,
         typer.Option(metavar="FILE", help="For forgetting: a text file, instead of the demo's."),
     ] = None,
-    search: Annotated[int, typer.Option(help="Learning rates tried for each variant.")] = 0,
-    budget: shared.Budget = None,
-    steps: shared.Steps = None,
-    epochs: shared.Epochs = None,
-    batch_size: shared.BatchSize = 16,
-    max_length: shared.MaxLength = None,
-    seeds: Annotated[str, typer.Option(help="With commas: 0,1,2.")] = "0",
-    limit: shared.Limit = None,
-    test_limit: shared.TestLimit = None,
-    task_option: shared.TaskOptions = [],  # noqa: B006 - typer copies it
     out: Annotated[
         Path,
         typer.Option(help="Folder of all studies that may share runs; each has its own in it."),
     ] = OUT,
-    device: shared.Device = "auto",
 ) -> None:
     """Make a study; what it is called and does stands in `HELP`."""
     from peftlab.comparison import run as comparison
+    from peftlab.comparison.resolve import DEMO_STEPS, DEMO_TEST, STEPS, config_of
+    from peftlab.comparison.settings import ComparisonConfig, SearchConfig
     from peftlab.demo.world import demo_tasks
+    from peftlab.frozen.named import device_name
     from peftlab.methods import parse
+    from peftlab.options import made
     from peftlab.study import look
     from peftlab.study.base import Setting
     from peftlab.study.page import write
     from peftlab.study.run import carry_out
 
-    found = find(name)
+    found, called = find(name), shared.flag(options())
     comparison.warm_up()
     names = tuple(task) if task else found.tasks
     demo = set(names) <= demo_tasks().keys()
-    if demo and limit is None and test_limit is None:
-        test_limit = DEMO_TEST
+    if demo and not given.keys() & {"limit", "test_limit"}:
+        given = {**given, "test_limit": DEMO_TEST}
     drawn = _drawn(metrics)
-    tasks = tuple(_task(one, task_option, limit, test_limit, drawn) for one in names)
-    bases = tuple(model) if model else found.bases(typer.echo)
+    tasks = tuple(_task(one, given, drawn) for one in names)
+    bases = tuple(model) if model else found.bases(echo)
+    what = made(ComparisonConfig, given, called)
     setting = Setting(
         models=bases,
         shape=look.shape(bases[0]),
         tasks=tasks,
-        config=shared.train_config(
-            DEMO_STEPS if demo else STEPS,
-            budget=budget,
-            steps=steps,
-            epochs=epochs,
-            batch_size=batch_size,
-            max_length=max_length,
-        ),
-        seeds=seeds_of(seeds),
+        config=config_of(given, DEMO_STEPS if demo else STEPS, called),
+        seeds=what.seeds,
         metrics=drawn or _usual(tasks),
         out=out,
-        device=shared.device_name(device),
-        search=search,
+        device=device_name(what.device),
+        search=made(SearchConfig, given, called).trials,
         values=_numbers(values),
         methods=tuple(parse(methods)) if methods else (),
         words=tuple(wording or ()),
@@ -115,20 +120,15 @@ def study(
     _tell(result, write(out / found.name, result))
 
 
-def _task(
-    name: str,
-    options: list[str],
-    limit: int | None,
-    test_limit: int | None,
-    drawn: tuple[str, ...],
-) -> Task:
+def _task(name: str, given: Mapping[str, Any], drawn: tuple[str, ...]) -> Task:
     """The task, scored with its own metrics and with those that are drawn."""
     from dataclasses import replace
 
+    from peftlab.comparison.resolve import the_task
     from peftlab.metrics import metric_spec
-    from peftlab.study.points import LOSS
+    from peftlab.study.words import LOSS
 
-    task = shared.load_task(name, options, limit=limit, test_limit=test_limit)
+    task = the_task({**given, "task": name}, shared.flag(options()))
     wanted = [metric for metric in drawn if metric != LOSS]
     for metric in wanted:
         metric_spec(metric)
@@ -143,7 +143,7 @@ def _drawn(text: str | None) -> tuple[str, ...]:
 
 def _usual(tasks: tuple[Task, ...]) -> tuple[str, ...]:
     """The main metric of the first task, and the test loss."""
-    from peftlab.study.points import LOSS
+    from peftlab.study.words import LOSS
     from peftlab.verdict.outcome import main_metric
 
     return (main_metric(dict.fromkeys(tasks[0].metrics, 0.0)), LOSS)
@@ -152,7 +152,9 @@ def _usual(tasks: tuple[Task, ...]) -> tuple[str, ...]:
 def _general_text(study: Study, given: str | None) -> tuple[str, ...]:
     if given is None and "general_text" not in study.takes:
         return ()
-    return shared.general_documents(given or "demo")
+    from peftlab.tasks.plain import general_documents
+
+    return general_documents(given or "demo")
 
 
 def _numbers(text: str | None) -> tuple[float, ...]:
@@ -168,14 +170,14 @@ class Told:
     def __init__(self) -> None:
         self.left = 0
 
-    def planned(self, runs: list[Run], survey: Survey, finished: int) -> None:
+    def planned(self, runs: list[Run], profile: Profile, finished: int) -> None:
         """How much there is to do."""
         first = runs[0]
         kept = f", {finished} of them finished already" if finished else ""
         seeds = "s" * (len(runs) != 1)
-        typer.echo(
+        echo(
             f"{first.task.name} ({len(first.task.train):,} training examples) with "
-            f"{survey.base.name}: {len(runs)} run{seeds}{kept}"
+            f"{profile.base.name}: {len(runs)} run{seeds}{kept}"
         )
         self.left = len(runs) - finished
 
@@ -184,24 +186,27 @@ class Told:
 
     def ended(self, run: Run, record: Record) -> None:
         """What came out."""
+        from peftlab.records.figures import outline
+
         self.left -= 1
         if record.status == "finished":
-            scores = ", ".join(f"{key} {value:.3f}" for key, value in record.scores.items())
-            said = f"test loss {record.loss.test:.3f}, {scores} ({record.seconds.train:.0f} s)"
+            said = f"{outline(record)} ({record.seconds.train or 0:.0f} s)"
         else:
             said = f"{record.status}: {record.error}"
         label = " ".join(run.label.split())
-        typer.echo(f"  {label}, seed {run.seed}: {said}; {self.left} to go")
+        echo(f"  {label}, seed {run.seed}: {said}; {self.left} to go")
+
+    def again(self, runs: list[Run]) -> None: ...
 
     def measuring(self, label: str) -> None:
         """Something besides the record."""
-        typer.echo(f"  {label}: measuring")
+        echo(f"  {label}: measuring")
 
 
 def _tell(result: Result, files: list[Path]) -> None:
-    typer.echo("")
+    echo()
     for sentence in [*result.words, *filter(None, (result.note, result.caution))]:
-        typer.echo(sentence)
+        echo(sentence)
     for problem in result.problems:
-        typer.echo(f"note: {problem}", err=True)
-    typer.echo("Written: " + ", ".join(map(str, files)))
+        echo(f"note: {problem}", err=True)
+    echo("Written: " + ", ".join(map(str, files)))

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 from peftlab.cli.watch import Shown
 
 if TYPE_CHECKING:
-    from peftlab.comparison.plan import Run
+    from pathlib import Path
+
+    from peftlab.comparison.plan import Plan, Run
     from peftlab.records.record import Record
 
 
@@ -25,3 +27,8 @@ class Together(Shown):
         self.number += 1
         self.running = f"[{self.number}/{self.total}] {run.label}, seed {run.seed}"
         super().ended(run, record)
+
+
+def watcher_of(engine: str, plan: Plan, out: Path) -> Shown:
+    """What shows a comparison on an engine."""
+    return Together(plan, out) if engine == "ray" else Shown(plan, out)

@@ -6,15 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-
 from peftlab.cli.dashboard import Dashboard, Expected, View
 from peftlab.comparison.finished import finished as kept
+from peftlab.comparison.finished import other_settings
+from peftlab.printable import terminal
+from peftlab.records.figures import outline
 from peftlab.units import size
 
 if TYPE_CHECKING:
     from peftlab.comparison.plan import Plan, Run
-    from peftlab.comparison.profile import Survey
+    from peftlab.comparison.profile import Profile
     from peftlab.records.record import Record, Search, Tried
     from peftlab.training import Budget
 
@@ -24,7 +25,7 @@ class Shown:
 
     def __init__(self, plan: Plan, out: Path) -> None:
         self.plan, self.out = plan, out
-        self.console = Console()
+        self.console = terminal()
         self.number = self.total = 0
         self.board = Dashboard()
         self.view = View(self.board, self.console)
@@ -34,15 +35,15 @@ class Shown:
         if self.console.is_terminal:
             self.looking.start()
 
-    def planned(self, runs: list[Run], survey: Survey, finished: int) -> None:
+    def planned(self, runs: list[Run], profile: Profile, finished: int) -> None:
         """Say what will be done, and what is the same for every method."""
         self.looking.stop()
         task, config = self.plan.task, self.plan.config
         rows = len(task.pairs("train"))
         width = max(len(run.label) for run in runs)
         self._say(
-            f"Base: {survey.base.parameters:,} parameters{_formats(survey)}, context "
-            f"{survey.context}, on {survey.base.device}. Every method: "
+            f"Base: {profile.base.parameters:,} parameters{_formats(profile)}, context "
+            f"{profile.context}, on {profile.base.device}. Every method: "
             f"{_amount(runs[0].budget)} in steps of {config.rows_a_step} rows out of {rows:,}, "
             f"{len(task.test):,} test examples."
         )
@@ -54,37 +55,40 @@ class Shown:
                 f"Each method's rate is searched for in {search.trials} trials of "
                 f"{search.share:.0%} of that, by validation loss."
             )
-        for label, count in survey.counts.items():
-            part = count.trainable / survey.base.parameters
+        for label, count in profile.counts.items():
+            part = count.trainable / profile.base.parameters
             told = f"  {label:<{width}}  {count.trainable:>12,} trainable ({part:.3%})"
-            self._say(f"{told}{_cost(survey, label)}")
-        for label, reason in survey.misfits.items():
+            self._say(f"{told}{_cost(profile, label)}")
+        for label, reason in profile.misfits.items():
             self._say(f"  {label:<{width}}  will fail: {reason}")
-        if survey.cut:
+        if profile.cut:
             self._say(
-                f"Sources are cut to {survey.source_tokens} tokens for every method, so that "
-                f"{survey.longest[0] or 'the template'} (+{survey.longest[1]} tokens) fits too: "
-                f"{survey.cut:,} rows lose some."
+                f"Sources are cut to {profile.source_tokens} tokens for every method, so that "
+                f"{profile.longest[0] or 'the template'} (+{profile.longest[1]} tokens) fits too: "
+                f"{profile.cut:,} rows lose some."
             )
         trained = sum(
             (found.train_seconds or 0.0) * len(self.plan.seeds) + found.search_seconds
-            for label, found in survey.predictions.items()
-            if label not in survey.left_out
+            for label, found in profile.predictions.items()
+            if label not in profile.left_out
         )
         if trained:
             self._say(f"Training will take about {_minutes(trained)} here, besides evaluation.")
-        if any(found.busy for found in survey.predictions.values()):
+        if any(found.busy for found in profile.predictions.values()):
             self._say("Other programs are busy on this machine: times may be far off.")
         if finished:
             self._say(
                 f"{finished} of {len(runs)} runs are finished already and are not made again."
             )
+        others = other_settings(runs, self.out)
+        if others:
+            self._say(others)
         self.total, self.number = len(runs), finished
         waiting = [run for run in runs if run.left_out is None and kept(run, self.out) is None]
-        self.board.plan([self._expected(run, survey) for run in waiting], finished, len(runs))
+        self.board.plan([self._expected(run, profile) for run in waiting], finished, len(runs))
 
-    def _expected(self, run: Run, survey: Survey) -> Expected:
-        found = survey.predictions.get(run.label)
+    def _expected(self, run: Run, profile: Profile) -> Expected:
+        found = profile.predictions.get(run.label)
         if found is None:
             return Expected(_name(run))
         searched = found.search_seconds if run.seed == self.plan.seeds[0] else 0.0
@@ -116,10 +120,15 @@ class Shown:
         if record.status == "failed":
             self._say(f"{self.running}: failed: {record.error}")
             return
-        scores = ", ".join(f"{name} {value:.3f}" for name, value in record.scores.items())
         took = record.seconds.train or 0.0
+        self._say(f"{self.running}: {outline(record)} ({took:.0f} s training)")
+
+    def again(self, runs: list[Run]) -> None:
+        """Say what the machine is kept busy with after the last run."""
+        names = ", ".join(_name(run) for run in runs)
         self._say(
-            f"{self.running}: test loss {record.loss.test:.3f}, {scores} ({took:.0f} s training)"
+            "Other programs used the machine meanwhile: twenty steps, or the latency, are measured "
+            f"again for {names}"
         )
 
     def _say(self, text: str) -> None:
@@ -130,11 +139,11 @@ def _name(run: Run) -> str:
     return f"{run.label}, seed {run.seed}"
 
 
-def _formats(survey: Survey) -> str:
+def _formats(profile: Profile) -> str:
     """In which formats, and what they take; nothing where it is fp32 alone."""
-    if [base.dtype for base in survey.bases] == ["fp32"]:
+    if [base.dtype for base in profile.bases] == ["fp32"]:
         return ""
-    told = [f"{base.dtype} ({size(base.bytes or 0)})" for base in survey.bases]
+    told = [f"{base.dtype} ({size(base.bytes or 0)})" for base in profile.bases]
     return f" in {' and '.join(told)}"
 
 
@@ -142,14 +151,14 @@ def _minutes(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:,.0f} min"
 
 
-def _cost(survey: Survey, label: str) -> str:
+def _cost(profile: Profile, label: str) -> str:
     """What is predicted for a run, and whether it is left out for that."""
-    found = survey.predictions.get(label)
+    found = profile.predictions.get(label)
     if found is None or found.train_seconds is None:
         return ""
     told = f"  ~{size(found.peak_memory or 0)}, ~{found.train_seconds:,.0f} s"
     told += f" + {found.search_seconds:,.0f} s search" if found.search_seconds else ""
-    reason = survey.left_out.get(label)
+    reason = profile.left_out.get(label)
     return told if reason is None else f"{told}: left out, {reason}"
 
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from peftlab.comparison.engine import PREDICT, Course, Job, Opened
+from peftlab.comparison.engine import PREDICT, Call, Opened, Workflow
 from peftlab.comparison.finished import finished
 from peftlab.comparison.plan import Plan, Run, searches
 from peftlab.comparison.processes import RunFailed, Say
-from peftlab.comparison.profile import Survey
+from peftlab.comparison.profile import Profile
 from peftlab.estimate import Prediction, probe
 from peftlab.frozen import named as base
 from peftlab.guests import is_guest
@@ -25,14 +25,14 @@ PROBED = "peftlab.comparison.cost_prediction:probed"
 WEIGHED = "peftlab.comparison.cost_prediction:weighed"
 
 
-def foreseen(plan: Plan, found: Survey, opened: Opened, out: Path) -> Survey:
-    """The survey with a prediction of every method that has a run to make.
+def predicted(plan: Plan, found: Profile, opened: Opened, out: Path) -> Profile:
+    """The profile with a prediction of every method that has a run to make.
 
     Those beyond the plan's limits are left out, with the reason; those that cannot run, or not in
     the memory that is here, become misfits.
 
     Raises:
-        DiskFull, Stopped: see `Opened.go`.
+        DiskFull, Stopped: see `Opened.run`.
     """
     if not (plan.predict or plan.limits):
         return found
@@ -41,8 +41,8 @@ def foreseen(plan: Plan, found: Survey, opened: Opened, out: Path) -> Survey:
         fits = run.label not in found.misfits and not is_guest(run.method)
         if fits and run.label not in todo and finished(run, out) is None:
             todo[run.label] = run
-    courses = [_course(run, found.counts[label]) for label, run in todo.items()]
-    answers = dict(zip(todo, opened.go(courses, lambda *_: None), strict=True))
+    workflows = [_workflow(run, found.counts[label]) for label, run in todo.items()]
+    answers = dict(zip(todo, opened.run(workflows, lambda *_: None), strict=True))
     predictions = {label: a for label, a in answers.items() if isinstance(a, Prediction)}
     problems = {label: a for label, a in answers.items() if isinstance(a, str)}
     reasons = {label: plan.limits.reason(one) for label, one in predictions.items()}
@@ -51,12 +51,12 @@ def foreseen(plan: Plan, found: Survey, opened: Opened, out: Path) -> Survey:
     return replace(found, predictions=predictions, misfits=misfits, left_out=left_out)
 
 
-def _course(run: Run, count: Count) -> Course[Prediction | str]:
+def _workflow(run: Run, count: Count) -> Workflow[Prediction | str]:
     """A prediction, or why there is none."""
     if not (run.method.trains or run.method.searches):
         return Prediction.counted(count)
     try:
-        found: Prediction = yield Job(PREDICT, run, run.folder)
+        found: Prediction = yield Call(PREDICT, run, run.folder)
     except RunFailed as error:
         return str(error)
     if searches(run):

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from peftlab.comparison.label import slug
 from peftlab.comparison.plan import Run, searches
+from peftlab.errors import InputError
+from peftlab.files import read_json
+from peftlab.measure import company
 from peftlab.records import folders
-from peftlab.records.record import Record
+from peftlab.records.record import NAME, Record
+
+_SHOWN = 40  # characters of a value that is shown
 
 
 def at_rate(run: Run, out: Path) -> Run | None:
@@ -25,3 +33,73 @@ def finished(run: Run, out: Path) -> Record | None:
     """The finished record of a run, at the rate that was found for it."""
     known = at_rate(run, out)
     return None if known is None else folders.finished(out, known.folder, known.config_hash)
+
+
+def disturbed(record: Record) -> set[str]:
+    """What can be measured again of what others disturbed: of `Others`, step and latency."""
+    trained = record.progress is not None and record.progress.steps > 0
+    shares = {"step": record.others.step if trained else None, "latency": record.others.latency}
+    return {name for name, share in shares.items() if share is not None and share > company.MOST}
+
+
+def other_settings(runs: Sequence[Run], out: Path) -> str:
+    """Which settings are others than those of finished runs that would else not be made again.
+
+    One line, empty where no run has a finished one of its method and seed beside it. Of several,
+    that counts which differs least.
+    """
+    said: dict[str, None] = {}
+    again = 0
+    for run in runs:
+        if run.left_out is None and finished(run, out) is None:
+            earlier = [_differences(run, values) for values in _earlier(run, out)]
+            if earlier:
+                again += 1
+                closest: list[str] = min(earlier, key=len)
+                said |= dict.fromkeys(closest)
+    if not again:
+        return ""
+    return f"Settings are others than those of {again} finished runs, which are made anew: " + (
+        "; ".join(said)
+    )
+
+
+def _earlier(run: Run, out: Path) -> Iterator[dict[str, Any]]:
+    """The settings of finished runs of the same method, base format and seed."""
+    for path in sorted(out.glob(f"{_escaped(slug(run.label))}-*/seed-{run.seed}/{folders.CONFIG}")):
+        try:
+            values, record = read_json(path), Record.read(path.with_name(NAME))
+        except InputError:
+            continue
+        if values.get("label") == run.label and record.status == "finished":
+            yield values
+
+
+def _differences(run: Run, earlier: Mapping[str, Any]) -> list[str]:
+    """`train.steps 4 → 5`, for every setting; a rate that was searched for is none."""
+    before, now = dict(_flat(earlier)), dict(_flat(run.resolved()))
+    names = [n for n in {**before, **now} if n not in ("config_hash", "label")]
+    if searches(run):
+        names.remove("train.learning_rate")
+    return [
+        f"{name} {_told(before, name)} → {_told(now, name)}"
+        for name in names
+        if before.get(name) != now.get(name)
+    ]
+
+
+def _flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{before}{name}.")
+        else:
+            yield f"{before}{name}", list(value) if isinstance(value, tuple) else value
+
+
+def _told(values: Mapping[str, Any], name: str) -> str:
+    text = repr(values[name]) if name in values else "not said"
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
+
+
+def _escaped(name: str) -> str:
+    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)

@@ -5,7 +5,9 @@ Both take the same rows, order, budget, decoding and measurements.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -13,21 +15,24 @@ from peftlab.bases.names import located
 from peftlab.comparison.latency import latency
 from peftlab.comparison.plan import GeneralText, Run
 from peftlab.errors import InputError
+from peftlab.estimate import probe
 from peftlab.evaluation import Evaluation, SplitLoss, evaluate, split_loss, text_loss
 from peftlab.frozen import named as base
 from peftlab.methods import Method
+from peftlab.methods.adaptation import Adaptation
 from peftlab.records.record import Latency, Parameters
-from peftlab.training import Trained, train
+from peftlab.training import TrainConfig, Trained, train
 from peftlab.training.display import Display, silent
 
 if TYPE_CHECKING:
     import torch
 
     from peftlab.guests import GuestModel, PlainBase
-    from peftlab.methods.adaptation import Adaptation
     from peftlab.training.loop import Validated
     from peftlab.training.tracking import Listen
     from peftlab.trunk import TrunkStore
+
+_AGAIN = 20  # steps that tell how long others take
 
 
 class Host(Protocol):
@@ -38,7 +43,7 @@ class Host(Protocol):
     def train(
         self,
         run: Run,
-        folder: Path,
+        folder: Path | None,
         display: Display = silent,
         validated: Validated | None = None,
         store: TrunkStore | None = None,
@@ -63,6 +68,12 @@ class Host(Protocol):
 
     def latency(self) -> Latency | None:
         """Time to the first token and between tokens; None where it is not measured."""
+
+    def take_up(self, folder: Path) -> None:
+        """Use the adapter that `save` wrote, in the place of a training."""
+
+    def pace(self, run: Run, steps: int) -> tuple[float, float]:
+        """Seconds of a usual step, and of so many, from twenty steps taken anew."""
 
 
 def host(run: Run) -> Host:
@@ -89,7 +100,7 @@ class _OwnHost:
     def train(
         self,
         run: Run,
-        folder: Path,
+        folder: Path | None,
         display: Display = silent,
         validated: Validated | None = None,
         store: TrunkStore | None = None,
@@ -146,6 +157,16 @@ class _OwnHost:
             return None
         return latency(self.model, self.adaptation, run.task, tokens, run.config.max_length)
 
+    def take_up(self, folder: Path) -> None:
+        self.adaptation = Adaptation.load(folder, self.model)
+
+    def pace(self, run: Run, steps: int) -> tuple[float, float]:
+        assert isinstance(run.method, Method)
+        config = _only(run, steps)
+        found = probe(self.model, run.method, run.task, config, steps=_AGAIN, patience=math.inf)
+        assert found.step_seconds is not None and found.train_seconds is not None
+        return found.step_seconds, found.train_seconds
+
 
 class _GuestHost:
     """PEFT's modules stay in the base, so every training takes a fresh one."""
@@ -165,7 +186,7 @@ class _GuestHost:
     def train(
         self,
         run: Run,
-        folder: Path,
+        folder: Path | None,
         display: Display = silent,
         validated: Validated | None = None,
         store: TrunkStore | None = None,
@@ -224,6 +245,19 @@ class _GuestHost:
 
     def latency(self) -> None:
         return None
+
+    def take_up(self, folder: Path) -> None:
+        """Nothing that is measured again needs it."""
+
+    def pace(self, run: Run, steps: int) -> tuple[float, float]:
+        config = replace(_only(run, min(steps, _AGAIN)), evaluate_every=0, patience=0)
+        trained = self.train(replace(run, config=config), None)
+        return trained.step_seconds, trained.seconds / trained.steps * steps
+
+
+def _only(run: Run, steps: int) -> TrainConfig:
+    """The run's settings for so many steps, whatever kind its budget is of."""
+    return replace(run.config, steps=steps, epochs=None, tokens=None, seconds=None)
 
 
 _HOSTS: dict[str, Callable[[Run], Host]] = {"peftlab": _OwnHost, "peft": _GuestHost}

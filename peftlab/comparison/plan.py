@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from peftlab.comparison.label import label_on, slug
+from peftlab.comparison.settings import EvaluationConfig, Limits, SearchConfig
 from peftlab.errors import InputError
-from peftlab.estimate import Limits
 from peftlab.guests import Guest, is_guest
 from peftlab.methods import Method
+from peftlab.options import identity, seeds
 from peftlab.records.record import (
     BudgetFacts,
     ModelFacts,
@@ -23,50 +24,6 @@ from peftlab.records.record import (
 )
 from peftlab.tasks import Task
 from peftlab.training import Budget, TrainConfig
-
-# Settings that change how a run is carried out, but not what comes out of it.
-_NOT_THE_RESULT = ("checkpoint_seconds", "trunk_memory", "trunk_disk", "offload")
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluationConfig:
-    """How every run is evaluated.
-
-    Attributes:
-        train_rows, validation_rows: pairs of these splits whose loss is measured in the end; of the
-            test split it is that of all.
-        batch_size: rows that decode together.
-        latency_tokens: tokens that each latency is taken over; 0 measures none.
-    """
-
-    train_rows: int = 100
-    validation_rows: int = 500
-    batch_size: int = 16
-    latency_tokens: int = 24
-
-    def __post_init__(self) -> None:
-        for name in ("train_rows", "validation_rows", "batch_size"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}; at least 1 was expected")
-
-
-@dataclass(frozen=True, kw_only=True)
-class SearchConfig:
-    """How each method's learning rate is found; the same for all that have one.
-
-    Attributes:
-        trials: rates tried; 0 takes the methods' own.
-        share: of a run's budget that each trial may use.
-    """
-
-    trials: int = 0
-    share: float = 0.5
-
-    def __post_init__(self) -> None:
-        if self.trials < 0:
-            raise InputError(f"--search is {self.trials}; a number of trials was expected")
-        if not 0 < self.share <= 1:
-            raise InputError(f"the search's share is {self.share}; above 0 and at most 1 expected")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +39,7 @@ class Plan:
         general_text: documents of no task, whose loss says what an adaptation has forgotten; none:
             it is not measured.
         seeds: of data order, initialisation and drawn exemplars; each makes a run of every method
-            in which something is random.
+            in which something is random. A number of them may be given instead.
         device: cpu, cuda, cuda:1, …
         track: experiment trackers that every run reports to, see `train.tracking`.
         base_dtypes: number formats of the base; every method runs on each.
@@ -103,6 +60,7 @@ class Plan:
     track: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "seeds", seeds(self.seeds))
         if not self.methods:
             raise InputError("a comparison needs at least one method; got none")
         if self.search.trials and self.config.learning_rate is not None:
@@ -116,7 +74,7 @@ class Plan:
 
 @dataclass(frozen=True, kw_only=True)
 class Base:
-    """What a look at the loaded base says, see `survey`.
+    """What a look at the loaded base says, see `profile`.
 
     Attributes:
         parameters: how many it has. dtype: the format of its numbers. bytes: what they take.
@@ -245,27 +203,28 @@ class Run:
 
     def _decides(self) -> dict[str, Any]:
         task = self.task
-        train = {k: v for k, v in asdict(self.config).items() if k not in _NOT_THE_RESULT}
+        train = identity(self.config)
         train.pop("seed")
         files = self.method.files()
         return {
             "method": self.method.name,
-            "settings": self.method.settings(),
+            "settings": self.method.identity(),
             "seed": self.seed,
             "train": train,
-            "evaluation": asdict(self.evaluation),
+            "evaluation": identity(self.evaluation),
             "task": {
                 "name": task.name,
                 "fingerprint": task.source.fingerprint,
-                "template": task.template.to_dict(),
+                "template": task.template.identity(),
                 "instruction": task.instruction,
                 "max_new_tokens": task.max_new_tokens,
                 "metrics": list(task.metrics),
-                "decoding": asdict(task.decoding),
+                "decoding": identity(task.decoding),
+                **({} if task.long == "cut" else {"long": task.long}),
             },
             "model": {"name": self.base.name, "fingerprint": self.base.fingerprint},
             "device": self.base.device.partition(":")[0],
-            **({"search": asdict(self.search)} if self.search.trials else {}),
+            **({"search": identity(self.search)} if self.search.trials else {}),
             **({"general": _identity(self.general)} if self.general else {}),
             **({"files": files} if files else {}),
         }
@@ -307,7 +266,7 @@ def searches(run: Run) -> bool:
 
 
 def _resolved(config: TrainConfig, method: Method | Guest, seed: int) -> TrainConfig:
-    rate = config.learning_rate or (method.learning_rate if method.trains else None)
+    rate = config.rate(method.learning_rate) if method.trains else config.learning_rate
     return replace(config, seed=seed, learning_rate=rate)
 
 

@@ -12,6 +12,7 @@ import pickle
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -39,9 +40,13 @@ _PRELOAD = (
     "transformers.models.auto.modeling_auto",
     "rouge_score.rouge_scorer",
     "peftlab.comparison.work",
+    "peftlab.comparison.again",
     "peftlab.comparison.profile",
     "peftlab.comparison.cost_prediction",
 )
+STOP = "stop"
+"""What is sent to a child that has to save and end."""
+_TICK_SECONDS = 1.0
 _END_SECONDS = 10.0
 _GRACE_SECONDS = 60.0  # what a run may take to finish its step and save, once asked to stop
 
@@ -56,6 +61,11 @@ class Died(RunFailed):
 
 class Stopped(PeftlabError):
     """Ctrl-C came; what was under way is in its checkpoint, and the same command continues."""
+
+    def __init__(
+        self, message: str = "stopped; what is finished is kept, and the same command continues"
+    ) -> None:
+        super().__init__(message)
 
 
 def server() -> BaseContext:
@@ -85,10 +95,13 @@ def call(function: str, *arguments: Any, hear: Say | None = None) -> Any:
         child.start()
     theirs.close()
     try:
-        return _listen(child, ours, hear)
+        return listen(ours, hear)
+    except EOFError:
+        child.join()
+        raise Died(death(child.exitcode)) from None
     except KeyboardInterrupt:
-        _stop(child, ours)
-        raise Stopped("stopped; what is finished is kept, and the same command continues") from None
+        _stop(ours)
+        raise Stopped from None
     finally:
         child.join(_END_SECONDS)  # it has said its last word and only has to end
         if child.is_alive():
@@ -112,35 +125,43 @@ def _no_main() -> Iterator[None]:
         sys.modules["__main__"] = main
 
 
-def _listen(child: Any, pipe: Connection, hear: Say | None) -> Any:
+def listen(
+    pipe: Connection, hear: Say | None = None, tick: Callable[[], None] | None = None
+) -> Any:
+    """What a child returns, once it does; what it says until then goes to `hear`.
+
+    Args:
+        tick: called about once a second meanwhile.
+
+    Raises:
+        EOFError, ConnectionError: the child is gone. RunFailed, DiskFull, Stopped: see there.
+    """
+    last = time.monotonic()
     while True:
-        try:
-            word, *values = pipe.recv()
-        except EOFError:
-            child.join()
-            raise Died(death(child.exitcode)) from None
+        if tick is not None and time.monotonic() - last > _TICK_SECONDS:
+            tick()
+            last = time.monotonic()
+        if not pipe.poll(_TICK_SECONDS):
+            continue
+        word, *values = pipe.recv()
         if word == "result":
             return values[0]
         if word == "failed":
-            raise failure(*values)
+            kind, message = values
+            raise {"disk": DiskFull, "stopped": Stopped}.get(kind, RunFailed)(message)
+        if word == "ended":
+            raise Died(death(values[0]))
         if hear is not None:
             hear(word, *values)
 
 
-def failure(kind: str, message: str) -> PeftlabError:
-    """The error that a child has described, see `describe`."""
-    return {"disk": DiskFull, "stopped": Stopped}.get(kind, RunFailed)(message)
-
-
-def _stop(child: Any, pipe: Connection) -> None:
+def _stop(pipe: Connection) -> None:
     """Ask the child to save and end, once; a second Ctrl-C does not wait for it."""
-    if not child.is_alive():
-        return
-    os.kill(child.pid, signal.SIGINT)
     try:
+        pipe.send(STOP)
         while pipe.poll(_GRACE_SECONDS):
             pipe.recv()
-    except (EOFError, KeyboardInterrupt):
+    except (EOFError, ConnectionError, KeyboardInterrupt):
         return
 
 
@@ -168,7 +189,7 @@ def run_child(pipe: Connection, function: str, arguments: tuple[Any, ...]) -> No
         with lock:
             pipe.send(said)
 
-    threading.Thread(target=_end_with_parent, args=(pipe,), daemon=True).start()
+    threading.Thread(target=_end_when_told, args=(pipe,), daemon=True).start()
     try:
         module, _, name = function.partition(":")
         say("result", getattr(import_module(module), name)(say, *arguments))
@@ -178,12 +199,14 @@ def run_child(pipe: Connection, function: str, arguments: tuple[Any, ...]) -> No
         sys.stdout.flush()
 
 
-def _end_with_parent(pipe: Connection) -> None:
-    """Nothing is ever sent to a child: what ends the wait is the parent's death."""
+def _end_when_told(pipe: Connection) -> None:
+    """A child that is told to stop, or whose parent is gone, saves and ends."""
     try:
         pipe.recv()
     except (EOFError, OSError):
         os.kill(os.getpid(), signal.SIGTERM)
+    else:
+        os.kill(os.getpid(), signal.SIGINT)
 
 
 def describe(error: BaseException) -> tuple[str, str]:

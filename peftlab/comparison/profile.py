@@ -24,6 +24,7 @@ from peftlab.frozen import named as base
 from peftlab.guests import is_guest
 from peftlab.measure import choose_precision
 from peftlab.methods import Count, Method
+from peftlab.printable import echo
 from peftlab.tasks import Example, Task, Template
 from peftlab.tasks.fit import Fit, look, too_long
 from peftlab.token_limits import max_row_tokens
@@ -42,8 +43,8 @@ _PROBES = 50  # rows on which a method's own tokens are counted
 
 
 @dataclass(frozen=True, kw_only=True)
-class Survey:
-    """What `survey` found.
+class Profile:
+    """What `profile` found.
 
     Attributes:
         others: the base in the other number formats, once they are `joined`.
@@ -51,7 +52,7 @@ class Survey:
         source_tokens: most tokens of a source that any method gets; None where all fit whole.
         longest: the method that takes most of the row, and how many tokens it takes.
         cut: how many of the rows looked at lose source tokens.
-        predictions: by label, once they are `foreseen`; of what has finished already, and of
+        predictions: by label, see `cost_prediction`; of what has finished already, and of
             guests, there is none.
         left_out: by label, why a method will not fit the plan's limits.
         general: the text by which forgetting is measured, with what the bare base makes of it.
@@ -76,7 +77,7 @@ class Survey:
         """The base in every number format."""
         return (self.base, *self.others)
 
-    def joined(self, other: Survey) -> Survey:
+    def joined(self, other: Profile) -> Profile:
         """This one with what was found of the same base in another format, to be shown."""
         return replace(
             self,
@@ -105,26 +106,26 @@ class Survey:
         return replace(task, template=replace(task.template, source_tokens=self.source_tokens))
 
 
-def survey(_say: Say, plan: Plan, out: Path | None = None, dtype: str = "fp32") -> Survey:
-    """Load the base once and look, in a process of its own.
+def profile(_say: Say, plan: Plan, out: Path, _trunk: Path | None = None) -> Profile:
+    """Load the base once, in the first of the plan's formats, and look, in a process of its own.
 
     Args:
         out: the comparison's folder; where all has finished there, forgetting is not measured.
-        dtype: the number format of the base.
 
     Raises:
         InputError: a base that cannot be loaded, or a method that leaves no room for a source.
     """
     choose_precision([], plan.device, plan.config.precision)  # refuses a device that is not here
+    dtype = plan.base_dtypes[0]
     model = base.load(plan.model, plan.device, dtype)
     for note in model.notes:
-        print(f"Warning: {note}", file=sys.stderr, flush=True)
+        echo(f"Warning: {note}", err=True)
     counts, extras, misfits = _fitting(model, plan, dtype)
     longest = max(extras.items(), key=lambda pair: pair[1], default=("", 0))
     context = max_row_tokens(model.shape.context, plan.config.max_length)
     fit = _fit(model, plan.task, context - longest[1])
     limit, cut = _source_limit(model, fit.apply(plan.task), context - longest[1], longest[0])
-    found = Survey(
+    found = Profile(
         base=Base(
             name=plan.model,
             fingerprint=model.fingerprint,
@@ -178,10 +179,10 @@ def _general(plan: Plan, context: int, taken: int) -> GeneralText | None:
     return GeneralText(documents=plan.general_text, window=text_window(context, taken))
 
 
-def _forgettable(model: FrozenLM, plan: Plan, found: Survey, out: Path | None) -> Survey:
+def _forgettable(model: FrozenLM, plan: Plan, found: Profile, out: Path) -> Profile:
     """The bare base's loss of the general text, where a run is left to be held against it."""
     text = found.general
-    if text is None or all(out and finished(run, out) for run in found.runs(plan)):
+    if text is None or all(finished(run, out) for run in found.runs(plan)):
         return found
     before = text_loss(model, None, text.documents, window=text.window)
     return replace(found, general=replace(text, before=before))
@@ -192,7 +193,7 @@ def _extra(model: FrozenLM, task: Task, method: Method, rng: torch.Generator) ->
     if method.sites and not _TAKES_POSITIONS & set(method.sites):
         return 0
     state = method.init(model, task, rng)
-    prefix = method.edits(method.bake(state, model), model).prefix_length
+    prefix = method.edits(method.materialise(state, model), model).prefix_length
     own = method.template(task.template, state)
     tokenizer = model.tokenizer
     lengths = [

@@ -10,13 +10,13 @@ from functools import reduce
 from pathlib import Path
 from typing import Any, Protocol
 
-from peftlab.comparison.cost_prediction import foreseen
-from peftlab.comparison.engine import SEARCH, WORK, Course, Engine, Job, Opened
-from peftlab.comparison.finished import at_rate, finished
-from peftlab.comparison.local import Processes
+from peftlab.comparison.cost_prediction import predicted
+from peftlab.comparison.engine import AGAIN, PROFILE, SEARCH, WORK, Call, Engine, Opened, Workflow
+from peftlab.comparison.finished import at_rate, disturbed, finished
+from peftlab.comparison.local import LocalEngine
 from peftlab.comparison.plan import Plan, Run
 from peftlab.comparison.processes import RunFailed, server
-from peftlab.comparison.profile import Survey
+from peftlab.comparison.profile import Profile
 from peftlab.errors import InputError
 from peftlab.records import folders
 from peftlab.records.reading import StoredRun
@@ -28,7 +28,7 @@ from peftlab.verdict.outcome import said, verdict
 class Watcher(Protocol):
     """What wants to know how a comparison goes on."""
 
-    def planned(self, runs: list[Run], survey: Survey, finished: int) -> None:
+    def planned(self, runs: list[Run], profile: Profile, finished: int) -> None:
         """Before the first run; so many of the runs are finished already."""
 
     def started(self, run: Run) -> None:
@@ -40,14 +40,18 @@ class Watcher(Protocol):
     def ended(self, run: Run, record: Record) -> None:
         """The run is finished, or has failed."""
 
+    def again(self, runs: list[Run]) -> None:
+        """All have ended; times of these are measured again, since others used the machine."""
+
 
 class Silent:
     """Watches nothing."""
 
-    def planned(self, runs: list[Run], survey: Survey, finished: int) -> None: ...
+    def planned(self, runs: list[Run], profile: Profile, finished: int) -> None: ...
     def started(self, run: Run) -> None: ...
     def heard(self, word: str, *values: Any) -> None: ...
     def ended(self, run: Run, record: Record) -> None: ...
+    def again(self, runs: list[Run]) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ class Compared:
     """All runs of a plan, in its order, and what the look before found."""
 
     runs: list[StoredRun]
-    survey: Survey
+    profile: Profile
 
     @property
     def records(self) -> list[Record]:
@@ -65,10 +69,12 @@ class Compared:
     @property
     def verdict(self) -> str:
         """What the runs show, in sentences, a line each; or why they show nothing."""
+        problems: list[str] = []
         try:
-            return "\n".join(said(verdict(self.runs)))
+            found = said(verdict(self.runs, problems=problems))
         except InputError as error:
-            return str(error)
+            found = [str(error)]
+        return "\n".join([*found, *problems])
 
 
 def compare(
@@ -92,33 +98,41 @@ def compare(
         DiskFull, Stopped: what is finished is kept, and the same call continues.
     """
     watcher = watcher or Silent()
-    with folders.only_one(out), (engine or Processes()).opened(plan, out) as opened:
-        looked = _looked(plan, opened)
-        surveys = [foreseen(plan, one, opened, out) for one in looked]
-        found = reduce(Survey.joined, surveys)
+    with folders.only_one(out), (engine or LocalEngine()).opened(plan, out) as opened:
+        profiles = [predicted(plan, one, opened, out) for one in _profiles(plan, opened)]
+        found = reduce(Profile.joined, profiles)
         folders.claim(out, folders.identity(plan.task, found.base), described or {})
-        runs = [one.predicting(run) for one in surveys for run in one.runs(plan)]
+        runs = [one.predicting(run) for one in profiles for run in one.runs(plan)]
         runs.sort(key=lambda run: plan.seeds.index(run.seed))
         watcher.planned(runs, found, sum(finished(run, out) is not None for run in runs))
-        courses = [_course(run, out, watcher) for run in runs if _wanted(run, found, plan)]
-        kept = opened.go(courses, watcher.heard)
-    return Compared(kept, found)
+        workflows = [_workflow(run, out, watcher) for run in runs if _wanted(run, found, plan)]
+        stored = opened.run(workflows, watcher.heard)
+        stored = _undisturbed(stored, runs, opened, out, watcher)
+    return Compared(stored, found)
 
 
-def _looked(plan: Plan, opened: Opened) -> list[Survey]:
-    """A look at the base in each format, a process each; one limit of source tokens for all."""
-    surveys = [opened.survey(dtype) for dtype in plan.base_dtypes]
-    limits = [one.source_tokens for one in surveys if one.source_tokens is not None]
-    fit = reduce(Fit.joined, (one.fit for one in surveys))
-    return [replace(one, source_tokens=min(limits, default=None), fit=fit) for one in surveys]
+def _profiles(plan: Plan, opened: Opened) -> list[Profile]:
+    """Of the base in each format, a process each; one limit of source tokens for all."""
+    profiles = [
+        opened.run([_profile(replace(plan, base_dtypes=(dtype,)))], lambda *_: None)[0]
+        for dtype in plan.base_dtypes
+    ]
+    limits = [one.source_tokens for one in profiles if one.source_tokens is not None]
+    fit = reduce(Fit.joined, (one.fit for one in profiles))
+    return [replace(one, source_tokens=min(limits, default=None), fit=fit) for one in profiles]
 
 
-def _wanted(run: Run, found: Survey, plan: Plan) -> bool:
+def _profile(plan: Plan) -> Workflow[Profile]:
+    found: Profile = yield Call(PROFILE, plan)
+    return found
+
+
+def _wanted(run: Run, found: Profile, plan: Plan) -> bool:
     """A method that was left out has one record, which says why, whatever the seeds."""
     return run.label not in found.left_out or run.seed == plan.seeds[0]
 
 
-def _course(run: Run, out: Path, watcher: Watcher) -> Course[StoredRun]:
+def _workflow(run: Run, out: Path, watcher: Watcher) -> Workflow[StoredRun]:
     """A run's record: the one that lies there, or after the search for its rate a new one."""
     known, record = at_rate(run, out), finished(run, out)
     if known is not None and record is not None:
@@ -128,16 +142,40 @@ def _course(run: Run, out: Path, watcher: Watcher) -> Course[StoredRun]:
     watcher.started(run)
     try:
         if known is None:
-            found = yield Job(SEARCH, run, run.search_folder)
+            found = yield Call(SEARCH, run, run.search_folder)
             known = run.at(found.rate, found=found)
         folders.forget_failure(out / known.folder)
-        record = yield Job(WORK, known, known.folder)
+        record = yield Call(WORK, known, known.folder)
     except RunFailed as error:
         known = known or run
         record = _failed(known, out, str(error))
     assert record is not None
     watcher.ended(known, record)
     return StoredRun(record, out / known.folder)
+
+
+def _undisturbed(
+    stored: list[StoredRun], runs: list[Run], opened: Opened, out: Path, watcher: Watcher
+) -> list[StoredRun]:
+    """The same, times measured again where others used the machine meanwhile."""
+    later = [i for i, one in enumerate(stored) if disturbed(one.record)]
+    if not later:
+        return stored
+    known = {out / run.folder: run for one in runs if (run := at_rate(one, out)) is not None}
+    found = [(i, known[stored[i].folder]) for i in later]
+    watcher.again([run for _, run in found])
+    measured = opened.run([_again(run, stored[i]) for i, run in found], lambda *_: None)
+    newer = dict(zip(later, measured, strict=True))
+    return [newer.get(i, one) for i, one in enumerate(stored)]
+
+
+def _again(run: Run, stored: StoredRun) -> Workflow[StoredRun]:
+    """A failure leaves the record as it is, which says that others used the machine."""
+    try:
+        record: Record = yield Call(AGAIN, run, run.folder)
+    except RunFailed:
+        return stored
+    return replace(stored, record=record)
 
 
 def _left_out(run: Run, out: Path) -> Record:

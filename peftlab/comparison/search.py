@@ -25,8 +25,9 @@ from peftlab.comparison.processes import Say
 from peftlab.comparison.work import Pipe, lock, progress_of, shared_store
 from peftlab.errors import InputError
 from peftlab.files import make_folder, write_json
-from peftlab.measure import environment, tune_allocator
+from peftlab.measure import environment, in_company, tune_allocator
 from peftlab.records import folders
+from peftlab.records.reading import metrics
 from peftlab.records.record import Record, Search, Tried
 from peftlab.training import Diverged, TrainConfig, Trained
 from peftlab.training.checkpoint import Progress
@@ -97,7 +98,7 @@ class _Search:
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.say, self.run, self.folder = say, run, folder
-        self.own = run.config.learning_rate or run.method.learning_rate
+        self.own = run.config.rate(run.method.learning_rate)
         self.config = trial_config(run)
         self.study: Study = optuna.create_study(
             direction="minimize",
@@ -124,8 +125,11 @@ class _Search:
             rate=best.rate,
             trials=tried,
             seconds=sum(_seconds(record) for record in records),
+            others=_others(records),
             tokens=sum(
-                (p.passes or 0) + (p.validated or 0) for record in records if (p := record.progress)
+                (p.forward_tokens or 0) + (p.validated or 0)
+                for record in records
+                if (p := record.progress)
             ),
         )
 
@@ -187,7 +191,9 @@ class _Search:
 
         try:
             pipe = Pipe(self.say, self.host.device)
-            trained = self.host.train(run, folder, pipe.display, validated, self.store)
+            with in_company() as company:
+                trained = self.host.train(run, folder, pipe.display, validated, self.store)
+            record.others.train = company.share
         except Diverged as error:
             record = record.failed(str(error), error.step)
             took: Progress | Trained[Any] = error.progress or Progress()
@@ -211,7 +217,7 @@ def _report(trial: Trial, folder: Path, told: set[int]) -> None:
 
 
 def _validations(folder: Path) -> Iterator[float]:
-    for line in folders.metrics(folder):
+    for line in metrics(folder):
         if "validation_loss" in line:
             yield line["validation_loss"]
 
@@ -224,6 +230,17 @@ def _tried(record: Record) -> Tried:
         status=record.status,
         steps=record.progress.steps if record.progress else 0,
     )
+
+
+def _others(records: list[Record]) -> float | None:
+    """Their mean share of the cores over all trials that know it, by seconds."""
+    known = [
+        (share, _seconds(record))
+        for record in records
+        if (share := record.others.train) is not None
+    ]
+    total = sum(seconds for _, seconds in known)
+    return sum(share * seconds for share, seconds in known) / total if total else None
 
 
 def _seconds(record: Record) -> float:

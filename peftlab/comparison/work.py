@@ -18,14 +18,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peftlab.comparison.hosts import host
+from peftlab.comparison.ledger import Ledger
 from peftlab.comparison.plan import Run
 from peftlab.comparison.processes import Say, describe
 from peftlab.errors import InputError
 from peftlab.estimate.prediction import errors
 from peftlab.evaluation import Evaluation, SplitLoss
 from peftlab.files import make_folder, write_json, write_text, writing
-from peftlab.measure import Phase, environment, held, phase, tune_allocator
+from peftlab.measure import environment, held, in_company, phase, tune_allocator
 from peftlab.records import folders
+from peftlab.records.figures import FIGURES, tracked
 from peftlab.records.record import GeneralLoss, Progress, Record
 from peftlab.training import Diverged, Trained
 from peftlab.training.checkpoint import Progress as Far
@@ -57,11 +59,11 @@ def work(say: Say, run: Run, out: Path, trunk: Path | None = None) -> Record:
     folder = out / run.folder
     make_folder(folder)
     with lock(folder):
-        record = run.record()
+        record, ledger = run.record(), Ledger()
         write_json(folder / folders.CONFIG, run.resolved())
         try:
             with tracking(run.track, folder, out.name, str(run.folder), run.resolved()) as listen:
-                return _Work(say, run, folder, record, trunk, listen).go()
+                return _Work(say, run, folder, record, ledger, trunk, listen).go()
         except BaseException as error:
             kind, message = describe(error)
             if kind in ("input", "defect"):
@@ -78,45 +80,39 @@ class _Work:
         run: Run,
         folder: Path,
         record: Record,
+        ledger: Ledger,
         trunk: Path | None,
         listen: Listen,
     ) -> None:
         self.say, self.run, self.folder, self.record = say, run, folder, record
-        self.listen = listen
+        self.ledger, self.listen = ledger, listen
         self.store = shared_store(run, trunk)
 
     def go(self) -> Record:
         run, record = self.run, self.record
-        record.environment = environment()
         self.say("phase", "load", 0, 0)
-        self.host = host(run)
+        with in_company() as company:
+            record.environment = environment()
+            self.host = host(run)
+        record.others.load = company.share
+        self.ledger.went_to("load")
         self._train()
         self._save()
         losses = self._losses()
         evaluation = self._generate()
-        self.say("phase", "latency", 0, 0)
-        record.latency = self.host.latency()
+        self._latency()
         self._write_predictions(evaluation, losses)
-        record.predicted |= errors(record.predicted, self._measured())
+        self.ledger.close(record.seconds)
+        hold_against_prediction(record)
         record.status = "finished"
         record.write(self.folder)
-        self.listen(record.progress.steps if record.progress else 0, results(record))
+        self.listen(record.progress.steps if record.progress else 0, tracked(record))
         return record
-
-    def _measured(self) -> dict[str, float | None]:
-        """What predictions are held against, by their names."""
-        record = self.record
-        return {
-            "trainable_parameters": record.parameters.trainable,
-            "adapter_bytes": record.bytes,
-            "peak_memory": record.peak_memory.train,
-            "step_seconds": record.seconds.step,
-            "train_seconds": record.seconds.train,
-        }
 
     def _train(self) -> None:
         record = self.record
         earlier = self._measured_before()
+        before = earlier.peak_memory.train if earlier else None
         pipe = Pipe(self.say, self.host.device)
         with phase("train", self.host.device) as measured:
             trained = self.host.train(
@@ -125,26 +121,30 @@ class _Work:
         record.parameters = self.host.parameters()
         # Of a training that had already ended, the peak is what was recorded then.
         now = measured.peak_bytes if pipe.steps else None
-        peaks = [peak for peak in (now, earlier) if peak is not None]
+        peaks = [peak for peak in (now, before) if peak is not None]
         record.peak_memory.train = max(peaks, default=None)
         record.peak_memory.gauge = measured.method
+        others = measured.others if pipe.steps or not earlier else earlier.others.train
+        record.others.train = record.others.step = others
         record.seconds.train, record.seconds.step = trained.seconds, trained.step_seconds
+        self.ledger.trained(trained, measured.seconds)
         record.loss.validation = trained.validation_loss
         record.progress = progress_of(trained)
         record.write(self.folder)
 
-    def _measured_before(self) -> int | None:
-        """The peak of training that an earlier process of this same run measured, if one did."""
+    def _measured_before(self) -> Record | None:
+        """What an earlier process of this same run recorded once it had trained, if one did."""
         try:
             earlier = Record.read(self.folder / "record.json")
         except InputError:
             return None
-        return earlier.peak_memory.train if earlier.config_hash == self.record.config_hash else None
+        return earlier if earlier.config_hash == self.record.config_hash else None
 
     def _save(self) -> None:
         adapter = self.folder / folders.ADAPTER
         self.host.save(adapter)
         self.record.bytes = sum(file.stat().st_size for file in adapter.iterdir())
+        self.ledger.went_to("save")
 
     def _losses(self) -> SplitLoss:
         """Losses of samples of train and validation and of all of test; returns that of test."""
@@ -161,8 +161,10 @@ class _Work:
             if not math.isfinite(value):
                 steps = record.progress.steps if record.progress else 0
                 raise Diverged(f"the {split} loss of the trained state is {value}", steps)
-        record.seconds.evaluate, record.peak_memory.evaluate = _costs(measured)
+        record.others.evaluate, record.peak_memory.evaluate = measured.others, measured.peak_bytes
+        self.ledger.went_to("evaluate", measured.seconds)
         self._forgetting()
+        self.ledger.went_to("forgetting")
         return test
 
     def _forgetting(self) -> None:
@@ -177,11 +179,19 @@ class _Work:
         with phase("generate", self.host.device) as measured:
             tell = _throttled(lambda count: self.say("step", count, None, None))
             evaluation = self.host.evaluate(tell)
-        record.seconds.generate, record.peak_memory.generate = _costs(measured)
+        record.others.generate, record.peak_memory.generate = measured.others, measured.peak_bytes
+        self.ledger.went_to("generate", measured.seconds)
         record.scores, record.subsets = dict(evaluation.scores.corpus), evaluation.subsets
         record.context_tokens = evaluation.context_tokens
         record.truncated = evaluation.truncated
         return evaluation
+
+    def _latency(self) -> None:
+        self.say("phase", "latency", 0, 0)
+        with in_company() as company:
+            self.record.latency = self.host.latency()
+        self.record.others.latency = company.share
+        self.ledger.went_to("latency")
 
     def _write_predictions(self, evaluation: Evaluation, losses: SplitLoss) -> None:
         """One line a test example: source, references, prediction, its scores, its losses."""
@@ -205,18 +215,6 @@ class _Work:
         write_text(self.folder / folders.PREDICTIONS, "".join(lines))
 
 
-def results(record: Record) -> dict[str, float | None]:
-    """What trackers show of a finished run."""
-    return {
-        **{f"test/{name}": value for name, value in record.scores.items()},
-        "test/loss": record.loss.test,
-        "train/seconds": record.seconds.train,
-        "train/peak_bytes": record.peak_memory.train,
-        "parameters/trainable": record.parameters.trainable,
-        "parameters/stored": record.parameters.stored,
-    }
-
-
 def shared_store(run: Run, trunk: Path | None) -> TrunkStore | None:
     """Activations that every run of a machine finds in files, mapped into the memory of each.
 
@@ -227,8 +225,10 @@ def shared_store(run: Run, trunk: Path | None) -> TrunkStore | None:
     return TrunkStore(0, run.config.trunk_memory + run.config.trunk_disk, trunk)
 
 
-def _costs(measured: Phase) -> tuple[float, int]:
-    return measured.seconds, measured.peak_bytes
+def hold_against_prediction(record: Record) -> None:
+    """Write into the record by how much predictions were off."""
+    measured = {figure.name: figure.of(record) for figure in FIGURES}
+    record.predicted |= errors(record.predicted, measured)
 
 
 def progress_of(trained: Trained[Any] | Far) -> Progress:
@@ -237,7 +237,7 @@ def progress_of(trained: Trained[Any] | Far) -> Progress:
         steps=trained.step if isinstance(trained, Far) else trained.steps,
         best_step=trained.best_step,
         tokens=trained.tokens,
-        passes=trained.passes,
+        forward_tokens=trained.forward_tokens,
         validated=trained.validated,
         tokens_per_second=trained.tokens / trained.seconds if trained.seconds else None,
     )

@@ -39,7 +39,7 @@ class Document:
 
 
 @dataclass(frozen=True)
-class Request:
+class DemoRequest:
     """A prompt in a pretraining format, its answer, and the values in the answer that stand in the
     article word for word (used to measure how well copying has formed)."""
 
@@ -64,7 +64,7 @@ class DocumentSource:
         while True:
             yield Document(tuple(rng.choices(kinds, weights)[0](rng, self.buckets)))
 
-    def requests(self, seed: int) -> Iterator[Request]:
+    def requests(self, seed: int) -> Iterator[DemoRequest]:
         """An endless stream of single requests, asked in words before the article."""
         rng = Random(seed)
         while True:
@@ -88,14 +88,14 @@ def _ask(rng: Random, line_format: str) -> str:
     return rng.choice(("Write ", "Write ", "Write ", "Give ", "Use ")) + line_format
 
 
-def _request(rng: Random, buckets: Sequence[int]) -> Request:
+def _request(rng: Random, buckets: Sequence[int]) -> DemoRequest:
     article = _article(rng, buckets)
     line_format = _free_format(rng, article.fields)
     values = article.fact.values
     prompt = f"{_ask(rng, line_format)}\n{article.text}{rng.choice(_CUES)}"
     answer = " " + render(line_format, values)
     copied = (values[field] for field in fields_of(line_format) if values[field] in article.text)
-    return Request(prompt, answer, tuple(copied))
+    return DemoRequest(prompt, answer, tuple(copied))
 
 
 def _asked(rng: Random, buckets: Sequence[int]) -> list[_Piece]:

@@ -22,7 +22,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from peftlab.demo.batches import batches, weighted_loss
-from peftlab.demo.documents import HELD_OUT_BUCKETS, DocumentSource, Request
+from peftlab.demo.documents import HELD_OUT_BUCKETS, DemoRequest, DocumentSource
 from peftlab.demo.recipe import CONTEXT, END, Recipe
 from peftlab.measure import tune_allocator
 
@@ -140,7 +140,7 @@ class Optimizers:
 
 
 def fields_right(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, requests: Iterable[Request]
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, requests: Iterable[DemoRequest]
 ) -> tuple[float, float]:
     """Greedy answers: the share of copied values that are right, and of answers with all right."""
     import torch

@@ -58,7 +58,7 @@ class _Taken:
 
     seconds: list[float] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
-    passes: list[int] = field(default_factory=list)
+    forward_tokens: list[int] = field(default_factory=list)
     filling: float = 0.0
     watched: float = 0.0
     computing: float = 0.0
@@ -69,13 +69,20 @@ class _Taken:
 
 
 def probe(
-    model: FrozenLM, method: Method, task: Task, config: TrainConfig, *, patience: float = 10.0
+    model: FrozenLM,
+    method: Method,
+    task: Task,
+    config: TrainConfig,
+    *,
+    steps: int = _STEPS,
+    patience: float = 10.0,
 ) -> Prediction:
     """Predict one training by taking a few of its steps.
 
     On a CPU the memory is that of the process: what it has done before counts too.
 
     Args:
+        steps: of usual size that are taken, after the largest one.
         patience: seconds after which no further step is begun; two are taken at least. Second
             visits, where there are any, may take as long again.
 
@@ -90,7 +97,7 @@ def probe(
         phase("train", model.device) as measured,
     ):
         loop = _loop(model, method, task, config, Path(folder))
-        planned = _plan(loop)
+        planned = _plan(loop, steps)
         taken = _take(loop, planned, patience)
         _validate_and_save(loop)
     step, train = _times(loop, planned, taken)
@@ -107,10 +114,10 @@ def _times(loop: _Probed, planned: _Planned, taken: _Taken) -> tuple[float, floa
     """Seconds of a usual step, and of all."""
     budget = loop.budget
     step = taken.per_token(taken.seconds) * planned.mean_tokens
-    passes = taken.per_token(taken.passes) * planned.mean_tokens
+    forward_tokens = taken.per_token(taken.forward_tokens) * planned.mean_tokens
     if budget.kind == "seconds":
         return step, budget.amount
-    steps = budget.amount / (1 if budget.kind == "steps" else passes)
+    steps = budget.amount / (1 if budget.kind == "steps" else forward_tokens)
     return step, steps * step + taken.filling
 
 
@@ -135,7 +142,7 @@ class _Planned:
     mean_tokens: float
 
 
-def _plan(loop: _Probed) -> _Planned:
+def _plan(loop: _Probed, steps: int) -> _Planned:
     total = loop.trainee.data.steps or -(-len(loop.trainee.data.rows) // loop.config.rows_a_step)
     tokens = {
         step: _tokens(loop.trainee.data, step) for step in range(0, total, -(-total // _LOOKED_AT))
@@ -143,7 +150,7 @@ def _plan(loop: _Probed) -> _Planned:
     middle = median(tokens.values())
     return _Planned(
         largest=max(tokens, key=tokens.__getitem__),
-        usual=sorted(tokens, key=lambda step: abs(tokens[step] - middle))[:_STEPS],
+        usual=sorted(tokens, key=lambda step: abs(tokens[step] - middle))[:steps],
         mean_tokens=fmean(tokens.values()),
     )
 
@@ -164,9 +171,9 @@ def _take(loop: _Probed, planned: _Planned, patience: float) -> _Taken:
         data = replace(data, order=_Regrouped(data.order, visited))
         steps, end = list(range(len(visited))), end + patience
     for step in _in_time(steps, end):
-        seconds, passes = _timed(loop, data, step)
+        seconds, forward_tokens = _timed(loop, data, step)
         taken.seconds.append(seconds)
-        taken.passes.append(passes)
+        taken.forward_tokens.append(forward_tokens)
         taken.tokens.append(_tokens(data, step))
     if data.trunk is not None and len(loop.trainee.store):
         tokens = sum(_tokens(loop.trainee.data, step) for step in visited)
@@ -204,8 +211,8 @@ def _timed(loop: _Probed, data: Data, step: int) -> tuple[float, int]:
     begun = time.perf_counter()
     taken = loop.trainee.steps.take(step, data)
     seconds = time.perf_counter() - begun
-    loop.progress.add(taken.loss, taken.tokens, taken.passes, seconds)
-    return seconds, taken.passes
+    loop.progress.add(taken.loss, taken.tokens, taken.forward_tokens, seconds)
+    return seconds, taken.forward_tokens
 
 
 def _validate_and_save(loop: _Probed) -> None:

@@ -6,21 +6,21 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
-
-from pydantic import TypeAdapter, ValidationError
+from typing import Any, TypeVar
 
 from peftlab.comparison.label import parse, slug
-from peftlab.comparison.plan import EvaluationConfig, Plan
+from peftlab.comparison.plan import Plan
+from peftlab.comparison.settings import EvaluationConfig
 from peftlab.errors import InputError, nearest
 from peftlab.experiments.spec import ExperimentSpec, RowSpec, Setting, TaskSpec
 from peftlab.guests import Guest
 from peftlab.methods import Method
+from peftlab.options import entries, made, refuse_unknown
 from peftlab.tasks import Decoding, Task
 from peftlab.tasks.metric_choice import with_plugins
-from peftlab.training import TrainConfig
+from peftlab.training.config import BUDGETS, TrainConfig
 
-_BUDGETS = ("steps", "epochs", "tokens", "seconds")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,9 +147,9 @@ def _parts(spec: ExperimentSpec, over: Overrides, model: str, name: str, task: T
 
 def _config(spec: ExperimentSpec, setting: Setting, over: Overrides, row: str) -> TrainConfig:
     values = {**spec.training, **setting.training}
-    if any(budget in over.training for budget in _BUDGETS):
-        values = {key: value for key, value in values.items() if key not in _BUDGETS}
-    return _checked(TrainConfig, {**values, **over.training}, f"training of {row!r}")
+    if any(budget in over.training for budget in BUDGETS):
+        values = {key: value for key, value in values.items() if key not in BUDGETS}
+    return _made(TrainConfig, {**values, **over.training}, f"training of {row!r}")
 
 
 def _task(task: Task, setting: Setting, row: str) -> Task:
@@ -162,18 +162,10 @@ def _task(task: Task, setting: Setting, row: str) -> Task:
         template=template,
         max_new_tokens=setting.max_new_tokens or task.max_new_tokens,
         guesses_length=task.guesses_length and setting.max_new_tokens is None,
-        decoding=_checked(Decoding, decoding, f"decoding of {row!r}"),
+        decoding=_made(Decoding, decoding, f"decoding of {row!r}"),
     )
 
 
-def _checked(kind: Any, values: Mapping[str, Any], what: str) -> Any:
-    known = TypeAdapter(kind)
-    names = list(asdict(kind()))
-    for name in values:
-        if name not in names:
-            raise InputError(f"{what} has no setting {name!r}.{nearest(name, names)}")
-    try:
-        return known.validate_python(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise InputError(f"{what}: {first['loc'][0]}: {first['msg']}") from error
+def _made(kind: type[T], values: Mapping[str, Any], what: str) -> T:
+    refuse_unknown(values, entries(kind), what)
+    return made(kind, values, lambda name: f"{what}: {name}")

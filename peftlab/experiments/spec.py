@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from peftlab.errors import InputError, nearest
 from peftlab.files import checked, read_yaml
+from peftlab.records.figures import named
 
 ALL = "all"
 Published = tuple[float | None, ...]
@@ -20,7 +21,7 @@ class _Strict(BaseModel):
 
 
 class ColumnSpec(_Strict):
-    """A column: a metric, or a cost by the names of a verdict.
+    """A column: a metric, or a cost by the names of `records/figures.py`.
 
     times: what a number is multiplied by, to stand in the unit of the paper. parts: subsets of the
     test split, each a column of its own; `all` is the whole. weights: the metric needs a
@@ -39,6 +40,11 @@ class ColumnSpec(_Strict):
     def _of_something(self) -> ColumnSpec:
         if (self.metric is None) == (self.cost is None):
             raise ValueError("exactly one of metric and cost must be given")
+        if self.cost is not None:
+            try:
+                named(self.cost)
+            except InputError as error:
+                raise ValueError(str(error)) from error
         return self
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from peftlab.errors import InputError
 from peftlab.files import write_text
+from peftlab.printable import code, markdown
 
 Record = Mapping[str, Any]
 _KINDS = {  # a file of the export -> the library that reads it
@@ -67,15 +68,15 @@ def _body(own: list[Record], finished: list[Record], label: str) -> list[str]:
     task, model = record["task"], record["model"]
     seeds = sorted(r["seed"] for r in own)
     return [
-        f"# {label} for {task['name']}",
+        f"# {markdown(label)} for {markdown(task['name'])}",
         "",
-        f"An adaptation of `{model['name']}` ({model['parameters']:,} parameters, weights "
-        f"`{model['fingerprint']}`), trained and measured with peftlab.",
+        f"An adaptation of {code(model['name'])} ({model['parameters']:,} parameters, weights "
+        f"{code(model['fingerprint'])}), trained and measured with peftlab.",
         "",
-        f"- task: {task['name']}, {task['train_rows']:,} training and {task['test_rows']:,} test "
-        f"rows, fingerprint `{task['fingerprint'][:16]}`",
-        f"- settings: `{_words(record['settings'])}`",
-        f"- training: `{_words(record['train'])}`",
+        f"- task: {markdown(task['name'])}, {task['train_rows']:,} training and "
+        f"{task['test_rows']:,} test rows, fingerprint {code(task['fingerprint'][:16])}",
+        f"- settings: {code(_words(record['settings']))}",
+        f"- training: {code(_words(record['train']))}",
         f"- seeds: {', '.join(map(str, seeds))}",
         "",
         "## Compared with",
@@ -89,7 +90,7 @@ def _body(own: list[Record], finished: list[Record], label: str) -> list[str]:
 
 def _table(finished: list[Record], label: str, record: Record) -> list[str]:
     metrics = list(_scores([record]))
-    heads = ["method", "seeds", *metrics, "trained", "stored", "training s"]
+    heads = ["method", "seeds", *map(markdown, metrics), "trained", "stored", "training s"]
     rows = [heads, ["---"] * len(heads)]
     comparable = [r for r in finished if r["task"]["fingerprint"] == record["task"]["fingerprint"]]
     for name in dict.fromkeys(r["label"] for r in comparable):
@@ -97,7 +98,7 @@ def _table(finished: list[Record], label: str, record: Record) -> list[str]:
         scores = _scores(group)
         sizes = group[0]["parameters"]
         seconds = [r["seconds"]["train"] for r in group if r["seconds"]["train"] is not None]
-        shown = f"**{name}**" if name == label else name
+        shown = f"**{markdown(name)}**" if name == label else markdown(name)
         rows.append(
             [
                 f"{shown} (guest)" if group[0].get("guest") else shown,

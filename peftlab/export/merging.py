@@ -7,10 +7,10 @@ LoRA, DoRA, IA3 and BitFit are all of this form; replaced weights merge as they 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -37,6 +37,8 @@ class Merged:
         fp32: merged weights in the base's precision. bf16: the merged weights rounded to bf16.
         bf16_apart: the base's same weights rounded to bf16 with the adaptation kept apart.
         choices: share of positions whose most likely token differs between the latter two.
+        defaults: what of the base's `generation_config.json`, which the export keeps, makes replies
+            of engines that read it other than those of peftlab.
     """
 
     folder: Path
@@ -44,6 +46,7 @@ class Merged:
     bf16: float
     bf16_apart: float
     choices: float
+    defaults: Mapping[str, Any] = field(default_factory=dict)
 
 
 def merged(adaptation: Adaptation, model: FrozenLM, folder: Path | str) -> Merged:
@@ -64,12 +67,18 @@ def merged(adaptation: Adaptation, model: FrozenLM, folder: Path | str) -> Merge
             f"{model.shape.family} has no place for (the first is {min(missing)}). Keep peftlab's "
             "own format, or train lora, which merges everywhere."
         )
-    result = _compared(model, edits, weights, folder)
+    end = (edits.template or adaptation.template).end_id(model.tokenizer)
+    defaults = plain.changed_replies(model.model.generation_config, end)
+    result = replace(_compared(model, edits, weights, folder), defaults=defaults)
     made = plain.plain_model(model, weights, config)
     with together(folder) as place:
         plain.save_plain(made, model.tokenizer, place)
-        numbers = {k: v for k, v in asdict(result).items() if k != "folder"}
-        described = {"template": _template(edits, adaptation), "differences": numbers}
+        numbers = {k: v for k, v in asdict(result).items() if k not in ("folder", "defaults")}
+        described = {
+            "template": _template(edits, adaptation),
+            "differences": numbers,
+            "generation_defaults": defaults,
+        }
         write_json(place / "peftlab.json", plain.about("merged", described))
     return result
 

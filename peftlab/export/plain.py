@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import (
+        GenerationConfig,
+        PretrainedConfig,
+        PreTrainedModel,
+        PreTrainedTokenizerBase,
+    )
 
     from peftlab.frozen.model import FrozenLM
 
@@ -79,9 +84,61 @@ def _parameters(config: PretrainedConfig) -> set[str]:
 
 
 def save_plain(made: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Write model and tokenizer, as transformers' `from_pretrained` reads them."""
+    """Write model and tokenizer, as transformers' `from_pretrained` reads them.
+
+    The base's generation defaults come along as they are: transformers reads checkpoints with a
+    temperature and no sampling, and refuses to write them.
+    """
+    from transformers import GenerationConfig
+
+    defaults, made.generation_config = made.generation_config, GenerationConfig()
     made.save_pretrained(folder)
+    made.generation_config = defaults
+    (folder / "generation_config.json").write_text(defaults.to_json_string(), encoding="utf-8")
     tokenizer.save_pretrained(folder)
+
+
+# Settings of a generation configuration that leave greedy replies, and how long they are, alone.
+_HARMLESS = {
+    *("transformers_version", "_from_model_config", "bos_token_id", "pad_token_id"),
+    *("decoder_start_token_id", "use_cache", "cache_implementation", "cache_config"),
+    *("max_cache_len", "prefill_chunk_size", "compile_config", "disable_compile", "low_memory"),
+    *("continuous_batching_config", "output_attentions", "output_hidden_states", "output_scores"),
+    *("output_logits", "return_dict_in_generate", "num_return_sequences", "renormalize_logits"),
+    *("remove_invalid_values", "use_mtp", "is_assistant", "num_assistant_tokens"),
+    *("num_assistant_tokens_schedule", "assistant_confidence_threshold", "max_matching_ngram_size"),
+    *("prompt_lookup_num_tokens", "assistant_early_exit", "assistant_lookbehind"),
+    *("target_lookbehind", "assistant_ensemble_weight", "speculation_type"),
+    "max_length",  # which a call's own max_new_tokens replaces, and other engines do not read
+}
+_NEUTRAL = {
+    **{"repetition_penalty": 1.0, "encoder_repetition_penalty": 1.0, "length_penalty": 1.0},
+    **{"temperature": 1.0, "top_p": 1.0, "typical_p": 1.0, "guidance_scale": 1.0, "num_beams": 1},
+    **{"num_beam_groups": 1, "min_length": 0, "min_new_tokens": 0, "no_repeat_ngram_size": 0},
+    **{"encoder_no_repeat_ngram_size": 0, "top_k": 0, "epsilon_cutoff": 0.0, "eta_cutoff": 0.0},
+    "diversity_penalty": 0.0,
+}
+_OF_SAMPLING = {
+    *("temperature", "top_k", "top_p", "min_p", "top_h", "typical_p", "epsilon_cutoff"),
+    "eta_cutoff",
+}
+_OF_BEAMS = {"length_penalty", "early_stopping", "num_beam_groups", "diversity_penalty"}
+
+
+def changed_replies(config: GenerationConfig, end: int) -> dict[str, Any]:
+    """What of a base's generation defaults makes replies other than a task's own greedy ones.
+
+    Args:
+        end: the token that ends a reply here.
+    """
+    found = {k: v for k, v in config.to_dict().items() if v not in (None, False, [], {})}
+    idle = _HARMLESS | (set() if config.do_sample else _OF_SAMPLING)
+    idle |= set() if (config.num_beams or 1) > 1 else _OF_BEAMS
+    ends = found.pop("eos_token_id", None)
+    changing = {k: v for k, v in found.items() if k not in idle and _NEUTRAL.get(k) != v}
+    if ends is not None and ends not in (end, [end]):
+        changing["eos_token_id"] = ends
+    return changing
 
 
 def about(kind: str, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from safetensors import safe_open
 from peftlab.errors import InputError, PeftlabError, nearest
 from peftlab.export.files import read_json, read_tensors
 from peftlab.export.vllm import PROMPTS, VECTORS
+from peftlab.printable import echo
 from peftlab.tasks import Example, Template
 
 _INDEX, _SINGLE = "model.safetensors.index.json", "model.safetensors"
@@ -144,9 +145,9 @@ def main(arguments: list[str] | None = None) -> int:
         stored = read_json(given.folder / PROMPTS)["base"]
         made = prompt(given.folder, given.task, source, given.base)
         body = request(made, stored, max_tokens=given.max_tokens, temperature=0.0)
-        print(send(given.server, body))
+        echo(send(given.server, body))
     except PeftlabError as error:
-        print(error, file=sys.stderr)
+        echo(error, err=True)
         return 1
     return 0
 

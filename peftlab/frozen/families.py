@@ -63,7 +63,7 @@ OTHERS = (
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Compatibility:
     """What the conformance check says of a family: refused with the reason, or its gaps by site."""
 
     family: str
@@ -87,19 +87,19 @@ def tiny(family: str, seed: int = 0, **changes: Any) -> PreTrainedModel:
     return model
 
 
-def survey(families: Iterable[str] = (*REQUIRED, *WITH_EXPERTS, *OTHERS)) -> list[Verdict]:
+def survey(families: Iterable[str] = (*REQUIRED, *WITH_EXPERTS, *OTHERS)) -> list[Compatibility]:
     """Check a tiny model of each family."""
     logging.set_verbosity_error()
     return [_verdict(family) for family in families]
 
 
-def _verdict(family: str) -> Verdict:
+def _verdict(family: str) -> Compatibility:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             checked = FrozenLM(tiny(family), name=family).conformance
     except UnsupportedModel as error:
-        return Verdict(family, str(error), {})
+        return Compatibility(family, str(error), {})
     except Exception as error:  # a family that this transformers lacks, or cannot make this small
-        return Verdict(family, f"no tiny model can be made of it: {error}", {})
-    return Verdict(family, None, {site: why for site, why in checked.sites.items() if why})
+        return Compatibility(family, f"no tiny model can be made of it: {error}", {})
+    return Compatibility(family, None, {site: why for site, why in checked.sites.items() if why})

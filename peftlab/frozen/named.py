@@ -66,21 +66,28 @@ def hold(name: str, dtype: str = "fp32") -> str:
     return _held[name, dtype].fingerprint
 
 
-def device_name(name: str) -> str:
-    """The device that `auto` stands for here.
+def device_name(name: str, *, is_here: bool = True) -> str:
+    """The device that `auto` stands for here, or the one that is named.
+
+    Args:
+        is_here: whether it has to be on this machine, and not on others of a cluster.
 
     Raises:
-        InputError: torch does not know such a device.
+        InputError: torch does not know such a device, or it is not here.
     """
     import torch
 
+    from peftlab.measure.precision import check_present
     from peftlab.processes import local_device
 
     if name == "auto":
         return local_device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        return str(torch.device(name))
+        device = torch.device(name)
     except RuntimeError as error:
         raise InputError(
             f"there is no device {name!r}; auto, cpu, cuda or cuda:1 was expected"
         ) from error
+    if is_here:
+        check_present(device)
+    return str(device)

@@ -96,6 +96,10 @@ class Guest:
         """The options as JSON values."""
         return dict(self.options)
 
+    def identity(self) -> dict[str, Any]:
+        """All of the options: they are PEFT's, and only those that were given."""
+        return self.settings()
+
     def files(self) -> dict[str, str]:
         """None: a configuration's file is read when the guest is named."""
         return {}

@@ -46,6 +46,7 @@ class PlainBase:
         self.fingerprint = fingerprint(quantised.stored_tensors(model))
         quantised.open_linears(model)  # as in our own base, so that both compute the same
         _no_dropout(model)
+        _no_defaults(model)
 
     @classmethod
     def load(
@@ -72,6 +73,17 @@ def _no_dropout(model: torch.nn.Module) -> None:
         for name in ("attention_dropout", "dropout"):
             if isinstance(getattr(module, name, None), float):
                 setattr(module, name, 0.0)
+
+
+def _no_defaults(model: PreTrainedModel) -> None:
+    """Forget the checkpoint's `generation_config.json`: a task's decoding is all that decides.
+
+    transformers takes whatever a call's own configuration leaves open from the model's: penalties,
+    suppressed and forced tokens, bounds of length.
+    """
+    from transformers import GenerationConfig
+
+    model.generation_config = GenerationConfig()
 
 
 class GuestModel:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from peftlab.measure.allocator import tune_allocator
+from peftlab.measure.company import in_company
 from peftlab.measure.environment import environment
 from peftlab.measure.gauges import held
 from peftlab.measure.phases import Phase, phase
@@ -16,6 +17,7 @@ __all__ = [
     "environment",
     "free_memory",
     "held",
+    "in_company",
     "phase",
     "tune_allocator",
 ]

@@ -1,4 +1,4 @@
-"""Seconds and peak memory of each phase of a run on its own.
+"""Seconds and peak memory of each phase of a run on its own, and what others used of the cores.
 
 A phase inside another (an evaluation in the middle of training) is not part of it: the outer one's
 clock and gauge stop while the inner one runs.
@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from peftlab.measure.company import Company, Counters, counters
 from peftlab.measure.gauges import Gauge, Reading, gauge
 
 if TYPE_CHECKING:
@@ -27,6 +28,12 @@ class Phase:
     method: str  # how memory was measured, see gauges.py
     seconds: float = 0.0  # wall time without phases inside
     readings: list[Reading] = field(default_factory=list)  # one for each uninterrupted stretch
+    company: Company = field(default_factory=Company)
+
+    @property
+    def others(self) -> float | None:
+        """Share of the cores that processes outside the comparison used; None: not known."""
+        return self.company.share
 
     @property
     def peak_bytes(self) -> int:
@@ -64,15 +71,18 @@ class _Stretch:
         self._device = device
         self._gauge = gauge
         self._since = 0.0
+        self._begin: Counters | None = None
 
     def start(self) -> None:
         self._gauge.begin()
         self._wait()
+        self._begin = counters()
         self._since = time.perf_counter()
 
     def stop(self) -> None:
         self._wait()
         self._phase.seconds += time.perf_counter() - self._since
+        self._phase.company.add(self._begin, counters())
         self._phase.readings.append(self._gauge.end())
 
     def _wait(self) -> None:

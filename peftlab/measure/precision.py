@@ -62,7 +62,7 @@ def choose_precision(
             f"unknown precision {requested!r}.{nearest(requested, known)} Known: {', '.join(known)}"
         )
     device = torch.device(device)
-    _check_present(device)
+    check_present(device)
     if requested != "auto":
         _check_able(device, requested)
         return Precision(cast(Name, requested), "asked for")
@@ -79,7 +79,12 @@ def choose_precision(
     return Precision("fp32", f"bf16 is only {speedup:.2f} times as fast here", speedup)
 
 
-def _check_present(device: torch.device) -> None:
+def check_present(device: torch.device) -> None:
+    """Refuse a device that is not here.
+
+    Raises:
+        InputError: says how many there are.
+    """
     import torch
 
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
@@ -87,6 +92,10 @@ def _check_present(device: torch.device) -> None:
             f"device {str(device)!r} is not here: torch sees {torch.cuda.device_count()} CUDA "
             "devices. Use --device cpu, or install a CUDA build of torch and its driver"
         )
+    other = device.type not in ("cpu", "cuda")
+    accelerator = torch.accelerator.current_accelerator(check_available=True) if other else None
+    if other and (accelerator is None or accelerator.type != device.type):
+        raise InputError(f"device {str(device)!r} is not here. Use --device cpu")
 
 
 def _check_able(device: torch.device, requested: str) -> None:

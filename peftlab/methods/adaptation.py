@@ -51,7 +51,7 @@ class OtherFormat(admission.OtherBase):
 
 @dataclass(frozen=True)
 class Adaptation:
-    """A baked state with all that is needed to use it on its base.
+    """A materialised state with all that is needed to use it on its base.
 
     Attributes:
         template: the task's template, before the method changes it.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 from peftlab.edits import Edits
 from peftlab.errors import InputError
 from peftlab.lazy import torch
+from peftlab.options import identity
 
 if TYPE_CHECKING:
     from peftlab.bases.shapes import ModelShape
@@ -67,7 +68,7 @@ class Examples(Protocol):
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchStep:
     """What a step of a search has come to.
 
     Attributes:
@@ -125,16 +126,16 @@ class Method(ABC):
     def init(self, model: FrozenLM, task: Task, rng: torch.Generator) -> State:
         """The state before training; text, labels or real activations may be its source."""
 
-    def bake(self, state: State, model: FrozenLM) -> State:
+    def materialise(self, state: State, model: FrozenLM) -> State:
         """The state as it is stored for use: a reparametrisation is replaced by its output.
 
-        Differentiable; the training loop differentiates `edits(bake(state))`.
+        Differentiable; the training loop differentiates `edits(materialise(state))`.
         """
         return state
 
     @abstractmethod
     def edits(self, state: State, model: FrozenLM, seed: int | None = None) -> Edits:
-        """The edits of a baked state. `seed` turns the method's own dropout on."""
+        """The edits of a materialised state. `seed` turns the method's own dropout on."""
 
     def template(self, template: Template, state: State) -> Template:
         """The text that this adaptation's rows have, made from the task's."""
@@ -142,7 +143,7 @@ class Method(ABC):
 
     @abstractmethod
     def stored(self, shape: ModelShape) -> Shapes:
-        """Name and shape of every tensor of a baked state, by closed formula.
+        """Name and shape of every tensor of a materialised state, by closed formula.
 
         What is read from a file is held against it before anything is allocated, see `admission`.
         """
@@ -156,7 +157,7 @@ class Method(ABC):
         """Parameter groups for the optimiser: a dict with `params` (names) and `lr` each."""
         return [{"params": list(state.tensors), "lr": rate}]
 
-    def update(self, state: State, examples: Examples) -> Found:
+    def update(self, state: State, examples: Examples) -> SearchStep:
         """One step of a search on one step's training examples, for methods that search."""
         raise NotImplementedError(f"{self.name} does not search")
 
@@ -170,6 +171,10 @@ class Method(ABC):
     def settings(self) -> dict[str, Any]:
         """The resolved settings as JSON values."""
         return asdict(self)
+
+    def identity(self) -> dict[str, Any]:
+        """The settings that decide a result, see `options.Since`."""
+        return identity(self, self.settings())
 
     def files(self) -> dict[str, str]:
         """Fingerprints of the files that settings name: with other contents it is another run.

@@ -66,6 +66,9 @@ class Composed(Method):
     def settings(self) -> dict[str, Any]:
         return {"parts": [{"method": part.name, **part.settings()} for part in self.parts]}
 
+    def identity(self) -> dict[str, Any]:
+        return {"parts": [{"method": part.name, **part.identity()} for part in self.parts]}
+
     def files(self) -> dict[str, str]:
         return {f"{i}.{n}": f for i, part in enumerate(self.parts) for n, f in part.files().items()}
 
@@ -84,8 +87,8 @@ class Composed(Method):
     def init(self, model: FrozenLM, task: Task, rng: torch.Generator) -> State:
         return _joined([part.init(model, task, rng) for part in self.parts])
 
-    def bake(self, state: State, model: FrozenLM) -> State:
-        return _joined([part.bake(own, model) for part, own in self._split(state)])
+    def materialise(self, state: State, model: FrozenLM) -> State:
+        return _joined([part.materialise(own, model) for part, own in self._split(state)])
 
     def template(self, template: Template, state: State) -> Template:
         for part, own in self._split(state):

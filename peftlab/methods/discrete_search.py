@@ -15,7 +15,7 @@ from peftlab.bases.shapes import ModelShape
 from peftlab.edits import Edits
 from peftlab.errors import InputError
 from peftlab.lazy import torch
-from peftlab.methods.base import Examples, Found, Method, Shapes, State, positive, register
+from peftlab.methods.base import Examples, Method, SearchStep, Shapes, State, positive, register
 from peftlab.methods.prompt_tuning import fits_context
 from peftlab.methods.search.gradient_guided import autoprompt, gcg
 from peftlab.methods.search.pez import pez
@@ -101,7 +101,7 @@ class DiscreteSearch(Method):
             raise InputError(f"{self.name}: no part of {words!r} keeps its tokens inside a row")
         return _text(found)
 
-    def update(self, state: State, examples: Examples) -> Found:
+    def update(self, state: State, examples: Examples) -> SearchStep:
         tokenizer = examples.model.tokenizer
         if self.strategy == "phrases":
             text, removed = state.text["instruction"], state.text["removed"]
@@ -109,7 +109,7 @@ class DiscreteSearch(Method):
                 examples, text, removed, self.width, state.text["longest"]
             )
             changed = {**state.text, "instruction": text, "removed": removed}
-            return Found(State(text=changed), loss, {"instruction": text, **notes})
+            return SearchStep(State(text=changed), loss, {"instruction": text, **notes})
         prompt = Prompt(tuple(state.text["ids"]), state.text["instruction"])
         frame = Frame(examples.encode, examples.template, tokenizer, prompt)
         memory = dict(state.tensors)
@@ -119,9 +119,9 @@ class DiscreteSearch(Method):
             prompt, loss, notes = autoprompt(examples, frame, prompt, self.width)
         else:
             prompt, loss, notes = gcg(examples, frame, prompt, self.width, self.top_k)
-        return Found(_text(prompt, memory), loss, {"instruction": prompt.text, **notes})
+        return SearchStep(_text(prompt, memory), loss, {"instruction": prompt.text, **notes})
 
-    def bake(self, state: State, model: FrozenLM) -> State:
+    def materialise(self, state: State, model: FrozenLM) -> State:
         return State(text={"instruction": state.text["instruction"]})
 
     def template(self, template: Template, state: State) -> Template:

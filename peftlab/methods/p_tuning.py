@@ -92,7 +92,7 @@ class PTuning(Method):
             tensors[f"mlp.{i}.bias"] = _uniform((d,), d, rng)
         return State(tensors)
 
-    def bake(self, state: State, model: FrozenLM) -> State:
+    def materialise(self, state: State, model: FrozenLM) -> State:
         if "prompt" in state.tensors:
             return state
         t = state.tensors

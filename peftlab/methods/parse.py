@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import fields
-from typing import Any, get_type_hints
-
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from typing import Any
 
 from peftlab.errors import InputError, nearest
 from peftlab.methods.base import REGISTRY, Method
 from peftlab.methods.composed import Composed
+from peftlab.options import hints, valid
+
+_SETTING_AFTER_COLON = re.compile(r":([a-z_]+=)")
 
 
 def parse(text: str) -> list[Method]:
@@ -66,16 +66,15 @@ def build(name: str, settings: Mapping[str, Any]) -> Method:
             f"{nearest(str(name)[:100], REGISTRY)}"
         )
     cls = REGISTRY[name]
-    hints, known = get_type_hints(cls), {f.name for f in fields(cls)}
-    values = {}
-    for key, value in settings.items():
+    known = hints(cls)
+    for key in settings:
         if key not in known:
             raise InputError(
                 f"{name} has no setting {key!r}; it has {', '.join(sorted(known)) or 'none'}."
                 f"{nearest(key, known)}"
             )
-        values[key] = _value(name, key, hints[key], value)
-    return cls(**values)
+    values = {key: _several(known[key], value) for key, value in settings.items()}
+    return cls(**valid(cls, values, lambda key: f"{name}: {key}"))
 
 
 def _composed(parts: Any) -> Composed:
@@ -93,6 +92,12 @@ def _single(spec: str) -> Method:
         key, equals, value = item.partition("=")
         if not equals:
             raise InputError(f"{spec!r}: {item!r} is no setting; key=value was expected")
+        if _SETTING_AFTER_COLON.search(value):
+            mended = _SETTING_AFTER_COLON.sub(r",\1", item)
+            raise InputError(
+                f"{spec!r}: {item!r} has another setting after a colon; settings are separated by "
+                f"commas: {name.strip()}:{mended}"
+            )
         settings[key.strip()] = value.strip()
     return build(name.strip(), settings)
 
@@ -102,12 +107,8 @@ def _starts_method(token: str) -> bool:
     return ":" in token and "=" not in name
 
 
-def _value(name: str, key: str, hint: Any, value: Any) -> Any:
+def _several(hint: Any, value: Any) -> Any:
+    """The parts of `q+v`, where a setting has several."""
     if isinstance(value, str) and "tuple" in str(hint):
-        value = tuple(filter(None, value.split("+")))
-    try:
-        config = ConfigDict(strict=False, allow_inf_nan=False)
-        return TypeAdapter(hint, config=config).validate_python(value)
-    except ValidationError as error:
-        problem = error.errors()[0]["msg"]
-        raise InputError(f"{name}: {key}={value!r:.100} cannot be used: {problem}") from error
+        return tuple(filter(None, value.split("+")))
+    return value

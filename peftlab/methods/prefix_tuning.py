@@ -75,7 +75,7 @@ class PrefixTuning(Method):
         pairs = [torch.stack([found[b].keys, found[b].values]) for b in range(shape.layers)]
         return State({"prefix": torch.stack(pairs).float().cpu()})
 
-    def bake(self, state: State, model: FrozenLM) -> State:
+    def materialise(self, state: State, model: FrozenLM) -> State:
         if "prefix" in state.tensors:
             return state
         shape, t = model.shape, state.tensors

@@ -1,4 +1,6 @@
-"""SVG as a tree, so that nothing in it can break out: all names and texts are escaped."""
+"""SVG as a tree, so that nothing in it can break out: all names and texts are escaped, and what
+XML cannot hold (control characters) is shown as such.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +10,7 @@ from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
 from peftlab.plots.palette import COLOURED, resolved
+from peftlab.printable import printable
 
 LETTER = 7.8  # width of an average letter of 12.5 px, for placing labels
 _SIDES = {1: 4, 2: 4, 3: 3, 4: 3, 5: 5, 6: 6}  # shapes by colour; 0 is a disc, 7 a cross
@@ -23,7 +26,7 @@ def drawing(width: float, height: float, label: str, kind: str = "") -> Element:
             "viewBox": f"0 0 {width:g} {height:g}",
             "class": f"plot {kind}".strip(),
             "role": "group",
-            "aria-label": label,
+            "aria-label": printable(label),
         },
     )
 
@@ -35,10 +38,12 @@ def put(parent: Element, tag: str, text: str | None = None, **attributes: object
         if value is not None:
             name = name.rstrip("_").replace("_", "-")
             found[name] = (
-                f"{value:.1f}".removesuffix(".0") if isinstance(value, float) else str(value)
+                f"{value:.1f}".removesuffix(".0")
+                if isinstance(value, float)
+                else printable(str(value), lines=True)
             )
     made = ElementTree.SubElement(parent, tag, found)
-    made.text = text
+    made.text = None if text is None else printable(text)
     return made
 
 
@@ -66,6 +71,11 @@ def spoken(
         data_method=method,
         transform=transform,
     )
+
+
+def tell(element: Element, tip: str) -> None:
+    """Give an element words of its own, a line a fact, for whoever points at it."""
+    element.set("data-tip", printable(tip, lines=True))
 
 
 def path(points: Iterable[tuple[float, float]]) -> str:
@@ -122,7 +132,7 @@ def file_of(element: Element, css: str, title: str) -> str:
     root.set("width", width)
     root.set("height", height)
     style, name = Element(f"{space}style"), Element(f"{space}title")
-    style.text, name.text = resolved(css), title
+    style.text, name.text = resolved(css), printable(title)
     ground = Element(f"{space}rect", {"width": "100%", "height": "100%", "fill": "#ffffff"})
     root[:0] = [name, style, ground]
     ElementTree.register_namespace("", space.strip("{}"))

@@ -11,10 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
-from peftlab.errors import InputError
-from peftlab.files import make_folder, read_json, read_jsonl, write_json, writing
+from peftlab.errors import InputError, refusing
+from peftlab.files import make_folder, read_json, write_json, writing
 from peftlab.records.record import NAME, Record, Search
 
 COMPARISON = "comparison.json"
@@ -25,20 +23,6 @@ METRICS = "metrics.jsonl"
 CHECKPOINT = "checkpoint.safetensors"
 TRUNK = "trunk"
 SEARCH = "search.json"
-
-
-def predictions(folder: Path) -> list[dict[str, Any]]:
-    """The test examples of a run: source, references, prediction, scores, losses."""
-    return _lines(folder / PREDICTIONS)
-
-
-def metrics(folder: Path) -> list[dict[str, Any]]:
-    """What training logged, in order: step with loss and rate, or with validation loss."""
-    return _lines(folder / METRICS)
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    return read_jsonl(path) if path.exists() else []
 
 
 def identity(task: Any, base: Any) -> dict[str, Any]:
@@ -118,10 +102,8 @@ def found_rate(folder: Path) -> Search | None:
     path = folder / SEARCH
     if not path.exists():
         return None
-    try:
+    with refusing(f"{path} is damaged, delete it to search again: "):
         return Search.model_validate(read_json(path))
-    except ValidationError as error:
-        raise InputError(f"{path} is damaged; delete it to search again") from error
 
 
 LOCK = ".lock"

@@ -1,12 +1,87 @@
-"""The records of a folder, and what cannot be read there."""
+"""The records of a folder, what lies beside them, and what cannot be read there."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NotRequired, TypeVar
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
+from typing_extensions import TypedDict  # pydantic takes typing's own from Python 3.12 on
 
 from peftlab.errors import InputError
+from peftlab.records.folders import METRICS, PREDICTIONS
 from peftlab.records.record import NAME, Record
+
+
+@with_config(ConfigDict(extra="allow"))
+class Prediction(TypedDict):
+    """A test example of a run. loss_sums, loss_tokens: nats and target tokens by reference."""
+
+    index: int
+    prediction: str
+    references: list[str]
+    source: NotRequired[str]
+    scores: NotRequired[dict[str, float]]
+    loss_sums: NotRequired[list[float]]
+    loss_tokens: NotRequired[list[int]]
+
+
+@with_config(ConfigDict(extra="allow"))
+class Logged(TypedDict):
+    """What training logged of a step: its loss and rate, or its validation loss."""
+
+    step: int
+    loss: NotRequired[float]
+    lr: NotRequired[float]
+    validation_loss: NotRequired[float]
+
+
+_Row = TypeVar("_Row")
+_PREDICTIONS: TypeAdapter[Prediction] = TypeAdapter(Prediction)
+_METRICS: TypeAdapter[Logged] = TypeAdapter(Logged)
+
+
+def predictions(folder: Path) -> list[Prediction]:
+    """The test examples of a run by their index; none where there is no file.
+
+    Raises:
+        InputError: damaged; says in which line.
+    """
+    rows = _rows(folder / PREDICTIONS, _PREDICTIONS, "prediction with references")
+    return sorted(rows, key=lambda row: row["index"])
+
+
+def metrics(folder: Path) -> list[Logged]:
+    """What training logged, in order; nothing where there is no file.
+
+    Raises:
+        InputError: damaged; says in which line.
+    """
+    return _rows(folder / METRICS, _METRICS, "step with numbers")
+
+
+def _rows(path: Path, kind: TypeAdapter[_Row], what: str) -> list[_Row]:
+    """One JSON value a line; lines end at \\n alone, since texts may hold other line ends."""
+    if not path.exists():
+        return []
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+    rows = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            rows.append(kind.validate_json(line))
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            place = "".join(f"{part}: " for part in map(str, first["loc"]))
+            raise InputError(
+                f"{path} is damaged: line {number} is no {what} ({place}{first['msg']})"
+            ) from error
+    return rows
 
 
 @dataclass(frozen=True)

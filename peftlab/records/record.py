@@ -7,11 +7,11 @@ not measured is null; it is never left out and never zero.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
-from peftlab.errors import InputError
+from peftlab.errors import InputError, refusing
 from peftlab.files import read_json, write_json
 
 VERSION = 1
@@ -25,31 +25,78 @@ to exceed a limit."""
 class Part(BaseModel):
     """Base of all parts: unknown names are refused, so that a typing error cannot lose a figure."""
 
-    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", protected_namespaces=(), populate_by_name=True, allow_inf_nan=False
+    )
+
+
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+Amount = Annotated[float, Field(ge=0)]
+"""Of seconds, bytes or tokens. What is negative, or too large for any machine, is damage."""
 
 
 class Parameters(Part):
     """Numbers that are trained, that are stored to use the result, and of the frozen base."""
 
-    trainable: int | None
-    stored: int | None
-    base: int
+    trainable: Count | None
+    stored: Count | None
+    base: Annotated[Count, Field(ge=1)]
 
 
 class Seconds(Part):
-    """train: steps alone. step: a warm one (median). evaluate: of losses. generate: of texts."""
+    """Wall time of a run, by what it went to; of records before 2026-12 only four are known.
 
-    train: float | None = None
-    step: float | None = None
-    evaluate: float | None = None
-    generate: float | None = None
+    Attributes:
+        load: of the base. prepare: what training takes beside what follows: rows encoded, a first
+            state, the optimiser, logs. train: steps alone. validation: of validations in training.
+        step: a warm one (median); part of `train`.
+        evaluate: losses. forgetting: the loss of general text. generate: texts and their scores.
+        latency: its measurement. save: checkpoints, adapter, predictions.
+        measure: readings of memory and cores, and the tidying up before them.
+        total: from the begin of the run's process to its record, with what an earlier process had
+            done of it; the others but `step` and `train_again` add up to it.
+        train_again: what training takes at the pace of twenty steps that were taken again, since
+            others used the machine meanwhile; the times above stay those of the clock.
+    """
+
+    load: Amount | None = None
+    prepare: Amount | None = None
+    train: Amount | None = None
+    step: Amount | None = None
+    validation: Amount | None = None
+    evaluate: Amount | None = None
+    forgetting: Amount | None = None
+    generate: Amount | None = None
+    latency: Amount | None = None
+    save: Amount | None = None
+    measure: Amount | None = None
+    total: Amount | None = None
+    train_again: Amount | None = None
+
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Others(Part):
+    """Shares of the cores given to a run that processes outside the comparison used meanwhile.
+
+    null: not known, on other systems than Linux and of less than half a second. step: while what
+    `Seconds.step` and `train_again` say was measured; that of train where nothing was taken again.
+    """
+
+    load: Share | None = None
+    train: Share | None = None
+    step: Share | None = None
+    evaluate: Share | None = None
+    generate: Share | None = None
+    latency: Share | None = None
 
 
 class Delay(Part):
     """first_token: from encoded prompts to their first tokens. token: from one to the next."""
 
-    first_token: float
-    token: float
+    first_token: Amount
+    token: Amount
 
 
 class Delays(Delay):
@@ -67,9 +114,9 @@ class Latency(Delays):
 class PeakMemory(Part):
     """Most bytes held in each phase, the model included. gauge: how they were measured."""
 
-    train: int | None = None
-    evaluate: int | None = None
-    generate: int | None = None
+    train: Count | None = None
+    evaluate: Count | None = None
+    generate: Count | None = None
     gauge: str | None = None
 
 
@@ -98,8 +145,8 @@ class TaskFacts(Part):
 
     name: str
     fingerprint: str
-    train_rows: int
-    test_rows: int
+    train_rows: Count
+    test_rows: Count
     metrics: list[str]
 
 
@@ -112,25 +159,27 @@ class ModelFacts(Part):
 
     name: str
     fingerprint: str
-    parameters: int
+    parameters: Count
     dtype: str = "fp32"
-    bytes: int | None = None
+    bytes: Count | None = None
     checkpoint: str | None = None
 
 
 class Progress(Part):
     """steps: taken. best_step: whose state was kept. tokens: packed ones of training rows.
 
-    passes: tokens through the base, those of a backward pass once more; what a budget of tokens
-    counts. validated: tokens through the base in validations during training.
+    forward_tokens: through the base, those of a backward pass once more; what a budget of tokens
+    counts; `passes` in older records. validated: those of validations during training.
     """
 
-    steps: int
-    best_step: int
-    tokens: int
-    passes: int | None = None
-    validated: int | None = None
-    tokens_per_second: float | None
+    steps: Count
+    best_step: Count
+    tokens: Count
+    forward_tokens: Count | None = Field(
+        default=None, validation_alias=AliasChoices("forward_tokens", "passes")
+    )
+    validated: Count | None = None
+    tokens_per_second: Amount | None
 
 
 class BudgetFacts(Part):
@@ -153,19 +202,21 @@ class Tried(Part):
     rate: float
     loss: float | None
     status: Status
-    steps: int
+    steps: Count
 
 
 class Search(Part):
     """How a method's rate was found, by validation alone, and what that cost in all.
 
-    tokens: through the base, validations included and those of a backward pass once more.
+    tokens: through the base, validations included and those of a backward pass once more. others:
+    mean share of the cores that processes outside the comparison used.
     """
 
     rate: float
     trials: list[Tried]
-    seconds: float
-    tokens: int
+    seconds: Amount
+    tokens: Count
+    others: Share | None = None
 
 
 class Record(Part):
@@ -208,17 +259,18 @@ class Record(Part):
     budget: BudgetFacts | None = None
     search: Search | None = None
     progress: Progress | None = None
-    bytes: int | None = None
+    bytes: Count | None = None
     seconds: Seconds = Field(default_factory=Seconds)
+    others: Others = Field(default_factory=Others)
     latency: Latency | None = None
     peak_memory: PeakMemory = Field(default_factory=PeakMemory)
     loss: Loss = Field(default_factory=Loss)
     general: GeneralLoss | None = None
     scores: dict[str, float] = Field(default_factory=dict)
     subsets: dict[str, dict[str, float]] = Field(default_factory=dict)
-    context_tokens: float | None = None
-    truncated: int | None = None
-    skipped: int | None = None
+    context_tokens: Amount | None = None
+    truncated: Count | None = None
+    skipped: Count | None = None
     environment: dict[str, Any] = Field(default_factory=dict)
     predicted: dict[str, float] = Field(default_factory=dict)
     guest: bool = False
@@ -245,9 +297,5 @@ class Record(Part):
             raise InputError(
                 f"{path} has version {version!r}; this peftlab reads version {VERSION}"
             )
-        try:
+        with refusing(f"{path} is damaged: "):
             return cls.model_validate(values)
-        except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(map(str, first["loc"]))
-            raise InputError(f"{path} is damaged: {place}: {first['msg']}") from error

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from peftlab.printable import printable
+from peftlab.records.figures import chosen
 from peftlab.records.record import Record
-from peftlab.report.table import cells, columns, rows
+from peftlab.report.table import cells, rows
 
 _SIGNS = {
     "\\": r"\textbackslash{}",
@@ -15,14 +17,16 @@ _SIGNS = {
     ">": r"\textgreater{}",
     "±": r"$\pm$",
     "–": "--",
-    "\n": " ",
+    "≈": r"$\approx$",
+    "[": "{[}",  # after a line's end, it and * would be read as the end's own
+    "*": "{*}",
     **{sign: f"\\{sign}" for sign in "&%$#_{}"},
 }
 
 
-def as_latex(records: Sequence[Record]) -> str:
+def as_latex(records: Sequence[Record], columns: str = "usual") -> str:
     """A `tabular` for a paper; it needs \\usepackage{booktabs}."""
-    wanted = columns(records)
+    wanted = chosen(records, columns)
     lines = [
         f"\\begin{{tabular}}{{l{'r' * len(wanted)}}}",
         r"\toprule",
@@ -40,7 +44,7 @@ def as_latex(records: Sequence[Record]) -> str:
 
 def escaped(text: str) -> str:
     """The text with LaTeX's own signs as letters."""
-    return "".join(_SIGNS.get(sign, sign) for sign in text)
+    return "".join(_SIGNS.get(sign, sign) for sign in printable(text))
 
 
 def _line(texts: Sequence[str]) -> str:

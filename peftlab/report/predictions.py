@@ -2,29 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from peftlab.records.figures import FIGURES
 from peftlab.records.record import Record
-from peftlab.units import size
-from peftlab.verdict.numbers import duration, percent
+from peftlab.verdict.numbers import percent
 
-
-@dataclass(frozen=True)
-class Kind:
-    """Something that is predicted: its name in words, where it is measured, how it is shown."""
-
-    name: str
-    measured: Callable[[Record], float | None]
-    show: Callable[[float], str]
-
-
-KINDS = {
-    "peak_memory": Kind("peak memory", lambda record: record.peak_memory.train, size),
-    "train_seconds": Kind("training time", lambda record: record.seconds.train, duration),
-    "adapter_bytes": Kind("adapter size", lambda record: record.bytes, size),
-}
+PREDICTED = {figure.name: figure for figure in FIGURES if figure.predicted}
 """By the names of `Record.predicted`. Numbers of parameters are formulas, and always right."""
 
 
@@ -43,13 +29,13 @@ class Foretold:
 
 
 def foretold(records: Sequence[Record]) -> dict[str, list[Foretold]]:
-    """By the names of `KINDS`, one a method of those that were predicted and measured."""
+    """By the names of `PREDICTED`, one a method of those that were predicted and measured."""
     found: dict[str, list[Foretold]] = {}
-    for key, kind in KINDS.items():
+    for key, figure in PREDICTED.items():
         pairs: dict[str, list[tuple[float, float]]] = {}
         for record in records:
-            predicted, measured = record.predicted.get(key), kind.measured(record)
-            if predicted is not None and measured:
+            predicted, measured = record.predicted.get(key), figure.of(record)
+            if predicted is not None and measured and not figure.shared([record]):
                 pairs.setdefault(record.label, []).append((predicted, measured))
         if pairs:
             found[key] = [
@@ -63,13 +49,14 @@ def words(records: Sequence[Record]) -> list[str]:
     """How far predictions of memory and time were off, and whose was off furthest."""
     found = []
     for key, methods in foretold(records).items():
-        if key not in ("peak_memory", "train_seconds"):
+        figure, furthest = PREDICTED[key], max(methods, key=lambda one: abs(one.error))
+        if figure.exact:
             continue
-        kind, furthest = KINDS[key], max(methods, key=lambda one: abs(one.error))
+        show = figure.unit.said
         found.append(
-            f"Predictions of {kind.name} were off by {percent(_mean_error(methods))} on average,"
-            f" at most by {percent(abs(furthest.error))} ({furthest.label}:"
-            f" {kind.show(furthest.predicted)} for {kind.show(furthest.measured)})."
+            f"Predictions of {figure.predicted} were off by {percent(_mean_error(methods))} on"
+            f" average, at most by {percent(abs(furthest.error))} ({furthest.label}:"
+            f" {show(furthest.predicted)} for {show(furthest.measured)})."
         )
     return found
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from peftlab.errors import InputError
+from peftlab.printable import printable, terminal
 from peftlab.records.reading import StoredRun
 from peftlab.records.record import Record
 from peftlab.report import predictions as foretold
@@ -14,13 +15,17 @@ from peftlab.report.table import as_rich, rows
 from peftlab.verdict.outcome import said, verdict
 
 
-def show(runs: Sequence[StoredRun], console: Console | None = None) -> None:
-    """Print all of it; a long sentence wraps where the terminal ends."""
-    console = console or Console()
+def show(runs: Sequence[StoredRun], console: Console | None = None, columns: str = "usual") -> None:
+    """Print all of it; a long sentence wraps where the terminal ends.
+
+    Raises:
+        InputError: a column that does not exist.
+    """
+    console = console or terminal()
     if not console.is_terminal:
         console.width = max(console.width, 160)  # a table in a file or a pipe is not cut
     records = [run.record for run in runs]
-    console.print(as_rich(records, console.width, _title(records)))
+    console.print(as_rich(records, console.width, _title(records), columns))
     for row in rows(records):
         if row.problem:
             _say(console, f"{row.label}: {row.problem}")
@@ -30,11 +35,12 @@ def show(runs: Sequence[StoredRun], console: Console | None = None) -> None:
 
 def words(runs: Sequence[StoredRun]) -> list[str]:
     """The verdict in sentences, or why there is none, and how good the predictions were."""
+    problems: list[str] = []
     try:
-        found = said(verdict(runs))
+        found = said(verdict(runs, problems=problems))
     except InputError as error:
         found = [str(error)]
-    return [*found, *foretold.words([run.record for run in runs])]
+    return [*found, *problems, *foretold.words([run.record for run in runs])]
 
 
 def _title(records: Sequence[Record]) -> str:
@@ -50,4 +56,6 @@ def _title(records: Sequence[Record]) -> str:
 
 
 def _say(console: Console, text: str) -> None:
-    console.print(text, markup=False, highlight=False)
+    wide = not console.is_terminal  # a sentence in a file or a pipe is one line
+    text = printable(text, lines=True)
+    console.print(text, markup=False, highlight=False, emoji=False, soft_wrap=wide)

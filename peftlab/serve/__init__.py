@@ -12,7 +12,7 @@ from peftlab.serve.errors import (
 from peftlab.serve.library import Library
 from peftlab.serve.limits import Limits, Stats
 from peftlab.serve.prompt import Chat
-from peftlab.serve.request import Piece, Reply, Request, Ticket, Token
+from peftlab.serve.request import Piece, Reply, ServeRequest, Ticket, Token
 
 __all__ = [
     "Chat",
@@ -26,7 +26,7 @@ __all__ = [
     "QueueFull",
     "RefusedAdapter",
     "Reply",
-    "Request",
+    "ServeRequest",
     "Stats",
     "Ticket",
     "Token",

@@ -21,7 +21,7 @@ from peftlab.serve.library import Library
 from peftlab.serve.limits import Limits, Stats
 from peftlab.serve.loaded import RowLimits
 from peftlab.serve.memory import EVERY, Trimmer
-from peftlab.serve.request import Finished, Listener, Reply, Request, Ticket, Token
+from peftlab.serve.request import Finished, Listener, Reply, ServeRequest, Ticket, Token
 from peftlab.serve.running import Running, Waiting, nothing
 from peftlab.serve.slots import Slots
 from peftlab.serve.waiting import FairQueue
@@ -64,7 +64,7 @@ class Engine:
     # From any thread.
 
     def submit(
-        self, request: Request, listener: Listener | None = None, *, stream: bool = True
+        self, request: ServeRequest, listener: Listener | None = None, *, stream: bool = True
     ) -> Ticket:
         """Queue a request.
 

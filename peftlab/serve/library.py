@@ -22,7 +22,7 @@ from peftlab.export import open_adaptation
 from peftlab.methods.adaptation import Adaptation
 from peftlab.serve.adapters_folder import AdaptersFolder, check_name
 from peftlab.serve.errors import Failed, RefusedAdapter, UnknownAdapter
-from peftlab.serve.loaded import Loaded
+from peftlab.serve.loaded import LoadedAdapter
 
 if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM
@@ -67,7 +67,9 @@ class Library:
         self.changed: Callable[[], None] = lambda: None  # told after each load
         self._lock = threading.Condition()
         self._known: dict[str, Path | Adaptation] = {}
-        self._loaded: OrderedDict[str, Loaded] = OrderedDict()  # the least recently used first
+        self._loaded: OrderedDict[str, LoadedAdapter] = (
+            OrderedDict()
+        )  # the least recently used first
         self._versions: dict[str, int] = {}
         self._sizes: dict[str, int] = {}
         self._failed: dict[str, PeftlabError] = {}
@@ -148,7 +150,7 @@ class Library:
 
     # The engine's side.
 
-    def get(self, name: str) -> Loaded | None:
+    def get(self, name: str) -> LoadedAdapter | None:
         """The present version if it is in memory, which then counts as used."""
         with self._lock:
             found = self._loaded.get(name)
@@ -278,7 +280,7 @@ class Library:
             source if isinstance(source, Adaptation) else open_adaptation(source, self.model)
         )
         version = self._versions.get(name, 0) + (task.asked is not None or name not in self._sizes)
-        it = Loaded.make(name, version, adaptation, self.model)
+        it = LoadedAdapter.make(name, version, adaptation, self.model)
         if it.size > self.memory:
             raise InputError(
                 f"{name!r} takes {it.size:,} bytes, and adapters may take {self.memory:,} in all"
@@ -311,7 +313,7 @@ class Library:
         return Listed(name, folder) if it is None else _in_memory(it, folder)
 
 
-def _in_memory(it: Loaded, folder: Path | None) -> Listed:
+def _in_memory(it: LoadedAdapter, folder: Path | None) -> Listed:
     return Listed(it.name, folder, it.method, it.version, it.size)
 
 

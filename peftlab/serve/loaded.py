@@ -16,7 +16,7 @@ from peftlab.token_limits import max_row_tokens
 
 if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM
-    from peftlab.serve.request import Request
+    from peftlab.serve.request import ServeRequest
 
 # Two sources with nothing in common: what their prompts share is the template's own.
 _PROBES = ("a", "7 Zebras?")
@@ -36,7 +36,7 @@ class RowLimits:
 
 
 @dataclass(eq=False)
-class Loaded:
+class LoadedAdapter:
     """An adapter's edits and, once prepared, what its rows start with.
 
     Attributes:
@@ -55,7 +55,9 @@ class Loaded:
     starts: list[tuple[int, ...]] = field(default_factory=list)
 
     @classmethod
-    def make(cls, name: str, version: int, adaptation: Adaptation, model: FrozenLM) -> Loaded:
+    def make(
+        cls, name: str, version: int, adaptation: Adaptation, model: FrozenLM
+    ) -> LoadedAdapter:
         """Check an adaptation and turn it into edits.
 
         Raises:
@@ -103,7 +105,7 @@ class Loaded:
             if ids[: len(owner.lead)] == owner.lead and len(ids) > len(owner.lead)
         )
 
-    def encode(self, model: FrozenLM, request: Request, limits: RowLimits) -> Encoded:
+    def encode(self, model: FrozenLM, request: ServeRequest, limits: RowLimits) -> Encoded:
         """The request's prompt.
 
         Raises:
@@ -122,7 +124,7 @@ class Loaded:
         raise self._too_long(request, limits, most, f"{len(encoded.ids):,}")
 
     def _without_excess(
-        self, model: FrozenLM, request: Request, limits: RowLimits, most: int
+        self, model: FrozenLM, request: ServeRequest, limits: RowLimits, most: int
     ) -> prompt.Source:
         """The source as it is to be encoded: of one that is far too long, what may be kept."""
         template, source = self.template, request.source
@@ -141,7 +143,7 @@ class Loaded:
         return replace(example, source=part)
 
     def _too_long(
-        self, request: Request, limits: RowLimits, most: int, tokens: str
+        self, request: ServeRequest, limits: RowLimits, most: int, tokens: str
     ) -> PromptTooLong:
         own = self.edits.prefix_length
         left = max_row_tokens(limits.positions, taken=own + request.max_new_tokens)
@@ -156,7 +158,7 @@ class Loaded:
             + "; shorten it, ask for fewer tokens, or allow it to be truncated"
         )
 
-    def end_of(self, model: FrozenLM, request: Request) -> int:
+    def end_of(self, model: FrozenLM, request: ServeRequest) -> int:
         """The token that ends the reply."""
         return prompt.end(self.template, model.tokenizer, request.source)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -15,13 +14,12 @@ from peftlab.tasks import Decoding
 
 MOST_STOPS = 16
 _MOST_LOGPROBS = 20
-COLDEST = 0.01  # scores divided by less than this may overflow
 
 Finished = Literal["end", "length", "stop", "cancelled"]
 
 
 @dataclass(frozen=True)
-class Request:
+class ServeRequest:
     """One text for one adapter.
 
     Attributes:
@@ -76,12 +74,6 @@ def _check_decoding(decoding: Decoding) -> None:
         raise InputError(f"beams is {decoding.beams}; the engine serves greedy and sampled replies")
     if decoding.no_newlines:
         raise InputError("no_newlines is set; the engine allows line breaks: use `stop` instead")
-    _within("top_k", decoding.top_k, 0, None)
-    _within("no_repeat_ngram", decoding.no_repeat_ngram, 0, None)
-    if not (math.isfinite(decoding.temperature) and decoding.temperature >= COLDEST):
-        raise InputError(f"temperature is {decoding.temperature}; at least {COLDEST} was expected")
-    if not 0 < decoding.top_p <= 1:
-        raise InputError(f"top_p is {decoding.top_p}; above 0 and at most 1 was expected")
 
 
 @dataclass(frozen=True)
@@ -131,7 +123,7 @@ Listener = Callable[[Event], None]
 class Ticket:
     """A request that the engine has taken: its pieces, its reply, and the way to call it off."""
 
-    def __init__(self, request: Request, listener: Listener | None = None) -> None:
+    def __init__(self, request: ServeRequest, listener: Listener | None = None) -> None:
         self.request = request
         self._events: SimpleQueue[Event] = SimpleQueue()
         self._listener = listener or self._events.put

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from peftlab.generation.state import DecodingState
-from peftlab.serve.loaded import Loaded, RowLimits
-from peftlab.serve.request import Finished, Piece, Reply, Request, Ticket, Token
+from peftlab.serve.loaded import LoadedAdapter, RowLimits
+from peftlab.serve.request import Finished, Piece, Reply, ServeRequest, Ticket, Token
 from peftlab.serve.text import TextStream
 from peftlab.tasks import Encoded
 
@@ -26,10 +26,10 @@ class Waiting:
     ticket: Ticket
     stream: bool
     since: float = field(default_factory=time.perf_counter)
-    encoded: tuple[Loaded, Encoded] | None = None
+    encoded: tuple[LoadedAdapter, Encoded] | None = None
 
     @property
-    def request(self) -> Request:
+    def request(self) -> ServeRequest:
         """What is asked."""
         return self.ticket.request
 
@@ -38,7 +38,7 @@ class Waiting:
         """Whose turn it waits for."""
         return self.ticket.request.adapter
 
-    def encode(self, model: FrozenLM, adapter: Loaded, limits: RowLimits) -> Encoded:
+    def encode(self, model: FrozenLM, adapter: LoadedAdapter, limits: RowLimits) -> Encoded:
         """Its prompt for this version, made once."""
         if self.encoded is None or self.encoded[0] is not adapter:
             self.encoded = adapter, adapter.encode(model, self.request, limits)
@@ -54,7 +54,7 @@ class Running:
     """
 
     def __init__(
-        self, waiting: Waiting, adapter: Loaded, encoded: Encoded, model: FrozenLM
+        self, waiting: Waiting, adapter: LoadedAdapter, encoded: Encoded, model: FrozenLM
     ) -> None:
         self.ticket, self.request, self.stream = waiting.ticket, waiting.request, waiting.stream
         self.adapter, self._encoded = adapter, encoded

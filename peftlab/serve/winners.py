@@ -34,7 +34,7 @@ class Winner:
     base: tuple[str, str, str]
 
 
-def winners(runs: Sequence[StoredRun]) -> list[Winner]:
+def winners(runs: Sequence[StoredRun], problems: list[str] | None = None) -> list[Winner]:
     """The best method of each comparison, by the verdict; of its seeds, the lowest validation loss.
 
     The test split has chosen the method, so it does not choose the seed as well. Guests, which the
@@ -42,6 +42,8 @@ def winners(runs: Sequence[StoredRun]) -> list[Winner]:
 
     Args:
         runs: of any number of comparisons, each a task, its rows and a base.
+        problems: takes a sentence for each run, or comparison, that cannot be judged, and the
+            others are served; without it, the first such is an error.
 
     Raises:
         InputError: runs of one task and base that cannot be compared.
@@ -53,12 +55,19 @@ def winners(runs: Sequence[StoredRun]) -> list[Winner]:
             out = run.folder.parent.parent
             key = (out, record.task.fingerprint, record.model.fingerprint)
             groups.setdefault(key, []).append(run)
-    found = [_winner(group) for group in groups.values()]
-    named = {(it.name, out) for it, (out, _, _) in zip(found, groups, strict=True)}
+    best: dict[tuple[Path, str, str], Winner] = {}
+    for key, group in groups.items():
+        try:
+            best[key] = _winner(group, problems)
+        except InputError as error:
+            if problems is None:
+                raise
+            problems.append(f"left out: {key[0]}: {error}")
+    named = {(it.name, out) for (out, _, _), it in best.items()}
     twice = Counter(name for name, _ in named)  # a comparison has one winner a base
     return [
         replace(it, name=f"{it.name}.{as_name(out.name, 'runs')}") if twice[it.name] > 1 else it
-        for it, (out, _, _) in zip(found, groups, strict=True)
+        for (out, _, _), it in best.items()
     ]
 
 
@@ -84,9 +93,9 @@ def _left_out(it: Winner, model: FrozenLM) -> str:
     return f"{said}, whose weights are not those of {model.name}"
 
 
-def _winner(group: Sequence[StoredRun]) -> Winner:
+def _winner(group: Sequence[StoredRun], problems: list[str] | None) -> Winner:
     labels = {run.record.label for run in group}
-    best = next(iter(labels)) if len(labels) == 1 else verdict(group).best
+    best = next(iter(labels)) if len(labels) == 1 else verdict(group, problems=problems).best
     mine = [run for run in group if run.record.label == best]
     chosen = min(mine, key=lambda run: (_loss(run), run.record.seed))
     record = chosen.record

@@ -7,6 +7,9 @@ a figure, a table, a page, and sentences that are computed from the numbers.
 
 from __future__ import annotations
 
+import ast
+from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from peftlab.errors import InputError, nearest
@@ -14,21 +17,18 @@ from peftlab.errors import InputError, nearest
 if TYPE_CHECKING:
     from peftlab.study.base import Study
 
-LINES = {
-    "length": "soft prompts and prefixes of 1 to 200 positions: how long is long enough",
-    "rank": "LoRA's rank: where it stops paying",
-    "layers": "blocks from the top, from the bottom, with gaps: where adaptation matters",
-    "init": "what LoRA, prompts and prefixes start from",
-    "alpha": "LoRA's alpha, scaled by the rank and by its root",
-    "instruction": "wordings of a hard prompt, its context tokens, and tuned prompts beside it",
-    "data": "training examples, from 10 to all",
-    "scale": "bases of several sizes: asked in words, prompt-tuned, fine-tuned",
-    "forgetting": "what is learnt against what the base loses on general text",
-    "spectrum": "singular values of the learnt change, and what is left when it is cut",
-    "intrinsic": "training in a random subspace: the dimension that reaches 90 % of full",
-    "transfer": "a prompt learnt on one task as the start for another",
-}
-"""Every study with a line about it; each is the file of its name in `studies`."""
+_FOLDER = Path(__file__).parent / "studies"
+
+
+def lines() -> dict[str, str]:
+    """Every study with a line about it: the files of `studies`, and the start of what they say."""
+    return {
+        file.stem: (ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or "")
+        .partition("\n")[0]
+        .partition("  ")[0]
+        .rstrip(".")
+        for file in sorted(_FOLDER.glob("[!_]*.py"))
+    }
 
 
 def find(name: str) -> Study:
@@ -37,11 +37,9 @@ def find(name: str) -> Study:
     Raises:
         InputError: there is none; names the nearest.
     """
-    from importlib import import_module
-
-    if name not in LINES:
+    if name not in (known := lines()):
         raise InputError(
-            f"there is no study {name!r}; there are {', '.join(LINES)}.{nearest(name, LINES)}"
+            f"there is no study {name!r}; there are {', '.join(known)}.{nearest(name, known)}"
         )
     found: Study = import_module(f"peftlab.study.studies.{name}").STUDY
     return found

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from peftlab.comparison.label import slug
-from peftlab.comparison.plan import EvaluationConfig, Plan, SearchConfig
-from peftlab.comparison.profile import Survey
+from peftlab.comparison.plan import Plan
+from peftlab.comparison.profile import Profile
 from peftlab.comparison.run import Silent, Watcher, compare
+from peftlab.comparison.settings import EvaluationConfig, SearchConfig
 from peftlab.methods import Method
 from peftlab.records.reading import StoredRun
 from peftlab.study.base import Made, Setting, Variant
@@ -164,7 +165,7 @@ def _compared(
     )
     folder = setting.out / RUNS / _folder(group)
     compared = compare(plan, folder, teller, {"command": command})
-    problems += _cut(compared.survey, group.task)
+    problems += _cut(compared.profile, group.task)
     return compared.runs
 
 
@@ -174,11 +175,11 @@ def _folder(group: _Group) -> str:
     return f"{slug(group.task.name, 24)}-{slug(Path(group.base).name, 24)}-{digest}"
 
 
-def _cut(survey: Survey, task: Task) -> list[str]:
-    if not survey.cut:
+def _cut(profile: Profile, task: Task) -> list[str]:
+    if not profile.cut:
         return []
     return [
-        f"On {task.name}, sources are cut to {survey.source_tokens} tokens for every variant, so "
-        f"that {survey.longest[0] or 'the template'} (+{survey.longest[1]} tokens) fits too: "
-        f"{survey.cut:,} rows lose some."
+        f"On {task.name}, sources are cut to {profile.source_tokens} tokens for every variant, so "
+        f"that {profile.longest[0] or 'the template'} (+{profile.longest[1]} tokens) fits too: "
+        f"{profile.cut:,} rows lose some."
     ]

@@ -8,7 +8,7 @@ from typing import Any
 from peftlab.files import make_folder, write_bytes, write_text
 from peftlab.plots import png
 from peftlab.plots.drawing import file_of
-from peftlab.report.page.frame import environment, file_text, shared
+from peftlab.report.page.frame import file_text, filled
 from peftlab.study.plot import colours, figure
 from peftlab.study.result import Level, Panel, Point, Result, as_csv
 from peftlab.study.words import shown
@@ -34,7 +34,6 @@ def render(result: Result) -> str:
     """The page as text."""
     numbers = colours(result)
     values = {
-        **shared(),
         "result": result,
         "facts": dict(result.facts),
         "wide": figure(result),
@@ -42,7 +41,7 @@ def render(result: Result) -> str:
         "tables": [_table(panel, numbers) for panel in result.panels],
         "seeds": max(len(point.seeds) for panel in result.panels for point in panel.points),
     }
-    return environment().get_template("study.html").render(values)
+    return filled("study.html", values)
 
 
 def _table(panel: Panel, numbers: dict[str, int | None]) -> dict[str, Any]:

@@ -9,15 +9,14 @@ from xml.etree.ElementTree import Element
 from peftlab.plots.axes import level_lines
 from peftlab.plots.drawing import LETTER, colour, drawing, mark, path, put, spoken
 from peftlab.plots.labels import Box, Named, put_names
+from peftlab.plots.legend import Key, fitting, headed
 from peftlab.plots.palette import COLOURED
 from peftlab.plots.scales import Scale, fitted
-from peftlab.report.page.figures import short
-from peftlab.study.points import LOSS
+from peftlab.records.figures import short
 from peftlab.study.result import Level, Panel, Point, Result
-from peftlab.study.words import shown
+from peftlab.study.words import LOSS, shown
 
 WIDE, HIGH, NARROW = 520.0, 360.0, 400.0
-_LEGEND = 22.0  # height of a line of the legend
 _TOP, _BOTTOM, _LEFT, _RIGHT = 40.0, 52.0, 56.0, 14.0
 _TICK = 30.0  # least distance between two ticks of numbers
 _FAR = 4.0  # losses that differ by more are drawn on a logarithmic axis
@@ -32,15 +31,12 @@ def figure(result: Result, narrow: bool = False) -> Element:
     tasks = len({panel.task for panel in panels})
     columns = 1 if narrow else min(2, max(1, len(panels) // tasks) if tasks > 1 else len(panels))
     numbers = colours(result)
-    lines = _legend_lines(list(numbers), columns * wide)
     rows = -(-len(panels) // columns)
-    head = _LEGEND * len(lines) + 6
-    svg = drawing(columns * wide, head + rows * HIGH, result.title, "study-plot")
-    _legend(svg, lines, numbers)
+    svg = drawing(columns * wide, rows * HIGH, result.title, "study-plot")
     for i, panel in enumerate(panels):
-        place = f"translate({wide * (i % columns):g} {head + HIGH * (i // columns):g})"
+        place = f"translate({wide * (i % columns):g} {HIGH * (i // columns):g})"
         _panel(put(svg, "g", transform=place), panel, numbers, wide, tasks > 1)
-    return svg
+    return headed(svg, [Key(name, number) for name, number in numbers.items()])
 
 
 def colours(result: Result) -> dict[str, int | None]:
@@ -50,34 +46,6 @@ def colours(result: Result) -> dict[str, int | None]:
 
 def _series(panels: Sequence[Panel]) -> list[str]:
     return list(dict.fromkeys(point.series for panel in panels for point in panel.points))
-
-
-def _legend_lines(names: Sequence[str], width: float) -> list[list[str]]:
-    lines: list[list[str]] = [[]]
-    used = 0.0
-    for name in names:
-        wide = _key_width(name)
-        if lines[-1] and used + wide > width - 20:
-            lines.append([])
-            used = 0.0
-        lines[-1].append(name)
-        used += wide
-    return lines
-
-
-def _key_width(name: str) -> float:
-    return LETTER * len(name) + 40
-
-
-def _legend(svg: Element, lines: Sequence[Sequence[str]], numbers: Numbers) -> None:
-    layer = put(svg, "g", class_="legend-line")
-    for i, names in enumerate(lines):
-        x, y = 14.0, 16 + _LEGEND * i
-        for name in names:
-            key = put(layer, "g", class_=colour(numbers[name]), data_method=name)
-            mark(key, numbers[name], x, y - 4, 5)
-            put(key, "text", name, class_="label", x=x + 12, y=y)
-            x += _key_width(name)
 
 
 def _panel(svg: Element, panel: Panel, numbers: Numbers, width: float, several: bool) -> None:
@@ -143,11 +111,11 @@ def _frame(
         said = panel.axis.name
     arrow = "" if panel.axis.names else " →"
     place = {"x": right, "y": HIGH - 8.0, "text_anchor": "end"}
-    put(axes, "text", said + arrow, class_="name", **place)
+    put(axes, "text", fitting(said + arrow, width - 16), class_="name", **place)
     better = {True: "↑ ", False: "↓ ", None: ""}[panel.higher_is_better]
-    title = f"{better}{panel.quantity}" + (f" on {panel.task}" if several else "")
-    title += " (logarithmic)" if up.logarithmic else ""
-    put(axes, "text", title, class_="name", x=8.0, y=_TOP - 18)
+    rest = f" on {panel.task}" * several + " (logarithmic)" * up.logarithmic
+    title = better + fitting(panel.quantity, width - 16 - LETTER * len(better + rest)) + rest
+    put(axes, "text", fitting(title, width - 10), class_="name", x=8.0, y=_TOP - 18)
 
 
 def _number_ticks(axes: Element, panel: Panel, across: Scale, bottom: float) -> None:
@@ -170,7 +138,8 @@ def _name_ticks(axes: Element, names: Sequence[str], across: Scale, bottom: floa
     crowded = LETTER * max(map(len, names)) > apart
     for i, name in enumerate(names):
         y = bottom + (32 if crowded and i % 2 else 17)
-        put(axes, "text", name, x=across(float(i)), y=y, text_anchor="middle")
+        said = fitting(name, 2 * apart - 8 if crowded else apart)
+        put(axes, "text", said, x=across(float(i)), y=y, text_anchor="middle")
 
 
 def _spread(panel: Panel, values: Sequence[float]) -> bool:
@@ -204,21 +173,32 @@ def _levels(svg: Element, panel: Panel, up: Scale, width: float) -> list[Box]:
 
 
 def _level_names(svg: Element, panel: Panel, up: Scale, width: float, taken: list[Box]) -> None:
-    """Above or below each level, where nothing else is; at the right end where it is crowded."""
+    """Above or below each level, where nothing else is, the right end first.
+
+    Where there is no such place, a name lies on lines and marks, but never on another name.
+    """
     layer = put(svg, "g", class_="names", aria_hidden="true")
+    names: list[Box] = []
     for level in panel.levels:
-        wide, y = LETTER * len(level.name), up(level.value)
-        right, left, middle = width - _RIGHT, _LEFT + 4, (_LEFT + width - wide) / 2
-        places = [
-            Box(x, y + dy - 11, x + wide, y + dy + 3)
-            for x in (right - wide, left, middle)
-            for dy in (-6.0, 15.0)
-        ]
-        inside = [box for box in places if box.top > _TOP - 14 and box.bottom < HIGH - _BOTTOM]
-        free = [box for box in inside if not any(box.meets(other) for other in taken)]
-        box = (free or inside or places)[0]
-        taken.append(box)
-        put(layer, "text", level.name, class_="level-name", x=box.left, y=box.bottom - 3)
+        places = _beside(up(level.value), LETTER * len(level.name), width)
+        apart = [box for box in places if not any(box.meets(other) for other in names)]
+        free = [box for box in apart if not any(box.meets(other) for other in taken)]
+        for box in (free or apart)[:1]:
+            names.append(box)
+            put(layer, "text", level.name, class_="level-name", x=box.left, y=box.bottom - 3)
+    taken += names
+
+
+def _beside(y: float, wide: float, width: float) -> list[Box]:
+    """Where the name of a level at this height may stand, the best first."""
+    right, left = width - _RIGHT - wide, _LEFT + 4
+    between = [right - (right - left) * i / 12 for i in range(1, 12)]
+    places = [
+        Box(x, y + dy - 11, x + wide, y + dy + 3)
+        for x in (right, left, *between)
+        for dy in (-6.0, 15.0)
+    ]
+    return [box for box in places if box.top > _TOP - 14 and box.bottom < HIGH - _BOTTOM]
 
 
 def _point(

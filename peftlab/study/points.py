@@ -14,17 +14,15 @@ from typing import ClassVar, Protocol
 import numpy as np
 
 from peftlab.errors import InputError
-from peftlab.metrics import metric_spec
-from peftlab.records import folders
+from peftlab.records import figures, folders, reading
 from peftlab.records.record import Record
 from peftlab.study.result import Axis, Level, Panel, Point, Standing
 from peftlab.study.setting import Context, Made
+from peftlab.study.words import LOSS
 from peftlab.verdict.components import MIN_EXAMPLES, Array, Runs, estimate
 from peftlab.verdict.measured import read_entries
-from peftlab.verdict.numbers import metric_name
 from peftlab.verdict.statistics import Interval, absolute_margin, compare_pairs, intervals
 
-LOSS = "loss"
 _MARGIN = "2%"  # of the best of a series: a difference that does not matter
 
 
@@ -40,19 +38,9 @@ class Figure(Protocol):
     def words(self, panel: Panel) -> list[str]: ...
 
 
-def quantity_name(metric: str) -> str:
-    """As people call it."""
-    return "test loss" if metric == LOSS else metric_name(metric)
-
-
-def higher_is_better(metric: str) -> bool:
-    """Which way is better."""
-    return metric != LOSS and metric_spec(metric).higher_is_better
-
-
-def score(record: Record, metric: str) -> float | None:
-    """A run's number."""
-    return record.loss.test if metric == LOSS else record.scores.get(metric)
+def drawn(metric: str) -> figures.Figure:
+    """What a panel shows: the test loss, or a metric."""
+    return figures.named(figures.LAST_LOSS) if metric == LOSS else figures.scored(metric)
 
 
 def panel(study: Figure, context: Context, metric: str) -> Panel:
@@ -75,8 +63,8 @@ def panel(study: Figure, context: Context, metric: str) -> Panel:
     made_panel = Panel(
         task=context.task.name,
         metric=metric,
-        quantity=quantity_name(metric),
-        higher_is_better=higher_is_better(metric),
+        quantity=drawn(metric).title,
+        higher_is_better=not drawn(metric).lower,
         axis=_axis(study, points),
         connected=study.connected and not study.places_are_names,
         points=tuple(points),
@@ -122,7 +110,7 @@ def _level(made: Made, metric: str, own: Interval | None) -> Level:
 
 
 def _values(made: Made, metric: str) -> list[float]:
-    values = [score(kept.record, metric) for kept in made.runs]
+    values = [drawn(metric).of(kept.record) for kept in made.runs]
     known = [value for value in values if value is not None]
     if len(known) < len(values):
         folder = made.runs[values.index(None)].folder
@@ -153,8 +141,12 @@ def runs_of(made: Made, metric: str, name: str) -> Runs:
 
 def _losses(folder: Path) -> Array:
     """[examples, 2]: the sum of losses, and of how many tokens."""
-    rows = folders.predictions(folder)
-    return np.array([[sum(r["loss_sums"]), sum(r["loss_tokens"])] for r in rows], dtype=np.float64)
+    rows = reading.predictions(folder)
+    try:
+        sums = [[sum(row["loss_sums"]), sum(row["loss_tokens"])] for row in rows]
+    except KeyError as error:
+        raise InputError(f"{folder / folders.PREDICTIONS} has no {error}") from error
+    return np.array(sums, dtype=np.float64)
 
 
 def _per_token(rows: Array) -> float:

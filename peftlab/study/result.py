@@ -9,10 +9,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
-from peftlab.errors import InputError
+from peftlab.errors import InputError, refusing
 from peftlab.files import make_folder, read_json, write_json
+from peftlab.printable import csv_cell
 
 VERSION = 1
 NAME = "study.json"
@@ -143,12 +144,8 @@ class Result:
             raise InputError(
                 f"{path} has version {values.get('version')!r}; this peftlab reads {VERSION}"
             )
-        try:
+        with refusing(f"{path} is damaged: "):
             return TypeAdapter(cls).validate_python(values)
-        except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(map(str, first["loc"]))
-            raise InputError(f"{path} is damaged: {place}: {first['msg']}") from error
 
 
 def as_csv(result: Result) -> str:
@@ -164,8 +161,9 @@ def as_csv(result: Result) -> str:
         about = (result.study, panel.task, panel.quantity)
         for p in panel.points:
             place = (p.series, p.x, p.name, p.label, p.value, p.low, p.high)
-            writer.writerow((*about, *place, len(p.seeds), p.standing, p.trainable))
+            line = (*about, *place, len(p.seeds), p.standing, p.trainable)
+            writer.writerow(map(csv_cell, line))
         for level in panel.levels:
             own = (level.name, "", "", level.label, level.value, level.low, level.high)
-            writer.writerow((*about, *own, "", "", level.trainable))
+            writer.writerow(map(csv_cell, (*about, *own, "", "", level.trainable)))
     return text.getvalue()

@@ -13,7 +13,7 @@ from peftlab.study.measure import measured
 from peftlab.study.result import Panel, Result
 from peftlab.tasks import Task
 from peftlab.training import Budget
-from peftlab.verdict.numbers import amount
+from peftlab.units import amount
 
 ONE_SEED = (
     "One seed: what is said holds for the trained models at hand; another seed may say otherwise "

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from peftlab.records import figures
 from peftlab.study.result import Panel, Point
-from peftlab.verdict.numbers import listed, loss, percent, quality
+from peftlab.verdict.numbers import listed, percent
 
 At = Callable[[Point], str]
+LOSS = "loss"
+"""What a panel's metric is called that shows the test loss."""
 
 
 def shown(panel: Panel, value: float) -> str:
-    """A number of the panel with the digits that suit it."""
-    if panel.metric == "loss":
-        return loss(value)
-    return quality(value, max(point.value for point in panel.points))
+    """A number of the panel with the digits of what it shows."""
+    if panel.metric == LOSS:
+        return figures.named(figures.LAST_LOSS).unit.said(value)
+    return figures.scored(panel.metric).unit.said(value)
 
 
 def head(panel: Panel) -> str:

@@ -51,7 +51,7 @@ def load(name_or_path: str | Path, **options: Any) -> Task:
     Raises:
         InputError: whatever cannot be used, with the nearest name where one is near.
     """
-    return _load(name_or_path, Options.of(options))
+    return load_with(name_or_path, Options.of(options))
 
 
 def from_files(
@@ -66,7 +66,8 @@ def from_files(
     return _of_files(paths, Options.of(options))
 
 
-def _load(name_or_path: str | Path, options: Options) -> Task:
+def load_with(name_or_path: str | Path, options: Options) -> Task:
+    """The same with options that are made already."""
     name = str(name_or_path)
     path = Path(name_or_path).expanduser()
     from peftlab.demo.world import demo_tasks

@@ -5,65 +5,94 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from peftlab.errors import InputError, nearest
+from annotated_types import Ge, Le
+
+from peftlab.errors import InputError
+from peftlab.options import (
+    LARGEST_SEED,
+    SMALLEST_SEED,
+    Called,
+    Checked,
+    Option,
+    made,
+    names,
+    plainly,
+    refuse_unknown,
+)
+
+_Rows = Annotated[int, Ge(1), Le(2**63 - 1)]
+COLUMNS = ("source", "target")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(Checked):
     """The choices of `Task.load`; None leaves a choice to the task or to the usual.
 
-    limit: keep so many (example, target) pairs of train, drawn by seed, and the first so many
-        examples of validation and of test.
-    test_limit: keep the first so many test examples, whatever `limit` says.
-    seed: of the drawn pairs and of splits that have to be cut.
-    template: the text of the template. cue: the words before the target of the usual template.
-    instruction: the request in words, for hard prompts.
-    columns: {"source": column or "column+column", "target": column}; a recipe takes one source
-        column, and keeps its form.
-    data: a folder or hub id to take a recipe's rows from, in the layout of its hub data set.
-    chat: put rows into the tokenizer's chat template; the usual template is then the bare source.
-    config, revision: of a hub data set.
-    drop_blank: leave out rows with an empty source or target, null or the label -1, instead of
-        refusing them.
-    long: of rows that do not fit whole, cut the sources (`truncate` says at which end), skip them,
-        or refuse them all.
+    Each can be given as `-o NAME=VALUE`; `limit`, `test_limit` and `metrics` have flags of their
+    own. `columns` is {"source": column or "column+column", "target": column}, also given as
+    `source` and `target`; a recipe takes one source column, and keeps its form.
     """
 
-    limit: int | None = None
-    test_limit: int | None = None
-    seed: int = 0
-    template: str | None = None
-    instruction: str | None = None
-    cue: str | None = None
+    limit: Annotated[
+        _Rows | None,
+        Option("Training pairs, drawn by seed, and the first so many examples of other splits."),
+    ] = None
+    test_limit: Annotated[
+        _Rows | None, Option("The first so many test examples, whatever the limit says.")
+    ] = None
+    seed: Annotated[
+        int,
+        Ge(SMALLEST_SEED),
+        Le(LARGEST_SEED),
+        Option("Of the drawn pairs, and of splits that have to be cut."),
+    ] = 0
+    template: Annotated[str | None, Option("The text of the template.")] = None
+    instruction: Annotated[str | None, Option("The request in words, for hard prompts.")] = None
+    cue: Annotated[str | None, Option("The words before the target of the usual template.")] = None
     columns: Mapping[str, str] | None = None
-    data: str | Path | None = None
-    config: str | None = None
-    revision: str | None = None
-    metrics: tuple[str, ...] | None = None
-    max_new_tokens: int | None = None
-    labels: tuple[str, ...] | None = None
-    truncate: Literal["start", "end"] | None = None
-    source_tokens: int | None = None
-    chat: bool = False
-    drop_blank: bool = False
-    long: Literal["cut", "skip", "refuse"] = "cut"
+    data: Annotated[
+        str | Path | None,
+        Option("A folder or hub id to take a recipe's rows from, laid out as its hub data set is."),
+    ] = None
+    config: Annotated[str | None, Option("Of a hub data set.")] = None
+    revision: Annotated[str | None, Option("Of a hub data set.")] = None
+    metrics: Annotated[
+        tuple[str, ...] | None, Option("By name, with commas: rouge1,rougeL,bleu.", parse=names)
+    ] = None
+    max_new_tokens: Annotated[_Rows | None, Option("Most tokens of an output.")] = None
+    labels: Annotated[
+        tuple[str, ...] | None, Option("The class labels, with commas.", parse=names)
+    ] = None
+    truncate: Annotated[
+        Literal["start", "end"] | None, Option("Which end of a source that is too long is cut.")
+    ] = None
+    source_tokens: Annotated[
+        Annotated[int, Ge(0)] | None, Option("Most tokens of a source that are kept.")
+    ] = None
+    chat: Annotated[
+        bool,
+        Option(
+            "Rows stand in the tokenizer's chat template; the usual template is the bare source."
+        ),
+    ] = False
+    drop_blank: Annotated[
+        bool,
+        Option(
+            "Leave out rows with an empty source or target, null or the label -1, instead of "
+            "refusing them."
+        ),
+    ] = False
+    long: Annotated[
+        Literal["cut", "skip", "refuse"],
+        Option("Of rows that do not fit whole: cut the sources, skip them, or refuse them all."),
+    ] = "cut"
 
     def __post_init__(self) -> None:
-        for name in ("limit", "test_limit", "max_new_tokens"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InputError(f"{name} is {value}; a whole number from 1 on was expected.")
-        if self.long not in ("cut", "skip", "refuse"):
-            raise InputError(f'long is {self.long!r}; "cut", "skip" or "refuse" was expected.')
-        for name in ("metrics", "labels"):
-            if isinstance(getattr(self, name), str):
-                raise InputError(
-                    f"{name} is the text {getattr(self, name)!r}; a tuple of names was expected."
-                )
+        super().__post_init__()
         for key in self.columns or {}:
-            if key not in ("source", "target"):
+            if key not in COLUMNS:
                 raise InputError(
                     f'columns names "{key}"; "source" and "target" were expected. Other columns '
                     "are named in the template, as {column}."
@@ -75,13 +104,13 @@ class Options:
             )
 
     @classmethod
-    def of(cls, values: Mapping[str, Any]) -> Options:
-        """Return options from keyword arguments. Raises `InputError` for an unknown name."""
-        known = [field.name for field in fields(cls)]
-        for name in values:
-            if name not in known:
-                raise InputError(
-                    f'A task has no option "{name}"; there are {", ".join(known)}.'
-                    f"{nearest(name, known)}"
-                )
-        return cls(**values)
+    def of(cls, values: Mapping[str, Any], called: Called = plainly) -> Options:
+        """Return options from values by name, as Python or a command line gives them.
+
+        Raises `InputError` for an unknown name and for a value that cannot be used.
+        """
+        known = [*(field.name for field in fields(cls)), *COLUMNS]
+        refuse_unknown(values, known, "A task")
+        columns = {key: values[key] for key in COLUMNS if values.get(key) is not None}
+        both = {**(values.get("columns") or {}), **columns} or None
+        return made(cls, values, called, columns=both)

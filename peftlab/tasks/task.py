@@ -6,9 +6,12 @@ import hashlib
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
+
+from annotated_types import Ge, Gt, Le
 
 from peftlab.errors import InputError, nearest
+from peftlab.options import Checked, Option
 from peftlab.tasks.example import Example
 from peftlab.tasks.rows import Pairs
 from peftlab.tasks.template import Template
@@ -16,25 +19,35 @@ from peftlab.tasks.template import Template
 SPLITS = ("train", "validation", "test")
 
 
+COLDEST = 0.01
+"""The lowest temperature: scores divided by less may overflow."""
+_Count = Annotated[int, Ge(0), Le(2**31 - 1)]
+
+
 @dataclass(frozen=True)
-class Decoding:
-    """How a task's outputs are generated. beams=1 without sampling is greedy search.
+class Decoding(Checked):
+    """How a task's outputs are generated. beams=1 without sampling is greedy search."""
 
-    length_penalty: a beam's log-probability is divided by its length to this power.
-    no_repeat_ngram: no n-gram of this size occurs twice in an output; 0 allows all.
-    no_newlines: the tokens of one and of two line breaks are forbidden, for outputs that are scored
-        a line each.
-    """
-
-    beams: int = 1
-    length_penalty: float = 1.0
-    no_repeat_ngram: int = 0
-    min_new_tokens: int = 0
-    no_newlines: bool = False
-    sample: bool = False
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
+    beams: Annotated[int, Ge(1), Le(1000), Option("Of beam search; 1 is greedy search.")] = 1
+    length_penalty: Annotated[
+        float,
+        Ge(-100),
+        Le(100),
+        Option("A beam's log-probability is divided by its length to this power."),
+    ] = 1.0
+    no_repeat_ngram: Annotated[
+        _Count, Option("No n-gram of this size occurs twice in an output; 0: all are allowed.")
+    ] = 0
+    min_new_tokens: Annotated[_Count, Option("Least tokens of an output.")] = 0
+    no_newlines: Annotated[
+        bool, Option("Without line breaks, for outputs that are scored a line each.")
+    ] = False
+    sample: Annotated[bool, Option("Draw tokens by chance.")] = False
+    temperature: Annotated[float, Ge(COLDEST), Le(1000), Option("Of sampling.")] = 1.0
+    top_k: Annotated[_Count, Option("Sample among so many tokens; 0: all of them.")] = 0
+    top_p: Annotated[
+        float, Gt(0), Le(1), Option("Sample among the likeliest tokens of this share.")
+    ] = 1.0
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from peftlab.errors import InputError, nearest
+from peftlab.options import identity
 from peftlab.tasks import encode, markup
 from peftlab.tasks.chat import frame
 from peftlab.tasks.encode import SourceToken
@@ -169,6 +170,10 @@ class Template:
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values from which `from_dict` makes this template again."""
         return {**asdict(self), "exemplars": [example.to_dict() for example in self.exemplars]}
+
+    def identity(self) -> dict[str, Any]:
+        """The values that decide a result, see `options.Since`."""
+        return identity(self, self.to_dict())
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Template:

@@ -40,7 +40,7 @@ class Budget:
         """How much of it is used."""
         return {
             "steps": progress.step,
-            "tokens": progress.passes,
+            "tokens": progress.forward_tokens,
             "seconds": progress.seconds,
         }[self.kind]
 

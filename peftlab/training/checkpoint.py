@@ -31,8 +31,9 @@ class Progress:
 
     Attributes:
         seconds: of training steps alone, without evaluation and checkpoints.
-        tokens: packed ones of training rows. passes: tokens through the base in training, a
+        tokens: packed ones of training rows. forward_tokens: tokens through the base in training, a
             backward pass counting once more. validated, validation_seconds: of validations.
+        saving_seconds: of checkpoints.
     """
 
     step: int = 0
@@ -42,20 +43,31 @@ class Progress:
     finished: bool = False
     seconds: float = 0.0
     tokens: int = 0
-    passes: int = 0
+    forward_tokens: int = 0
     validated: int = 0
     validation_seconds: float = 0.0
+    saving_seconds: float = 0.0
     step_seconds: list[float] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
 
-    def add(self, loss: float, tokens: int, passes: int, seconds: float) -> None:
+    @property
+    def all_seconds(self) -> float:
+        """Of steps, validations and checkpoints."""
+        return self.seconds + self.validation_seconds + self.saving_seconds
+
+    def add(self, loss: float, tokens: int, forward_tokens: int, seconds: float) -> None:
         """Count a step."""
         self.step += 1
         self.seconds += seconds
         self.tokens += tokens
-        self.passes += passes
+        self.forward_tokens += forward_tokens
         self.step_seconds.append(seconds)
         self.losses.append(loss)
+
+    @classmethod
+    def read(cls, stored: dict[str, Any]) -> Progress:
+        """Of a checkpoint; in older ones `forward_tokens` is `passes`."""
+        return cls(**{"forward_tokens" if k == "passes" else k: v for k, v in stored.items()})
 
     def improves(self, loss: float) -> bool:
         """Count a validation; whether it is the best so far."""
@@ -118,7 +130,7 @@ def _alone(tensor: torch.Tensor) -> torch.Tensor:
 
 
 @dataclass
-class Loaded:
+class Checkpoint:
     """What `load` found."""
 
     state: State
@@ -128,7 +140,7 @@ class Loaded:
     progress: Progress
 
 
-def load(path: Path, run: str) -> Loaded:
+def load(path: Path, run: str) -> Checkpoint:
     """Read what `save` wrote.
 
     Raises:
@@ -146,9 +158,9 @@ def load(path: Path, run: str) -> Loaded:
         raise InputError(
             f"the checkpoint {path} belongs to a run with other settings; use another folder"
         )
-    text, progress = described["text"], Progress(**described["progress"])
+    text, progress = described["text"], Progress.read(described["progress"])
     state, best = State({}, text["parameter"]), State({}, text["best"])
-    found = Loaded(state, best, {}, described["scheduler"], progress)
+    found = Checkpoint(state, best, {}, described["scheduler"], progress)
     for name, tensor in tensors.items():
         kind, _, rest = name.partition(".")
         if kind == "optimizer":

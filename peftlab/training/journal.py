@@ -10,7 +10,7 @@ from typing import Any
 from peftlab.files import append, lines_of, make_folder, write_text
 from peftlab.methods.base import State
 from peftlab.training import checkpoint
-from peftlab.training.checkpoint import Descending, Loaded, Progress
+from peftlab.training.checkpoint import Checkpoint, Descending, Progress
 from peftlab.training.tracking import Listen
 
 
@@ -53,7 +53,7 @@ class Journal:
             given = (state, best, descending, progress, self.identity, self.writes)
             checkpoint.save(self._checkpoint, *given)
 
-    def restore(self) -> Loaded | None:
+    def restore(self) -> Checkpoint | None:
         """The checkpoint, if there is one; lines of later steps are dropped, they will come again.
 
         Raises:

@@ -9,15 +9,16 @@ import shutil
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import torch
 
+from peftlab.errors import InputError
 from peftlab.methods.adaptation import Adaptation
 from peftlab.methods.base import Method, State
+from peftlab.options import identity
 from peftlab.processes import ALONE, Processes, join
 from peftlab.tasks.fit import shortened
 from peftlab.token_limits import max_row_tokens
@@ -43,6 +44,8 @@ Validated = Callable[[int, float], bool]
 _VALIDATIONS = 10  # of a budget of seconds
 _ADVICE = "the same command continues from the last checkpoint, with any number of processes"
 _CHECKPOINT = "the step of the checkpoint in the run's folder"
+# Settings that decide nothing: the identities of the first checkpoints hold them as noughts.
+_AS_FIRST = {"checkpoint_seconds": 0.0, "trunk_memory": 0, "trunk_disk": 0}
 COLD_STEPS = 3  # the first steps pay for allocation and are left out of the time per step
 
 
@@ -117,7 +120,7 @@ def _whole_rows(
     """The task without rows that are too long for this method, where it asks for that."""
     if task.long == "cut":
         return task
-    edits = method.edits(method.bake(start, model), model)
+    edits = method.edits(method.materialise(start, model), model)
     limit = max_row_tokens(model.shape.context, config.max_length, edits.prefix_length)
     template = method.template(task.template, start)
     return shortened(task, template, model.tokenizer, limit, ("train", "validation"))
@@ -127,14 +130,14 @@ def _decides(
     method: Trainable, task: Task, config: TrainConfig, fingerprint: str
 ) -> dict[str, Any]:
     """All that decides the result of a run, by name."""
-    shown = replace(config, checkpoint_seconds=0.0, trunk_memory=0, trunk_disk=0)
     return {
         "method": method.name,
-        "settings": method.settings(),
-        "config": {k: v for k, v in asdict(shown).items() if k != "offload"},
+        "settings": method.identity(),
+        "config": identity(config) | _AS_FIRST,
         "task": task.source.fingerprint,
-        "template": task.template.to_dict(),
+        "template": task.template.identity(),
         "base": fingerprint,
+        **({} if task.long == "cut" else {"long": task.long}),
     }
 
 
@@ -164,6 +167,7 @@ class Loop(Generic[Made]):
         self.trainee, self.config, self.validated = trainee, config, validated
         self.processes, self.progress = processes, Progress()
         self.best = State({}, {})  # until there is a validation
+        self.earlier_seconds = 0.0
         self.journal = Journal(folder, identity, processes.is_first)
         self.journal.listen = listen
 
@@ -187,6 +191,11 @@ class Loop(Generic[Made]):
             raise
 
     def _go(self, display: Display, stop: list[int]) -> None:
+        if self.config.patience and not len(self.trainee.data.validation):
+            raise InputError(
+                f"patience is {self.config.patience}, but there are no validation rows that it "
+                "could go by; leave patience at 0"
+            )
         self._restore()
         if self.processes.count > 1:
             how = {"processes": self.processes.count, "sharded": self.trainee.is_sharded}
@@ -243,11 +252,13 @@ class Loop(Generic[Made]):
         """Take one step; returns also its tokens/s."""
         begun, progress, trainee = time.perf_counter(), self.progress, self.trainee
         taken = trainee.steps.take(progress.step, trainee.data)
-        everyone = self.processes.numbers(time.perf_counter() - begun, taken.tokens, taken.passes)
+        everyone = self.processes.numbers(
+            time.perf_counter() - begun, taken.tokens, taken.forward_tokens
+        )
         seconds = max(each[0] for each in everyone)
-        tokens, passes = (int(sum(each[i] for each in everyone)) for i in (1, 2))
+        tokens, forward_tokens = (int(sum(each[i] for each in everyone)) for i in (1, 2))
         trainee.moved()
-        progress.add(taken.loss, tokens, passes, seconds)
+        progress.add(taken.loss, tokens, forward_tokens, seconds)
         trainee.steps.follow(self.budget.point(progress))
         return taken, tokens / seconds
 
@@ -281,8 +292,9 @@ class Loop(Generic[Made]):
     def save(self) -> None:
         """Write the checkpoint."""
         if self.trainee.resumable:
-            steps = self.trainee.steps
+            steps, begun = self.trainee.steps, time.perf_counter()
             self.journal.save(steps.state, self.best, steps.descending, self.progress)
+            self.progress.saving_seconds += time.perf_counter() - begun
 
     def _restore(self) -> None:
         found = self.journal.restore()
@@ -290,6 +302,7 @@ class Loop(Generic[Made]):
         if found is None:
             return
         self.progress, self.best = found.progress, self.trainee.steps.placed(found.best)
+        self.earlier_seconds = self.progress.all_seconds
         self.trainee.steps.restore(found)
         self.trainee.moved()
 
@@ -306,11 +319,13 @@ class Loop(Generic[Made]):
             seconds=progress.seconds,
             step_seconds=statistics.median(warm) if warm else 0.0,
             tokens=progress.tokens,
-            passes=progress.passes,
+            forward_tokens=progress.forward_tokens,
             validated=progress.validated,
             validation_seconds=progress.validation_seconds,
             truncated=len(set().union(*self.processes.told(trainee.data.rows.cut))),
             losses=progress.losses,
             trunk_bytes=trainee.kept_bytes,
             skipped=trainee.skipped,
+            saving_seconds=progress.saving_seconds,
+            earlier_seconds=self.earlier_seconds,
         )

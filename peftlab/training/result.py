@@ -37,8 +37,9 @@ class Trained(Generic[Made]):
         adaptation: of our own methods an `Adaptation`, of guests PEFT's model.
         step_seconds: median warm time of an optimiser step.
         seconds: all steps, without evaluation. tokens: packed ones of training rows.
-        passes: tokens through the base, those of a backward pass once more.
-        validated, validation_seconds: tokens and time of validations.
+        forward_tokens: tokens through the base, those of a backward pass once more.
+        validated, validation_seconds: tokens and time of validations. saving_seconds: of
+            checkpoints. earlier_seconds: what of all these was an earlier process's.
         truncated: training rows that lost source tokens. skipped: those that were left out.
         losses: every step's loss. trunk_bytes: kept activations of the frozen trunk.
     """
@@ -50,10 +51,12 @@ class Trained(Generic[Made]):
     seconds: float
     step_seconds: float
     tokens: int
-    passes: int
+    forward_tokens: int
     validated: int
     validation_seconds: float
     truncated: int
     losses: list[float]
     trunk_bytes: int
     skipped: int = 0
+    saving_seconds: float = 0.0
+    earlier_seconds: float = 0.0

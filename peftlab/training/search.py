@@ -44,7 +44,7 @@ class Examples:
     rng: torch.Generator
     processes: Processes = ALONE
     tokens: int = 0
-    passes: int = 0
+    forward_tokens: int = 0
 
     def encode(self, template: Template, count: int | None = None) -> list[Encoded]:
         """The rows of all examples, or of the first `count`, in a template."""
@@ -82,7 +82,7 @@ class Examples:
             before = self.tokens
             share = self._sums([Candidate(edits, rows)])[0] / targets
             gradient += torch.autograd.grad(share, vectors)[0] * own
-            self.passes += self.tokens - before
+            self.forward_tokens += self.tokens - before
         return self.processes.sum([gradient])[0]
 
     def _sums(self, candidates: Sequence[Candidate]) -> list[torch.Tensor]:
@@ -100,7 +100,7 @@ class Examples:
             share=self.config.share,
         )
         self.tokens += len(batch.ids)
-        self.passes += len(batch.ids)
+        self.forward_tokens += len(batch.ids)
         options = ForwardOptions(checkpoint=self.config.recompute, fast=self.config.fast)
         losses = token_losses(self.model, batch, encoded, options=options)
         return [losses[start:stop].sum() for start, stop in batch.kept_spans.values()]

@@ -19,7 +19,7 @@ from peftlab.loss import token_losses, training_row
 from peftlab.methods.base import Method, State
 from peftlab.processes import Processes
 from peftlab.training import optimise
-from peftlab.training.checkpoint import Descending, Loaded
+from peftlab.training.checkpoint import Checkpoint, Descending
 from peftlab.training.config import TrainConfig
 from peftlab.training.data import Data
 from peftlab.training.parameters import Parameters
@@ -38,12 +38,12 @@ if TYPE_CHECKING:
 class Taken:
     """One step's loss per target token, its packed tokens, and what else to record.
 
-    passes: tokens through the base, those of a backward pass once more.
+    forward_tokens: tokens through the base, those of a backward pass once more.
     """
 
     loss: float
     tokens: int
-    passes: int
+    forward_tokens: int
     notes: dict[str, Any] = field(default_factory=dict)
 
 
@@ -71,8 +71,8 @@ class Steps:
 
     def edits(self, dropout_seed: int | None = None) -> Edits:
         """The edits of the current state."""
-        baked = self.method.bake(self.state, self.model)
-        return self.method.edits(baked, self.model, dropout_seed)
+        materialised = self.method.materialise(self.state, self.model)
+        return self.method.edits(materialised, self.model, dropout_seed)
 
     def snapshot(self) -> State:
         """A copy of the current state."""
@@ -91,7 +91,7 @@ class Steps:
         """What the optimiser and the schedule remember."""
         return Descending({}, {})
 
-    def restore(self, found: Loaded) -> None:
+    def restore(self, found: Checkpoint) -> None:
         """Go on from a checkpoint."""
         self.state = self.placed(found.state)
 
@@ -120,7 +120,7 @@ class Search(Steps):
         with self.accelerator.autocast():
             found = self.method.update(self.state, examples)
         self.state = found.state
-        return Taken(found.loss, examples.tokens, examples.passes, dict(found.notes))
+        return Taken(found.loss, examples.tokens, examples.forward_tokens, dict(found.notes))
 
 
 class Descent(Steps):
@@ -140,7 +140,7 @@ class Descent(Steps):
         self.state = State(self.parameters.live, self.state.text)
         if self.parameters.are_split:
             self._refuse_split()
-        rate, held = self.config.learning_rate or self.method.learning_rate, self.parameters.held
+        rate, held = self.config.rate(self.method.learning_rate), self.parameters.held
         named = self.method.groups(self.state, rate)
         self.names = [name for group in named for name in group["params"]]
         groups = [{**group, "params": [held[n] for n in group["params"]]} for group in named]
@@ -246,7 +246,7 @@ class Descent(Steps):
         self.scheduler.last_epoch = point - 1  # which `step` raises by one
         self.scheduler.step()
 
-    def restore(self, found: Loaded) -> None:
+    def restore(self, found: Checkpoint) -> None:
         self.parameters.set(found.state.tensors)
         moments = self._each_moment(found.optimizer, "held_moment")
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})

@@ -29,13 +29,12 @@ INSTALL = {
 """The trackers by name, and what installs each; its package is called as it is."""
 
 
-def trackers(text: str) -> tuple[str, ...]:
-    """The trackers of `tensorboard,wandb`, after a look whether they are installed.
+def trackers(names: Sequence[str]) -> tuple[str, ...]:
+    """The trackers of those names, after a look whether they are installed.
 
     Raises:
         InputError: an unknown one, or one whose package is missing.
     """
-    names = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
     for name in names:
         if name not in INSTALL:
             raise InputError(
@@ -44,7 +43,7 @@ def trackers(text: str) -> tuple[str, ...]:
             )
         if find_spec(name) is None:
             raise InputError(f"--track {name} needs a package that is missing: {INSTALL[name]}")
-    return names
+    return tuple(dict.fromkeys(names))
 
 
 @contextmanager

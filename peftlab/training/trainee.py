@@ -35,7 +35,7 @@ class Trainable(Protocol):
     @property
     def name(self) -> str: ...
 
-    def settings(self) -> dict[str, Any]: ...
+    def identity(self) -> dict[str, Any]: ...
 
 
 class Trainee(Protocol[Made_co]):
@@ -131,7 +131,7 @@ class MethodInTraining:
 
     def made(self, state: State) -> Adaptation:
         with torch.no_grad():
-            baked = self.method.bake(state, self.model)
-        tensors = {n: whole(t.detach()).cpu() for n, t in baked.tensors.items()}
-        kept = State(tensors, baked.text)
+            materialised = self.method.materialise(state, self.model)
+        tensors = {n: whole(t.detach()).cpu() for n, t in materialised.tensors.items()}
+        kept = State(tensors, materialised.text)
         return Adaptation(self.method, kept, self.task.template, base_of(self.model))

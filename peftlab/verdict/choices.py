@@ -56,8 +56,10 @@ def beyond_limits(entry: Entry, limits: Mapping[str, float]) -> tuple[str, ...]:
     reasons = []
     for name, limit in limits.items():
         value = entry.cost(name)
-        if value is None:
-            reasons.append(f"{COSTS[name].label} not measured")
+        if name in entry.others:
+            reasons.append(f"{COSTS[name].called} not measured alone on the machine")
+        elif value is None:
+            reasons.append(f"{COSTS[name].called} not measured")
         elif value > limit:
             reasons.append(COSTS[name].text(value))
     return tuple(reasons)
@@ -67,11 +69,12 @@ def most_frugal(ranked: Ranked, within: float) -> str:
     """Of the methods within that share of the best quality, the one that costs least.
 
     Fewest trainable parameters; among equals the smaller adapter, then memory, time and latency.
-    What was not measured counts as dearest.
+    What was not measured counts as dearest; by what others disturbed in one of them none is judged.
     """
     reach = within * abs(ranked.qualities[0]) * (1 + 1e-9)  # the edge belongs to it
     near = [entry for i, entry in enumerate(ranked.entries) if ranked.loss_of(i) <= reach]
-    return min(near, key=lambda entry: [_cost(entry, name) for name in FRUGAL_BY]).name
+    fair = [name for name in FRUGAL_BY if not any(name in entry.others for entry in near)]
+    return min(near, key=lambda entry: [_cost(entry, name) for name in fair]).name
 
 
 def balances(ranked: Ranked) -> dict[str, float]:

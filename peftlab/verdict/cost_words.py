@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from peftlab.verdict.entries import Entry, Failure
-from peftlab.verdict.numbers import amount, counted, duration, loss, percent, several
+from peftlab.units import amount, duration, loss
+from peftlab.verdict.entries import COSTS, Entry, Failure
+from peftlab.verdict.numbers import counted, listed, percent, several
 
 OVERFIT = 0.2  # validation loss above training loss by more than this share of it
 
@@ -18,6 +19,23 @@ def cost_sentences(entries: Sequence[Entry]) -> tuple[str, ...]:
         *_context(entries),
         *_epochs(entries),
         *_searches(entries),
+        *company_sentences(entries),
+    )
+
+
+def company_sentences(entries: Sequence[Entry]) -> tuple[str, ...]:
+    """Which times say nothing of the methods, since others used the machine meanwhile."""
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for name in dict.fromkeys(name for entry in entries for name in entry.others):
+        whose = tuple(entry.name for entry in entries if name in entry.others)
+        groups.setdefault(whose, []).append(COSTS[name].called)
+    if not groups:
+        return ()
+    most = max(share for entry in entries for share in entry.others.values())
+    parts = [f"{listed(costs)} of {several(whose)}" for whose, costs in groups.items()]
+    return (
+        f"Other programs had up to {percent(most)} of the cores meanwhile, so nothing is judged by"
+        f" {'; '.join(parts)} (≈).",
     )
 
 

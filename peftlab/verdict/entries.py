@@ -3,51 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from peftlab.errors import InputError, nearest
-from peftlab.units import size
+from peftlab.records.figures import FIGURES
 from peftlab.verdict.components import Runs
-from peftlab.verdict.numbers import amount, duration
 
 
 class MixedRecordsError(InputError):
     """Records of different tasks, models or budgets, which nothing can compare."""
 
 
-@dataclass(frozen=True)
-class Cost:
-    """One thing that methods cost; less is better.
+COSTS = {figure.name: figure for figure in FIGURES if figure.cost}
+"""By the names that `Entry.costs` and limits use; less is better."""
 
-    Args:
-        label: in a sentence, after "the".
-        unit: what follows the number in a sentence; empty where the number has its unit.
-        show: the number as text.
-    """
-
-    label: str
-    unit: str
-    show: Callable[[float], str]
-
-    def text(self, value: float) -> str:
-        """Such as "3,840 trainable parameters" or "1.2 GiB of memory in training"."""
-        return f"{self.show(value)} {self.unit}"
-
-
-COSTS: dict[str, Cost] = {
-    "trainable_parameters": Cost("trainable parameters", "trainable parameters", amount),
-    "adapter_bytes": Cost("adapter size", "on disk", size),
-    "peak_memory": Cost("peak memory in training", "of memory in training", size),
-    "training_seconds": Cost("training time", "of training", duration),
-    "latency": Cost("serving latency", "a token when serving", duration),
-    "context_tokens": Cost("context tokens", "context tokens a request", amount),
-}
-"""By the names that `Entry.costs` and limits use; bytes, seconds, and numbers of things."""
-
-_OF_TRAINING = ("peak_memory", "training_seconds")
-
-FRONTS = tuple(name for name in COSTS if name != "context_tokens")
+FRONTS = tuple(name for name, figure in COSTS.items() if figure.axis)
 
 
 @dataclass(frozen=True)
@@ -67,6 +38,8 @@ class Entry:
         name: as it shall be called.
         runs: scores of the finished runs; None when there is none.
         costs: by the names of `COSTS`, means over the finished runs; None where not measured.
+        others: by the same names, the share of the cores that others had while it was measured, of
+            what for that reason is None among the costs.
         losses: "train", "validation", "test": means per target token.
         general: loss of general text, of the bare base and with the adaptation on.
         seconds_per_epoch: of training.
@@ -78,6 +51,7 @@ class Entry:
     name: str
     runs: Runs | None
     costs: Mapping[str, float | None] = field(default_factory=dict)
+    others: Mapping[str, float] = field(default_factory=dict)
     losses: Mapping[str, float | None] = field(default_factory=dict)
     general: tuple[float, float] | None = None
     seconds_per_epoch: float | None = None
@@ -98,7 +72,8 @@ class Entry:
     def cost(self, name: str) -> float | None:
         """One of `costs`; what nobody trains costs nothing in training."""
         value = self.costs.get(name)
-        if value is None and name in _OF_TRAINING and self.costs.get("trainable_parameters") == 0:
+        untrained = self.costs.get("trainable_parameters") == 0
+        if value is None and untrained and name not in self.others and COSTS[name].of_training:
             return 0.0
         return value
 

@@ -17,7 +17,7 @@ from peftlab.verdict.choices import (
     fronts,
     most_frugal,
 )
-from peftlab.verdict.cost_words import cost_sentences, failure_sentences
+from peftlab.verdict.cost_words import company_sentences, cost_sentences, failure_sentences
 from peftlab.verdict.entries import (
     COSTS,
     Entry,
@@ -63,7 +63,7 @@ class Verdict:
         beyond_limits: by method, the limits that it breaks.
         front: by cost, the methods on the Pareto front, cheapest first.
         sentences: the verdict in words.
-        quick: best, best balance, most frugal, without claims.
+        quick: best, best balance, most frugal, without claims; and what was not judged.
         caution: must stand beside any table of methods with one seed; None when all have more.
     """
 
@@ -154,7 +154,7 @@ def judge(
             *cost_sentences(findings.ranked.entries),
             *failure_sentences(entries),
         ),
-        quick=quick_sentences(findings),
+        quick=(*quick_sentences(findings), *company_sentences(findings.ranked.entries)),
         caution=caution(findings),
     )
 

@@ -6,55 +6,81 @@ rows are computed again from the predictions, by the code that computed the repo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 import numpy as np
 
-from peftlab.errors import InputError
-from peftlab.files import read_json, read_jsonl
+from peftlab.errors import InputError, PeftlabError
+from peftlab.files import read_json
 from peftlab.methods import build
 from peftlab.metrics import Metric, build_metric, metric_spec
 from peftlab.metrics.means import MeanOverExamples
+from peftlab.records.figures import named
 from peftlab.records.folders import CONFIG, PREDICTIONS
+from peftlab.records.reading import predictions
 from peftlab.records.record import Record
 from peftlab.verdict.components import Array, Runs, StatisticsInputError
-from peftlab.verdict.entries import Entry, Failure
+from peftlab.verdict.entries import COSTS, Entry, Failure
 
 BUDGET = ("steps", "epochs", "tokens", "seconds", "batch_size", "accumulation", "max_length")
 """Settings of training that must be the same; rates and the like are the method's own affair."""
 
-_COSTS: dict[str, Callable[[Record], float | None]] = {
-    "trainable_parameters": lambda record: record.parameters.trainable,
-    "adapter_bytes": lambda record: record.bytes,
-    "peak_memory": lambda record: record.peak_memory.train,
-    "training_seconds": lambda record: _training_seconds(record),
-    "latency": lambda record: record.latency.token if record.latency else None,
-    "context_tokens": lambda record: record.context_tokens,
-}
 
-
-def read_entries(runs: Mapping[Path, Record], metric: str) -> list[Entry]:
+def read_entries(
+    runs: Mapping[Path, Record], metric: str, problems: list[str] | None = None
+) -> list[Entry]:
     """One entry a method, all its seeds together, in the order of the first runs.
 
     Args:
         runs: records by the folder of their run. Trials of a search, and runs that still go on or
             were left out, are passed over.
         metric: whose scores are judged.
+        problems: takes a sentence for each run whose predictions cannot be used, and the others
+            are judged; without it, the first such run is an error.
 
     Raises:
         InputError: a seed twice, predictions missing or damaged, or without the metric.
         StatisticsInputError: scores that are not finite.
     """
-    groups: dict[str, dict[Path, Record]] = {}
-    for folder, record in runs.items():
-        if record.status in ("finished", "failed") and record.trial is None:
-            groups.setdefault(record.label, {})[folder] = record
     scorer = build_metric(metric)
     weights = _checkpoints(runs.values())
-    return [_entry(label, group, metric, scorer, weights) for label, group in groups.items()]
+    scores: dict[Path, Array] = {}
+    groups: dict[str, dict[Path, Record]] = {}
+    for folder, record in runs.items():
+        if record.status not in ("finished", "failed") or record.trial is not None:
+            continue
+        if record.status == "finished":
+            try:
+                scores[folder] = _scores(folder, metric, scorer)
+            except PeftlabError as error:
+                if problems is None:
+                    raise
+                problems.append(f"left out of the verdict: {error}")
+                continue
+        groups.setdefault(record.label, {})[folder] = record
+    if problems is not None:
+        for folder, problem in _shorter(scores):
+            problems.append(f"left out of the verdict: {problem}")
+            del groups[runs[folder].label][folder]
+    return [
+        _entry(label, group, metric, scores, weights) for label, group in groups.items() if group
+    ]
+
+
+def _shorter(scores: Mapping[Path, Array]) -> list[tuple[Path, str]]:
+    """Runs with another number of predictions than most, and what is wrong with them."""
+    counts = Counter(map(len, scores.values())).most_common(2)
+    if len(counts) < 2 or counts[0][1] == counts[1][1]:
+        return []  # all alike, or nobody knows who is right
+    most = counts[0][0]
+    return [
+        (folder, f"{folder / PREDICTIONS} has {len(own)} predictions; other runs have {most}")
+        for folder, own in scores.items()
+        if len(own) != most
+    ]
 
 
 def _checkpoints(records: Iterable[Record]) -> dict[str, str]:
@@ -66,7 +92,7 @@ def _entry(
     label: str,
     group: Mapping[Path, Record],
     metric: str,
-    scorer: Metric,
+    scores: Mapping[Path, Array],
     checkpoints: Mapping[str, str],
 ) -> Entry:
     seeds = [record.seed for record in group.values()]
@@ -75,18 +101,19 @@ def _entry(
             both = ", ".join(str(f) for f, record in group.items() if record.seed == seed)
             raise InputError(f"{label} is there twice with seed {seed}: {both}")
     records = [record for record in group.values() if record.status == "finished"]
-    folders = [folder for folder, record in group.items() if record.status == "finished"]
+    found = {folder: scores[folder] for folder in group if folder in scores}
     return Entry(
         name=label,
-        runs=_runs(label, folders, records, metric, scorer) if records else None,
-        costs=costs(records),
+        runs=_runs(label, found, records, metric) if records else None,
+        costs={name: cost.alone(records) for name, cost in COSTS.items()},
+        others=_others(records),
         losses={
             split: _mean([getattr(record.loss, split) for record in records])
             for split in ("train", "validation", "test")
         },
         general=_general(records),
         seconds_per_epoch=_mean([_seconds_per_epoch(record) for record in records]),
-        search_seconds=_mean([r.search.seconds if r.search else None for r in records]),
+        search_seconds=named("search_seconds").alone(records),
         failures=tuple(
             Failure(record.seed, record.error or "no reason was recorded", record.diverged_at)
             for record in group.values()
@@ -98,20 +125,25 @@ def _entry(
 
 def costs(records: Sequence[Record]) -> dict[str, float | None]:
     """What runs cost, means over them, by the names of `COSTS`; None where nothing was measured."""
-    return {name: _mean([cost(record) for record in records]) for name, cost in _COSTS.items()}
+    return {name: cost.mean(records) for name, cost in COSTS.items()}
 
 
-def _runs(
-    label: str, folders: Sequence[Path], records: Sequence[Record], metric: str, scorer: Metric
-) -> Runs:
-    scores = [_scores(folder / PREDICTIONS, metric, scorer) for folder in folders]
+def _others(records: Sequence[Record]) -> dict[str, float]:
+    """By cost, what share of the cores others had while it was measured, where that matters."""
+    shares = {name: cost.shared(records) for name, cost in COSTS.items()}
+    return {name: share for name, share in shares.items() if share is not None}
+
+
+def _runs(label: str, found: Mapping[Path, Array], records: Sequence[Record], metric: str) -> Runs:
+    scorer = build_metric(metric)
+    scores = list(found.values())
     if len({len(one) for one in scores}) > 1:
-        sizes = ", ".join(f"{f}: {len(one)}" for f, one in zip(folders, scores, strict=True))
+        sizes = ", ".join(f"{folder}: {len(one)}" for folder, one in found.items())
         raise StatisticsInputError(f"{label}: numbers of predictions differ between runs ({sizes})")
     untrained = all(record.parameters.trainable == 0 for record in records)
     equal = all(np.array_equal(one, scores[0]) for one in scores)
     # equal scores from different seeds mean that no seed was ever used; a single run may hide one
-    fixed = untrained and equal and (len(scores) > 1 or not _seeded(folders[0] / CONFIG))
+    fixed = untrained and equal and (len(scores) > 1 or not _seeded(next(iter(found)) / CONFIG))
     return Runs(
         label,
         np.stack(scores[:1] if fixed else scores),
@@ -131,26 +163,24 @@ def _seeded(config: Path) -> bool:
         return True
 
 
-def _scores(path: Path, metric: str, scorer: Metric) -> Array:
+def _scores(folder: Path, metric: str, scorer: Metric) -> Array:
     """[examples], or the metric's rows [examples, width]."""
-    rows = _read(path)
+    path, rows = folder / PREDICTIONS, predictions(folder)
+    if not rows:
+        raise InputError(f"{path} is missing or empty, so its run cannot be compared")
     try:
         if isinstance(scorer, MeanOverExamples):
-            return np.array([row["scores"][metric] for row in rows], dtype=np.float64)
-        texts = [row["prediction"] for row in rows]
-        return scorer.statistics(texts, [row["references"] for row in rows])
+            found = np.array([row["scores"][metric] for row in rows], dtype=np.float64)
+        else:
+            texts = [row["prediction"] for row in rows]
+            found = scorer.statistics(texts, [row["references"] for row in rows])
     except KeyError as error:
         raise InputError(
             f"{path} has no {error}; evaluate all runs with the metric {metric!r}"
         ) from error
-
-
-def _read(path: Path) -> list[dict[str, Any]]:
-    try:
-        rows = read_jsonl(path)
-    except FileNotFoundError as error:
-        raise InputError(f"{path} is missing, so its run cannot be compared") from error
-    return sorted(rows, key=lambda row: row["index"])
+    if not np.isfinite(found).all():
+        raise StatisticsInputError(f"{path} has scores that are not finite")
+    return found
 
 
 def _conditions(
@@ -189,19 +219,16 @@ def _search(record: Record) -> str:
     return f"{budget.trials} trials of {budget.trial_share:.0%} of a run"
 
 
-def _training_seconds(record: Record) -> float | None:
-    """Of one run, and of the search that found its rate."""
-    own = record.seconds.train
-    return own if own is None or record.search is None else own + record.search.seconds
-
-
 def _seconds_per_epoch(record: Record) -> float | None:
-    """Of the steps that were taken; None for what was not trained."""
-    if record.seconds.train is None or record.progress is None or record.progress.steps == 0:
+    """Of the steps that were taken; None for what was not trained, or not alone on the machine."""
+    train = named("train_seconds").alone([record])
+    if train is None or record.progress is None or record.progress.steps == 0:
         return None
-    rows = record.train.get("batch_size", 0) * record.train.get("accumulation", 1)
-    seen = rows * record.progress.steps
-    return record.seconds.train * record.task.train_rows / seen if seen else None
+    size, accumulation = record.train.get("batch_size"), record.train.get("accumulation", 1)
+    if not (isinstance(size, int) and isinstance(accumulation, int)):
+        return None
+    seen = size * accumulation * record.progress.steps
+    return train * record.task.train_rows / seen if seen else None
 
 
 def _general(records: Sequence[Record]) -> tuple[float, float] | None:

@@ -10,11 +10,14 @@ from peftlab.verdict.judgement import Verdict, judge
 from peftlab.verdict.measured import read_entries
 
 
-def verdict(runs: Sequence[StoredRun], metric: str | None = None) -> Verdict:
+def verdict(
+    runs: Sequence[StoredRun], metric: str | None = None, problems: list[str] | None = None
+) -> Verdict:
     """Judge finished and failed runs by one metric.
 
     Args:
         metric: by default ROUGE-L where there is one, else the task's first.
+        problems: as of `read_entries`.
 
     Raises:
         MixedRecordsError: runs of different tasks, models or budgets.
@@ -22,7 +25,7 @@ def verdict(runs: Sequence[StoredRun], metric: str | None = None) -> Verdict:
     """
     scored = [run.record.scores for run in runs if run.record.scores]
     metric = metric or (main_metric(scored[0]) if scored else "rougeL")
-    entries = read_entries({run.folder: run.record for run in runs}, metric)
+    entries = read_entries({run.folder: run.record for run in runs}, metric, problems)
     return judge(entries, metric=metric, higher_is_better=metric_spec(metric).higher_is_better)
 
 

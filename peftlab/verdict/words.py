@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from peftlab.records.figures import scored
 from peftlab.verdict.choices import LEAST_GOOD, Ranked
 from peftlab.verdict.entries import COSTS, Entry
-from peftlab.verdict.numbers import counted, listed, metric_name, percent, quality, several
+from peftlab.verdict.numbers import counted, listed, percent, several
 from peftlab.verdict.statistics import Interval, Pair, Statistics
 
 COLLAPSING = 0.1  # share of runs that fail by chance, in what is said of few seeds
@@ -46,11 +47,11 @@ class Findings:
 
     def score(self, name: str) -> str:
         """ "ROUGE-L 0.412"."""
-        return f"{metric_name(self.metric)} {self.number(self.ranked.quality(name))}"
+        return f"{scored(self.metric).title} {self.number(self.ranked.quality(name))}"
 
     def number(self, value: float) -> str:
         """A score or a difference of scores."""
-        return quality(value, self.ranked.qualities[0])
+        return scored(self.metric).unit.said(value)
 
     def share(self, name: str) -> str:
         """ "97 % of the best", or how far from it where shares mean nothing."""
@@ -227,7 +228,7 @@ def _balance(f: Findings) -> str:
         cost, reference = own.cost(name), best.cost(name)
         if cost is not None and reference:
             owner = "its" if shares else f"{f.best}'s"
-            shares.append(f"{percent(cost / reference)} of {owner} {COSTS[name].label}")
+            shares.append(f"{percent(cost / reference)} of {owner} {COSTS[name].called}")
     return f"{text}{f', with {listed(shares)}' if shares else ''}{_weighed(f)}."
 
 
@@ -250,10 +251,10 @@ def _fronts(f: Findings) -> list[str]:
     """One sentence for all costs that have the same front."""
     groups: dict[tuple[str, ...], list[str]] = {}
     for cost, names in f.front.items():
-        groups.setdefault(tuple(names), []).append(COSTS[cost].label)
+        groups.setdefault(tuple(names), []).append(COSTS[cost].called)
     return [
         f"{listed(names)} {'is' if len(names) == 1 else 'are'} on the Pareto front of"
-        f" {metric_name(f.metric)} against {listed(costs)}."
+        f" {scored(f.metric).title} against {listed(costs)}."
         for names, costs in groups.items()
     ]
 

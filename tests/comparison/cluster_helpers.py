@@ -1,4 +1,4 @@
-"""What tests of the holder let its children do; imported there by name."""
+"""What tests of the base server let its children do; imported there by name."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 PATIENCE = 400.0  # seconds until a test gives up on a machine that is busy
 _PR_SET_PDEATHSIG = 1
 _TRIES = 5  # Ray gives a node 30 seconds to start, which on a busy machine is little
-_HOLDER = "peftlab.comparison.ray.holder"
+_SERVER = "peftlab.comparison.base_server"
 _SIZES = ("--object-store-memory", "80000000", "--memory", str(4 << 30))
 
 
@@ -116,13 +116,13 @@ class Cluster:
             for one in [node, *psutil.Process(node.pid).children(recursive=True)]:
                 _kill(one)
             node.wait()
-        for one in self.holders(number):
+        for one in self.base_servers(number):
             _kill(one)
 
-    def holders(self, number: int) -> list[psutil.Process]:
+    def base_servers(self, number: int) -> list[psutil.Process]:
         """The process that holds a node's base, and the runs forked from it."""
         folder = str(self._scratch(number))
-        return [one for one, said in _commands() if _HOLDER in said and folder in said]
+        return [one for one, said in _commands() if _SERVER in said and folder in said]
 
     def workers(self) -> list[psutil.Process]:
         """Ray's processes that wait for a run now, on any node of this cluster and of no other."""

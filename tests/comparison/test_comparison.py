@@ -9,15 +9,16 @@ from typing import Any
 
 import pytest
 
-from peftlab.comparison.plan import EvaluationConfig, Plan, Run
+from peftlab.comparison.plan import Plan, Run
 from peftlab.comparison.run import Silent, compare
+from peftlab.comparison.settings import EvaluationConfig
 from peftlab.errors import DiskFull, InputError, PeftlabError
 from peftlab.evaluation import text_loss
 from peftlab.files import read_json
 from peftlab.frozen.model import FrozenLM
 from peftlab.methods import Method, parse
 from peftlab.methods.adaptation import Adaptation
-from peftlab.records import folders
+from peftlab.records import folders, reading
 from peftlab.records.record import Record
 from peftlab.tasks import Task
 from peftlab.training import TrainConfig
@@ -118,7 +119,7 @@ def test_what_was_forgotten_is_in_the_record(base: str, task: Task, tmp_path: Pa
     watcher = Counting()
     again = compare(plan, tmp_path, watcher)
     assert not watcher.made and again.records == compared.records
-    assert again.survey.general is not None and again.survey.general.before is None
+    assert again.profile.general is not None and again.profile.general.before is None
     compare(replace(plan, general_text=text[:1]), tmp_path, watcher)
     assert len(watcher.made) == 3, "held against another text, the runs are others"
 
@@ -213,8 +214,8 @@ def test_all_methods_get_the_same_source(base: str, tmp_path: Path) -> None:
     plan = make(base, task, "hard_prompt,prompt_tuning:length=30,prefix_tuning:length=10")
     compared = compare(plan, tmp_path / "out")
     assert [record.status for record in compared.records] == ["finished"] * 3
-    room = compared.survey.source_tokens
-    assert room is not None and compared.survey.longest == ("prompt_tuning:length=30", 30)
+    room = compared.profile.source_tokens
+    assert room is not None and compared.profile.longest == ("prompt_tuning:length=30", 30)
     assert {record.truncated for record in compared.records} == {len(task.test)}
     bare = compared.records[0].context_tokens
     assert bare is not None
@@ -237,7 +238,7 @@ def test_long_test_rows_leave_for_all_methods_alike(base: str, tmp_path: Path) -
     for run in compared.runs:
         assert run.record.status == "finished" and run.record.skipped == skipped
         assert run.record.truncated == 0
-        assert run.record.task.test_rows == 12 - skipped == len(folders.predictions(run.folder))
+        assert run.record.task.test_rows == 12 - skipped == len(reading.predictions(run.folder))
     with pytest.raises(PeftlabError, match=r"rows of train are longer than the .* tokens that fit"):
         compare(make(base, replace(task, long="refuse"), "hard_prompt"), tmp_path / "other")
 

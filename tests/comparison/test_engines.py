@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,12 +15,13 @@ from typing import Any
 import pytest
 
 from peftlab.cli.app import run
-from peftlab.comparison.engine import Course, Job
-from peftlab.comparison.local import Processes
+from peftlab.comparison.engine import PROFILE, Call, Opened, Workflow
+from peftlab.comparison.local import LocalEngine
 from peftlab.comparison.plan import Base, Plan, runs_of
-from peftlab.comparison.ray import cluster, versions
-from peftlab.comparison.ray import payload as parcel
+from peftlab.comparison.processes import DiskFull, RunFailed, call
+from peftlab.comparison.ray import cluster, payload, remote
 from peftlab.comparison.ray.cluster import Needs
+from peftlab.comparison.ray.task import named_machine as on
 from peftlab.comparison.ray.task import without_common
 from peftlab.comparison.run import compare
 from peftlab.comparison.work import work
@@ -35,17 +38,17 @@ def test_files_travel_whole(tmp_path: Path) -> None:
     (here / "seed-0" / "checkpoint.safetensors").write_bytes(b"\x00\x01")
     (here / "seed-0" / "trunk" / "chunk.safetensors").write_bytes(b"large")
     (here / "seed-0" / ".lock").touch()
-    files = parcel.packed(here)
+    files = payload.packed(here)
     assert sorted(files) == ["seed-0/checkpoint.safetensors", "seed-0/record.json"]
-    parcel.unpack(files, there)
+    payload.unpack(files, there)
     assert (there / "seed-0" / "checkpoint.safetensors").read_bytes() == b"\x00\x01"
-    assert parcel.packed(there) == files
-    assert parcel.packed(tmp_path / "nothing") == {}
+    assert payload.packed(there) == files
+    assert payload.packed(tmp_path / "nothing") == {}
 
 
 def test_changes_are_told_once_they_can_be_continued_from(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text("1\n")
-    changes = parcel.Changes(tmp_path)
+    changes = payload.Changes(tmp_path)
     assert changes.take() == {}
     (tmp_path / "metrics.jsonl").write_text("1\n2\n")
     assert changes.take() == {}, "without a checkpoint this is of no use"
@@ -55,12 +58,12 @@ def test_changes_are_told_once_they_can_be_continued_from(tmp_path: Path) -> Non
 
 
 def test_versions_are_compared() -> None:
-    mine = versions.versions()
+    mine = remote.versions()
     assert set(mine) == {"python", "peftlab", "torch", "transformers"}
     assert "missing" not in mine.values()
-    assert versions.differences(mine, mine) == []
-    assert versions.differences({"torch": "2"}, {"torch": "3"}) == ["torch 3 instead of 2"]
-    assert versions.differences({"torch": "2"}, {}) == ["torch missing instead of 2"]
+    assert remote.differences(mine, mine) == []
+    assert remote.differences({"torch": "2"}, {"torch": "3"}) == ["torch 3 instead of 2"]
+    assert remote.differences({"torch": "2"}, {}) == ["torch missing instead of 2"]
 
 
 SMALL = {"CPU": 4.0, "memory": 8e9}
@@ -88,7 +91,7 @@ def test_no_ray_says_what_to_install(monkeypatch: pytest.MonkeyPatch, capsys: An
 
 def test_options_of_a_cluster_belong_to_it(capsys: Any) -> None:
     assert run(["compare", "--cpus", "2"]) == 2
-    assert "--cpus belong to --engine ray" in capsys.readouterr().err
+    assert "--cpus belongs to --engine ray" in capsys.readouterr().err
     assert run(["compare", "--engine", "ray", "--cpus", "0"]) == 2
     assert "at least 1 was expected" in capsys.readouterr().err
 
@@ -158,6 +161,20 @@ def test_rows_are_sent_once(plan: Plan) -> None:
     assert sent.task.template == plan.task.template
 
 
+def test_a_full_disk_is_told_with_its_machine() -> None:
+    """And with both, where a node has it from the command's."""
+    with pytest.raises(DiskFull, match=r"^node-1: the disk is full \(.*make room"), on("node-1"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    with (
+        pytest.raises(DiskFull, match=r"^node-1: head: the disk is full"),
+        on("node-1"),
+        on("head"),
+    ):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    with pytest.raises(RunFailed, match=r"^node-1: PermissionError"), on("node-1"):
+        raise PermissionError(errno.EACCES, "no")
+
+
 class Counted:
     """Chunks of the frozen trunk that were really computed."""
 
@@ -176,8 +193,7 @@ def test_runs_of_a_machine_share_kept_activations(
 ) -> None:
     """The second seed computes none of them again, and finds the same numbers."""
     plan = replace(plan, config=replace(plan.config, steps=12))  # 48 of 24 rows: keeping pays
-    with Processes().opened(plan, tmp_path) as opened:
-        about = opened.survey("fp32").base
+    about = call(PROFILE, plan, tmp_path).base
     counted, runs = Counted(monkeypatch), runs_of(plan, about, plan.task)
     shared = tmp_path / "shared"
     work(_deaf, runs[0], tmp_path / "one", shared)
@@ -194,12 +210,16 @@ def test_runs_of_a_machine_share_kept_activations(
 def _deaf(*_: Any) -> None: ...
 
 
-def test_an_engine_may_be_anything_that_follows_courses(plan: Plan, tmp_path: Path) -> None:
-    """One that carries out the jobs in another order gives the same records."""
+def test_an_engine_may_be_anything_that_follows_workflows(plan: Plan, tmp_path: Path) -> None:
+    """One that carries out the calls in another order gives the same records."""
 
-    class Backwards(Processes):
-        def opened(self, plan: Plan, out: Path) -> Any:
-            return _Backwards(plan, out, super().opened(plan, out))
+    class Backwards(LocalEngine):
+        @contextmanager
+        def opened(self, plan: Plan, out: Path) -> Iterator[Opened]:
+            yield Backwards(out)
+
+        def run(self, workflows: Sequence[Workflow[Any]], hear: Any) -> list[Any]:
+            return super().run(workflows[::-1], hear)[::-1]
 
     first = compare(plan, tmp_path / "one").records
     other = compare(plan, tmp_path / "two", engine=Backwards()).records
@@ -208,27 +228,9 @@ def test_an_engine_may_be_anything_that_follows_courses(plan: Plan, tmp_path: Pa
     ]
 
 
-class _Backwards:
-    def __init__(self, plan: Plan, out: Path, plain: Any) -> None:
-        self.plain = plain
-
-    def __enter__(self) -> Any:
-        self.inner = self.plain.__enter__()
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self.plain.__exit__(*error)
-
-    def survey(self, dtype: str) -> Any:
-        return self.inner.survey(dtype)
-
-    def go(self, courses: list[Course], hear: Any) -> list[Any]:
-        return self.inner.go(courses[::-1], hear)[::-1]
-
-
-def test_jobs_of_one_search_are_one(plan: Plan) -> None:
+def test_calls_of_one_search_are_one(plan: Plan) -> None:
     about = Base(name="b", fingerprint="f", parameters=1, device="cpu")
     one, other = runs_of(plan, about, plan.task)
-    jobs = [Job("search", run, run.search_folder) for run in (one, other)]
-    assert jobs[0].key == jobs[1].key
-    assert Job("work", one, one.folder).key != Job("work", other, other.folder).key
+    calls = [Call("search", run, run.search_folder) for run in (one, other)]
+    assert calls[0].key == calls[1].key
+    assert Call("work", one, one.folder).key != Call("work", other, other.folder).key

@@ -74,9 +74,9 @@ def test_a_format_joins_a_folder_that_has_others(
 
 
 def test_names_of_formats_are_checked() -> None:
-    assert formats("fp32, nf4") == ("fp32", "nf4")
-    for text, said in (("nf5", 'Did you mean "nf4"'), ("int8,int8", "twice"), ("", "there is no")):
-        with pytest.raises(InputError, match=said):
+    assert formats("fp32, nf4") == formats(["fp32", "nf4"]) == ("fp32", "nf4")
+    for text, said in (("nf5", "nf4"), ("int8,int8", "each format once"), ("", "one or more of")):
+        with pytest.raises(ValueError, match=said):
             formats(text)
 
 

@@ -17,12 +17,13 @@ from typing import Any
 import psutil
 import pytest
 
-from peftlab.comparison.plan import Plan, SearchConfig
+from peftlab.comparison.plan import Plan
 from peftlab.comparison.ray.engine import Ray
 from peftlab.comparison.run import Compared, compare
+from peftlab.comparison.settings import SearchConfig
 from peftlab.errors import InputError
 from peftlab.methods import parse
-from peftlab.records import folders
+from peftlab.records import folders, reading
 from peftlab.records.record import Record
 from peftlab.tasks import Task
 from tests.comparison.odd_methods import Odd, Slow
@@ -55,7 +56,7 @@ def notices() -> list[str]:
 
 
 @pytest.fixture
-def grid(cluster: Cluster, notices: list[str]) -> Ray:
+def engine(cluster: Cluster, notices: list[str]) -> Ray:
     return Ray(cluster.address, notice=notices.append)
 
 
@@ -79,7 +80,7 @@ def results(out: Path, without: str = "-") -> dict[str, Any]:
         if path.name == "record.json":
             found[name] = lasting(Record.read(path))
         elif path.name == "metrics.jsonl":
-            found[name] = [line | {"tokens_per_second": 0} for line in folders.metrics(path.parent)]
+            found[name] = [line | {"tokens_per_second": 0} for line in reading.metrics(path.parent)]
         elif path.name == "search.json":
             found[name] = json.loads(path.read_text()) | {"seconds": 0}
         elif path.is_file() and path.name not in (".lock", "checkpoint.safetensors", "error.txt"):
@@ -88,13 +89,13 @@ def results(out: Path, without: str = "-") -> dict[str, Any]:
 
 
 def test_both_engines_give_the_same_records(
-    grid: Ray, notices: list[str], base: str, task: Task, tmp_path: Path
+    engine: Ray, notices: list[str], base: str, task: Task, tmp_path: Path
 ) -> None:
     """Searched rates, seeds, and runs whose process dies included."""
     methods = (*parse("hard_prompt,lora:rank=2,last_k:k=1"), Odd(how="killed"))
     plan = make(base, task, methods, seeds=(0, 1), search=SearchConfig(trials=2))
     here = compare(plan, tmp_path / "here").records
-    there = compare(plan, tmp_path / "there", engine=grid).records
+    there = compare(plan, tmp_path / "there", engine=engine).records
     assert [lasting(record) for record in there] == [lasting(record) for record in here]
     assert [record.status for record in here] == [*["finished"] * 3, "failed"] * 2
     assert results(tmp_path / "there", "odd") == results(tmp_path / "here", "odd")
@@ -104,12 +105,12 @@ def test_both_engines_give_the_same_records(
 
 
 def test_what_is_finished_is_not_made_again(
-    grid: Ray, base: str, task: Task, tmp_path: Path
+    engine: Ray, base: str, task: Task, tmp_path: Path
 ) -> None:
     plan = make(base, task, "hard_prompt")
     first = compare(plan, tmp_path).records
     watcher = Counting()
-    assert compare(plan, tmp_path, watcher, engine=grid).records == first
+    assert compare(plan, tmp_path, watcher, engine=engine).records == first
     assert not watcher.made
 
 
@@ -156,7 +157,7 @@ class Disturbed:
 
     @staticmethod
     def _lines(path: Path) -> list[dict[str, Any]]:
-        return folders.metrics(path.parent)
+        return reading.metrics(path.parent)
 
     def went_on_from(self, path: Path) -> int:
         """How many lines a log kept of before: their speeds would be others if made again."""
@@ -174,13 +175,13 @@ def first_worker_dies(cluster: Cluster) -> Callable[[], None]:
 
 def test_a_run_goes_on_when_its_worker_is_killed(
     cluster: Cluster,
-    grid: Ray,
+    engine: Ray,
     notices: list[str],
     long_plan: Plan,
     whole: dict[str, Any],
     tmp_path: Path,
 ) -> None:
-    found = Disturbed(long_plan, tmp_path, grid, first_worker_dies(cluster))
+    found = Disturbed(long_plan, tmp_path, engine, first_worker_dies(cluster))
     assert results(tmp_path) == whole
     assert len([n for n in notices if "tried again" in n]) == 1
     assert all(found.went_on_from(path) > 3 for path in found.before)
@@ -188,7 +189,7 @@ def test_a_run_goes_on_when_its_worker_is_killed(
 
 def test_results_are_fetched_from_nodes_that_do_not_see_the_folder(
     cluster: Cluster,
-    grid: Ray,
+    engine: Ray,
     notices: list[str],
     long_plan: Plan,
     whole: dict[str, Any],
@@ -197,7 +198,7 @@ def test_results_are_fetched_from_nodes_that_do_not_see_the_folder(
 ) -> None:
     """The nodes look for a lock of another name; and a worker dies here too."""
     monkeypatch.setattr(folders, "LOCK", ".another-lock")
-    found = Disturbed(long_plan, tmp_path, grid, first_worker_dies(cluster))
+    found = Disturbed(long_plan, tmp_path, engine, first_worker_dies(cluster))
     assert "Files are fetched" in notices[0]
     assert results(tmp_path) == whole
     assert len([n for n in notices if "tried again" in n]) == 1
@@ -207,7 +208,7 @@ def test_results_are_fetched_from_nodes_that_do_not_see_the_folder(
 
 def test_runs_of_a_lost_node_go_on_elsewhere(
     cluster: Cluster,
-    grid: Ray,
+    engine: Ray,
     notices: list[str],
     long_plan: Plan,
     whole: dict[str, Any],
@@ -216,7 +217,7 @@ def test_runs_of_a_lost_node_go_on_elsewhere(
     """Nothing of the node is left, not even the run that would have saved."""
     last = len(cluster.nodes) - 1
     try:
-        found = Disturbed(long_plan, tmp_path, grid, lambda: cluster.kill(last))
+        found = Disturbed(long_plan, tmp_path, engine, lambda: cluster.kill(last))
     finally:
         cluster.start()
     assert results(tmp_path) == whole
@@ -231,37 +232,43 @@ def test_ctrl_c_saves_and_the_same_command_continues(
     options = f"--model {base} --task {data} -o max_new_tokens=4 --methods lora:rank=2"
     steps = 3 * STEPS
     sizes = f"--steps {steps} --batch-size 2 --evaluate-every 50 --device cpu --out {out}"
-    engine = f"--engine ray --address {cluster.address}"
-    words = [sys.executable, "-m", "peftlab", "compare", *f"{options} {sizes} {engine}".split()]
+    there = f"--engine ray --address {cluster.address}"
+    words = [
+        sys.executable,
+        "-m",
+        "peftlab",
+        "compare",
+        *f"{options} {sizes} {there}".split(),
+    ]
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     wait_for(lambda: bool(list(out.glob("lora*/seed-0/metrics.jsonl"))) or bool(process.poll()))
     process.send_signal(signal.SIGINT)
     said, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130, said
     (folder,) = out.glob("lora*/seed-0")
-    taken = len(folders.metrics(folder))
+    taken = len(reading.metrics(folder))
     assert (folder / folders.CHECKPOINT).exists()
     assert 0 < taken < steps
-    first = folders.metrics(folder)
+    first = reading.metrics(folder)
     done = subprocess.run(words, capture_output=True, text=True, timeout=2 * PATIENCE, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "[1/1] lora:rank=2, seed 0: test loss" in done.stdout
-    again = folders.metrics(folder)
+    again = reading.metrics(folder)
     assert again[: len(first) - 1] == first[:-1], "it went on from its checkpoint"
     assert [line["step"] for line in again if "loss" in line] == list(range(1, steps + 1))
 
 
-def test_no_node_is_large_enough(grid: Ray, long_plan: Plan, tmp_path: Path) -> None:
-    grid.cpus = 64
+def test_no_node_is_large_enough(engine: Ray, long_plan: Plan, tmp_path: Path) -> None:
+    engine.cpus = 64
     with pytest.raises(InputError, match=r"needs 64 CPU on one node.*at most 1 CPU"):
-        compare(long_plan, tmp_path, engine=grid)
+        compare(long_plan, tmp_path, engine=engine)
 
 
-def test_a_cluster_without_gpus(grid: Ray, long_plan: Plan, tmp_path: Path) -> None:
+def test_a_cluster_without_gpus(engine: Ray, long_plan: Plan, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="none of the cluster's 2 nodes has a CPU and a GPU"):
-        compare(replace(long_plan, device="cuda"), tmp_path, engine=grid)
+        compare(replace(long_plan, device="cuda"), tmp_path, engine=engine)
     with pytest.raises(InputError, match="cpu or cuda was expected"):
-        compare(replace(long_plan, device="cuda:1"), tmp_path, engine=grid)
+        compare(replace(long_plan, device="cuda:1"), tmp_path, engine=engine)
 
 
 def test_nodes_that_cannot_take_part_are_named(base: str, task: Task, tmp_path: Path) -> None:

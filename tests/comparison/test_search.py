@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from peftlab.comparison import search as room
-from peftlab.comparison.plan import Base, EvaluationConfig, Plan, Run, SearchConfig, runs_of
+from peftlab.comparison.plan import Base, Plan, Run, runs_of
 from peftlab.comparison.run import compare
 from peftlab.comparison.search import LADDER, search, trial_config
+from peftlab.comparison.settings import EvaluationConfig, SearchConfig
 from peftlab.errors import InputError
 from peftlab.frozen import named as bases
 from peftlab.methods import parse
@@ -55,7 +56,7 @@ def test_the_rate_with_the_lowest_validation_loss(about: Base, task: Task, tmp_p
     for record in records:
         assert record.scores == {} and record.loss.test is None and record.latency is None
     spent = [r.progress for r in records if r.progress]
-    assert found.tokens == sum((p.passes or 0) + (p.validated or 0) for p in spent) > 0
+    assert found.tokens == sum((p.forward_tokens or 0) + (p.validated or 0) for p in spent) > 0
     assert found.seconds == pytest.approx(
         sum((r.seconds.train or 0) + (r.seconds.evaluate or 0) for r in records)
     )
@@ -126,16 +127,16 @@ def test_a_comparison_with_a_search_and_a_budget_of_tokens(
     )
     watcher = Counting()
     compared = compare(plan, tmp_path / "out", watcher)
-    assert [r.status for r in compared.records] == ["finished"] * 4
-    asked, first, _, second = compared.records
+    assert [r.status for r in compared.records] == ["finished"] * 3  # a prompt runs once
+    asked, first, second = compared.records
     assert asked.search is None and first.search == second.search is not None
     assert first.train["learning_rate"] == first.search.rate == second.train["learning_rate"]
     assert first.budget == asked.budget is not None
     assert (first.budget.kind, first.budget.amount, first.budget.trials) == ("tokens", 900, 2)
-    assert first.progress is not None and first.progress.passes is not None
-    assert 450 < first.progress.passes <= 1000
+    assert first.progress is not None and first.progress.forward_tokens is not None
+    assert 450 < first.progress.forward_tokens <= 1000
     assert ("trial", 1, 2, pytest.approx(plan.methods[1].learning_rate)) in watcher.words
-    assert len(read(tmp_path / "out").runs) == 4, "trials are no runs"
+    assert len(read(tmp_path / "out").runs) == 3, "trials are no runs"
     watcher = Counting()
     again = compare(plan, tmp_path / "out", watcher)
     assert again.records == compared.records and watcher.made == []

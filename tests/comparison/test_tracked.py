@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from peftlab.comparison.plan import EvaluationConfig, Plan
+from peftlab.comparison.plan import Plan
 from peftlab.comparison.run import compare
+from peftlab.comparison.settings import EvaluationConfig
 from peftlab.methods import parse
-from peftlab.records.folders import metrics
+from peftlab.records.reading import metrics
 from peftlab.tasks import Task
 from peftlab.training import TrainConfig
 from tests.comparison.test_comparison import Counting

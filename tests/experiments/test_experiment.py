@@ -22,8 +22,8 @@ from peftlab.experiments.grid import Overrides, Part, parts, rows_of
 from peftlab.experiments.kept import read
 from peftlab.experiments.run import run
 from peftlab.experiments.spec import ExperimentSpec, bundled, load, parse
+from peftlab.experiments.table import as_markdown, sections
 from peftlab.metrics import metric_spec
-from peftlab.report.experiment import as_markdown, sections
 from tests.experiments.specs import save_base, save_data
 
 TABLE1, CLASSROOM = "prefix-tuning-table1", "cnn-dailymail-gpt2"
@@ -158,7 +158,7 @@ def test_published_values_are_those_of_the_papers() -> None:
         (("rows", 0, "published", 0, "model"), "frist", 'Did you mean "first"'),
         (("rows", 0, "tasks"), {"drat": {}}, 'Did you mean "dart"'),
         (("rows", 0, "models"), ["third"], "names the model 'third'"),
-        (("rows", 0, "metod"), "lora", "metod: Extra inputs"),
+        (("rows", 0, "metod"), "lora", 'rows.0.metod is unknown. Did you mean "method"'),
         (("tasks", "dart", "columns", 0, "metric"), "bleu", "exactly one of metric and cost"),
         (("models",), [], "models: "),
     ],
@@ -240,10 +240,10 @@ def test_overrides_go_before_the_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "value", "said"),
     [
-        (("training", "stepz"), 3, "training of 'biases' has no setting 'stepz'.*steps"),
+        (("training", "stepz"), 3, "training of 'biases' has no option 'stepz'.*steps"),
         (("training", "steps"), 0, "steps is 0"),
         (("training", "batch_size"), "many", "training of 'biases': batch_size"),
-        (("rows", 0, "decoding"), {"beam": 3}, "no setting 'beam'.*\"beams\""),
+        (("rows", 0, "decoding"), {"beam": 3}, "no option 'beam'.*\"beams\""),
         (("rows", 0, "method"), "bitfid", 'Did you mean "bitfit"'),
         (("tasks", "dart", "columns", 0), {"title": "x", "metric": "blue"}, "Unknown metric"),
     ],
@@ -318,7 +318,7 @@ def test_a_bundled_experiment_runs_whole_on_invented_rows(
     ("line", "said"),
     [
         (f"--experiment {TABLE1} --methods lora", "--methods cannot be given with --experiment"),
-        (f"--experiment {TABLE1} --steps 2 --epochs 1", "steps and epochs are given"),
+        (f"--experiment {TABLE1} --steps 2 --epochs 1", "both --steps and --epochs are given"),
         (f"--experiment {TABLE1} --task xsum", "has no task 'xsum'"),
         ("--experiment table1", "there is no experiment 'table1'"),
         ("--data somewhere", "--data belongs to --experiment"),

@@ -29,7 +29,7 @@ def random_state(spec: str, lm: FrozenLM, seed: int = 0) -> State:
     """The method's tensors, none of them at its starting value."""
     method = parse_one(spec)
     rng = torch.Generator().manual_seed(seed)
-    state = method.bake(method.init(lm, None, rng), lm)  # type: ignore[arg-type]
+    state = method.materialise(method.init(lm, None, rng), lm)  # type: ignore[arg-type]
     moved = {
         n: t + 0.3 * t.std(correction=0).clamp(0.3) * torch.randn(t.shape, generator=rng)
         for n, t in state.tensors.items()

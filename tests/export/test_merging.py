@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from peftlab import export
 from peftlab.errors import InputError
@@ -105,3 +105,27 @@ def test_tokenizer_and_template_come_along(tmp_path: Path) -> None:
     assert AutoTokenizer.from_pretrained(tmp_path)(text) == lm.tokenizer(text)
     assert json.loads((tmp_path / "peftlab.json").read_text())["template"]["text"]
     assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
+
+
+def test_defaults_of_the_base_that_change_replies_are_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    lm, adaptation = world.model("llama"), made("lora:rank=2", "llama")
+    end = lm.tokenizer.eos_token_id
+    plain = {"eos_token_id": end, "max_length": 4096, "temperature": 0.6, "top_p": 0.9, "top_k": 50}
+    monkeypatch.setattr(lm.model, "generation_config", GenerationConfig(**plain))
+    assert export.merged(adaptation, lm, tmp_path / "quiet").defaults == {}
+    for values in (
+        {"repetition_penalty": 1.05, "suppress_tokens": [5]},
+        {"do_sample": True, "temperature": 0.6},
+        {"no_repeat_ngram_size": 3, "forced_eos_token_id": end},
+        {"num_beams": 4, "length_penalty": 0.5},
+        {"eos_token_id": [end, 7]},
+        {"an_engine_of_the_future": 1},
+    ):
+        changed = GenerationConfig(**{"eos_token_id": end, **values})
+        monkeypatch.setattr(lm.model, "generation_config", changed)
+        assert export.merged(adaptation, lm, tmp_path).defaults == values
+        told = json.loads((tmp_path / "peftlab.json").read_text())
+        assert told["generation_defaults"] == values
+        assert set(told["differences"]) == {"fp32", "bf16", "bf16_apart", "choices"}

@@ -11,7 +11,7 @@ from peftlab import export
 from peftlab.admission import OtherBase
 from peftlab.errors import InputError
 from peftlab.export.peft import modules
-from peftlab.export.peft.found import Found
+from peftlab.export.peft.found import PeftFolder
 from tests.export.made import made
 from tests.models import frozen
 
@@ -49,7 +49,7 @@ def _change(folder: Path, **values: object) -> None:
 
 
 def test_expressions_take_bounded_time_and_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = Found(Path("it") / "adapter_model.safetensors", {}, frozen("gpt2"))
+    found = PeftFolder(Path("it") / "adapter_model.safetensors", {}, frozen("gpt2"))
     bomb = modules.Expression(found, "(([a-z0-9_.])+)+!")  # `re` would take years
     assert not bomb.match("transformer.h.0.attn.c_attn.and.many.more")
     assert modules.Expression(found, r".*\.(c_attn|c_fc)").match("h.0.c_fc")

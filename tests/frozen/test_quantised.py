@@ -79,7 +79,7 @@ def test_losses_and_gradients_of_every_method_are_those_on_the_dequantised_base(
         template = method.template(world.task().template, first)
         pairs = world.task().pairs("test")[:2]
         encoded = [template.encode(lm.tokenizer, e, t, 80) for e, t in pairs]
-        edits = method.edits(method.bake(state, lm), lm, 7)
+        edits = method.edits(method.materialise(state, lm), lm, 7)
         batch = pack([training_row(one) for one in encoded], [edits])
         losses = token_losses(lm, batch, encoded)
         losses.sum().backward()

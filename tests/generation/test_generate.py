@@ -28,7 +28,7 @@ def _adaptation(family: str, method: Method, seed: int = 0) -> Adaptation:
     """Untrained but far from the base: every tensor moved."""
     model, task = world.model(family), world.task()
     rng = torch.Generator().manual_seed(seed)
-    state = method.bake(method.init(model, task, rng), model)
+    state = method.materialise(method.init(model, task, rng), model)
     moved = {n: t + 0.3 * torch.randn(t.shape, generator=rng) for n, t in state.tensors.items()}
     base = {"name": model.name, "fingerprint": model.fingerprint}
     return Adaptation(method, replace(state, tensors=moved), task.template, base)

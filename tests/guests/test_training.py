@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import warnings
@@ -178,6 +179,42 @@ def test_interrupted_and_continued_is_uninterrupted(tmp_path: Path) -> None:
         torch.equal(rest.adaptation.tensors[n], whole.adaptation.tensors[n])
         for n in whole.adaptation.tensors
     )
+
+
+DEFAULTS = [
+    {"repetition_penalty": 5.0},
+    {"do_sample": True, "temperature": 5.0, "top_k": 3, "top_p": 0.3, "min_p": 0.2},
+    {"no_repeat_ngram_size": 1, "bad_words_ids": [[5], [9]], "sequence_bias": [[[7], 20.0]]},
+    {"suppress_tokens": list(range(20, 70)), "begin_suppress_tokens": list(range(70, 120))},
+    {"forced_eos_token_id": 2, "exponential_decay_length_penalty": (0, 9.0), "max_time": 1e-9},
+    {"min_length": 400, "min_new_tokens": 6, "eos_token_id": [*range(3, 60)]},
+    {"num_beams": 4, "early_stopping": True, "length_penalty": -3.0, "num_return_sequences": 2},
+]
+
+
+def _replies(folder: Path, defaults: dict[str, Any]) -> list[list[tuple[int, ...]]]:
+    """By decoding, those of a guest on a checkpoint with these defaults."""
+    tiny("llama").save_pretrained(folder)
+    world.tokenizer().save_pretrained(folder)
+    (folder / "generation_config.json").write_text(json.dumps(defaults))
+    guest = guests.GuestModel(PlainBase.load(folder), Guest.parse(THEIRS["llama"]), steps=1)
+    return [
+        [reply.tokens for reply in guests.evaluate(guest, world.task(), decoding=decoding).replies]
+        for decoding in (Decoding(), Decoding(beams=2), Decoding(sample=True))
+    ]
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> list[list[tuple[int, ...]]]:
+    """Replies on a checkpoint without defaults."""
+    return _replies(tmp_path_factory.mktemp("bare"), {})
+
+
+@pytest.mark.parametrize("defaults", DEFAULTS)
+def test_the_generation_config_of_the_base_decides_nothing(
+    defaults: dict[str, Any], bare: list[list[tuple[int, ...]]], tmp_path: Path
+) -> None:
+    assert _replies(tmp_path, defaults) == bare
 
 
 def test_the_base_drops_nothing_out() -> None:

@@ -81,13 +81,13 @@ class Made:
 
     def edits(self, state: State, seed: int | None = None) -> Edits:
         """The edits of a state that is trained."""
-        return self.method.edits(self.method.bake(state, self.model), self.model, seed)
+        return self.method.edits(self.method.materialise(state, self.model), self.model, seed)
 
     def adaptation(self, state: State) -> Adaptation:
         """The state, ready for use."""
         with torch.no_grad():
-            baked = self.method.bake(state, self.model)
-        return Adaptation(self.method, baked, world.task().template, base_of(self.model))
+            materialised = self.method.materialise(state, self.model)
+        return Adaptation(self.method, materialised, world.task().template, base_of(self.model))
 
     def encoded(self) -> list[Encoded]:
         """The rows of the test split as this case's template writes them."""

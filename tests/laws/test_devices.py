@@ -55,8 +55,8 @@ def test_losses_and_gradients_are_computed_where_the_base_lies(case: str, family
     rows = it.encoded()[:3]
     with mode:
         tensors = {n: _fake(t, requires_grad=True) for n, t in it.moved.tensors.items()}
-        baked = it.method.bake(State(tensors, it.moved.text), lm)
-        edits = it.method.edits(baked, lm, 3)
+        materialised = it.method.materialise(State(tensors, it.moved.text), lm)
+        edits = it.method.edits(materialised, lm, 3)
         batch = pack([training_row(r) for r in rows], [edits], device=lm.device, places=[0, 1, 2])
         losses = token_losses(lm, batch, rows)
         assert losses.device.type == GPU

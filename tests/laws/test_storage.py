@@ -54,7 +54,7 @@ def test_counts_equal_the_closed_formula(family: str, case: str) -> None:
         return
     state = it.init(model, task(), torch.Generator().manual_seed(0))
     with torch.no_grad():
-        stored = it.bake(state, model)
+        stored = it.materialise(state, model)
         it.edits(stored, model)
     count = it.count(model.shape)
     assert it.stored(model.shape) == {n: tuple(t.shape) for n, t in stored.tensors.items()}

@@ -104,9 +104,10 @@ def test_a_model_without_tokenizer_cannot_be_trained() -> None:
     [
         ("lra", r"unknown method 'lra'; there are .*Did you mean \"lora\""),
         ("lora:rnk=4", r"lora has no setting 'rnk'; it has .*Did you mean \"rank\""),
-        ("lora:rank=four", r"lora: rank='four' cannot be used: .*integer"),
+        ("lora:rank=four", r"lora: rank is 'four'; a whole number was expected"),
+        ("lora:targets=qv:rank=8", r"separated by commas: lora:targets=qv,rank=8"),
         ("lora:rank", r"'rank' is no setting; key=value was expected"),
-        ("prefix_tuning:reparametrisation=lstm", r"reparametrisation='lstm' cannot be used"),
+        ("prefix_tuning:reparametrisation=lstm", r"reparametrisation is 'lstm'; 'none' or"),
         ("", r"no methods in ''; there are bitfit, "),
         ("lora+nothing", r"nothing"),
     ],

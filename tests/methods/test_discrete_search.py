@@ -326,7 +326,7 @@ def test_a_start_whose_end_merges_with_the_line_break_loses_that_end() -> None:
         ("discrete_search:length=400", "length=400 leaves no room"),
         ("discrete_search:rate=0", "rate is 0"),
         ("discrete_search:strategy=phrases,start=vocabulary", "edited in words"),
-        ("discrete_search:strategy=beam", "cannot be used"),
+        ("discrete_search:strategy=beam", "strategy is 'beam'"),
         ("lora+discrete_search", "searches alone"),
     ],
 )

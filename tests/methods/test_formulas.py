@@ -172,7 +172,7 @@ def test_p_tunings_encoder_is_torchs_lstm_and_mlp() -> None:
     )
     with torch.no_grad():
         expected = mlp(lstm(t["embedding"])[0])
-        got = it.method.bake(it.moved, it.model).tensors["prompt"]
+        got = it.method.materialise(it.moved, it.model).tensors["prompt"]
     torch.testing.assert_close(got, expected)
 
 

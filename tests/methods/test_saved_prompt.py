@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from peftlab.comparison.plan import Base, EvaluationConfig, Run
+from peftlab.comparison.plan import Base, Run
+from peftlab.comparison.settings import EvaluationConfig
 from peftlab.errors import InputError
 from peftlab.methods import Method, parse_one
 from peftlab.training import TrainConfig

@@ -188,6 +188,13 @@ def test_plots_are_files_of_their_own(folder: Path) -> None:
         assert ElementTree.fromstring(text).tag.endswith("svg")
         assert "var(" not in text and "tabindex" not in text
         assert name.replace(".svg", ".png") in files or not png.available()
+    for name, words_of in (
+        ("time", ["train", "evaluate (losses)", "generate (test outputs)"]),
+        ("memory", ["train", "evaluate (losses)", "generate (test outputs)"]),
+        ("loss-training", ["lora", "full", "hard_prompt:instruction=task"]),
+    ):
+        text = (folder / "plots" / f"{name}.svg").read_text(encoding="utf-8")
+        assert all(f">{word}</text>" in text for word in words_of), "bars and lines have a legend"
 
 
 @pytest.mark.parametrize(
@@ -420,3 +427,22 @@ def test_a_report_needs_no_torch(folder: Path, format: str) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr.splitlines()[-1] == "False False"
+
+
+def test_times_that_others_disturbed_are_marked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("peftlab.measure.company.MOST", 0.05)
+    latency = {"first_token": 0.01, "token": 0.002}
+    shares = {"lora": {"step": 0.3, "latency": 0.2}, "full": {"step": 0.0}, "ia3": {"step": 0.0}}
+    for i, (label, others) in enumerate(shares.items()):
+        time = {"train": 10.0 + i, "evaluate": 1.0}
+        keep(tmp_path, label, seconds=time, others=others, latency=latency)
+    page = render(tmp_path, read(tmp_path))
+    parsed = Parsed(page)
+    assert "≈ 10.0 s" in parsed.text and "≈ 2.0 ms" in parsed.text
+    assert "so nothing is judged by" in parsed.text
+    assert "train: ≈ 10 s" in page and "train: 11 s" in page  # of the bars
+    assert "≈ 10 s of training" in page and "11 s of training" in page  # of the points
+    row = next(part for part in page.split("<tr") if "≈ 10.0 s" in part)
+    assert not re.search(r"<b>\s*≈|best[^>]*>\s*≈", row), "the least, but not known to be"

@@ -11,9 +11,10 @@ import pytest
 from rich.console import Console
 
 from peftlab.errors import InputError
-from peftlab.records.folders import metrics, predictions
-from peftlab.records.reading import StoredRun, read
+from peftlab.measure import company
+from peftlab.records.reading import StoredRun, metrics, predictions, read
 from peftlab.records.record import Record
+from peftlab.report import predictions as foretold
 from peftlab.report.formats import render
 from peftlab.report.show import show
 from peftlab.report.table import as_rich
@@ -72,7 +73,10 @@ def shown(records: list[Record], folder: Path) -> str:
         one.write(run.folder)
         values = [0.3, 0.4, 0.5, 0.6, 0.7]
         lines = [
-            json.dumps({"index": j, "scores": {"rougeL": value}}) for j, value in enumerate(values)
+            json.dumps(
+                {"index": j, "prediction": "", "references": [], "scores": {"rougeL": value}}
+            )
+            for j, value in enumerate(values)
         ]
         (run.folder / "predictions.jsonl").write_text("\n".join(lines))
         runs.append(run)
@@ -133,8 +137,10 @@ def test_damaged_records_are_named_and_left_out(tmp_path: Path, text: str, said:
 
 
 def test_a_number_that_is_no_number_is_never_written(tmp_path: Path) -> None:
+    made = record()
+    made.loss.test = float("nan")
     with pytest.raises(ValueError, match="JSON"):
-        record(loss={"test": float("nan")}).write(tmp_path)
+        made.write(tmp_path)
 
 
 def test_lines_of_a_run(tmp_path: Path) -> None:
@@ -144,3 +150,32 @@ def test_lines_of_a_run(tmp_path: Path) -> None:
     (tmp_path / "predictions.jsonl").write_text("{half")
     with pytest.raises(InputError, match="damaged"):
         predictions(tmp_path)
+
+
+def test_times_that_others_disturbed_are_marked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(company, "MOST", 0.05)
+    disturbed = record(others={"step": 0.3, "generate": 0.06, "evaluate": 0.05})
+    quiet = record("ia3", others={"step": 0.01})
+    _, _, lora, ia3 = render([disturbed, quiet], "md", "usual,step_seconds").splitlines()
+    assert "| ≈ 12.5 s |" in lora and "| ≈ 500.0 ms |" in lora and "≈" not in ia3
+    _, _, row = render([disturbed], "md", "evaluate_seconds,generate_seconds").splitlines()
+    assert row == "| lora | 1.0 s | ≈ 2.0 s |"
+    seeds = [disturbed, record(seed=1, seconds={"train": 14.5})]
+    assert "≈ 13.5 s ± 1.4 s" in render(seeds, "md")
+    assert r"$\approx$ 12.5 s" in render([disturbed], "latex")
+    (line,) = csv.DictReader(io.StringIO(render([disturbed], "csv")))
+    assert (line["others.step"], line["seconds.train"]) == ("0.3", "12.5")
+
+
+def test_predictions_are_not_held_against_times_that_others_disturbed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(company, "MOST", 0.05)
+    predicted = {"train_seconds": 10.0}
+    quiet, disturbed = (
+        record(name, predicted=predicted, others={"step": share}, seconds={"train": seconds})
+        for name, share, seconds in (("ia3", 0.0, 12.5), ("lora", 0.3, 99.0))
+    )
+    (told,) = foretold.words([quiet, disturbed])
+    assert "by 20 % on average, at most by 20 % (ia3" in told
+    assert foretold.words([disturbed]) == []

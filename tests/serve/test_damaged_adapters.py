@@ -20,7 +20,7 @@ from peftlab import export
 from peftlab.errors import InputError, PeftlabError
 from peftlab.methods import REGISTRY
 from peftlab.methods.adaptation import base_of
-from peftlab.serve import Engine, Failed, Library, Limits, Request
+from peftlab.serve import Engine, Failed, Library, Limits, ServeRequest
 from tests.laws import world as laws
 from tests.laws.cases import made, method
 from tests.serve import world
@@ -134,7 +134,9 @@ def test_refused_in_one_line_and_the_others_reply_as_ever(
     export.open_adaptation(bad, laws.model("gpt2"))  # whole
     DAMAGES[damage](next(bad.glob("*.safetensors")), place)
     served.library.rescan()
-    tickets = [served.submit(Request(name, sources()[0], 3)) for name in ("good", "bad", "good")]
+    tickets = [
+        served.submit(ServeRequest(name, sources()[0], 3)) for name in ("good", "bad", "good")
+    ]
     run(served)
     with pytest.raises(InputError) as refused:
         tickets[1].result(0)
@@ -217,12 +219,12 @@ def test_an_adapter_that_cannot_be_prepared_is_dropped_and_the_others_go_on(
     sick = library.get("a2")
     assert sick is not None and not sick.owners
     monkeypatch.setattr(sick, "prepare", lambda _: torch.zeros(2) @ torch.zeros(3))
-    lost, kept = (served.submit(Request(name, sources()[0], 8)) for name in ("a2", "a9"))
+    lost, kept = (served.submit(ServeRequest(name, sources()[0], 8)) for name in ("a2", "a9"))
     run(served)
     with pytest.raises(Failed, match="loading 'a2' failed"):
         lost.result(0)
     assert compare(kept.result(0), world.alone("a9", 0, sources()[0]))
     assert "a2" in caplog.text
-    again = served.submit(Request("a2", sources()[0], 8))  # it is read anew
+    again = served.submit(ServeRequest("a2", sources()[0], 8))  # it is read anew
     run(served)
     assert compare(again.result(0), world.alone("a2", 0, sources()[0]))

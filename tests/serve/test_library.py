@@ -10,7 +10,7 @@ import torch
 
 from peftlab.errors import InputError
 from peftlab.methods.adaptation import Adaptation, base_of
-from peftlab.serve import Engine, Library, Limits, Request, UnknownAdapter
+from peftlab.serve import Engine, Library, Limits, ServeRequest, UnknownAdapter
 from tests.laws import world as laws
 from tests.serve import world
 from tests.serve.world import NAMES, adaptation, alone, compare, run, sources
@@ -39,7 +39,7 @@ def test_a_folder_of_adapters_is_known_and_read_when_asked_for(folder: Path) -> 
     assert [it.name for it in library.adapters()] == sorted(NAMES)
     assert all(it.version is None for it in library.adapters())
     engine = serving(library)
-    tickets = [engine.submit(Request(name, sources()[0], 8)) for name in NAMES]
+    tickets = [engine.submit(ServeRequest(name, sources()[0], 8)) for name in NAMES]
     run(engine)
     for name, ticket in zip(NAMES, tickets, strict=True):
         compare(ticket.result(0), alone(name, 0, sources()[0]))
@@ -57,14 +57,16 @@ def test_memory_is_limited_and_what_was_used_last_stays(folder: Path) -> None:
     library = Library(laws.model("gpt2"), folder, memory=total * 2 // 3)
     engine = serving(library)
     for turn in range(3):
-        tickets = [engine.submit(Request(name, sources()[turn], 4)) for name in small]
+        tickets = [engine.submit(ServeRequest(name, sources()[turn], 4)) for name in small]
         run(engine)
         for ticket in tickets:
             compare(ticket.result(0), alone(ticket.request.adapter, 0, sources()[turn]))
         held = [it.name for it in library.adapters() if it.version]
         assert 0 < len(held) < len(small)
         assert sum(sizes[name] for name in held) <= library.memory
-    ticket = engine.submit(Request("a13", sources()[0], 4))  # full fine-tuning, too large for it
+    ticket = engine.submit(
+        ServeRequest("a13", sources()[0], 4)
+    )  # full fine-tuning, too large for it
     run(engine)
     with pytest.raises(InputError, match="adapters may take"):
         ticket.result(0)
@@ -73,11 +75,11 @@ def test_memory_is_limited_and_what_was_used_last_stays(folder: Path) -> None:
 def test_rows_keep_the_version_they_started_with() -> None:
     library = world.library()
     engine = serving(library)
-    before = engine.submit(Request("a9", sources()[0], 8))
+    before = engine.submit(ServeRequest("a9", sources()[0], 8))
     engine.step()
     engine.step()
     library.load("a9", adaptation("a9", 1))
-    after = engine.submit(Request("a9", sources()[0], 8))
+    after = engine.submit(ServeRequest("a9", sources()[0], 8))
     run(engine)
     assert (before.result(0).version, after.result(0).version) == (1, 2)
     assert compare(before.result(0), alone("a9", 0, sources()[0]))
@@ -87,11 +89,11 @@ def test_rows_keep_the_version_they_started_with() -> None:
 def test_unloaded_its_rows_end_and_what_waits_is_told() -> None:
     library = world.library()
     engine = serving(library, slots=1)
-    running, waiting = (engine.submit(Request("a4", sources()[0], 8)) for _ in range(2))
+    running, waiting = (engine.submit(ServeRequest("a4", sources()[0], 8)) for _ in range(2))
     engine.step()
     engine.step()
     library.unload("a4")
-    other = engine.submit(Request("a9", sources()[0], 8))
+    other = engine.submit(ServeRequest("a9", sources()[0], 8))
     run(engine)
     assert compare(running.result(0), alone("a4", 0, sources()[0]))
     assert compare(other.result(0), alone("a9", 0, sources()[0]))
@@ -108,7 +110,7 @@ def test_a_replacement_that_cannot_be_read_leaves_the_old_one(folder: Path) -> N
     stored("a9").save(folder.parent / "good")
     first = library.load("a9", folder.parent / "good")
     second = library.load("a9")
-    ticket = engine.submit(Request("a9", sources()[0], 8))
+    ticket = engine.submit(ServeRequest("a9", sources()[0], 8))
     run(engine)
     while library.load_one():
         pass
@@ -123,8 +125,8 @@ def test_an_adapter_of_another_base_is_refused_with_all_that_differs(folder: Pat
     stored("a9", family="llama").save(folder / "foreign")
     library = Library(laws.model("gpt2"), folder)
     engine = serving(library)
-    foreign = engine.submit(Request("foreign", sources()[0], 8))
-    own = engine.submit(Request("a9", sources()[0], 8))
+    foreign = engine.submit(ServeRequest("foreign", sources()[0], 8))
+    own = engine.submit(ServeRequest("a9", sources()[0], 8))
     run(engine)
     with pytest.raises(InputError, match=r"another base: made for llama.*kv_heads is 4, not 2"):
         foreign.result(0)
@@ -215,7 +217,7 @@ def test_a_thousand_adapters_share_one_model(folder: Path) -> None:
         pass
     engine = Engine(library.model, library, Limits(slots=16, capacity=world.CAPACITY, queue=1000))
     tickets = [
-        engine.submit(Request(f"n{i}", sources()[i % 6], 3), stream=False) for i in range(1000)
+        engine.submit(ServeRequest(f"n{i}", sources()[i % 6], 3), stream=False) for i in range(1000)
     ]
     run(engine)
     for i, ticket in enumerate(tickets):

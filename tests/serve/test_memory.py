@@ -11,9 +11,9 @@ import pytest
 
 from peftlab.measure import allocator
 from peftlab.measure.gauges import linux_pages
-from peftlab.serve import Engine, Limits, Request, memory
+from peftlab.serve import Engine, Limits, ServeRequest, memory
 from peftlab.serve.errors import PromptTooLong
-from peftlab.serve.loaded import Loaded, RowLimits
+from peftlab.serve.loaded import LoadedAdapter, RowLimits
 from peftlab.serve.memory import EVERY, Trimmer
 from peftlab.serve.prompt import Chat
 from peftlab.tasks import Example
@@ -37,7 +37,7 @@ def test_slots_that_rows_have_left_are_released(monkeypatch: pytest.MonkeyPatch)
     engine = Engine(laws.model("gpt2"), world.library(), Limits(slots=3, capacity=world.CAPACITY))
     released: list[int] = []
     monkeypatch.setattr(engine._slots.cache, "release", released.append)
-    tickets = [engine.submit(Request("a9", text, 8)) for text in world.sources()[:2]]
+    tickets = [engine.submit(ServeRequest("a9", text, 8)) for text in world.sources()[:2]]
     engine.step()
     engine._slots.release()
     assert not released, "rows are in them"
@@ -85,10 +85,10 @@ def test_of_a_prompt_far_too_long_what_decides_nothing_is_not_encoded(
     cut: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, room, seen = laws.model("gpt2"), RowLimits(world.CAPACITY), []
-    loaded = Loaded.make("a9", 1, world.adaptation("a9", 0), model)
+    loaded = LoadedAdapter.make("a9", 1, world.adaptation("a9", 0), model)
     template = replace(loaded.template, truncate=cut)
     loaded.template = template
-    asked = Request("a9", LONG, 8, truncate=True)
+    asked = ServeRequest("a9", LONG, 8, truncate=True)
     whole = template.encode(model.tokenizer, Example(LONG, ()), None, world.CAPACITY - 8)
     encode = type(template).encode
 

@@ -9,7 +9,7 @@ import peft
 import pytest
 import torch
 
-from peftlab.serve import Engine, Library, Limits, Request
+from peftlab.serve import Engine, Library, Limits, ServeRequest
 from tests.export.made import deprecations_of_peft
 from tests.laws import world as laws
 from tests.models import tiny
@@ -66,7 +66,7 @@ def test_the_reply_is_pefts(kind: str, tmp_path: Path) -> None:
     theirs = trained(kind, tmp_path / kind)
     library = Library(laws.model("gpt2"), tmp_path)
     engine = Engine(library.model, library, Limits(slots=3, capacity=64, prefill_tokens=7))
-    tickets = [engine.submit(Request(kind, source, COUNT)) for source in sources()]
+    tickets = [engine.submit(ServeRequest(kind, source, COUNT)) for source in sources()]
     run(engine)
     texts, exact = set(), 0
     for source, ticket in zip(sources(), tickets, strict=True):

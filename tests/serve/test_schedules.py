@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from peftlab.serve import Engine, Limits, QueueFull, Request, Ticket, UnknownAdapter
+from peftlab.serve import Engine, Limits, QueueFull, ServeRequest, Ticket, UnknownAdapter
 from tests.laws import world as laws
 from tests.serve import world
 from tests.serve.world import NAMES, adaptation, alone, compare, sources
@@ -47,7 +47,7 @@ class Schedule:
         world.run(self.engine)
 
     def _submit(self) -> None:
-        request = Request(
+        request = ServeRequest(
             self.rng.choice(NAMES), self.rng.choice(sources()), self.rng.randint(1, world.LONGEST)
         )
         try:

@@ -97,3 +97,18 @@ def test_winners_of_another_base_are_left_out_and_named(tmp_path: Path) -> None:
     assert fitting == [own] and len(said) == 1
     with pytest.raises(InputError, match="no finished run with an adapter"):
         for_base([], model)
+
+
+def test_a_damaged_run_keeps_no_other_from_being_served(tmp_path: Path) -> None:
+    runs = [
+        *(run(tmp_path / "one", label, 0.5) for label in ("lora", "full")),
+        *(run(tmp_path / "two", label, 0.5, **task("other", "g")) for label in ("lora", "full")),
+        run(tmp_path / "two", "ia3", 0.4, **task("other", "g")),
+    ]
+    for broken in (*runs[:2], runs[4]):
+        (broken.folder / "predictions.jsonl").write_text("{half")
+    problems: list[str] = []
+    assert [it.name for it in winners(runs, problems)] == ["other"]
+    assert sum("predictions.jsonl is damaged" in said for said in problems) == 3
+    with pytest.raises(InputError, match="is damaged"):
+        winners(runs)

@@ -6,7 +6,7 @@ from functools import cache, lru_cache
 from typing import Any
 
 from peftlab.methods.adaptation import Adaptation
-from peftlab.serve import Engine, Library, Limits, Reply, Request
+from peftlab.serve import Engine, Library, Limits, Reply, ServeRequest
 from tests.laws import world
 from tests.laws.cases import made
 
@@ -77,7 +77,7 @@ def _solo(name: str, variant: int, family: str) -> Any:
 
     def reply(source: str) -> Reply:
         lib.load_one()
-        ticket = engine.submit(Request("it", source, LONGEST, logprobs=2))
+        ticket = engine.submit(ServeRequest("it", source, LONGEST, logprobs=2))
         run(engine)
         return ticket.result(0)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from peftlab.cli.app import run
-from peftlab.study import LINES
+from peftlab.study import lines
 from tests.comparison.conftest import base, data  # noqa: F401 - fixtures
 
 
@@ -22,7 +22,7 @@ def test_help_lists_every_study_and_loads_nothing_slow() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr.strip() == "[]"
-    for name, line in LINES.items():
+    for name, line in lines().items():
         assert any(text.split() == [name, *line.split()] for text in done.stdout.splitlines())
 
 

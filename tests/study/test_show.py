@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import random
 import re
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from xml.etree import ElementTree
+from xml.etree.ElementTree import Element
 
 import pytest
 
 from peftlab.errors import InputError
 from peftlab.plots import png
-from peftlab.plots.drawing import file_of, text_of
+from peftlab.plots.drawing import LETTER, drawing, file_of, put, text_of
+from peftlab.plots.labels import Box
+from peftlab.plots.legend import Key, headed
 from peftlab.study import words
-from peftlab.study.common import place
+from peftlab.study.common import FULL, place
 from peftlab.study.page import render, write
 from peftlab.study.plot import figure
-from peftlab.study.result import NAME, Axis, Point, Result
+from peftlab.study.result import NAME, Axis, Level, Point, Result
 from tests.report.pages import EVIL
 from tests.study.conftest import panel, point, result
 
@@ -173,3 +178,76 @@ def test_damaged_results_are_refused(tmp_path: Path) -> None:
     path.write_text(whole.replace('"axis"', '"axes"'))
     with pytest.raises(InputError, match="is damaged"):
         Result.read(tmp_path)
+
+
+def texts(svg: Element) -> list[tuple[str, Box]]:
+    """Every text of a figure with the room it takes."""
+    found: list[tuple[str, Box]] = []
+
+    def walk(part: Element, dx: float, dy: float) -> None:
+        moved = [float(n) for n in re.findall(r"-?[\d.]+", part.get("transform", "0 0"))]
+        dx, dy = dx + moved[0], dy + moved[1]
+        if part.tag == "text":
+            text = part.text or ""
+            x, y, wide = float(part.attrib["x"]), float(part.attrib["y"]), LETTER * len(text)
+            left = dx + x - {"end": wide, "middle": wide / 2}.get(part.get("text-anchor", ""), 0)
+            found.append((text, Box(left, dy + y - 11, left + wide, dy + y + 3)))
+        for inner in part:
+            walk(inner, dx, dy)
+
+    walk(svg, 0.0, 0.0)
+    return found
+
+
+def crowded(study: str, draw: random.Random) -> Result:
+    """Panels as `layers`, `alpha` and `spectrum` have them, with numbers close to each other."""
+
+    def some() -> float:
+        return draw.uniform(0.4, draw.choice((0.42, 0.9)))
+
+    names = {1: "without 2–3", 4: "without 4–5", 6: "without 2–5"}
+    series = {
+        "layers": ("top blocks", "bottom blocks"),
+        "alpha": ("lora", "lora:rslora=true"),
+        "spectrum": ("LoRA trained at this rank", "full fine-tuning, cut to this rank"),
+    }[study]
+    panels = []
+    for task in ("demo", "a-task-with-a-long-name"):
+        for metric, quantity in (("rougeL", "ROUGE-L"), ("loss", "test loss")):
+            points = [point(one, x, some()) for one in series for x in (1, 4, 16, 64)]
+            if study == "layers":
+                points += [point("all but a span", 4, some(), name=name) for name in names.values()]
+            levels = [Level(n, n, some(), None, None) for n in ("asked in words", FULL)]
+            panels.append(
+                panel(*points, task=task, metric=metric, quantity=quantity, levels=tuple(levels))
+            )
+        if study == "spectrum":
+            points = [point("the base's W", x, 1 / x) for x in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)]
+            quantity = "singular values as shares of the largest"
+            panels.append(panel(*points, task=task, metric="", quantity=quantity, levels=()))
+    return result(*panels)
+
+
+@pytest.mark.parametrize("narrow", [False, True])
+@pytest.mark.parametrize("study", ["layers", "alpha", "spectrum"])
+def test_texts_of_a_panel_lie_apart(study: str, narrow: bool) -> None:
+    for seed in range(12):
+        svg = figure(crowded(study, random.Random(seed)), narrow)
+        width = float(svg.attrib["viewBox"].split()[2])
+        found = texts(svg)
+        assert sum(text == FULL for text, _ in found) == 4, "every level has its name"
+        for (one, box), (other, second) in combinations(found, 2):
+            assert not box.meets(second), (seed, one, other)
+        assert all(box.left >= 0 and box.right <= width for _, box in found)
+
+
+def test_a_legend_takes_as_many_lines_as_it_needs_and_no_name_leaves_the_figure() -> None:
+    made = drawing(200, 50, "x")
+    put(made, "rect", x=1, y=2)
+    keys = [Key("lora", 0), Key("full", 1), Key("a" * 90, None), Key("train", phase=0)]
+    svg = headed(made, keys)
+    assert svg.attrib["viewBox"] == "0 0 200 122" and svg.get("aria-label") == "x"
+    assert [text[:5] for text, _ in texts(svg)] == ["lora", "full", "aaaaa", "train"]
+    assert all(box.right <= 200 for _, box in texts(svg))
+    assert len({box.top for _, box in texts(svg)}) == 3
+    assert [r.get("class") for r in svg.iter("rect")] == ["phase p0", None]

@@ -9,7 +9,7 @@ import pytest
 
 from peftlab.errors import InputError
 from peftlab.methods import parse
-from peftlab.study import LINES, find
+from peftlab.study import find, lines
 from peftlab.study.base import Made
 from peftlab.study.studies.instruction import wordings
 from peftlab.tasks import Task
@@ -23,7 +23,7 @@ def asking(task: Task) -> Task:
     return replace(task, instruction="Say it in a sentence.\n")
 
 
-@pytest.mark.parametrize("name", LINES)
+@pytest.mark.parametrize("name", lines())
 def test_each_is_found_under_its_name(name: str) -> None:
     study = find(name)
     assert study.name == name
@@ -36,7 +36,7 @@ def test_an_unknown_study_names_the_nearest() -> None:
         find("lenght")
 
 
-@pytest.mark.parametrize("name", sorted(LINES.keys() - _ASK_MORE))
+@pytest.mark.parametrize("name", sorted(lines().keys() - _ASK_MORE))
 def test_variants_suit_the_model(name: str, setting: Make, task: Task) -> None:
     made = setting(general_text=("some text",))
     variants = find(name).variants(made, task)

@@ -198,8 +198,9 @@ def test_labels_are_checked_and_scored_as_labels(tmp_path: Path) -> None:
     guessed = Task.load(path)
     assert guessed.labels == ("n", "y") and guessed.metrics == task.metrics
     assert "The targets are class labels: n, y (guessed from the column)." in guessed.notes
-    with pytest.raises(InputError, match=r"labels is the text 'y'; a tuple"):
-        Task.load(path, labels="y")
+    assert Task.load(path, labels="y,n").labels == ("y", "n")
+    with pytest.raises(InputError, match=r"labels is 5; names with commas"):
+        Task.load(path, labels=5)
     with pytest.raises(InputError, match=r"target 'n', which is not one of the labels y, m"):
         Task.load(path, labels=("y", "m"))
 
@@ -288,7 +289,7 @@ def test_unknown_names_say_the_nearest() -> None:
         Task.load("xsumm")
     with pytest.raises(InputError, match=r"no task, file or folder"):
         Task.load("./nowhere/train.jsonl")
-    with pytest.raises(InputError, match=r'no option "limmit".*Did you mean "limit"'):
+    with pytest.raises(InputError, match=r'no option .limmit..*Did you mean "limit"'):
         Task.load("demo", limmit=3)
     with pytest.raises(InputError, match=r"limit is 0"):
         Task.load("demo", limit=0)

@@ -236,7 +236,7 @@ def test_a_recipe_of_the_users_own(tmp_path: Path) -> None:
         (("metrics: [rouge1]", "metrics: []"), "metrics: Tuple should have at least 1 item"),
         (("max_new_tokens: 9", "max_tokens: 9"), "max_new_tokens: Field required"),
         (("data: rows", ""), "exactly one of hub and data must be given"),
-        (("document}", "document, form: e3e}"), "source.form: Input should be 'text'"),
+        (("document}", "document, form: e3e}"), "source.form is 'e3e'; 'text'"),
         (("title: My own", "title: [My own"), "is not valid YAML"),
         ((MINE, ""), "cannot be used"),
     ],

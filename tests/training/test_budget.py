@@ -31,16 +31,18 @@ def interrupting(*_: object) -> Iterator[Show]:
 
 def test_a_training_token_counts_twice() -> None:
     trained = train(model("gpt2"), parse_one("lora"), task(), replace(ROWS, share=False))
-    assert trained.passes == 2 * trained.tokens > 0
+    assert trained.forward_tokens == 2 * trained.tokens > 0
     assert trained.validated > 0 and trained.validated % 2 == 0, "twice, at steps 4 and 8"
 
 
 def test_a_budget_of_tokens_is_used_and_not_exceeded() -> None:
     whole = train(model("gpt2"), parse_one("lora"), task(), ROWS)
     for share in (0.3, 1.0):
-        amount = int(share * whole.passes)
+        amount = int(share * whole.forward_tokens)
         found = train(model("gpt2"), parse_one("lora"), task(), replace(CONFIG, tokens=amount))
-        assert amount - 2 * whole.passes / whole.steps < found.passes <= 1.2 * amount
+        assert (
+            amount - 2 * whole.forward_tokens / whole.steps < found.forward_tokens <= 1.2 * amount
+        )
         assert found.losses[0] == whole.losses[0]
 
 
@@ -60,7 +62,7 @@ def test_a_search_pays_for_its_candidates() -> None:
     search = train(model("gpt2"), parse_one("discrete_search:width=6,length=4"), task(), config)
     lora = train(model("gpt2"), parse_one("lora"), task(), config)
     assert search.steps < lora.steps / 2
-    assert search.passes > search.tokens, "the pass that takes the gradient counts as well"
+    assert search.forward_tokens > search.tokens, "the pass that takes the gradient counts as well"
 
 
 def test_a_search_is_validated_as_often_as_the_others(tmp_path: Path) -> None:
@@ -81,7 +83,7 @@ def test_tokens_continue_bit_for_bit(tmp_path: Path) -> None:
         train(**run, config=config, folder=tmp_path / "cut", display=interrupting)  # type: ignore[arg-type]
     cut = train(**run, config=config, folder=tmp_path / "cut")  # type: ignore[arg-type]
     whole = train(**run, config=config, folder=tmp_path / "whole")  # type: ignore[arg-type]
-    assert same_tensors(cut, whole) and cut.passes == whole.passes
+    assert same_tensors(cut, whole) and cut.forward_tokens == whole.forward_tokens
 
 
 def test_seconds_end_a_training() -> None:

@@ -108,14 +108,14 @@ def test_without_trackers_nothing_is_imported_or_written(tmp_path: Path) -> None
 def test_names_of_trackers(monkeypatch: pytest.MonkeyPatch) -> None:
     present: Any = lambda name: object()  # noqa: E731 - a stand-in
     monkeypatch.setattr(tracking, "find_spec", present)
-    assert trackers("tensorboard, wandb,tensorboard") == ("tensorboard", "wandb")
-    assert trackers("") == ()
+    assert trackers(("tensorboard", "wandb", "tensorboard")) == ("tensorboard", "wandb")
+    assert trackers(()) == ()
     with pytest.raises(
         InputError, match=r"no tracker 'tensorbord'; .*Did you mean \"tensorboard\""
     ):
-        trackers("tensorbord")
+        trackers(("tensorbord",))
     monkeypatch.setattr(tracking, "find_spec", lambda name: None)
     for name, install in INSTALL.items():
         with pytest.raises(InputError) as caught:
-            trackers(name)
+            trackers((name,))
         assert str(caught.value) == f"--track {name} needs a package that is missing: {install}"

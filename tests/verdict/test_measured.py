@@ -9,18 +9,24 @@ import numpy as np
 import pytest
 
 from peftlab.errors import InputError
+from peftlab.measure import company
 from peftlab.metrics import score
 from peftlab.records.record import (
     GeneralLoss,
+    Latency,
     Loss,
     ModelFacts,
+    Others,
     Parameters,
     PeakMemory,
     Progress,
     Record,
+    Search,
     Seconds,
     TaskFacts,
 )
+from peftlab.verdict.components import Runs
+from peftlab.verdict.entries import Entry
 from peftlab.verdict.judgement import MixedRecordsError, judge
 from peftlab.verdict.measured import read_entries
 
@@ -158,3 +164,53 @@ def test_what_cannot_be_compared(tmp_path: Path) -> None:
     (tmp_path / "lora0" / "predictions.jsonl").write_text("{", encoding="utf-8")
     with pytest.raises(InputError, match="is damaged"):
         read_entries(good, "rougeL")
+
+
+def test_times_that_others_disturbed_are_left_out_with_a_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(company, "MOST", 0.05)
+    latency = Latency(first_token=0.1, token=0.01)
+    search = Search(rate=1.0, trials=[], seconds=4.0, tokens=1, others=0.02)
+    made = {
+        predict(tmp_path / name, wrong): record(
+            name, 0, latency=latency, search=search, others=Others(step=step, latency=0.05)
+        )
+        for name, wrong, step in (("lora", 1, 0.31), ("ia3", 1, 0.05), ("full", 2, None))
+    }
+    lora, ia3, full = read_entries(made, "rougeL")
+    assert lora.costs["training_seconds"] is None and lora.others == {"training_seconds": 0.31}
+    assert lora.seconds_per_epoch is None and lora.search_seconds == 4.0
+    assert ia3.costs["training_seconds"] == full.costs["training_seconds"] == 14.0
+    assert not ia3.others and not full.others and lora.costs["latency"] == 0.01
+    verdict = judge([lora, ia3, full], limits={"training_seconds": 20.0})
+    assert verdict.beyond_limits == {"lora": ("training time not measured alone on the machine",)}
+    assert "lora" not in verdict.front["training_seconds"]
+    told = (
+        "Other programs had up to 31 % of the cores meanwhile, so nothing is judged by training"
+        " time of lora (≈)."
+    )
+    assert told in verdict.sentences and verdict.quick[-1] == told
+    assert judge([ia3, full]).quick[3:] == ()
+
+
+def test_frugality_is_not_decided_by_what_others_disturbed() -> None:
+    def entry(name: str, seconds: float | None, others: dict[str, float]) -> Entry:
+        costs = {"trainable_parameters": 100.0, "training_seconds": seconds, "latency": 0.1}
+        return Entry(name, Runs(name, np.ones((1, 8))), costs=costs, others=others)
+
+    first, second = entry("a", None, {"training_seconds": 0.4}), entry("b", 9.0, {})
+    assert judge([first, second]).frugal == "a"  # equals stay in their order
+    assert judge([entry("a", None, {}), second]).frugal == "b"
+
+
+def test_the_pace_that_was_taken_again_is_the_training_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(company, "MOST", 0.05)
+    seconds = Seconds(train=395.0, step=2.0, train_again=40.0)
+    others = Others(train=0.4, step=0.01)
+    made = {predict(tmp_path / "lora", 1): record("lora", 0, seconds=seconds, others=others)}
+    (lora,) = read_entries(made, "rougeL")
+    assert lora.costs["training_seconds"] == 40.0 and not lora.others
+    assert lora.seconds_per_epoch == pytest.approx(40.0 * 64 / (16 * 2 * 20))

@@ -20,7 +20,8 @@ def kept(folder: Path, label: str, score: float, **changes: Any) -> StoredRun:
     made = record(label, scores={"rougeL": sum(scores) / 6}, **changes)
     place = folder / label / f"seed-{made.seed}"
     made.write(place)
-    rows = [json.dumps({"index": i, "scores": {"rougeL": s}}) for i, s in enumerate(scores)]
+    own = {"prediction": "", "references": []}
+    rows = [json.dumps({"index": i, "scores": {"rougeL": s}} | own) for i, s in enumerate(scores)]
     (place / "predictions.jsonl").write_text("\n".join(rows) + "\n")
     return StoredRun(made, place)
 

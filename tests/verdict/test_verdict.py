@@ -12,19 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from peftlab.errors import InputError
-from peftlab.units import size
+from peftlab.records.figures import scored
+from peftlab.units import amount, duration, loss, size
 from peftlab.verdict.choices import Ranked, balances, fronts, most_frugal
 from peftlab.verdict.judgement import Entry, Failure, MixedRecordsError, Verdict, judge
-from peftlab.verdict.numbers import (
-    amount,
-    counted,
-    duration,
-    listed,
-    loss,
-    metric_name,
-    percent,
-    quality,
-)
+from peftlab.verdict.numbers import counted, listed, percent
 from peftlab.verdict.statistics import Runs
 
 CONDITIONS = {"task": "demo", "model": "gpt2", "steps": 200}
@@ -404,7 +396,7 @@ def test_pareto_sentences_join_equal_fronts() -> None:
 def test_lower_is_better() -> None:
     verdict = judge(three(), metric="ter", higher_is_better=False)
     assert verdict.best == "ia3"
-    assert verdict.quick[0] == "ia3 scores best here: TER 0.300, 0.190 ahead of lora."
+    assert verdict.quick[0] == "ia3 scores best here: TER 0.3, 0.2 ahead of lora."
 
 
 def test_json() -> None:
@@ -487,19 +479,22 @@ def test_other_bad_input() -> None:
         (percent(0.000123), "0.012 %"),
         (percent(1e-7), "under 0.001 %"),
         (percent(0), "0 %"),
-        (quality(0.41234, 0.4), "0.412"),
-        (quality(-0.0004, 0.4), "0.000"),
-        (quality(-0.02, 0.4), "−0.020"),
-        (quality(41.25, 41.25), "41.2"),
+        (scored("rougeL").unit.said(0.41234), "0.412"),
+        (scored("rougeL").unit.said(-0.0004), "0.000"),
+        (scored("rougeL").unit.said(-0.02), "−0.020"),
+        (scored("bleu").unit.said(41.25), "41.2"),
+        (scored("nist").unit.said(8.8149), "8.81"),
+        (scored("cider").unit.said(1.98), "1.98"),
+        (scored("bleu").unit.said(1.25), "1.2"),
         (loss(0.5), "0.50"),
         (loss(0.0123), "0.012"),
         (listed(["a"]), "a"),
         (listed(["a", "b", "c"]), "a, b and c"),
         (counted(1, "seed"), "1 seed"),
         (counted(1300, "test example"), "1,300 test examples"),
-        (metric_name("rougeL-stem"), "ROUGE-L-stem"),
-        (metric_name("bleu-e2e"), "BLEU-e2e"),
-        (metric_name("exact_match"), "exact match"),
+        (scored("rougeL-stem").title, "ROUGE-L-stem"),
+        (scored("bleu-e2e").title, "BLEU-e2e"),
+        (scored("exact_match").title, "exact match"),
     ],
 )
 def test_numbers(got: str, expected: str) -> None:

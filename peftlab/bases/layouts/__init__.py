@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from peftlab.bases.layouts.families import FAMILIES
-from peftlab.bases.layouts.template import Family, Row
+from peftlab.bases.layouts.template import Family, LayoutRow
 from peftlab.errors import InputError, nearest
 
 __all__ = ["Dimensions", "dimensions", "families", "parameter_count", "parameter_shapes"]
@@ -163,7 +163,7 @@ def _holds(term: str, flags: Mapping[str, bool], sizes: Dimensions) -> bool:
 
 
 def _parameters(
-    prefix: str, row: Row, flags: Mapping[str, bool], sizes: Dimensions
+    prefix: str, row: LayoutRow, flags: Mapping[str, bool], sizes: Dimensions
 ) -> Iterator[tuple[str, Shape]]:
     shape = tuple(_extent(term, sizes) for term in row.shape)
     for name in _repeated(prefix + row.name, sizes):

@@ -38,7 +38,7 @@ COMMON_KEYS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
 
 
 @dataclass(frozen=True)
-class Row:
+class LayoutRow:
     """One line of a template."""
 
     name: str
@@ -49,7 +49,7 @@ class Row:
     itself: bool = False
 
     @classmethod
-    def parse(cls, line: str) -> Row:
+    def parse(cls, line: str) -> LayoutRow:
         """The row of one line of the template language."""
         name, *words = line.split()
         itself = name.endswith((".weight", ".bias")) or "itself" in words
@@ -79,22 +79,22 @@ class Family:
     head_dim_is_free: bool  # else the family takes hidden size / heads whatever is configured
 
     @cached_property
-    def parts(self) -> tuple[str, list[Row], list[Row], list[Row]]:
+    def parts(self) -> tuple[str, list[LayoutRow], list[LayoutRow], list[LayoutRow]]:
         """The blocks' prefix, and the rows before, in and after a block."""
         prefix = ""
-        before: list[Row] = []
-        block: list[Row] = []
-        after: list[Row] = []
+        before: list[LayoutRow] = []
+        block: list[LayoutRow] = []
+        after: list[LayoutRow] = []
         for line in filter(None, map(str.strip, self.template.splitlines())):
             if line.startswith("blocks "):
                 prefix = line.split()[1]
             elif line.startswith("*."):
-                block.append(Row.parse(line.removeprefix("*.")))
+                block.append(LayoutRow.parse(line.removeprefix("*.")))
             else:
-                (after if prefix else before).append(Row.parse(line))
+                (after if prefix else before).append(LayoutRow.parse(line))
         return prefix, before, block, after
 
-    def sections(self, layers: int) -> Iterator[tuple[str, list[Row]]]:
+    def sections(self, layers: int) -> Iterator[tuple[str, list[LayoutRow]]]:
         """(prefix, rows) in the model's order, blocks spelt out."""
         prefix, before, block, after = self.parts
         yield "", before

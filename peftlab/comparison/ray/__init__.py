@@ -1,1 +1,1 @@
-"""What carries runs out: processes of this machine, one after the other, or a Ray cluster."""
+"""The engine of a Ray cluster: Ray places, retries and cancels; each node holds the base once."""

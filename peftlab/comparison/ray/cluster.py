@@ -11,40 +11,30 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
-from peftlab.comparison.ray import versions
 from peftlab.errors import InputError
 from peftlab.units import size
 
+LASTING = {"max_restarts": -1, "max_task_retries": -1}
+"""Ray's options of an actor that starts again if it dies, with what it was asked for then."""
+_RESOURCES = ("CPU", "GPU", "memory")
 _CONNECT_SECONDS = 10.0
 _HEALTH_SECONDS = 120.0  # Ray's own check gives up after 40, and has to be imported first
-_ANSWER_SECONDS = 120.0  # a first process on a busy node takes its time to import
 
 
-@dataclass(frozen=True)
-class Needs:
+class Needs(NamedTuple):
     """What one run takes of a node. memory: bytes."""
 
     cpus: int
     gpus: int
     memory: int = 0
 
-    def options(self) -> dict[str, Any]:
-        """By Ray's names."""
-        found: dict[str, Any] = {"num_cpus": self.cpus, "num_gpus": self.gpus}
-        return found | ({"memory": self.memory} if self.memory else {})
-
     def fit(self, resources: Mapping[str, float]) -> bool:
         """Whether a node with these resources in all can do it."""
-        return (
-            resources.get("CPU", 0) >= self.cpus
-            and resources.get("GPU", 0) >= self.gpus
-            and resources.get("memory", 0) >= self.memory
-        )
+        return all(resources.get(n, 0) >= v for n, v in zip(_RESOURCES, self, strict=True))
 
     def __str__(self) -> str:
         gpus = f", {self.gpus} GPU" if self.gpus else ""
@@ -63,6 +53,8 @@ def the_ray() -> ModuleType:
     os.environ.setdefault("RAY_worker_niceness", "0")
     # What Ray will do by itself one day, and warns of until then.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # Its monitor of memory ends tasks too; without this it would send them again for ever.
+    os.environ.setdefault("RAY_task_oom_retries", "3")
     try:
         import ray
     except ImportError as error:
@@ -86,31 +78,26 @@ def connect(address: str | None) -> ModuleType:
     where = address or os.environ.get("RAY_ADDRESS")
     if where not in (None, "auto", "local"):
         _check_answer(where)
-    options = {"log_to_driver": False, "logging_level": logging.ERROR, "namespace": "peftlab"}
-    if where == "local":
-        options |= {"include_dashboard": False}
+    options = {"include_dashboard": False} if where == "local" else {}
     try:
-        ray.init(address=where, **options)
+        ray.init(where, log_to_driver=False, logging_level=logging.ERROR, **options)
     except ray.exceptions.AuthenticationError as error:
         raise _asks_for_a_token(where or "auto") from error
     except (ConnectionError, RuntimeError, ValueError) as error:
-        reason = str(error).strip().partition("\n\n")[0]
-        raise InputError(f"cannot work with the Ray cluster at {where or 'auto'}: {reason}") from (
-            error
-        )
+        first = str(error).strip().partition("\n\n")[0]
+        raise InputError(f"cannot work with Ray at {where or 'auto'}: {first}") from error
     return ray
 
 
 def _check_answer(address: str) -> None:
     """`ray.init` waits for minutes where nobody answers, so that is found out before."""
-    if "://" in address:
-        raise InputError(
-            f"--address {address} is a Ray client's; HOST:PORT of the head node was expected, "
-            "6379 by default, from a machine of the cluster (or through `ray job submit`)"
-        )
     host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal():
-        raise InputError(f"--address {address!r}: HOST:PORT was expected, as 10.0.0.1:6379")
+    if "://" in address or not host or not port.isdecimal():
+        found = f"{address} is a Ray client's" if "://" in address else repr(address)
+        raise InputError(
+            f"--address {found}; HOST:PORT was expected, as 10.0.0.1:6379, given on a machine of "
+            "the cluster (or through `ray job submit`)"
+        )
     mend = "check it with `ray status`, or start the head with: ray start --head"
     try:
         socket.create_connection((host, int(port)), _CONNECT_SECONDS).close()
@@ -122,9 +109,7 @@ def _check_answer(address: str) -> None:
     except subprocess.SubprocessError as error:
         if b"AuthenticationError" in (error.stderr or b""):  # type: ignore[attr-defined]
             raise _asks_for_a_token(address) from error
-        raise InputError(f"what answers at --address {address} is no Ray cluster: {mend}") from (
-            error
-        )
+        raise InputError(f"what is at --address {address} is no Ray cluster: {mend}") from error
 
 
 def _asks_for_a_token(address: str) -> InputError:
@@ -137,14 +122,6 @@ def _asks_for_a_token(address: str) -> InputError:
 def alive(ray: ModuleType) -> dict[str, dict[str, float]]:
     """What the nodes that are up have in all, by their ids."""
     return {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
-
-
-def names(ray: ModuleType) -> dict[str, str]:
-    """What people call the nodes."""
-    return {
-        node["NodeID"]: f"{node['NodeManagerHostname']} ({node['NodeID'][:6]})"
-        for node in ray.nodes()
-    }
 
 
 def needs(resources: Sequence[Mapping[str, float]], cpus: int | None, gpu: bool) -> Needs:
@@ -169,7 +146,7 @@ def needs(resources: Sequence[Mapping[str, float]], cpus: int | None, gpu: bool)
     return found
 
 
-def check_fit(need: Needs, resources: Sequence[Mapping[str, float]], what: str) -> None:
+def check_fit(need: Needs, resources: Collection[Mapping[str, float]], what: str) -> None:
     """Refuse what would wait for ever.
 
     Raises:
@@ -177,51 +154,29 @@ def check_fit(need: Needs, resources: Sequence[Mapping[str, float]], what: str) 
     """
     if any(need.fit(node) for node in resources):
         return
-    largest = Needs(
-        int(max((node.get("CPU", 0) for node in resources), default=0)),
-        int(max((node.get("GPU", 0) for node in resources), default=0)),
-        int(max((node.get("memory", 0) for node in resources), default=0)),
-    )
+    most = (max((node.get(n, 0) for node in resources), default=0) for n in _RESOURCES)
+    largest = Needs(*map(int, most))
     raise InputError(
         f"{what} needs {need} on one node, and the {len(resources)} nodes of the cluster have at "
         f"most {largest}: add a larger one, ask for fewer --cpus, or leave it out with --max-memory"
     )
 
 
-def check_versions(ray: ModuleType, nodes: Sequence[str]) -> dict[str, str]:
-    """Compare versions with those of this process; returns what is wrong, by node.
-
-    The function is sent as text, since a node may lack peftlab.
-    """
-    ray.cloudpickle.register_pickle_by_value(versions)
-    try:
-        told = {node: _on(ray, node, versions.versions) for node in nodes}
-        mine, wrong = versions.versions(), {}
-        for node, answer in told.items():
-            try:
-                other = versions.differences(mine, ray.get(answer, timeout=_ANSWER_SECONDS))
-            except (ray.exceptions.RayError, ray.exceptions.GetTimeoutError) as error:
-                first = str(error).strip().splitlines()[0]
-                wrong[node] = f"it does not answer ({type(error).__name__}: {first})"
-                continue
-            if other:
-                wrong[node] = f"it has {', '.join(other)}"
-    finally:
-        ray.cloudpickle.unregister_pickle_by_value(versions)
-    return wrong
-
-
-def _on(ray: ModuleType, node: str, function: Any) -> Any:
-    return ray.remote(function).options(**pinned(node), num_cpus=0, max_retries=0).remote()
-
-
-def pinned(node: str) -> dict[str, Any]:
-    """Ray's option for something that runs on this node only, and fails without it."""
+def pinned(node: str, **options: Any) -> dict[str, Any]:
+    """Ray's options for something that runs on this node only, besides the runs."""
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    return {"scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=False)}
+    here = NodeAffinitySchedulingStrategy(node, soft=False)
+    return {"num_cpus": 0, "scheduling_strategy": here, **options}
 
 
-def elsewhere(nodes: Sequence[str]) -> dict[str, Any]:
-    """Ray's option for something that runs on any node but these."""
-    return {"label_selector": {"ray.io/node-id": f"!in({','.join(nodes)})"}} if nodes else {}
+def without(nodes: Collection[str]) -> dict[str, str] | None:
+    """Ray's label selector of any node but these."""
+    return {"ray.io/node-id": f"!in({','.join(nodes)})"} if nodes else None
+
+
+def reason(error: Any) -> tuple[str, BaseException | None]:
+    """What an error of Ray says, and, if it tells of one that was raised elsewhere, that one."""
+    if cause := getattr(error, "cause", None):
+        return str(cause), cause
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}", None

@@ -1,64 +1,118 @@
-"""The nodes that take part: each is looked at once, then keeps a holder until the end."""
+"""The nodes that take part: each is looked at once, then keeps a base server until the end."""
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from multiprocessing.connection import Connection
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from peftlab.comparison.ray import cluster
-from peftlab.comparison.ray.actors import Node, Place, Refused
+from peftlab.comparison import base_server
+from peftlab.comparison.ray import cluster, remote
+from peftlab.comparison.ray.payload import Place
 from peftlab.errors import InputError
+from peftlab.records import folders
 
 _OPEN_SECONDS = 1800.0  # for reading a large base from a slow disk
-_CLOSE_SECONDS = 20.0
-_REOPENED = 3  # times that a node's holder is started again
+_ANSWER_SECONDS = 120.0  # a first process on a busy node takes its time to import
 
 
-class Fleet:
+class Node:
+    """An actor, one a node: starts the base server, and takes it along when it ends.
+
+    Args:
+        token: what the lock in `out` says. base: further arguments of `base_server.start`.
+    """
+
+    def __init__(self, name: str, out: Path, token: str, *base: Any) -> None:
+        self.name, self.out, self.token, self.base = name, out, token, base
+        self._server: Connection | None = None
+
+    def place(self) -> Place:
+        """Where the base is held; the server starts with the first call, and again if it died.
+
+        Raises:
+            InputError: the base cannot be loaded.
+        """
+        if self._server is None or self._server.poll():  # all that it still says is that it is gone
+            folder = Path(tempfile.mkdtemp(prefix="peftlab-"))
+            self._server = base_server.start(folder, *self.base)
+            try:
+                word, *values = self._server.recv()
+            except EOFError:
+                word, values = "failed", ["", "its base could not be loaded: the process died"]
+            if word == "failed":
+                raise InputError(values[1])
+            shared = False
+            with suppress(OSError):  # whether the folder here is the one that the command holds
+                shared = (self.out / folders.LOCK).read_text() == self.token
+            out = self.out if shared else folder / "out"
+            self._place = Place(self.name, folder, out, shared, values[0])
+        return self._place
+
+
+class NodePool:
     """Nodes by their ids.
 
     Args:
-        arguments: of `Node`.
+        notice: is told of nodes that are left out. arguments: of `Node`, but for the name.
 
     Attributes:
-        places: of those that take part. refused: why others do not.
+        actors, places: of those that take part. refused: why others do not.
     """
 
-    def __init__(self, ray: ModuleType, *arguments: Any) -> None:
-        self.ray, self.arguments = ray, arguments
+    def __init__(
+        self, ray: ModuleType, notice: Callable[[str], None], arguments: tuple[Any, ...]
+    ) -> None:
+        self.ray, self.notice, self.arguments = ray, notice, arguments
+        self.actors: dict[str, Any] = {}
         self.places: dict[str, Place] = {}
         self.refused: dict[str, str] = {}
-        self._actors: dict[str, Any] = {}
-        self._opened: dict[str, int] = {}
+        ray.cloudpickle.register_pickle_by_value(remote)
 
     def open(self, nodes: Sequence[str]) -> None:
-        """Look at nodes, and start a holder on each; what is wrong with one is in `refused`."""
-        ray, names = self.ray, cluster.names(self.ray)
-        wrong = cluster.check_versions(ray, nodes)
-        asked = {}
-        for node in nodes:
-            if node in wrong:
-                continue
-            made = ray.remote(Node).options(num_cpus=0, **cluster.pinned(node))
-            self._actors[node] = made.remote(*self.arguments)
-            self._opened[node] = self._opened.get(node, 0) + 1
-            asked[node] = self._actors[node].open.remote(node, names[node])
-        for node, answer in asked.items():
-            try:
-                place = ray.get(answer, timeout=_OPEN_SECONDS)
-            except (ray.exceptions.RayError, ray.exceptions.GetTimeoutError) as error:
-                place = Refused(names[node], str(error).strip().splitlines()[0])
-            if isinstance(place, Refused):
-                wrong[node] = place.reason
-            elif self._other_weights(place):
-                wrong[node] = "its copy of the base has other weights than those of other nodes"
+        """Look at nodes, and start a base server on each; what is wrong is in `refused`."""
+        names = {
+            node["NodeID"]: f"{node['NodeManagerHostname']} ({node['NodeID'][:6]})"
+            for node in self.ray.nodes()
+        }
+        look, opened = self.ray.remote(remote.differences), {}
+        looks = [look.options(**cluster.pinned(node, max_retries=0)) for node in nodes]
+        told = [one.remote(remote.versions()) for one in looks]
+        for node, answer in zip(nodes, told, strict=True):
+            if other := self._get(node, answer, _ANSWER_SECONDS):
+                self.refused[node] = f"it has {', '.join(other)}"
+            if node not in self.refused:
+                made = self.ray.remote(Node).options(**cluster.pinned(node, **cluster.LASTING))
+                self.actors[node] = made.remote(names[node], *self.arguments)
+                opened[node] = self.actors[node].place.remote()
+        for node, answer in opened.items():
+            place = self._get(node, answer, _OPEN_SECONDS)
+            known = {other.fingerprints for other in self.places.values()}
+            if place and known and place.fingerprints not in known:
+                self.refused[node] = "its copy of the base has other weights than other nodes'"
+            if node in self.refused:
+                del self.actors[node]
             else:
                 self.places[node] = place
-        for node, reason in wrong.items():
-            self.refused[node] = f"{names[node]}: {reason}"
-            self._end(node)
+        self.refused |= {n: f"{names[n]}: {self.refused[n]}" for n in nodes if n in self.refused}
+
+    def _get(self, node: str, answer: Any, seconds: float) -> Any:
+        """What a node answers; None, and it is refused, if it does not."""
+        try:
+            return self.ray.get(answer, timeout=seconds)
+        except (self.ray.exceptions.RayError, self.ray.exceptions.GetTimeoutError) as error:
+            self.refused[node] = cluster.reason(error)[0]
+
+    def take_in(self, node: str) -> None:
+        """Look at a node that has come later."""
+        if node not in self.actors and node not in self.refused:
+            self.open([node])
+            if node in self.refused:
+                self.notice(f"A node is left out: {self.refused[node]}")
 
     def require_all(self) -> None:
         """At the start a node that cannot take part is an error, since it can be mended at once.
@@ -73,39 +127,3 @@ class Fleet:
                 "base under the same name (a hub id, or a folder that every node has); mend them, "
                 "or stop Ray there with `ray stop`"
             )
-
-    def reopen(self, node: str, notice: Callable[[str], None]) -> None:
-        """Take in a node that has come later, or whose holder does not answer any more."""
-        if node in self.refused or node not in cluster.alive(self.ray):
-            return
-        self.places.pop(node, None)
-        self._end(node)
-        if self._opened.get(node, 0) > _REOPENED:
-            self.refused[node] = f"{node[:6]}: its process that holds the base dies again and again"
-        else:
-            self.open([node])
-        if node in self.refused:
-            notice(f"A node is left out: {self.refused[node]}")
-
-    def stop(self) -> None:
-        """Let every run save and end."""
-        for actor in self._actors.values():
-            actor.stop.remote()
-
-    def close(self) -> None:
-        """End all holders."""
-        for node in list(self._actors):
-            self._end(node)
-
-    def _other_weights(self, place: Place) -> bool:
-        known = {other.fingerprints for other in self.places.values()}
-        return bool(known) and place.fingerprints not in known
-
-    def _end(self, node: str) -> None:
-        actor = self._actors.pop(node, None)
-        if actor is None:
-            return
-        errors = (self.ray.exceptions.RayError, self.ray.exceptions.GetTimeoutError)
-        with suppress(*errors):  # it is gone, and its holder sees that by itself
-            self.ray.get(actor.close.remote(), timeout=_CLOSE_SECONDS)
-        self.ray.kill(actor)

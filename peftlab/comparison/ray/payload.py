@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from peftlab.files import make_folder, write_bytes
@@ -11,6 +12,25 @@ from peftlab.records.record import NAME
 Files = dict[str, bytes]
 _Seen = dict[str, tuple[int, int]]
 _LASTING = (folders.CHECKPOINT, NAME)  # what can be continued from once it has arrived
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a node works.
+
+    Attributes:
+        name: of the node, for people.
+        folder: of its base server; kept activations lie there too.
+        out: the comparison's folder, or, where the node does not see that, one of its own.
+        shared: whether it sees it.
+        fingerprints: of the base that is held, by number format.
+    """
+
+    name: str
+    folder: Path
+    out: Path
+    shared: bool
+    fingerprints: tuple[str, ...]
 
 
 def packed(folder: Path) -> Files:

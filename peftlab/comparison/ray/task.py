@@ -1,64 +1,25 @@
-"""The task of a Ray cluster: one job, carried out by a process forked from its node's holder."""
+"""A call on its node, in a process forked from the node's base server."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from peftlab.comparison.engine import SURVEY
-from peftlab.comparison.plan import GeneralText, Plan, Run
+from peftlab.comparison import base_server
+from peftlab.comparison.engine import Call
+from peftlab.comparison.plan import GeneralText, Run
 from peftlab.comparison.processes import Died, RunFailed, Stopped, describe
-from peftlab.comparison.ray import holder
-from peftlab.comparison.ray.actors import Letter, Place
-from peftlab.comparison.ray.payload import Changes, Files, packed, unpack
+from peftlab.comparison.ray import cluster
+from peftlab.comparison.ray.payload import Changes, Files, Place, packed, unpack
 from peftlab.errors import DiskFull
 from peftlab.tasks import Task
 
 _PASSED_ON = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "OMP_NUM_THREADS")
-
-
-@dataclass(frozen=True)
-class Order:
-    """What a task is to do.
-
-    Attributes:
-        task: its number; every try has another.
-        folder: of the run, relative; None: it has none.
-        threads: of torch.
-        places: by node, those that were ready when the task was sent.
-        sent: the run's files, for nodes that do not share the comparison's folder.
-        more: further arguments.
-    """
-
-    task: int
-    function: str
-    folder: Path | None
-    threads: int
-    places: dict[str, Place]
-    sent: Files = field(default_factory=dict)
-    more: tuple[Any, ...] = ()
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a task ended.
-
-    Attributes:
-        word: result, failed, stopped, disk (full), died (its process), or absent: the node has no
-            holder, or one that does not answer.
-        value: the result, or a message.
-        files: of its folder, from nodes that do not share the comparison's.
-    """
-
-    word: str
-    value: Any
-    node: str
-    files: Files = field(default_factory=dict)
-
-
+_HOME = "the command's machine"
 Common = tuple[Task, GeneralText | None]
 
 
@@ -68,69 +29,96 @@ def without_common(run: Run) -> tuple[Run, Common]:
     return replace(run, task=rows, general=None), (run.task, run.general)
 
 
-def carry_out(order: Order, asked: Plan | Run, common: Common | None, mailbox: Any) -> Outcome:
-    """A Ray task: one job, in a process forked from the node's holder."""
+class Home:
+    """An actor beside the command: its folder, for nodes that do not see it, and its notices."""
+
+    def __init__(self, out: Path) -> None:
+        self.out, self.notices = out, list[str]()
+        self.ended: dict[Any, str] = {}  # how the last try of a call ended, by the call's key
+
+    def begin(self, call: Call, node: str) -> None:
+        """A try of a call begins."""
+        if call.key in self.ended:
+            self.notices.append(f"{call}: tried again, since on {self.ended[call.key]}")
+        self.die(call, node, "its worker or the node itself was lost")  # unless more is said of it
+
+    def die(self, call: Call, node: str, reason: str) -> None:
+        """A try has ended without a result."""
+        self.ended[call.key] = f"{node} {reason}"
+
+    def take(self) -> list[str]:
+        """All notices since the last time, in order."""
+        notices, self.notices = self.notices, []
+        return notices
+
+    def fetch(self, folder: Path) -> Files:
+        """The files of a run's folder."""
+        with named_machine(_HOME):
+            return packed(self.out / folder)
+
+    def store(self, folder: Path, files: Files) -> None:
+        """Put files into a run's folder."""
+        with named_machine(_HOME):
+            unpack(files, self.out / folder)
+
+
+def carry_out_on(node: Any, home: Any, call: Call, threads: int, common: Common | None) -> Any:
+    """Return what a call returns.
+
+    Args:
+        node, home: actors, see `Node` and `Home`. threads: of torch.
+
+    Raises:
+        Died, Stopped: the run's process, or its base server; Ray tries again.
+        RunFailed, DiskFull: see there.
+    """
     import ray
 
-    node = ray.get_runtime_context().get_node_id()
-    mailbox.post.remote(Letter(order.task, node))
-    place = order.places.get(node)
-    if place is None:
-        return Outcome("absent", "the node has just come", node)
-    if isinstance(asked, Run) and common is not None:
-        asked = replace(asked, task=common[0], general=common[1])
+    try:
+        place: Place = ray.get(node.place.remote())
+    except ray.exceptions.RayError as error:
+        raise Died(f"the base is not held any more: {cluster.reason(error)[0]}") from error
+    ray.get(home.begin.remote(call, place.name))
+    subject = call.subject
+    if isinstance(subject, Run) and common is not None:
+        subject = replace(subject, task=common[0], general=common[1])
+    arguments = (subject, place.out, place.folder / base_server.TRUNK)
+    settings = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+    where, function = place.folder, call.function
+    try:
+        with named_machine(place.name), _files(ray, home, place, call.folder) as tick:
+            return base_server.call(where, function, arguments, threads, settings, tick=tick)
+    except (Died, Stopped) as error:
+        ray.get(home.die.remote(call, place.name, str(error)))
+        raise
 
-    def post(files: Files) -> None:
-        mailbox.post.remote(Letter(order.task, node, files))
 
-    return _Errand(order, place, post).go(asked)
+@contextmanager
+def named_machine(machine: str) -> Iterator[None]:
+    """Say on which machine a disk is full, or files cannot be read or written."""
+    try:
+        yield
+    except (DiskFull, OSError) as error:
+        known = getattr(error, "cause", error)  # Ray's, of another machine
+        kind, message = ("disk", str(known)) if isinstance(known, DiskFull) else describe(known)
+        raise (DiskFull if kind == "disk" else RunFailed)(f"{machine}: {message}") from error
 
 
-class _Errand:
-    """One order on the node where it is carried out."""
+@contextmanager
+def _files(
+    ray: Any, home: Any, place: Place, folder: Path | None
+) -> Iterator[Callable[[], None] | None]:
+    """A run's files, fetched and, whenever they have changed, sent back; none where all see them.
 
-    def __init__(self, order: Order, place: Place, post: Callable[[Files], None]) -> None:
-        self.order, self.place, self.post = order, place, post
-        self.away = not place.shared and order.folder is not None
-        self.folder = place.out / (order.folder or "")
-
-    def go(self, asked: Plan | Run) -> Outcome:
-        word, value = self._outcome(asked)
-        files = packed(self.folder) if self.away else {}
-        return Outcome(word, value, self.place.node, files)
-
-    def _outcome(self, asked: Plan | Run) -> tuple[str, Any]:
-        try:
-            return "result", self._call(asked)
-        except holder.NotThere as error:
-            return "absent", str(error)
-        except Died as error:
-            return "died", str(error)
-        except Stopped as error:
-            return "stopped", str(error)
-        except DiskFull as error:
-            return "disk", f"{self.place.name}: {error}"
-        except RunFailed as error:
-            return "failed", str(error)
-        except OSError as error:
-            kind, message = describe(error)
-            return ("disk" if kind == "disk" else "failed"), f"{self.place.name}: {message}"
-
-    def _call(self, asked: Plan | Run) -> Any:
-        order, place = self.order, self.place
-        if self.away:
-            unpack(order.sent, self.folder)
-        trunk = place.holder / holder.TRUNK
-        arguments: tuple[Any, ...] = (asked, place.out, trunk)
-        if order.function == SURVEY:
-            arguments = (asked, place.out if place.shared else None, *order.more)
-        settings = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
-        call = holder.Call(order.function, arguments, order.threads, settings)
-        changes = Changes(self.folder) if self.away else None
-
-        def tick() -> None:
-            files = changes.take() if changes is not None else {}
-            if files:
-                self.post(files)
-
-        return holder.call(place.holder, call, tick=tick)
+    Yields what has to be called now and then.
+    """
+    if place.shared or folder is None:
+        yield None
+        return
+    here = place.out / folder
+    unpack(ray.get(home.fetch.remote(folder)), here)
+    changes = Changes(here)
+    try:
+        yield lambda: ray.get(home.store.remote(folder, changes.take()))
+    finally:
+        ray.get(home.store.remote(folder, packed(here)))

@@ -18,7 +18,7 @@ from peftlab.admission import OtherBase
 from peftlab.errors import InputError, nearest, shown
 from peftlab.export.files import read_json, write_tensors
 from peftlab.export.peft import ia3, llama_adapter, lora, prompts
-from peftlab.export.peft.found import Found
+from peftlab.export.peft.found import PeftFolder
 from peftlab.files import together, write_json
 from peftlab.methods.adaptation import Adaptation, base_of, checked_base, other_weights
 from peftlab.methods.base import Method, State
@@ -36,7 +36,7 @@ class Layout:
 
     peft_type: str
     write: Callable[[Adaptation, FrozenLM], prompts.Written]
-    read: Callable[[Found], tuple[Method, State]]
+    read: Callable[[PeftFolder], tuple[Method, State]]
 
 
 LAYOUTS = {
@@ -109,7 +109,7 @@ def load(folder: Path | str, model: FrozenLM, template: Template | None = None) 
     else:
         base = base_of(model)
         _compare_names(folder, config.get("base_model_name_or_path"), model)
-    method, state = layout.read(Found(folder / TENSORS, config, model))
+    method, state = layout.read(PeftFolder(folder / TENSORS, config, model))
     adaptation = Adaptation(method, state, template or _template(beside), base)
     adaptation.check(model)
     return adaptation

@@ -25,7 +25,7 @@ _ABOUT_THE_FILE = {
 
 
 @dataclass
-class Found:
+class PeftFolder:
     """A configuration and the outline of its tensors.
 
     First `expect` all that there should be, then `settle`, which reads the numbers, then `take`.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from peftlab.errors import InputError
-from peftlab.export.peft.found import Found
+from peftlab.export.peft.found import PeftFolder
 from peftlab.export.peft.modules import Patterns, endings, key, own_names, targeted
 from peftlab.methods.base import Method, State
 from peftlab.methods.ia3 import IA3
@@ -46,7 +46,7 @@ def write(
     return config, tensors
 
 
-def read(found: Found) -> tuple[Method, State]:
+def read(found: PeftFolder) -> tuple[Method, State]:
     """IA3 on whole modules."""
     found.understand(_KNOWN)
     shape = found.model.shape

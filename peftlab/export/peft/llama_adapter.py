@@ -1,6 +1,6 @@
 """LLaMA-Adapter in PEFT's layout (ADAPTION_PROMPT): a prompt [1, P, D] and a gate [1] a block.
 
-PEFT has one gate a block, without tanh; a tanh is baked in on saving. Its definition is the paper's
+PEFT has one gate a block, without tanh; a tanh is taken on saving. Its definition is the paper's
 on Llama and Mistral only: on GPT-2 it adds its term after the output projection without projecting
 it, and where the output projection has a bias it adds that bias twice.
 """
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from peftlab.errors import InputError
-from peftlab.export.peft.found import Found
+from peftlab.export.peft.found import PeftFolder
 from peftlab.export.peft.modules import key
 from peftlab.methods.base import Method, State
 from peftlab.methods.llama_adapter import LlamaAdapter
@@ -75,7 +75,7 @@ def write(
     return config, tensors
 
 
-def read(found: Found) -> tuple[Method, State]:
+def read(found: PeftFolder) -> tuple[Method, State]:
     """The same as `gate=layer, tanh=false`."""
     found.understand(_KNOWN)
     if reason := differs(found.model):

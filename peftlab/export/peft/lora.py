@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from peftlab.export.peft.found import Found
+from peftlab.export.peft.found import PeftFolder
 from peftlab.export.peft.modules import Expression, endings, key, own_names, targeted
 from peftlab.methods.base import Method, State
 from peftlab.methods.lora import LoRA
@@ -101,7 +101,7 @@ def _fused(
     return made
 
 
-def read(found: Found) -> tuple[Method, State]:
+def read(found: PeftFolder) -> tuple[Method, State]:
     """LoRA on whole modules; modules of lower rank get pairs of zeros up to the highest."""
     config = found.config
     found.understand(_KNOWN)
@@ -133,7 +133,7 @@ def read(found: Found) -> tuple[Method, State]:
 
 
 def _method(
-    found: Found, linears: list[Linear], ranks: dict[str, int], alphas: dict[str, float]
+    found: PeftFolder, linears: list[Linear], ranks: dict[str, int], alphas: dict[str, float]
 ) -> LoRA:
     """The settings that all modules have in common: those of the widest one."""
     config = found.config
@@ -155,7 +155,11 @@ def _method(
 
 
 def _each(
-    found: Found, linears: list[Linear], patterns: str, default: str, kind: type[int] | type[float]
+    found: PeftFolder,
+    linears: list[Linear],
+    patterns: str,
+    default: str,
+    kind: type[int] | type[float],
 ) -> dict[str, Any]:
     """Every module's own rank or alpha."""
     usual, given = found.number(default, kind), found.config.get(patterns) or {}

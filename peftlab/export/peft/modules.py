@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import regex
 
 from peftlab.errors import InputError, listed
-from peftlab.export.peft.found import PREFIX, Found
+from peftlab.export.peft.found import PREFIX, PeftFolder
 
 if TYPE_CHECKING:
     from peftlab.bases.shapes import Linear, ModelShape
@@ -53,7 +53,7 @@ class Expression:
         InputError: it cannot be read, is too large, or takes too long.
     """
 
-    def __init__(self, found: Found, pattern: str) -> None:
+    def __init__(self, found: PeftFolder, pattern: str) -> None:
         self._found, self._shown = found, f"{found.path.parent}: the expression {pattern!r:.60}"
         counts = [int(n) for n in re.findall(r"\d+", "".join(re.findall(r"\{[\d,]+\}", pattern)))]
         if len(pattern) > _LARGEST or prod(max(1, n) for n in counts) > _LARGEST:
@@ -92,7 +92,7 @@ class Expression:
 class Patterns:
     """A setting that names modules: a list of names or endings, or one expression."""
 
-    def __init__(self, found: Found, setting: str) -> None:
+    def __init__(self, found: PeftFolder, setting: str) -> None:
         given = found.config.get(setting) or []
         named = isinstance(given, list) and all(isinstance(ending, str) for ending in given)
         if not isinstance(given, str) and not named:
@@ -108,7 +108,7 @@ class Patterns:
         return any(path == ending or path.endswith(f".{ending}") for ending in self._names)
 
 
-def targeted(found: Found) -> list[Linear]:
+def targeted(found: PeftFolder) -> list[Linear]:
     """The linears that the configuration targets; what is targeted besides them is noted."""
     by_path = {linear.path: linear for linear in found.model.shape.linears}
     pattern, excluded = found.config.get("target_modules"), Patterns(found, "exclude_modules")
@@ -130,7 +130,7 @@ def targeted(found: Found) -> list[Linear]:
     return [by_path[name] for name in names if name in by_path]
 
 
-def _in_layers(found: Found) -> Callable[[str], bool]:
+def _in_layers(found: PeftFolder) -> Callable[[str], bool]:
     """Whether a module lies in one of the wanted blocks."""
     config = found.config
     wanted, patterns = config.get("layers_to_transform"), config.get("layers_pattern") or []

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from peftlab.errors import InputError
-from peftlab.export.peft.found import Found
+from peftlab.export.peft.found import PeftFolder
 from peftlab.methods.base import Method, State
 from peftlab.methods.p_tuning import PTuning
 from peftlab.methods.prefix_tuning import PrefixTuning
@@ -46,7 +46,7 @@ def write_prompt(adaptation: Adaptation, model: FrozenLM) -> Written:
     config = _sizes(model, len(vectors), model.shape.heads, model.shape.hidden)
     method = adaptation.method
     if isinstance(method, PTuning):
-        # The encoder's kind is for the record: PEFT reads the baked vectors in inference mode.
+        # The encoder's kind is for the record: in inference mode PEFT reads the vectors alone.
         kind = "LSTM" if method.encoder == "lstm" else "MLP"
         width = model.shape.hidden
         config |= {"encoder_reparameterization_type": kind, "encoder_hidden_size": width}
@@ -68,7 +68,7 @@ def _check_leads(adaptation: Adaptation, length: int) -> None:
 
 
 def write_prefix(adaptation: Adaptation, model: FrozenLM) -> Written:
-    """The prefix itself; a reparametrisation is baked in."""
+    """The prefix itself; a reparametrisation is materialised in."""
     prefix = adaptation.state.tensors["prefix"]  # [L, 2, Hkv, P, hd]
     shape, length = model.shape, prefix.shape[3]
     config = _sizes(model, length, shape.kv_heads, shape.kv_heads * shape.head_dim)
@@ -86,21 +86,21 @@ def _sizes(model: FrozenLM, length: int, heads: int, width: int) -> dict[str, An
     }
 
 
-def read_prompt(found: Found) -> tuple[Method, State]:
+def read_prompt(found: PeftFolder) -> tuple[Method, State]:
     """PROMPT_TUNING as prompt_tuning."""
     found.understand(_PROMPT)
     method = PromptTuning(length=_length(found))
     return method, _vectors(found, method)
 
 
-def read_p_tuning(found: Found) -> tuple[Method, State]:
+def read_p_tuning(found: PeftFolder) -> tuple[Method, State]:
     """P_TUNING as p_tuning without an encoder: PEFT drops the encoder when it saves."""
     found.understand(_ENCODER)
     method = PTuning(length=_length(found), placement="first", encoder="none")
     return method, _vectors(found, method)
 
 
-def read_prefix(found: Found) -> tuple[Method, State]:
+def read_prefix(found: PeftFolder) -> tuple[Method, State]:
     """PREFIX_TUNING as prefix_tuning without a reparametrisation, which PEFT drops on saving."""
     found.understand(_PREFIX)
     shape, length = found.model.shape, _length(found)
@@ -111,14 +111,14 @@ def read_prefix(found: Found) -> tuple[Method, State]:
     return method, State({"prefix": split.permute(1, 2, 3, 0, 4).contiguous()})
 
 
-def _length(found: Found) -> int:
+def _length(found: PeftFolder) -> int:
     if found.config.get("num_transformer_submodules") not in (None, 1):
         found.problems.append("num_transformer_submodules is 2: the adapter of an encoder-decoder")
     length: int = found.number("num_virtual_tokens")
     return length
 
 
-def _vectors(found: Found, method: PromptTuning | PTuning) -> State:
+def _vectors(found: PeftFolder, method: PromptTuning | PTuning) -> State:
     found.expect(_NAME, (method.length, found.model.shape.hidden))
     found.settle(method)
     return State({"prompt": found.take(_NAME)})

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from xml.etree.ElementTree import Element
 
 from peftlab.plots.axes import level_lines, ticks_below
-from peftlab.plots.drawing import colour, drawing, mark, path, put, spoken
+from peftlab.plots.drawing import colour, drawing, mark, path, put, spoken, tell
 from peftlab.plots.scales import Scale, fitted
 
 LOGARITHMIC_FROM = 4.0  # losses that differ by more are drawn on a logarithmic axis
@@ -60,7 +60,7 @@ def _line(svg: Element, curve: Curve, across: Scale, up: Scale, marks: bool) -> 
     if marks:
         for (x, y), (step, loss) in zip(places, curve.points, strict=True):
             dot = mark(group, curve.number, x, y, 3.4)
-            dot.set("data-tip", f"{curve.label}\nstep {step:,.0f}: {loss:.3f}")
+            tell(dot, f"{curve.label}\nstep {step:,.0f}: {loss:.3f}")
 
 
 def thinned(points: Sequence[tuple[float, float]], most: int) -> tuple[tuple[float, float], ...]:

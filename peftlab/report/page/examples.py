@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from statistics import fmean
-from typing import Any, Literal
+from typing import Literal
 
 from peftlab.plots.drawing import swatch
-from peftlab.report.page.leaderboard import score
+from peftlab.records.reading import Prediction
 from peftlab.report.page.runs import Judged
 
 MOST_EXAMPLES = 40
@@ -86,14 +86,15 @@ def examples(judged: Judged) -> Examples:
 
 
 def _choice(
-    tables: Mapping[str, Sequence[Mapping[str, Any]]], metric: str, higher: bool, count: int
+    tables: Mapping[str, Sequence[Prediction]], metric: str, higher: bool, count: int
 ) -> list[tuple[int, Kind]]:
     """Half where scores differ most, a quarter of the worst, a quarter evenly spread."""
     found: dict[int, Kind] = {}
-    scores = [
+    found_scores = [
         [rows[i].get("scores", {}).get(metric) for rows in tables.values()] for i in range(count)
     ]
-    if scores and all(value is not None for row in scores for value in row):
+    scores = [[value for value in row if value is not None] for row in found_scores]
+    if scores and scores == found_scores:
         sign = 1 if higher else -1
         apart = sorted(range(count), key=lambda i: min(scores[i]) - max(scores[i]))
         worst = sorted(range(count), key=lambda i: sign * fmean(scores[i]))
@@ -114,26 +115,26 @@ def _spread(values: Sequence[float]) -> bool:
 
 def _example(
     judged: Judged,
-    tables: Mapping[str, Sequence[Mapping[str, Any]]],
+    tables: Mapping[str, Sequence[Prediction]],
     index: int,
     kind: Kind,
 ) -> Example:
     first = next(iter(tables.values()))[index]
-    references = [_clipped(str(text)) for text in first["references"]]
+    references = [_clipped(text) for text in first["references"]]
     numbers = {method.label: method.number for method in judged.methods}
     answers = []
     for label, rows in tables.items():
         value = rows[index].get("scores", {}).get(judged.metric)
-        text = _clipped(str(rows[index]["prediction"]))
+        text = _clipped(rows[index]["prediction"])
         answers.append(
             Answer(
                 label=label,
                 swatch=swatch(numbers[label]),
-                score="" if value is None else score(value),
+                score="" if value is None else judged.quality.unit.said(value),
                 pieces=compared(text, references),
             )
         )
-    source = _clipped(str(first.get("source", "")))
+    source = _clipped(first.get("source", ""))
     return Example(first["index"] + 1, kind, KINDS[kind], source, references, answers)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from peftlab.errors import InputError
 from peftlab.files import read_json
 from peftlab.records import folders
+from peftlab.records.reading import metrics
 from peftlab.records.record import Record
 from peftlab.report.page.runs import Judged
 from peftlab.units import size
@@ -101,7 +102,9 @@ def _readable(environment: Mapping[str, Any]) -> dict[str, Any]:
     found = dict(environment)
     if isinstance(hardware := found.get("hardware"), Mapping):
         found["hardware"] = {
-            name.removesuffix("_bytes"): size(value) if name.endswith("_bytes") else value
+            name.removesuffix("_bytes"): size(value)
+            if name.endswith("_bytes") and isinstance(value, int)
+            else value
             for name, value in hardware.items()
         }
     return found
@@ -152,7 +155,7 @@ def _numbers(values: Sequence[float], form: str) -> str:
 def _peak_rate(folder: Path) -> float | None:
     """The highest learning rate that training logged."""
     try:
-        return max((row["lr"] for row in folders.metrics(folder) if "lr" in row), default=None)
+        return max((row["lr"] for row in metrics(folder) if "lr" in row), default=None)
     except InputError:
         return None  # `curves` names the damaged file
 

@@ -2,37 +2,30 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Literal
 from xml.etree.ElementTree import Element
 
 from peftlab.errors import InputError
-from peftlab.records import folders
-from peftlab.records.record import Record
+from peftlab.plots.legend import Key, headed
+from peftlab.records.figures import BYTES, FIGURES, SECONDS, Unit
+from peftlab.records.folders import METRICS
+from peftlab.records.reading import Logged, metrics
 from peftlab.report.page.cost_plot import Point, cost_plot
 from peftlab.report.page.curve_plot import Curve, curve_plot, thinned
-from peftlab.report.page.leaderboard import score
-from peftlab.report.page.phase_plot import PHASES, Phases, memory_plot, time_plot
-from peftlab.report.page.runs import Judged, Method
+from peftlab.report.page.phase_plot import PHASE_NAMES, PHASES, Phases, memory_plot, time_plot
+from peftlab.report.page.runs import Judged, MethodRuns
 from peftlab.report.page.search_plot import Searched, search_plot
-from peftlab.units import size
 from peftlab.verdict.entries import COSTS, FRONTS
-from peftlab.verdict.numbers import duration, metric_name
 
 MOST_POINTS = 200  # methods in a plot of costs: the best, and all of the front
 MOST_CURVES = 40
 MOST_PHASES = 24
 _FINE, _COARSE = 120, 60  # points of a curve: of few curves, of many
-
-# Of serving, the latency; of training, all that it takes.
-_TICKS: Mapping[str, Callable[[float], str]] = {
-    "adapter_bytes": size,
-    "peak_memory": size,
-    "training_seconds": duration,
-    "latency": duration,
-}
 
 
 @dataclass(frozen=True)
@@ -53,24 +46,32 @@ class Figures:
     costs: Sequence[CostFigure]
     training: Element | None
     validation: Element | None
-    curves: Sequence[Method]
+    curves: Sequence[MethodRuns]
     time: Element | None
     memory: Element | None
-    phases: Sequence[Method]
-    searched: Sequence[Method]
+    phases: Sequence[MethodRuns]
+    searched: Sequence[MethodRuns]
     search: tuple[Element, Element] | None
 
     def files(self) -> dict[str, Element]:
-        """By the name of the file."""
+        """By the name of the file, each with a legend where names do not stand in it."""
         found = {f"quality-{figure.key.replace('_', '-')}": figure.wide for figure in self.costs}
+        curves = [Key(method.label, method.number) for method in self.curves]
+        searched = [Key(method.label, method.number) for method in self.searched]
+        phases = [Key(PHASE_NAMES[name], phase=i) for i, name in enumerate(PHASES)]
+        phases = phases if self.search else phases[:-1]
         others = {
-            "loss-training": self.training,
-            "loss-validation": self.validation,
-            "time": self.time,
-            "memory": self.memory,
-            "learning-rates": self.search[0] if self.search else None,
+            "loss-training": (self.training, curves),
+            "loss-validation": (self.validation, curves),
+            "time": (self.time, phases),
+            "memory": (self.memory, phases[:3]),
+            "learning-rates": (self.search[0] if self.search else None, searched),
         }
-        return found | {name: figure for name, figure in others.items() if figure is not None}
+        return found | {
+            name: headed(figure, keys)
+            for name, (figure, keys) in others.items()
+            if figure is not None
+        }
 
 
 def figures(judged: Judged, problems: list[str]) -> Figures:
@@ -85,20 +86,12 @@ def figures(judged: Judged, problems: list[str]) -> Figures:
         training=_curves(with_curves, logs, "loss", "Training loss"),
         validation=_curves(with_curves, logs, "validation_loss", "Validation loss"),
         curves=with_curves,
-        time=_phases(shown, "seconds", time_plot, duration),
-        memory=_phases(shown, "peak_memory", memory_plot, size),
+        time=_phases(shown, SECONDS, time_plot),
+        memory=_phases(shown, BYTES, memory_plot),
         phases=shown,
         searched=[method for method in drawn if method.label in {one.label for one in searches}],
         search=(search_plot(searches), search_plot(searches, 400, 320)) if searches else None,
     )
-
-
-def short(value: float) -> str:
-    """A number on an axis: 500, 20k, 1.5M."""
-    for unit, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= unit:
-            return f"{value / unit:g}{letter}"
-    return f"{value:g}"
 
 
 def _cost_figure(judged: Judged, cost: str) -> CostFigure | None:
@@ -112,25 +105,27 @@ def _cost_figure(judged: Judged, cost: str) -> CostFigure | None:
     def draw(width: float, height: float) -> Element:
         return cost_plot(
             points,
-            cost=COSTS[cost].label,
-            quality=metric_name(judged.metric),
-            tick=_TICKS.get(cost, short),
+            cost=COSTS[cost].called,
+            quality=judged.quality.title,
+            tick=COSTS[cost].unit.tick,
             higher_is_better=judged.higher_is_better,
             width=width,
             height=height,
         )
 
     left_out = [method.label for method in judged.finished if method not in chosen]
-    return CostFigure(cost, COSTS[cost].label, draw(1040, 440), draw(400, 400), left_out)
+    return CostFigure(cost, COSTS[cost].called, draw(1040, 440), draw(400, 400), left_out)
 
 
-def _point(judged: Judged, method: Method, cost: str, front: bool) -> Point:
+def _point(judged: Judged, method: MethodRuns, cost: str, front: bool) -> Point:
     value, quality, one = method.costs[cost], method.quality, method.interval
     assert value is not None and quality is not None
-    lines = [method.label, f"{metric_name(judged.metric)} {score(quality)}"]
+    score = judged.quality.unit.said
+    lines = [method.label, f"{judged.quality.title} {score(quality)}"]
     if one is not None:
         lines[-1] += f" ({one.confidence:.0%} interval {score(one.low)} to {score(one.high)})"
-    lines.append(COSTS[cost].text(value))
+    about = "≈ " if COSTS[cost].shared(method.records) else ""
+    lines.append(about + COSTS[cost].text(value))
     if front:
         lines.append("on the Pareto front")
     return Point(
@@ -145,20 +140,28 @@ def _point(judged: Judged, method: Method, cost: str, front: bool) -> Point:
     )
 
 
-def _logs(method: Method, problems: list[str]) -> list[list[dict[str, Any]]]:
+def _logs(method: MethodRuns, problems: list[str]) -> list[list[Logged]]:
     found = []
     for run in method.runs:
         try:
-            found.append(folders.metrics(run.folder))
+            found.append(_finite(metrics(run.folder), run.folder))
         except InputError as error:
             problems.append(f"left out of the curves: {error}")
     return found
 
 
+def _finite(log: list[Logged], folder: Path) -> list[Logged]:
+    for row in log:
+        if not all(map(math.isfinite, (row.get("loss", 0.0), row.get("validation_loss", 0.0)))):
+            path = folder / METRICS
+            raise InputError(f"{path}: the loss of step {row['step']} is not a finite number")
+    return log
+
+
 def _curves(
-    methods: Sequence[Method],
-    logs: Mapping[str, list[list[dict[str, Any]]]],
-    key: str,
+    methods: Sequence[MethodRuns],
+    logs: Mapping[str, list[list[Logged]]],
+    key: Literal["loss", "validation_loss"],
     name: str,
 ) -> Element | None:
     most = _FINE if len(methods) <= 12 else _COARSE
@@ -176,7 +179,7 @@ def _curves(
     return curve_plot(curves, name, marks=key == "validation_loss" and longest <= 25)
 
 
-def _searches(methods: Sequence[Method]) -> list[Searched]:
+def _searches(methods: Sequence[MethodRuns]) -> list[Searched]:
     """One search a method; its seeds share it."""
     found = []
     for method in methods:
@@ -187,37 +190,34 @@ def _searches(methods: Sequence[Method]) -> list[Searched]:
     return found
 
 
-def _mean_curve(logs: Sequence[Sequence[Mapping[str, Any]]], key: str) -> list[tuple[float, float]]:
+def _mean_curve(
+    logs: Sequence[Sequence[Logged]], key: Literal["loss", "validation_loss"]
+) -> list[tuple[float, float]]:
     """Means over the seeds that reached each step."""
     found: dict[int, list[float]] = {}
     for log in logs:
         for row in log:
-            if isinstance(row.get(key), int | float):
+            if key in row:
                 found.setdefault(row["step"], []).append(row[key])
     return [(float(step), fmean(values)) for step, values in sorted(found.items())]
 
 
-def _phase(record: Record, part: str, name: str) -> float | None:
-    if name == "search":
-        return record.search.seconds if record.search and part == "seconds" else None
-    found: float | None = getattr(getattr(record, part), name)
-    return found
-
-
 def _phases(
-    methods: Sequence[Method],
-    part: str,
+    methods: Sequence[MethodRuns],
+    unit: Unit,
     draw: Callable[[Sequence[Phases], Callable[[float], str]], Element],
-    show: Callable[[float], str],
 ) -> Element | None:
-    found = [Phases(method.label, phase_means(method, part)) for method in methods]
-    return draw(found, show) if any(one.known for one in found) else None
+    found = [Phases(m.label, phase_means(m, unit), _shared_phases(m, unit)) for m in methods]
+    return draw(found, unit.said) if any(one.known for one in found) else None
 
 
-def phase_means(method: Method, part: str) -> tuple[float | None, ...]:
+def _shared_phases(method: MethodRuns, unit: Unit) -> set[str]:
+    """Phases during which others used the machine."""
+    own = [figure for figure in FIGURES if figure.phase and figure.unit is unit]
+    return {figure.phase for figure in own if figure.shared(method.records)}
+
+
+def phase_means(method: MethodRuns, unit: Unit) -> tuple[float | None, ...]:
     """Seconds or peak bytes of each phase, means over seeds; of a search, seconds alone."""
-    rows = [[_phase(record, part, name) for name in PHASES] for record in method.records]
-    return tuple(
-        fmean(known) if (known := [value for value in column if value is not None]) else None
-        for column in zip(*rows, strict=True)
-    )
+    parts = {figure.phase: figure for figure in FIGURES if figure.phase and figure.unit is unit}
+    return tuple(parts[name].mean(method.records) if name in parts else None for name in PHASES)

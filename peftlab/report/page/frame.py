@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from markupsafe import Markup, escape
 
 from peftlab.plots import palette
 from peftlab.plots.drawing import swatch, text_of
+from peftlab.printable import printable
 from peftlab.version import __version__
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -39,6 +41,12 @@ def environment() -> Environment:
     made.filters["raw_svg"] = Markup
     made.filters["breakable"] = _breakable
     return made
+
+
+def filled(template: str, values: Mapping[str, Any]) -> str:
+    """A page: what all pages have, and these values; control characters are shown as such."""
+    text = environment().get_template(template).render(**shared(), **values)
+    return printable(text, lines=True)
 
 
 def shared() -> dict[str, Any]:

@@ -12,20 +12,18 @@ from markupsafe import Markup, escape
 from peftlab.files import make_folder, write_bytes, write_text
 from peftlab.plots import png
 from peftlab.plots.drawing import file_of
+from peftlab.records.figures import BYTES, SECONDS
 from peftlab.records.reading import StoredRuns
 from peftlab.records.record import Record
 from peftlab.report.page.examples import KINDS, examples
 from peftlab.report.page.facts import facts
 from peftlab.report.page.figures import Figures, figures, phase_means
-from peftlab.report.page.frame import environment, file_text, shared
-from peftlab.report.page.leaderboard import leaderboard, pairs, roles, score
-from peftlab.report.page.phase_plot import PHASES
-from peftlab.report.page.runs import Judged, Method, judged
-from peftlab.report.predictions import KINDS as FORETOLD
-from peftlab.report.predictions import Foretold, foretold, words
-from peftlab.units import size
+from peftlab.report.page.frame import file_text, filled
+from peftlab.report.page.leaderboard import leaderboard, pairs, roles
+from peftlab.report.page.phase_plot import PHASE_NAMES, PHASES
+from peftlab.report.page.runs import Judged, MethodRuns, judged
+from peftlab.report.predictions import PREDICTED, Foretold, foretold, words
 from peftlab.verdict.entries import COSTS
-from peftlab.verdict.numbers import duration, metric_name
 
 NAME = "report.html"
 PLOTS = "plots"
@@ -65,7 +63,6 @@ def _page(out: Path, found: StoredRuns) -> tuple[str, Figures]:
     runs = judged(found)
     drawn, lines = figures(runs, runs.problems), pairs(runs.verdict)
     values = {
-        **shared(),
         "head": _heading(runs),
         "verdict": _verdict(runs),
         "table": leaderboard(runs),
@@ -73,6 +70,7 @@ def _page(out: Path, found: StoredRuns) -> tuple[str, Figures]:
         "tested": len({name for line in lines for name in (line.first, line.second)}),
         "figures": drawn,
         "phases": _phase_table(drawn.phases),
+        "phase_names": PHASE_NAMES,
         "foretold": _foretold(drawn.phases, runs.records),
         "examples": examples(runs),
         "kinds": KINDS,
@@ -80,7 +78,7 @@ def _page(out: Path, found: StoredRuns) -> tuple[str, Figures]:
         "problems": runs.problems,
         "runs": len(runs.records),
     }
-    return environment().get_template("page.html").render(values), drawn
+    return filled("page.html", values), drawn
 
 
 def _heading(runs: Judged) -> dict[str, Any]:
@@ -95,7 +93,7 @@ def _heading(runs: Judged) -> dict[str, Any]:
         "skipped": f"{first.skipped:,}" if first.skipped else "",
         "train_rows": f"{first.task.train_rows:,}",
         "seeds": len(seeds),
-        "metric": metric_name(runs.metric),
+        "metric": runs.quality.title,
     }
 
 
@@ -111,11 +109,14 @@ def _verdict(runs: Judged) -> dict[str, Any]:
         "first": sentences[1 : 1 + _FIRST] if outcome else sentences,
         "more": sentences[1 + _FIRST :] if outcome else [],
         "caution": caution,
-        "cards": [_card(by_label[label], what) for label, what in roles(outcome).items()],
+        "cards": [
+            _card(by_label[label], what, runs.quality.unit.said)
+            for label, what in roles(outcome).items()
+        ],
     }
 
 
-def _card(method: Method, what: Sequence[str]) -> dict[str, Any]:
+def _card(method: MethodRuns, what: Sequence[str], score: Callable[[float], str]) -> dict[str, Any]:
     shown = ("trainable_parameters", "peak_memory", "training_seconds", "latency")
     known = [(name, method.costs.get(name)) for name in shown]
     one = method.interval
@@ -128,7 +129,7 @@ def _card(method: Method, what: Sequence[str]) -> dict[str, Any]:
         if one
         else "",
         "costs": [
-            (COSTS[name].label, COSTS[name].show(value) if value else "none")
+            (COSTS[name].called, COSTS[name].unit.said(value) if value else "none")
             for name, value in known
             if value is not None
         ],
@@ -147,30 +148,30 @@ def _named(text: str, labels: Sequence[str]) -> Markup:
     return Markup("").join(marked)
 
 
-def _phase_table(methods: Sequence[Method]) -> dict[str, Any]:
+def _phase_table(methods: Sequence[MethodRuns]) -> dict[str, Any]:
     """The two figures' numbers, as text and to sort by, without phases that nobody measured."""
     heads, columns = [], []
-    for what, part, show in (("time", "seconds", duration), ("memory", "peak_memory", size)):
-        means = [phase_means(method, part) for method in methods]
+    for what, unit in (("time", SECONDS), ("memory", BYTES)):
+        means = [phase_means(method, unit) for method in methods]
         for i, name in enumerate(PHASES):
             values = [own[i] for own in means]
             if any(value is not None for value in values):
                 heads.append(f"{what}, {name}")
-                columns.append([("–" if v is None else show(v), v) for v in values])
+                columns.append([("–" if v is None else unit.said(v), v) for v in values])
     rows = [(method.label, [column[i] for column in columns]) for i, method in enumerate(methods)]
     return {"heads": heads, "rows": rows}
 
 
-def _foretold(methods: Sequence[Method], records: Sequence[Record]) -> dict[str, Any] | None:
+def _foretold(methods: Sequence[MethodRuns], records: Sequence[Record]) -> dict[str, Any] | None:
     """Predictions beside measurements: of some methods as a table, in sentences of all records."""
     kinds = foretold([record for method in methods for record in method.records])
     if not kinds:
         return None
     names = ("{}, predicted", "{}, measured", "error")
-    heads = [name.format(FORETOLD[key].name) for key in kinds for name in names]
+    heads = [name.format(PREDICTED[key].predicted) for key in kinds for name in names]
     rows: dict[str, list[tuple[str, float | None]]] = {method.label: [] for method in methods}
     for key, found in kinds.items():
-        show, own = FORETOLD[key].show, {one.label: one for one in found}
+        show, own = PREDICTED[key].unit.said, {one.label: one for one in found}
         for label, cells in rows.items():
             cells += _compared(own[label], show) if label in own else [("–", None)] * len(names)
     return {"heads": heads, "rows": list(rows.items()), "words": words(records)}

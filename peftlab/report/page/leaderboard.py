@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from statistics import fmean
 from xml.etree.ElementTree import Element
 
-from peftlab.metrics import metric_spec
 from peftlab.plots.drawing import colour, put, swatch, text_of
 from peftlab.plots.scales import Scale, fitted
-from peftlab.report.page.runs import Judged, Method
-from peftlab.report.table import Column, Row, cells, columns, megabytes
-from peftlab.units import size
+from peftlab.records.figures import Figure, chosen, scored
+from peftlab.report.page.runs import Judged, MethodRuns
+from peftlab.report.table import TableRow, cells
 from peftlab.verdict.judgement import Verdict
-from peftlab.verdict.numbers import metric_name, quality
 from peftlab.verdict.statistics import Pair
 
 MOST_LINES = 100
@@ -78,19 +75,21 @@ class Leaderboard:
 def leaderboard(judged: Judged) -> Leaderboard:
     """The table of these methods."""
     wanted = _columns(judged)
-    heads = [_head(judged, column) for column in wanted]
-    means = [[_mean(method, column) for column in wanted] for method in judged.methods]
-    best = [_best([row[i] for row in means], head.low) for i, head in enumerate(heads)]
+    means = [[figure.mean(method.records) for figure in wanted] for method in judged.methods]
+    alone = [[figure.alone(method.records) for figure in wanted] for method in judged.methods]
+    best = [_best([row[i] for row in alone], one.lower) for i, one in enumerate(wanted)]
     outcome = judged.verdict
-    shared = _Shared(best, roles(outcome), _standings(outcome), _interval_scale(judged))
+    shared = _Shared(
+        judged.quality, best, roles(outcome), _standings(outcome), _interval_scale(judged)
+    )
     lines = [
         _line(method, wanted, own, shared)
         for method, own in zip(judged.methods, means, strict=True)
     ]
     return Leaderboard(
-        metric=metric_name(judged.metric),
+        metric=judged.quality.title,
         better="descending" if judged.higher_is_better else "ascending",
-        heads=heads,
+        heads=[Head(figure.title, figure.lower) for figure in wanted],
         lines=lines,
         standings=any(line.standing for line in lines),
         confidence=f"{outcome.confidence:.0%}" if outcome else "",
@@ -130,11 +129,11 @@ def pairs(outcome: Verdict | None) -> list[PairLine]:
     """Every pair, in the order of the verdict."""
     if outcome is None:
         return []
-    best = max((abs(one.mean) for one in outcome.qualities), default=1.0)
-    return [_pair(pair, outcome.higher_is_better, best) for pair in outcome.pairs]
+    quality = scored(outcome.metric)
+    return [_pair(pair, outcome.higher_is_better, quality) for pair in outcome.pairs]
 
 
-def _pair(pair: Pair, higher: bool, like: float) -> PairLine:
+def _pair(pair: Pair, higher: bool, quality: Figure) -> PairLine:
     first, second, low, high = pair.first, pair.second, pair.low, pair.high
     if (pair.difference < 0) == higher and pair.difference:
         first, second, low, high = second, first, -high, -low
@@ -143,8 +142,8 @@ def _pair(pair: Pair, higher: bool, like: float) -> PairLine:
     return PairLine(
         first=first,
         second=second,
-        difference=Cell(quality(apart, like), apart),
-        interval=f"{quality(low, like)} – {quality(high, like)}",
+        difference=Cell(quality.unit.said(apart), apart),
+        interval=f"{quality.unit.said(low)} – {quality.unit.said(high)}",
         outcome=pair.outcome if claimed else "no claim",
         seeds=_more(needed.seeds if needed and claimed else None),
         examples=_more(needed.examples if needed and claimed else None),
@@ -155,38 +154,11 @@ def _more(number: int | None) -> Cell:
     return Cell("" if number is None else f"{number:,}", number)
 
 
-def score(value: float) -> str:
-    """A quality as text."""
-    return quality(value, value)
-
-
-def _columns(judged: Judged) -> list[Column]:
+def _columns(judged: Judged) -> list[Figure]:
     """The terminal's, without the main metric (which has its interval beside it), and the size."""
-    wanted, metrics = [], _metrics(judged)
-    for column in columns(judged.records):
-        if metrics.get(column.title) == judged.metric:
-            continue
-        if column.show is megabytes:
-            wanted.append(Column("adapter size", lambda r: r.bytes, size))
-            column = replace(column, show=size)
-        wanted.append(column)
-    return wanted
-
-
-def _head(judged: Judged, column: Column) -> Head:
-    name = _metrics(judged).get(column.title)
-    return Head(column.title, low=name is None or not metric_spec(name).higher_is_better)
-
-
-def _metrics(judged: Judged) -> dict[str, str]:
-    """Metrics by the titles that their columns may have."""
-    names = [name for record in judged.records for name in record.scores]
-    return {title: name for name in names for title in (name, metric_name(name))}
-
-
-def _mean(method: Method, column: Column) -> float | None:
-    known = [v for v in (column.read(record) for record in method.records) if v is not None]
-    return fmean(known) if known else None
+    wanted = chosen(judged.records, "usual,adapter_bytes")
+    kept = [figure for figure in wanted if figure.name != judged.metric]
+    return [replace(figure, unit=figure.unit.loose) for figure in kept]
 
 
 def _best(values: Sequence[float | None], low: bool) -> float | None:
@@ -198,8 +170,10 @@ def _best(values: Sequence[float | None], low: bool) -> float | None:
 
 @dataclass(frozen=True)
 class _Shared:
-    """What every line is held against: each column's best, roles, standings, the strips' scale."""
+    """What every line is held against: the main metric, each column's best, roles, standings, the
+    strips' scale."""
 
+    quality: Figure
     best: Sequence[float | None]
     roles: Mapping[str, Sequence[str]]
     standings: Mapping[str, str]
@@ -207,10 +181,10 @@ class _Shared:
 
 
 def _line(
-    method: Method, wanted: Sequence[Column], means: Sequence[float | None], shared: _Shared
+    method: MethodRuns, wanted: Sequence[Figure], means: Sequence[float | None], shared: _Shared
 ) -> Line:
-    texts = cells(Row(method.label, method.records), wanted)
-    one = method.interval
+    texts = cells(TableRow(method.label, method.records), wanted)
+    one, score = method.interval, shared.quality.unit.said
     text = score(method.quality) if method.quality is not None else "–"
     return Line(
         label=method.label,
@@ -229,7 +203,7 @@ def _line(
     )
 
 
-def _note(method: Method) -> str:
+def _note(method: MethodRuns) -> str:
     seeds = len(method.runs)
     if not method.runs:
         return ""
@@ -258,7 +232,7 @@ def _interval_scale(judged: Judged) -> Scale | None:
     )
 
 
-def _strip(method: Method, scale: Scale | None) -> str:
+def _strip(method: MethodRuns, scale: Scale | None) -> str:
     """A method's interval on that line."""
     if method.interval is None or scale is None:
         return ""

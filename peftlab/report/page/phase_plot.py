@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from xml.etree.ElementTree import Element
 
 from peftlab.plots.drawing import drawing, put, spoken
 
-PHASES = ("train", "evaluate", "generate", "search")
+PHASE_NAMES = {
+    "train": "train",
+    "evaluate": "evaluate (losses)",
+    "generate": "generate (test outputs)",
+    "search": "search for the learning rate",
+}
+PHASES = tuple(PHASE_NAMES)
 _ROW, _THIN = 42.0, 5.0
 
 
 @dataclass(frozen=True)
 class Phases:
-    """A method's numbers, one a phase; None where nothing was measured."""
+    """A method's numbers, one a phase; None where nothing was measured.
+
+    shared: the phases during which others used the machine.
+    """
 
     label: str
     values: tuple[float | None, ...]
+    shared: Collection[str] = ()
 
     @property
     def known(self) -> list[float]:
@@ -32,7 +42,8 @@ def time_plot(
     svg = drawing(width, _ROW * len(methods) + 6, "Seconds by phase", "phase-plot")
     most = max(sum(method.known) for method in methods) or 1.0
     for i, method in enumerate(methods):
-        row = _row(svg, method, i * _ROW, show(sum(method.known)), show, width)
+        total = _about(bool(method.shared)) + show(sum(method.known))
+        row = _row(svg, method, i * _ROW, total, show, width)
         x = 0.0
         for phase, value in enumerate(method.values):
             if value:
@@ -57,6 +68,10 @@ def memory_plot(
     return svg
 
 
+def _about(shared: bool) -> str:
+    return "≈ " if shared else ""
+
+
 def _bar(row: Element, phase: int, x: float, width: float, y: float, height: float) -> None:
     put(row, "rect", class_=f"phase p{phase}", x=x, width=width, y=y, height=height)
 
@@ -70,7 +85,7 @@ def _row(
     width: float,
 ) -> Element:
     parts = [
-        f"{phase}: {show(value)}"
+        f"{phase}: {_about(phase in method.shared)}{show(value)}"
         for phase, value in zip(PHASES, method.values, strict=True)
         if value is not None
     ]

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 from peftlab.errors import InputError
-from peftlab.metrics import metric_spec
 from peftlab.plots.palette import COLOURED
 from peftlab.records import folders
-from peftlab.records.reading import StoredRun, StoredRuns
+from peftlab.records.figures import Figure, scored
+from peftlab.records.reading import Prediction, StoredRun, StoredRuns, predictions
 from peftlab.records.record import Record
 from peftlab.verdict.entries import Entry
 from peftlab.verdict.judgement import Verdict
@@ -22,7 +20,7 @@ from peftlab.verdict.statistics import Interval
 
 
 @dataclass(frozen=True)
-class Method:
+class MethodRuns:
     """All runs of one label.
 
     Attributes:
@@ -61,23 +59,29 @@ class Judged:
     """What a page is made of: methods (best first, failed last), and what is said of them.
 
     Attributes:
-        metric: the main one. front: by cost, the names on the Pareto front.
+        metric: the main one; `quality` is its figure.
+        front: by cost, the names on the Pareto front.
         verdict: None when there is none; `sentences` then say why.
         predictions: by label, the rows of its first finished seed.
         problems: a sentence for each file that was left out.
     """
 
-    methods: list[Method]
+    methods: list[MethodRuns]
     metric: str
     higher_is_better: bool
     front: Mapping[str, Sequence[str]]
     verdict: Verdict | None
     sentences: list[str]
-    predictions: Mapping[str, Sequence[Mapping[str, Any]]]
+    predictions: Mapping[str, Sequence[Prediction]]
     problems: list[str] = field(default_factory=list)
 
     @property
-    def finished(self) -> list[Method]:
+    def quality(self) -> Figure:
+        """What methods are ranked by."""
+        return scored(self.metric)
+
+    @property
+    def finished(self) -> list[MethodRuns]:
         """Methods with a finished run."""
         return [method for method in self.methods if method.runs]
 
@@ -93,52 +97,42 @@ def judged(found: StoredRuns) -> Judged:
     Raises:
         InputError: nothing usable is left.
     """
-    runs, predictions, problems = _usable(found)
-    scored = [run.record.scores for run in runs if run.record.scores]
-    metric = main_metric(scored[0]) if scored else "rougeL"
-    higher = metric_spec(metric).higher_is_better
+    runs, texts, problems = _usable(found)
+    scores = [run.record.scores for run in runs if run.record.scores]
+    metric = main_metric(scores[0]) if scores else "rougeL"
+    higher = not scored(metric).lower
     groups = _ranked(runs, metric, higher)
-    outcome, sentences = _outcome(runs, metric)
+    outcome, sentences = _outcome(runs, metric, problems)
     intervals = {one.name: one for one in outcome.qualities} if outcome else {}
     methods = [
         _method(label, i if i < COLOURED else None, group, metric, intervals.get(label))
         for i, (label, group) in enumerate(groups.items())
     ]
     front = outcome.front if outcome else {}
-    return Judged(methods, metric, higher, front, outcome, sentences, predictions, problems)
+    return Judged(methods, metric, higher, front, outcome, sentences, texts, problems)
 
 
 def _usable(
     found: StoredRuns,
-) -> tuple[list[StoredRun], dict[str, list[dict[str, Any]]], list[str]]:
+) -> tuple[list[StoredRun], dict[str, list[Prediction]], list[str]]:
     """Runs whose files can be read, the predictions of each label's first seed, and problems."""
     runs: list[StoredRun] = []
-    predictions: dict[str, list[dict[str, Any]]] = {}
+    texts: dict[str, list[Prediction]] = {}
     problems = list(found.problems)
     for run in sorted(found.runs, key=lambda run: run.record.seed):
         if run.record.status == "finished":
             try:
-                rows = _checked(run.folder)
+                rows = predictions(run.folder)
+                if not rows:
+                    raise InputError(f"{run.folder / folders.PREDICTIONS} is missing or empty")
             except InputError as error:
                 problems.append(f"left out: {error}")
                 continue
-            predictions.setdefault(run.record.label, rows)
+            texts.setdefault(run.record.label, rows)
         runs.append(run)
     if not runs:
         raise InputError(f"no run can be shown ({'; '.join(problems)})")
-    return runs, predictions, problems
-
-
-def _checked(folder: Path) -> list[dict[str, Any]]:
-    path = folder / folders.PREDICTIONS
-    if not path.exists():
-        raise InputError(f"{path} is missing")
-    rows = folders.predictions(folder)
-    for i, row in enumerate(rows):
-        complete = isinstance(row, dict) and {"index", "prediction", "references"} <= row.keys()
-        if not complete:
-            raise InputError(f"{path} is damaged: line {i + 1} has no prediction with references")
-    return sorted(rows, key=lambda row: row["index"])
+    return runs, texts, problems
 
 
 def _ranked(runs: Sequence[StoredRun], metric: str, higher: bool) -> dict[str, list[StoredRun]]:
@@ -166,9 +160,9 @@ def _method(
     group: Sequence[StoredRun],
     metric: str,
     interval: Interval | None,
-) -> Method:
+) -> MethodRuns:
     finished = [run for run in group if run.record.status == "finished"]
-    return Method(
+    return MethodRuns(
         label=label,
         number=number,
         runs=finished,
@@ -184,10 +178,12 @@ def _costs(records: Sequence[Record]) -> dict[str, float | None]:
     return {name: entry.cost(name) for name in entry.costs}
 
 
-def _outcome(runs: Sequence[StoredRun], metric: str) -> tuple[Verdict | None, list[str]]:
-    """The verdict and its words, or why there is none."""
+def _outcome(
+    runs: Sequence[StoredRun], metric: str, problems: list[str]
+) -> tuple[Verdict | None, list[str]]:
+    """The verdict and its words, or why there is none; adds what was left out of it."""
     try:
-        found = verdict(runs, metric)
+        found = verdict(runs, metric, problems)
     except InputError as error:
         return None, [str(error)]
     return found, said(found)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from xml.etree.ElementTree import Element
 
 from peftlab.plots.axes import level_lines, ticks_below
-from peftlab.plots.drawing import colour, drawing, mark, path, put, spoken
+from peftlab.plots.drawing import colour, drawing, mark, path, put, spoken, tell
 from peftlab.plots.scales import Scale, fitted
 from peftlab.records.record import Tried
 
@@ -68,8 +68,8 @@ def _line(svg: Element, one: Searched, across: Scale, up: Scale) -> None:
             put(group, "circle", class_="ring", cx=x, cy=y, r=9.5)
         dot = mark(group, one.number, x, y, 4.2)
         ended = "" if trial.status == "finished" else f", {trial.status}"
-        dot.set(
-            "data-tip",
+        tell(
+            dot,
             f"{one.label}\nrate {rate:.2g}: {loss:.3f} after {trial.steps:,} steps{ended}"
             + ("\nthe rate that was taken" if taken else ""),
         )

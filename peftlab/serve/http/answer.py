@@ -16,7 +16,7 @@ from peftlab.serve.http.errors import HttpError, from_engine
 from peftlab.serve.http.exchange import Exchange, Gone, unless_gone
 from peftlab.serve.http.served import Served
 from peftlab.serve.http.wire import Usage
-from peftlab.serve.request import Piece, Reply, Request
+from peftlab.serve.request import Piece, Reply, ServeRequest
 
 _log = logging.getLogger(__name__)
 _LAST_WORDS = 5.0  # seconds to tell a client that its time is over
@@ -57,7 +57,7 @@ class Format(Protocol):
 
 
 async def answer(
-    served: Served, http: Http, requests: Sequence[Request], form: Format, *, stream: bool,
+    served: Served, http: Http, requests: Sequence[ServeRequest], form: Format, *, stream: bool,
     usage: bool,
 ) -> Response:  # fmt: skip
     """Put the requests to the engine and answer.

@@ -17,7 +17,7 @@ from peftlab.serve.http.served import Served, served
 from peftlab.serve.http.tokens import Offsets, Vocabulary
 from peftlab.serve.http.wire import NO_PENALTIES, Asked, Usage, expected
 from peftlab.serve.prompt import Source
-from peftlab.serve.request import Piece, Reply, Request, Token
+from peftlab.serve.request import Piece, Reply, ServeRequest, Token
 from peftlab.tasks import Example
 
 router = APIRouter(tags=["completions"])
@@ -137,7 +137,7 @@ def check_number(state: Served, replies: int) -> None:
 
 def request(
     state: Served, asked: Asked, source: Source, logprobs: int | None, number: int
-) -> Request:
+) -> ServeRequest:
     """The engine's request for reply `number` of the `n` to one source."""
     limit = state.engine.limits.max_new_tokens
     most, least = asked.max_tokens or state.settings.max_tokens, asked.min_tokens or 0
@@ -145,7 +145,7 @@ def request(
         raise _outside("max_tokens", most, f"at most {limit:,}")
     if least > most:
         raise _outside("min_tokens", least, f"at most {most:,}, as max_tokens says,")
-    return Request(
+    return ServeRequest(
         adapter=asked.model,
         source=source,
         max_new_tokens=most,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from peftlab.serve import prompt
 from peftlab.serve.http.errors import HttpError
-from peftlab.serve.request import Event, Piece, Reply, Request, Ticket
+from peftlab.serve.request import Event, Piece, Reply, ServeRequest, Ticket
 
 if TYPE_CHECKING:
     from peftlab.serve.http.served import Served
@@ -29,7 +29,7 @@ class Exchange:
     Whoever makes one closes it, so that nothing runs on for a client that has left.
     """
 
-    def __init__(self, served: Served, requests: Sequence[Request]) -> None:
+    def __init__(self, served: Served, requests: Sequence[ServeRequest]) -> None:
         self.served, self.requests = served, requests
         self._loop = asyncio.get_running_loop()
         self._deadline = self._loop.time() + served.settings.seconds

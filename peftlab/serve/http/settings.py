@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from peftlab.errors import InputError
+from peftlab.errors import InputError, refusing
 
 LONGEST = 1e6  # seconds: twelve days; clocks of the system do not take any number
 _Count = Annotated[int, Field(ge=1)]
@@ -74,13 +74,8 @@ class Settings(BaseModel):
         Raises:
             InputError: a value that cannot be used.
         """
-        try:
+        with refusing():
             return cls(**given)
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            raise InputError(
-                f"{first['loc'][0]}: {first['msg']}, got {first['input']!r}"
-            ) from error
 
 
 def check_key(what: str, key: str) -> None:

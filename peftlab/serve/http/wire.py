@@ -14,8 +14,9 @@ from pydantic_core import PydanticCustomError
 
 from peftlab.errors import nearest
 from peftlab.serve.http.settings import Settings
-from peftlab.serve.request import COLDEST, MOST_STOPS
+from peftlab.serve.request import MOST_STOPS
 from peftlab.tasks import Decoding
+from peftlab.tasks.task import COLDEST
 
 _LARGE = 1 << 31  # more of anything that is counted is a mistake
 _IGNORED = frozenset(

@@ -15,7 +15,8 @@ from peftlab.study.base import Axis, Made, Panel, Setting, Study, Variant, chose
 from peftlab.study.common import methods
 from peftlab.study.result import Point
 from peftlab.tasks import Task
-from peftlab.verdict.numbers import listed, loss
+from peftlab.units import loss
+from peftlab.verdict.numbers import listed
 
 _SHARES = (0.33, 1.0)
 _AS_GOOD = 0.95  # of the best quality

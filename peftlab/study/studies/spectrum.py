@@ -28,7 +28,7 @@ from peftlab.study.base import (
 )
 from peftlab.study.common import FULL, levels, place
 from peftlab.study.measure import Subject
-from peftlab.study.points import LOSS
+from peftlab.study.words import LOSS
 from peftlab.tasks import Task
 from peftlab.verdict.numbers import percent
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from peftlab.serve import Engine, Reply, Request
+from peftlab.serve import Engine, Reply, ServeRequest
 from tests.browsing import PATIENCE, Opened
 from tests.serve import world
 from tests.serve.http.server import serving
@@ -55,14 +55,14 @@ class Site:
 
     def alone(self, name: str, tokens: int = LONG) -> Reply:
         """What the engine answers, asked directly."""
-        return self.engine.submit(Request(name, self.source, tokens)).result(60)
+        return self.engine.submit(ServeRequest(name, self.source, tokens)).result(60)
 
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[Site]:
     with serving() as server:
         source = world.sources()[0]
-        asked = [server.engine.submit(Request(name, source, LONG)) for name in world.NAMES]
+        asked = [server.engine.submit(ServeRequest(name, source, LONG)) for name in world.NAMES]
         replies = {ticket.request.adapter: ticket.result(60) for ticket in asked}
         talkers = [name for name, reply in replies.items() if len(reply.tokens) == LONG]
         yield Site(f"{server.url}/", server.engine, (talkers[0], talkers[1]), source)

@@ -6,15 +6,15 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Client, Connection
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
+from peftlab.comparison import base_server
 from peftlab.comparison.processes import Died, RunFailed, Stopped
-from peftlab.comparison.ray import holder
 
 pytestmark = pytest.mark.slow
 
@@ -26,7 +26,7 @@ PATIENCE = 120.0
 def life(base: str, tmp_path: Path) -> Iterator[Connection]:
     """Started with Ctrl-C blocked, as Ray does."""
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    pipe = holder.start(tmp_path, base, ("fp32",))
+    pipe = base_server.start(tmp_path, base, ("fp32",))
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     assert pipe.poll(PATIENCE)
     word, fingerprints = pipe.recv()
@@ -38,8 +38,7 @@ def life(base: str, tmp_path: Path) -> Iterator[Connection]:
 
 def call(folder: Path, name: str, *arguments: Any, **options: Any) -> Any:
     settings = {"CUDA_VISIBLE_DEVICES": "7"}
-    asked = holder.Call(f"{HELPERS}:{name}", arguments, 1, settings)
-    return holder.call(folder, asked, **options)
+    return base_server.call(folder, f"{HELPERS}:{name}", arguments, 1, settings, **options)
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
@@ -59,7 +58,7 @@ def test_children_share_one_base(life: Connection, base: str, tmp_path: Path) ->
 
 def test_a_base_in_memory_is_there_once(tmp_path: Path, large_base: str) -> None:
     """Of 16 MiB of weights, hardly any page is a child's own."""
-    with holder.start(tmp_path / "held", large_base, ("fp32",)) as pipe:
+    with base_server.start(tmp_path / "held", large_base, ("fp32",)) as pipe:
         assert pipe.recv()[0] == "ready"
         about = call(tmp_path / "held", "about_base", large_base)
         assert about["private"] < 2 << 20
@@ -93,12 +92,12 @@ def test_whoever_asked_gets_turns_while_a_child_talks(life: Connection, tmp_path
     assert ticks
 
 
-def test_stop_reaches_every_child(life: Connection, tmp_path: Path) -> None:
+def test_ctrl_c_lets_the_child_save_and_end(life: Connection, tmp_path: Path) -> None:
     heard: list[Any] = []
 
     def hear(*said: Any) -> None:
         heard.append(said)
-        life.send("stop")
+        raise KeyboardInterrupt
 
     with pytest.raises(Stopped):
         call(tmp_path, "says_and_sleeps", PATIENCE, hear=hear)
@@ -106,14 +105,14 @@ def test_stop_reaches_every_child(life: Connection, tmp_path: Path) -> None:
 
 
 def test_a_child_ends_with_whoever_asked(life: Connection, tmp_path: Path) -> None:
-    pipe = holder._knock(tmp_path)
-    pipe.send(holder.Call(f"{HELPERS}:says_and_sleeps", (PATIENCE,), 1, {}))
+    pipe = Client(str(tmp_path / base_server.SOCKET), "AF_UNIX")
+    pipe.send((f"{HELPERS}:says_and_sleeps", (PATIENCE,), 1, {}))
     _, process = pipe.recv()
     pipe.close()
     wait_for(lambda: not psutil.pid_exists(process))
 
 
-def test_the_holder_waits_for_the_last_child_and_cleans_up(
+def test_the_server_waits_for_the_last_child_and_cleans_up(
     life: Connection, tmp_path: Path
 ) -> None:
     results: list[Any] = []
@@ -129,14 +128,14 @@ def test_the_holder_waits_for_the_last_child_and_cleans_up(
     thread.join(PATIENCE)
     assert results == ["slept"]
     wait_for(lambda: not tmp_path.exists())
-    with pytest.raises(holder.NotThere):
+    with pytest.raises(Died, match="no base server answers"):
         call(tmp_path, "says_and_sleeps", 0.0)
 
 
 def test_a_base_that_is_not_there_is_told(tmp_path: Path) -> None:
     folder = tmp_path / "held"
     folder.mkdir()
-    with holder.start(folder, str(tmp_path / "nowhere"), ("fp32",)) as pipe:
+    with base_server.start(folder, str(tmp_path / "nowhere"), ("fp32",)) as pipe:
         word, kind, message = pipe.recv()
     assert (word, kind) == ("failed", "input")
     assert "cannot load a model" in message

@@ -11,7 +11,7 @@ import pytest
 from peftlab.errors import InputError
 from peftlab.experiments.kept import Cell, Experiment
 from peftlab.experiments.spec import ExperimentSpec, parse
-from peftlab.report.experiment import as_latex, as_markdown, notes, render, sections
+from peftlab.experiments.table import as_latex, as_markdown, notes, render, sections
 from tests.report.made import record
 
 SPEC: dict[str, Any] = {

@@ -6,7 +6,6 @@ Numbers stand in the units and digits of the paper. With several seeds a number 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,10 +16,10 @@ from peftlab.errors import InputError, nearest
 from peftlab.experiments.grid import rows_of
 from peftlab.experiments.kept import Experiment
 from peftlab.experiments.spec import ALL, ColumnSpec, RowSpec
-from peftlab.metrics import metric_spec
+from peftlab.printable import cell, json_text, markdown, printable
+from peftlab.records.figures import named, scored
 from peftlab.records.record import Record
 from peftlab.report.latex import escaped
-from peftlab.verdict.measured import costs
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -87,7 +86,7 @@ def _head(column: ColumnSpec, part: str) -> str:
 
 
 def _higher(column: ColumnSpec) -> bool:
-    return column.metric is not None and metric_spec(column.metric).higher_is_better
+    return column.metric is not None and not scored(column.metric).lower
 
 
 def _measured(found: Experiment, task: str, model: str, row: RowSpec) -> Line:
@@ -108,9 +107,8 @@ def _number(column: ColumnSpec, part: str, records: Sequence[Record]) -> Number:
 
 def _value(column: ColumnSpec, part: str, record: Record) -> float | None:
     if column.metric is None:
-        return costs([record])[str(column.cost)]
-    scores = record.scores if part == ALL else record.subsets.get(part, {})
-    return scores.get(column.metric)
+        return named(str(column.cost)).of(record)
+    return scored(column.metric, None if part == ALL else part).of(record)
 
 
 def _published(found: Experiment, task: str, model: str, row: RowSpec) -> Line | None:
@@ -185,22 +183,22 @@ def render(found: Experiment, format: str) -> str:
 def as_json(found: Experiment) -> str:
     """Every number with its place."""
     values = [asdict(section) for section in sections(found)]
-    return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+    return json_text(values) + "\n"
 
 
 def as_markdown(found: Experiment) -> str:
     """A table a task, then what has to be said."""
-    blocks = [f"**{found.spec.title}**"]
+    blocks = [f"**{markdown(found.spec.title)}**"]
     for section in sections(found):
         rows = [
-            f"| {section.task} | " + " | ".join(section.heads) + " |",
+            f"| {' | '.join(map(markdown, (section.task, *section.heads)))} |",
             "|---|" + "---:|" * len(section.heads),
         ]
         for line in section.lines:
             numbers = [f"**{n.text}**" if n.best else n.text for n in line.numbers]
-            rows.append(f"| {_title(line)} | " + " | ".join(numbers) + " |")
+            rows.append(f"| {markdown(_title(line))} | " + " | ".join(numbers) + " |")
         blocks.append("\n".join(rows))
-    return "\n\n".join([*blocks, *notes(found)]) + "\n"
+    return "\n\n".join([*blocks, *map(markdown, notes(found))]) + "\n"
 
 
 def as_latex(found: Experiment) -> str:
@@ -231,13 +229,14 @@ def as_rich(section: Section) -> Table:
     from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column(section.task, overflow="fold", min_width=15)
+    table.add_column(cell(section.task), overflow="fold", min_width=15)
     for head in section.heads:
-        table.add_column(head.replace(" ", "\n"), justify="right", no_wrap=True)
+        title = Text(printable(head).replace(" ", "\n"))
+        table.add_column(title, justify="right", no_wrap=True)
     for line in section.lines:
         style = "dim" if line.source else ""
         numbers = [Text(n.text, style="bold" if n.best else style) for n in line.numbers]
-        table.add_row(Text(_title(line), style=style), *numbers)
+        table.add_row(cell(_title(line), style), *numbers)
     return table
 
 
