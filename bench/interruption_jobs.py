@@ -85,7 +85,7 @@ def _befallen(fault: Fault, place: Place) -> Iterator[list[float]]:
         begin(self, trainee, replace(config, checkpoint_seconds=0.0), *more, **named)
 
     files.writing, loop.Loop.__init__ = counted, saved_often  # type: ignore[assignment, method-assign]
-    loop.TrunkStore = lambda memory, disk, folder: trunk.TrunkStore(0, disk, folder)  # type: ignore
+    loop.TrunkStore = lambda _, *disk: trunk.TrunkStore(0, *disk)  # type: ignore[assignment,misc]
     trunk._DISK_RESERVE = 0  # else nothing is ever kept on a small disk
     yield writes  # this process ends then
 

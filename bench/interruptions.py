@@ -6,9 +6,9 @@
     python -m bench.interruptions disk --times 200     # a tmpfs with k bytes left (root alone)
 
 `kills` ends `train` by SIGKILL at random moments between its first step and its end; every training
-saves after each step. Then the same command is given again, and what it leaves (adapter, checkpoint,
-journal, predictions, scores; all but clock readings) must be what an uninterrupted one leaves, bit
-for bit.
+saves after each step. Then the same command is given again, and what it leaves (adapter,
+checkpoint, journal, predictions, scores; all but clock readings) must be what an uninterrupted one
+leaves, bit for bit.
 The others do the same with a write that fails, over trainings of our own methods and of a guest, a
 comparison with a search, and exports over an earlier export. A command that fails must say so in
 one line that names what is full, leave no temporary files, and files of before as they were.
@@ -21,9 +21,11 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import math
 import random
 import subprocess
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -260,9 +262,18 @@ def small_disk() -> Iterator[Path]:
             subprocess.run(["umount", place], check=True)
 
 
-def faults(bench: Bench, kind: str, jobs: list[str], times: int, rng: random.Random) -> None:
+def faults(
+    bench: Bench,
+    kind: str,
+    jobs: list[str],
+    times: int,
+    rng: random.Random,
+    until: float = math.inf,
+) -> None:
     """Jobs in turn: a random write of each fails, with room for a random part of its files."""
     for number in range(times):
+        if time.monotonic() > until:
+            return
         job = jobs[number % len(jobs)]
         _, usual = bench.whole(job)
         at = rng.randint(1, usual.writes)
@@ -277,24 +288,26 @@ def main() -> None:
     )
     parser.add_argument("kind", choices=["kills", "limit", "killed", "disk"])
     parser.add_argument("--times", type=int, default=100)
+    parser.add_argument("--seconds", type=float, default=math.inf, help="it ends then in any case")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", default="", help="some of them, with commas")
     given = parser.parse_args()
-    rng = random.Random(given.seed)
+    rng, until = random.Random(given.seed), time.monotonic() + given.seconds
     known = [*TRAININGS] if given.kind == "kills" else [*TRAININGS, "compare", *EXPORTS]
     jobs = [job for job in known if not given.jobs or job in given.jobs.split(",")]
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(Path(folder))
         if given.kind == "kills":
             for number in range(given.times):
-                bench.kill(jobs[number % len(jobs)], rng)
+                if time.monotonic() < until:
+                    bench.kill(jobs[number % len(jobs)], rng)
         else:
             bench.prepare()
             if given.kind == "disk":
                 with small_disk() as bench.disk:
-                    faults(bench, given.kind, jobs, given.times, rng)
+                    faults(bench, given.kind, jobs, given.times, rng, until)
             else:
-                faults(bench, given.kind, jobs, given.times, rng)
+                faults(bench, given.kind, jobs, given.times, rng, until)
     print(json.dumps({"jobs": jobs, **bench.counts, "problems": bench.problems}, indent=2))
     raise SystemExit(bool(bench.problems))
 

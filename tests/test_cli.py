@@ -114,7 +114,7 @@ def test_tasks_are_listed_and_shown(capsys: pytest.CaptureFixture[str], data: Pa
         ("compare --warmup nan", "--warmup is 'nan'; a finite number"),
         ("train --method lora --out x --budget tokens=x", "--budget is"),
         ("train --method lora --out x --seed 99999999999999999999999", "--seed is"),
-        ("train --method lora --out /proc/x --steps 1", "--out /proc/x cannot be made"),
+        ("train --method lora --out /proc/x --steps 1", "/proc/x cannot be written"),
         ("train --method lora --out x --device cuda:7", "cuda:7.*is not here"),
         ("generate --adapter x --input a --top-p nan", "--top-p is"),
         ("generate --adapter x --input a --beams 0", "--beams is"),
