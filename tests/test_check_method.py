@@ -20,7 +20,7 @@ _COMPOSED = "lora:rank=2+prompt_tuning:length=3"
 def test_our_own_methods_keep_all_laws(spec: str) -> None:
     laws = check_method(parse_one(spec), world.model("gpt2"), world.task())
     assert [law for law in laws if law.problem] == []
-    assert len(laws) == 12
+    assert len(laws) == 13
 
 
 @dataclass(frozen=True, kw_only=True)
