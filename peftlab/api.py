@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from peftlab.files import make_folder
 from peftlab.methods import Method, parse_one
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def train(
     chosen = parse_one(method) if isinstance(method, str) else method
     folder = None if out is None else Path(out)
     if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
     config = train_config(options)
     return train_one(model, chosen, task, config, folder=folder).adaptation
 

@@ -20,6 +20,10 @@ class InputError(PeftlabError):
     """What the user gave (a file, a name, a setting, a template) cannot be used."""
 
 
+class DiskFull(PeftlabError):
+    """What takes the results is full, read-only or gone; nothing can go on."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return `' Did you mean "x"?'` for the known name closest to `name`, or an empty string."""
     match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)

@@ -1,18 +1,46 @@
-"""Files that people write and that can be damaged: read, or refused in one sentence."""
+"""Files: read, or refused in one sentence; written whole, or as they were before.
+
+What is written lies in a folder of its own beside its target until all of it is there: Rust's
+writers make temporary files of their own, which then lie in there too. A process that is killed
+leaves such a folder, and the next one that writes beside it removes it.
+"""
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel
 
-from peftlab.errors import InputError, Place, refusing
+from peftlab.errors import DiskFull, InputError, PeftlabError, Place, refusing
 
 Model = TypeVar("Model", bound=BaseModel)
 MOST_BYTES = 64 << 20  # of a JSON file that describes something
+_FULL = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the quota of this disk is used up",
+    errno.EFBIG: "files may not become this large here (ulimit -f, or the file system's limit)",
+}
+_REFUSED = {
+    errno.EROFS: "this disk is read-only",
+    errno.EACCES: "there is no permission",
+    errno.EPERM: "there is no permission",
+    errno.ENOENT: "its folder is gone",
+    errno.ENOTDIR: "a file stands where a folder was expected",
+    errno.EEXIST: "a file stands where a folder was expected",
+    errno.EISDIR: "a folder stands where a file was expected",
+}
+_IN_RUST = re.compile(r"\(os error (\d+)\)|\bcode: (\d+)")  # how Rust's errors are shown
+_WRITING = ".writing-"
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -103,3 +131,169 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     return next(filter(None, map(_model_in, get_args(annotation))), None)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Put a text into a file, whole or not at all, see `atomically`."""
+    atomically(path, lambda made: made.write_text(text, encoding="utf-8"))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Put bytes into a file, whole or not at all, see `atomically`."""
+    atomically(path, lambda made: made.write_bytes(content))
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Put JSON for people to read into a file, whole or not at all, see `atomically`."""
+    text = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False)
+    write_text(path, f"{text}\n")
+
+
+def atomically(path: Path, write: Callable[[Path], object], *, lasting: bool = True) -> None:
+    """Let `write` make a file at the path that it is given, then put that in the place of `path`.
+
+    After an error, a kill or a power cut, `path` is what it was before, or whole and new.
+
+    Args:
+        lasting: false for one of many that can be computed again: it need not outlive a power
+            cut, and what killed processes left is not looked for, see `tidy_up`.
+
+    Raises:
+        DiskFull: no room, no permission, or no such folder (none is made).
+    """
+    with writing(path), _aside(path.parent, tidy=lasting) as place:
+        made = place / path.name
+        write(made)
+        _finish(made, place, lasting)
+        made.replace(path)
+
+
+@contextmanager
+def together(folder: Path) -> Iterator[Path]:
+    """A place to write files, which get into `folder` when all of them are there.
+
+    Raises:
+        DiskFull: see `atomically`. `folder` is as it was before.
+    """
+    make_folder(folder)
+    with writing(folder), _aside(folder) as place:
+        yield place
+        whole = sorted(place.iterdir())
+        for path in whole:
+            for made in (path, *path.rglob("*")) if path.is_dir() else (path,):
+                if made.is_file():
+                    _finish(made, place)
+        for path in whole:
+            target = folder / path.name
+            if target.is_dir():
+                shutil.rmtree(target)
+            path.replace(target)
+
+
+def append(path: Path, text: str) -> None:
+    """Put a text at the end of a file, all of it or nothing.
+
+    Raises:
+        DiskFull: see `atomically`.
+    """
+    left = memoryview(text.encode())
+    with writing(path), path.open("ab", buffering=0) as file:
+        before = file.seek(0, os.SEEK_END)
+        try:
+            while left:
+                left = left[file.write(left) :]
+        except OSError:
+            file.truncate(before)
+            raise
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, where they are missing.
+
+    Raises:
+        DiskFull: see `atomically`.
+    """
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn errors of the system, from Python or from Rust, into one sentence about this path.
+
+    Raises:
+        DiskFull: says what is full or otherwise wrong.
+    """
+    try:
+        yield
+    except Exception as error:
+        number = None if isinstance(error, PeftlabError) else _errno(error)
+        if number is None:
+            raise
+        raise DiskFull(f"{path} cannot be written: {_reason(number)}") from error
+
+
+def no_room(error: BaseException | None) -> str:
+    """What is full, if an error or what it came from says that there is no room; else nothing."""
+    while error is not None:
+        if (number := _errno(error)) in _FULL:
+            return _reason(number)
+        error = error.__cause__
+    return ""
+
+
+def _errno(error: BaseException) -> int | None:
+    """The system's number of an error; Rust's come as another class with the number in the text."""
+    if isinstance(error, OSError):
+        return error.errno
+    found = None if isinstance(error, PeftlabError) else _IN_RUST.search(str(error))
+    return int(found[1] or found[2]) if found else None
+
+
+def _reason(number: int) -> str:
+    if number in _FULL:
+        return (
+            f"{_FULL[number]}. What is finished is kept: make room, and give the same command again"
+        )
+    return _REFUSED.get(number, os.strerror(number))
+
+
+def tidy_up(folder: Path) -> None:
+    """Remove what killed processes had begun to write into a folder."""
+    for left in folder.glob(f"{_WRITING}*"):
+        process = left.name.removeprefix(_WRITING).partition("-")[0]
+        if process.isdecimal() and not _is_alive(int(process)):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+@contextmanager
+def _aside(folder: Path, *, tidy: bool = True) -> Iterator[Path]:
+    """A new folder of this process in `folder`, for as long as it is needed."""
+    if tidy:
+        tidy_up(folder)
+    place = folder / f"{_WRITING}{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    place.mkdir()
+    try:
+        yield place
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def _finish(made: Path, place: Path, lasting: bool = True) -> None:
+    """Safe on the disk, and as readable as other files: safetensors makes its own private."""
+    usual = place.stat().st_mode & 0o666
+    if made.stat().st_mode & 0o666 != usual:
+        made.chmod(usual)
+    if lasting:
+        with made.open("rb") as file:
+            os.fsync(file.fileno())

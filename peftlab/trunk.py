@@ -8,17 +8,23 @@ bit.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
-import os
+import json
 import shutil
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from peftlab import files
 from peftlab.edits import Edits
+from peftlab.errors import DiskFull
 from peftlab.frozen.batch import Batch
 from peftlab.frozen.packing import Row, pack
 from peftlab.token_limits import token_chunks
@@ -36,16 +42,19 @@ class TrunkStore:
     """Where kept chunks lie: in memory up to a limit, then in memory-mapped files up to another.
 
     Args:
-        memory, disk: limits in bytes. folder: of the files; None keeps none. Chunks that another
-            process has left there are used.
+        memory, disk: limits in bytes; that of the disk holds for all processes that share the
+            folder, now or earlier.
+        folder: of the files, in one that exists; None keeps none. Chunks that another process has
+            left there are used.
 
     Attributes:
-        bytes_in_memory, bytes_on_disk: what is kept now.
+        bytes_in_memory, bytes_on_disk: what this store keeps now.
     """
 
     def __init__(self, memory: int, disk: int = 0, folder: Path | None = None) -> None:
         self.memory, self.disk, self.folder = memory, disk, folder
         self.bytes_in_memory = self.bytes_on_disk = 0
+        self._is_tidy = False
         self._chunks: dict[str, list[torch.Tensor]] = {}
 
     def __len__(self) -> int:
@@ -55,10 +64,16 @@ class TrunkStore:
     def get(self, key: str) -> list[torch.Tensor] | None:
         """The chunk's rows, if they are kept."""
         if key not in self._chunks and self.folder is not None:
-            path = self.folder / f"{key}.safetensors"
-            if path.exists():
-                self._chunks[key] = _mapped(path)
+            self._map(self.folder / f"{key}.safetensors")
         return self._chunks.get(key)
+
+    def _map(self, path: Path) -> bool:
+        """Use a file's chunk, if there is one; one that a power cut has damaged is none."""
+        with suppress(FileNotFoundError, SafetensorError):
+            tensors = load_file(path)
+            self._chunks[path.stem] = [tensors[str(i)] for i in range(len(tensors))]
+            return True
+        return False
 
     def put(self, key: str, states: list[torch.Tensor]) -> None:
         """Keep a chunk where there is room; without room it is computed again when needed."""
@@ -66,20 +81,40 @@ class TrunkStore:
         if self.bytes_in_memory + size <= self.memory:
             self._chunks[key] = states
             self.bytes_in_memory += size
-        elif self.folder is not None and self._fits_disk(size):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            path = self.folder / f"{key}.safetensors"
-            temporary = path.with_name(f".{path.name}.{os.getpid()}")
-            save_file({str(i): t.cpu().contiguous() for i, t in enumerate(states)}, temporary)
-            temporary.replace(path)
-            self._chunks[key] = _mapped(path)
-            self.bytes_on_disk += size
+        elif self.folder is not None and size <= self.disk:
+            try:
+                self._put_on_disk(self.folder / f"{key}.safetensors", states)
+            except DiskFull as error:
+                if not (full := files.no_room(error)):
+                    raise
+                self.disk = 0
+                warnings.warn(
+                    f"activations of the frozen trunk are kept no longer, which takes time: {full}",
+                    stacklevel=2,
+                )
 
-    def _fits_disk(self, size: int) -> bool:
-        assert self.folder is not None
-        existing = next(p for p in (self.folder, *self.folder.parents) if p.exists())
-        free = shutil.disk_usage(existing).free
-        return self.bytes_on_disk + size <= self.disk and size + _DISK_RESERVE <= free
+    def _put_on_disk(self, path: Path, states: list[torch.Tensor]) -> None:
+        most = _file_bytes(states)
+        with self._alone_in(path.parent):
+            used = sum(kept.stat().st_size for kept in path.parent.glob("*.safetensors"))
+            room = min(self.disk - used, shutil.disk_usage(path.parent).free - _DISK_RESERVE)
+            if most <= room and not self._map(path):  # else another process was faster
+                named = {str(i): t.cpu().contiguous() for i, t in enumerate(states)}
+                files.atomically(path, lambda made: save_file(named, made), lasting=False)
+                self.bytes_on_disk += path.stat().st_size
+                self._map(path)
+
+    @contextmanager
+    def _alone_in(self, folder: Path) -> Iterator[None]:
+        """While no other process writes to the folder."""
+        with files.writing(folder):
+            folder.mkdir(exist_ok=True)
+            with (folder / ".lock").open("w") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                if not self._is_tidy:
+                    files.tidy_up(folder)
+                    self._is_tidy = True
+                yield
 
 
 class Trunk:
@@ -140,12 +175,17 @@ class Trunk:
         return [part.clone() for part in states.split([len(ids) for ids in rows])]
 
 
+def _file_bytes(states: Sequence[torch.Tensor]) -> int:
+    """Bytes of a safetensors file, at most: a size, a header in JSON, padding, the numbers."""
+    end, header = 0, {}
+    for i, tensor in enumerate(states):
+        begin, end = end, end + tensor.nbytes
+        about = {"dtype": "BF16", "shape": list(tensor.shape), "data_offsets": [begin, end]}
+        header[str(i)] = about
+    return 8 + len(json.dumps(header, separators=(",", ":"))) + 8 + end
+
+
 def number_format(device: str) -> str:
     """What activations are computed in now, as part of the name of what is kept."""
     autocast = torch.is_autocast_enabled(device)
     return str(torch.get_autocast_dtype(device)) if autocast else "plain"
-
-
-def _mapped(path: Path) -> list[torch.Tensor]:
-    tensors = load_file(path)
-    return [tensors[str(i)] for i in range(len(tensors))]

@@ -8,11 +8,13 @@ import pytest
 import torch
 
 from peftlab.edits import Edits
+from peftlab.errors import DiskFull
 from peftlab.frozen.packing import pack
 from peftlab.loss import mean_loss, training_row
 from peftlab.tasks import Encoded
 from peftlab.trunk import Trunk, TrunkStore
 from tests.models import frozen
+from tests.test_files import file_size_limit
 
 
 def _rows(count: int = 40) -> list[Encoded]:
@@ -60,8 +62,49 @@ def test_files_are_shared_between_stores_and_the_limit_holds(tmp_path: Path) -> 
     lm, rows, edits = frozen("llama"), _rows(), _edits("llama")
     first = TrunkStore(0, 1 << 30, tmp_path)
     mean_loss(lm, edits, rows, Trunk(lm, rows, 2, first))
-    files = sorted(path.name for path in tmp_path.iterdir())
+    files = sorted(path.name for path in tmp_path.glob("*.safetensors"))
     again = TrunkStore(0, 0, tmp_path)
     mean_loss(lm, edits, rows, Trunk(lm, rows, 2, again))
-    assert sorted(path.name for path in tmp_path.iterdir()) == files and len(files) == 3
+    assert sorted(path.name for path in tmp_path.glob("*.safetensors")) == files and len(files) == 3
     assert again.bytes_on_disk == 0
+
+
+def test_the_limit_is_that_of_the_folder_for_all_processes_and_later_ones(tmp_path: Path) -> None:
+    states = [torch.ones(5, 40)]  # 800 bytes
+    for number in range(3):  # each a process of its own, as far as the store knows
+        TrunkStore(0, 1000, tmp_path).put(f"chunk-{number}", states)
+    (kept,) = tmp_path.glob("*.safetensors")
+    assert kept.stat().st_size <= 1000
+    roomy = TrunkStore(0, 2000, tmp_path)
+    for number in range(5):
+        roomy.put(f"other-{number}", states)
+    assert len(list(tmp_path.glob("*.safetensors"))) == 2
+    assert roomy.bytes_on_disk == kept.stat().st_size
+
+
+def test_a_chunk_that_cannot_be_written_is_computed_again(tmp_path: Path) -> None:
+    states = [torch.ones(5, 40)]
+    store = TrunkStore(0, 1 << 30, tmp_path / "trunk")
+    store.put("first", states)
+    with file_size_limit(500), pytest.warns(UserWarning, match=r"kept no longer.*this large"):
+        store.put("second", states)
+    store.put("third", states)  # without another word
+    assert [path.stem for path in (tmp_path / "trunk").glob("*.safetensors")] == ["first"]
+    assert store.get("first") is not None and store.get("second") is store.get("third") is None
+
+
+def test_a_damaged_chunk_is_none(tmp_path: Path) -> None:
+    states = [torch.ones(5, 40)]
+    TrunkStore(0, 1 << 30, tmp_path).put("chunk", states)
+    (tmp_path / "chunk.safetensors").write_bytes(bytes(872))  # as after a power cut
+    store = TrunkStore(0, 1 << 30, tmp_path)
+    assert store.get("chunk") is None
+    store.put("chunk", states)
+    assert torch.equal(TrunkStore(0, 0, tmp_path).get("chunk")[0], states[0])  # type: ignore[index]
+
+
+def test_a_trunk_is_not_kept_where_its_run_has_gone(tmp_path: Path) -> None:
+    store = TrunkStore(0, 1 << 30, tmp_path / "gone" / "trunk")
+    with pytest.raises(DiskFull, match=r"its folder is gone"):
+        store.put("chunk", [torch.ones(5, 40)])
+    assert not (tmp_path / "gone").exists()

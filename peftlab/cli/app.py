@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 from peftlab.cli import compare, estimate, learn, listing, report, serve, share, study
 from peftlab.cli import options as shared
 from peftlab.errors import InputError, PeftlabError
+from peftlab.files import no_room
 from peftlab.printable import echo
 from peftlab.processes import expected, leave
 from peftlab.version import __version__
@@ -132,11 +133,6 @@ def run(arguments: Sequence[str]) -> int:
     except shared.UsageError as error:
         echo(f"Error: {error.format_message()}", err=True)
         return 2
-    except OSError as error:
-        if error.errno != errno.ENAMETOOLONG:
-            raise
-        echo(f"Error: a name is longer than a file's can be: {error.filename:.60}…", err=True)
-        return 2
     except SystemExit as end:
         return int(end.code or 0)
     except _CtrlC:
@@ -145,6 +141,13 @@ def run(arguments: Sequence[str]) -> int:
     except PeftlabError as error:
         echo(f"Error{_where()}: {error}", err=True)
         return 130 if _stopped(error) else 2
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+            said = f"a name is longer than a file's can be: {error.filename:.60}…"
+        elif not (said := no_room(error)):  # while a library of others wrote
+            raise
+        echo(f"Error{_where()}: {said}", err=True)
+        return 2
     return 0
 
 

@@ -13,7 +13,7 @@ from annotated_types import Ge, Le
 
 from peftlab.cli import options as shared
 from peftlab.errors import InputError
-from peftlab.files import lines_of
+from peftlab.files import lines_of, make_folder, write_text
 from peftlab.options import LARGEST_SEED, SMALLEST_SEED, Checked, Option, entries, made
 from peftlab.printable import echo, json_text
 
@@ -62,7 +62,7 @@ def train(
     loaded = the_task(given, called)
     config = config_of(given, called=called)
     made_method = parse_one(method)
-    shared.writable(out)
+    make_folder(out)
     base, together = shared.load_base_together(
         what.model, what.device, base_dtype, shard, made_method
     )
@@ -155,7 +155,7 @@ def evaluate(
             )
             for e, r in rows
         ]
-        _write(predictions, "\n".join(lines) + "\n")
+        write_text(predictions, "\n".join(lines) + "\n")
     values = {"split": split, "examples": len(found.replies), "loss": loss.loss}
     values |= {**found.scores.corpus, "truncated": found.truncated}
     if loaded.skipped:
@@ -165,13 +165,6 @@ def evaluate(
     else:
         for name, value in values.items():
             echo(f"{name:<12} {value:.4f}" if isinstance(value, float) else f"{name:<12} {value}")
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"--predictions {path} cannot be written: {error.strerror}") from error
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -18,7 +17,6 @@ from peftlab.cli.bases import load_base as load_base
 from peftlab.cli.bases import load_base_together as load_base_together
 from peftlab.cli.bases import one_format as one_format
 from peftlab.cli.bases import open_adapters as open_adapters
-from peftlab.errors import InputError
 from peftlab.options import DEVICE, MODEL, TASK, Entry
 from peftlab.printable import echo
 
@@ -103,19 +101,6 @@ def typeable(entries: Entries) -> dict[str, Entry]:
 def flag(entries: Entries) -> Callable[[str], str]:
     """How options are called on the command line."""
     return lambda name: entries[name].flags[0] if name in entries else name
-
-
-def writable(folder: Path, option: str = "--out") -> Path:
-    """The folder, made where it is not there.
-
-    Raises:
-        InputError: it is a file, or cannot be written.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{option} {folder} cannot be made: {error.strerror}") from error
-    return folder
 
 
 def say(notes: Sequence[str]) -> None:

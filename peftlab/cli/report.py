@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from peftlab.errors import InputError
+from peftlab.files import write_text
 from peftlab.printable import echo, markdown
 
 if TYPE_CHECKING:
@@ -98,6 +99,4 @@ def put_between(path: Path, text: str) -> None:
     _, end, after = rest.partition(END)
     if not (begin and end):
         raise InputError(f"--into {path}: it needs the marks {BEGIN} and {END}, in this order")
-    temporary = path.with_name(f".{path.name}.new")
-    temporary.write_text(f"{before}{BEGIN}\n{text}{END}{after}", encoding="utf-8")
-    temporary.replace(path)
+    write_text(path, f"{before}{BEGIN}\n{text}{END}{after}")

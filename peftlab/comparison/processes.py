@@ -6,7 +6,6 @@ What a child says travels through a pipe. A child whose parent is gone saves and
 
 from __future__ import annotations
 
-import errno
 import multiprocessing
 import os
 import pickle
@@ -26,7 +25,8 @@ from typing import Any
 
 import cloudpickle
 
-from peftlab.errors import PeftlabError
+from peftlab.errors import DiskFull, PeftlabError
+from peftlab.files import no_room
 
 Say = Callable[..., None]
 """What a child calls to tell its parent something: a word, then values that can be pickled."""
@@ -57,10 +57,6 @@ class RunFailed(PeftlabError):
 
 class Died(RunFailed):
     """A run's process ended without a word, as when it is killed or memory runs out."""
-
-
-class DiskFull(PeftlabError):
-    """There is no space left; nothing can go on."""
 
 
 class Stopped(PeftlabError):
@@ -219,21 +215,12 @@ def describe(error: BaseException) -> tuple[str, str]:
 
     if isinstance(error, KeyboardInterrupt | Interrupted):
         return "stopped", str(error) or "stopped; the same command continues"
-    if is_disk_full(error):
-        return "disk", (
-            f"the disk is full ({error}). What is finished is kept: make room, and give the same "
-            "command again"
-        )
+    if isinstance(error, DiskFull):
+        return "disk", str(error)
+    if full := no_room(error):  # while a library of others wrote
+        return "disk", full
     if isinstance(error, PeftlabError):
         return "input", str(error)
     where = traceback.extract_tb(error.__traceback__)[-1]
     place = f"{Path(where.filename).name}:{where.lineno}"
     return "defect", f"{type(error).__name__}: {error} ({place})"
-
-
-def is_disk_full(error: BaseException) -> bool:
-    """Whether an error, of Python or of a library that writes in Rust, is a full disk's."""
-    full = (errno.ENOSPC, errno.EDQUOT)
-    if isinstance(error, OSError) and error.errno in full:
-        return True
-    return any(words in str(error) for words in ("No space left on device", "StorageFull"))

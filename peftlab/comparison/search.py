@@ -24,10 +24,11 @@ from peftlab.comparison.plan import Run
 from peftlab.comparison.processes import Say
 from peftlab.comparison.work import Pipe, lock, progress_of, shared_store
 from peftlab.errors import InputError
+from peftlab.files import make_folder, write_json
 from peftlab.measure import environment, in_company, tune_allocator
 from peftlab.records import folders
 from peftlab.records.reading import metrics
-from peftlab.records.record import Record, Search, Tried, write_json
+from peftlab.records.record import Record, Search, Tried
 from peftlab.training import Diverged, TrainConfig, Trained
 from peftlab.training.checkpoint import Progress
 from peftlab.trunk import TrunkStore
@@ -58,7 +59,7 @@ def search(say: Say, run: Run, out: Path, trunk: Path | None = None) -> Search:
     """
     tune_allocator()
     folder = out / run.search_folder
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     with lock(folder):
         found = _Search(say, run, folder, shared_store(run, trunk)).go()
         write_json(folder / folders.SEARCH, found.model_dump(mode="json"))
@@ -175,7 +176,7 @@ class _Search:
             self.study.tell(trial, state=TrialState.PRUNED if pruned else TrialState.FAIL)
 
     def _carry_out(self, run: Run, folder: Path, trial: Trial) -> Record:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         record = run.record()
         record.environment = environment()
         write_json(folder / folders.CONFIG, run.resolved())

@@ -10,8 +10,6 @@ from __future__ import annotations
 import fcntl
 import json
 import math
-import os
-import shutil
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -26,10 +24,11 @@ from peftlab.comparison.processes import Say, describe
 from peftlab.errors import InputError
 from peftlab.estimate.prediction import errors
 from peftlab.evaluation import Evaluation, SplitLoss
+from peftlab.files import make_folder, write_json, write_text, writing
 from peftlab.measure import environment, held, in_company, phase, tune_allocator
 from peftlab.records import folders
 from peftlab.records.figures import FIGURES, tracked
-from peftlab.records.record import GeneralLoss, Progress, Record, write_json
+from peftlab.records.record import GeneralLoss, Progress, Record
 from peftlab.training import Diverged, Trained
 from peftlab.training.checkpoint import Progress as Far
 from peftlab.training.tracking import Listen, tracking
@@ -58,7 +57,7 @@ def work(say: Say, run: Run, out: Path, trunk: Path | None = None) -> Record:
     """
     tune_allocator()
     folder = out / run.folder
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     with lock(folder):
         record, ledger = run.record(), Ledger()
         write_json(folder / folders.CONFIG, run.resolved())
@@ -68,7 +67,7 @@ def work(say: Say, run: Run, out: Path, trunk: Path | None = None) -> Record:
         except BaseException as error:
             kind, message = describe(error)
             if kind in ("input", "defect"):
-                (folder / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
+                write_text(folder / "error.txt", traceback.format_exc())
                 step = error.step if isinstance(error, Diverged) else None
                 record.failed(message, step).write(folder)
             raise
@@ -103,7 +102,6 @@ class _Work:
         evaluation = self._generate()
         self._latency()
         self._write_predictions(evaluation, losses)
-        shutil.rmtree(self.folder / folders.TRUNK, ignore_errors=True)  # kept to train again from
         self.ledger.close(record.seconds)
         hold_against_prediction(record)
         record.status = "finished"
@@ -197,27 +195,24 @@ class _Work:
 
     def _write_predictions(self, evaluation: Evaluation, losses: SplitLoss) -> None:
         """One line a test example: source, references, prediction, its scores, its losses."""
-        path = self.folder / folders.PREDICTIONS
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        at = 0
-        with temporary.open("w", encoding="utf-8") as file:
-            for i, (example, reply) in enumerate(
-                zip(self.run.task.test, evaluation.replies, strict=True)
-            ):
-                pairs = slice(at, at + len(example.targets))
-                at = pairs.stop
-                row = {
-                    "index": i,
-                    "source": example.source,
-                    "references": list(example.targets),
-                    "prediction": reply.text,
-                    "ended": reply.finished,
-                    "scores": {k: v[i] for k, v in evaluation.scores.per_example.items()},
-                    "loss_sums": losses.sums[pairs],
-                    "loss_tokens": losses.counts[pairs],
-                }
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
-        temporary.replace(path)
+        at, lines = 0, []
+        for i, (example, reply) in enumerate(
+            zip(self.run.task.test, evaluation.replies, strict=True)
+        ):
+            pairs = slice(at, at + len(example.targets))
+            at = pairs.stop
+            row = {
+                "index": i,
+                "source": example.source,
+                "references": list(example.targets),
+                "prediction": reply.text,
+                "ended": reply.finished,
+                "scores": {k: v[i] for k, v in evaluation.scores.per_example.items()},
+                "loss_sums": losses.sums[pairs],
+                "loss_tokens": losses.counts[pairs],
+            }
+            lines.append(json.dumps(row, ensure_ascii=False) + "\n")
+        write_text(self.folder / folders.PREDICTIONS, "".join(lines))
 
 
 def shared_store(run: Run, trunk: Path | None) -> TrunkStore | None:
@@ -293,6 +288,8 @@ def _throttled(tell: Callable[..., None]) -> Callable[..., None]:
 @contextmanager
 def lock(folder: Path) -> Iterator[None]:
     """Wait for a process that is still ending a run in this folder (its comparison was killed)."""
-    with (folder / ".lock").open("w") as file:
+    with writing(folder):
+        held = (folder / folders.LOCK).open("w")
+    with held as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -14,9 +14,8 @@ from peftlab.errors import InputError
 from peftlab.experiments.grid import Part
 from peftlab.experiments.kept import FILE, Cell, Experiment, read
 from peftlab.experiments.spec import ExperimentSpec
-from peftlab.files import read_json
+from peftlab.files import read_json, write_json
 from peftlab.records.reading import StoredRun
-from peftlab.records.record import write_json
 
 
 def run(

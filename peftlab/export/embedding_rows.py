@@ -24,9 +24,9 @@ import torch
 from peftlab.edits import Edits
 from peftlab.errors import InputError
 from peftlab.export import plain
-from peftlab.export.files import write_json
 from peftlab.export.merging import probes
 from peftlab.export.text import plain_text
+from peftlab.files import together, write_json
 from peftlab.frozen.packing import Row, pack
 from peftlab.methods.adaptation import Adaptation
 from peftlab.tasks import Example
@@ -76,7 +76,7 @@ def embedding_rows(
         },
         "stand_in": stand_in,
     }
-    with plain.whole(folder) as place:
+    with together(folder) as place:
         plain.save_plain(made, tokenizer, place)
         write_json(place / "prompts.json", plain.about("embedding-rows", described))
     return EmbeddingRows(folder, tokens, ids, stand_in)

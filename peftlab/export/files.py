@@ -1,10 +1,8 @@
-"""Files of an exported folder: written whole or not at all, read without ever unpickling."""
+"""Files of an exported folder: tensors written as others look for them, read without unpickling."""
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,28 +16,10 @@ if TYPE_CHECKING:
     import torch
 
 
-def atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Let `write` fill a temporary file and put it in the place of `path`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    write(temporary)
-    temporary.replace(path)
-
-
-def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """Write JSON for people to read."""
-    write_text(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file."""
-    atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
-
-
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
     """Write a safetensors file; `format: pt` is what transformers and PEFT look for."""
     own = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    atomically(path, lambda temporary: save_file(own, temporary, metadata={"format": "pt"}))
+    files.atomically(path, lambda made: save_file(own, made, metadata={"format": "pt"}))
 
 
 def read_json(path: Path) -> dict[str, Any]:

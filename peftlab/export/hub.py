@@ -11,7 +11,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from peftlab.errors import InputError
-from peftlab.export.files import write_text
+from peftlab.files import write_text
 from peftlab.printable import code, markdown
 
 Record = Mapping[str, Any]

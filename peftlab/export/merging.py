@@ -17,7 +17,7 @@ import torch
 from peftlab.edits import Edits, LinearEdit
 from peftlab.errors import InputError
 from peftlab.export import plain
-from peftlab.export.files import write_json
+from peftlab.files import together, write_json
 from peftlab.frozen.packing import Row, pack
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def merged(adaptation: Adaptation, model: FrozenLM, folder: Path | str) -> Merge
     defaults = plain.changed_replies(model.model.generation_config, end)
     result = replace(_compared(model, edits, weights, folder), defaults=defaults)
     made = plain.plain_model(model, weights, config)
-    with plain.whole(folder) as place:
+    with together(folder) as place:
         plain.save_plain(made, model.tokenizer, place)
         numbers = {k: v for k, v in asdict(result).items() if k not in ("folder", "defaults")}
         described = {

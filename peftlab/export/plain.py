@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import copy
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -99,22 +96,6 @@ def save_plain(made: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder
     made.generation_config = defaults
     (folder / "generation_config.json").write_text(defaults.to_json_string(), encoding="utf-8")
     tokenizer.save_pretrained(folder)
-
-
-@contextmanager
-def whole(folder: Path) -> Iterator[Path]:
-    """A place to write files, which get into `folder` when all of them are there."""
-    folder.mkdir(parents=True, exist_ok=True)
-    place = Path(tempfile.mkdtemp(dir=folder, prefix=".writing-"))
-    try:
-        yield place
-        for path in sorted(place.iterdir()):
-            target = folder / path.name
-            if target.is_dir():
-                shutil.rmtree(target)
-            path.replace(target)
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
 
 
 # Settings of a generation configuration that leave greedy replies, and how long they are, alone.

@@ -17,7 +17,8 @@ import torch
 from peftlab.errors import InputError
 from peftlab.export import peft, plain
 from peftlab.export.embedding_rows import embedding_scale, soft_prompt
-from peftlab.export.files import write_json, write_tensors, write_text
+from peftlab.export.files import write_tensors
+from peftlab.files import make_folder, together, write_json, write_text
 from peftlab.methods.adaptation import Adaptation
 from peftlab.methods.lora import LoRA
 
@@ -70,6 +71,7 @@ def vllm(adaptations: Mapping[str, Adaptation], model: FrozenLM, folder: Path | 
         _serve(model.name, [f"{n}={folder / n}" for n in loras], ranks, bool(soft)),
         {name: _send(folder, name) for name in soft},
     )
+    make_folder(folder)
     write_text(folder / "SERVE.md", _readme(result))
     return result
 
@@ -105,8 +107,9 @@ def _save_prompts(soft: Mapping[str, Adaptation], model: FrozenLM, folder: Path)
     described["tasks"] = {
         n: (a.edits(model).template or a.template).to_dict() for n, a in soft.items()
     }
-    write_tensors(folder / VECTORS, {n: _checked(n, v) for n, v in vectors.items()})
-    write_json(folder / PROMPTS, plain.about("vllm", described))
+    with together(folder) as place:
+        write_tensors(place / VECTORS, {n: _checked(n, v) for n, v in vectors.items()})
+        write_json(place / PROMPTS, plain.about("vllm", described))
 
 
 def _checked(name: str, vectors: torch.Tensor) -> torch.Tensor:

@@ -18,6 +18,7 @@ import torch
 from peftlab.bases.fingerprint import fingerprint
 from peftlab.bases.shapes import ModelShape
 from peftlab.errors import InputError
+from peftlab.files import together
 from peftlab.frozen import quantised
 from peftlab.frozen.loading import load_plain
 from peftlab.guests.guest import Guest
@@ -171,9 +172,13 @@ class GuestModel:
             self.peft.train(training)
 
     def save(self, folder: Path) -> None:
-        """Write PEFT's own folder."""
-        with quiet():
-            self.peft.save_pretrained(str(folder), save_embedding_layers=False)
+        """Write PEFT's own folder, all of it or nothing.
+
+        Raises:
+            DiskFull: see `files.atomically`.
+        """
+        with quiet(), together(folder) as place:
+            self.peft.save_pretrained(str(place), save_embedding_layers=False)
 
     def _try(self) -> None:
         """Run one row, so that what cannot run is refused before training."""

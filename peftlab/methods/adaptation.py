@@ -6,8 +6,6 @@ values) and `adaptation.safetensors`. Nothing is pickled.
 
 from __future__ import annotations
 
-import json
-import os
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -121,11 +119,13 @@ class Adaptation:
             )
 
     def save(self, folder: Path | str) -> None:
-        """Write the folder; each file appears whole or not at all."""
+        """Write the folder, all of it or nothing.
+
+        Raises:
+            DiskFull: see `files.atomically`.
+        """
         from safetensors.torch import save_file  # which imports torch
 
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         tensors = {n: t.detach().cpu().contiguous() for n, t in self.state.tensors.items()}
         described = {
             "format": _FORMAT,
@@ -135,9 +135,9 @@ class Adaptation:
             "base": dict(self.base),
             "text": dict(self.state.text),
         }
-        _replace(folder / TENSORS, lambda path: save_file(tensors, path))
-        text = json.dumps(described, indent=2, ensure_ascii=False)
-        _replace(folder / DESCRIPTION, lambda path: path.write_text(text, encoding="utf-8"))
+        with files.together(Path(folder)) as place:
+            save_file(tensors, place / TENSORS)
+            files.write_json(place / DESCRIPTION, described)
 
     @classmethod
     def load(cls, folder: Path, model: FrozenLM | None = None) -> Adaptation:
@@ -221,9 +221,3 @@ def checked_base(base: Any) -> dict[str, Any]:
 def _digits(fingerprint: object) -> str:
     """Enough of a fingerprint for people to tell two apart."""
     return str(fingerprint).rpartition(":")[2][:12]
-
-
-def _replace(path: Path, write: Any) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    write(temporary)
-    temporary.replace(path)

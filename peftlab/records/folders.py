@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from peftlab.errors import InputError, refusing
-from peftlab.files import read_json
-from peftlab.records.record import NAME, Record, Search, write_json
+from peftlab.files import make_folder, read_json, write_json, writing
+from peftlab.records.record import NAME, Record, Search
 
 COMPARISON = "comparison.json"
 CONFIG = "config.json"
@@ -118,8 +118,10 @@ def only_one(out: Path) -> Iterator[None]:
     """
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file: choose another --out")
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / LOCK).open("w") as file:
+    make_folder(out)
+    with writing(out):
+        held = (out / LOCK).open("w")
+    with held as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

@@ -6,15 +6,13 @@ not measured is null; it is never left out and never zero.
 
 from __future__ import annotations
 
-import json
-import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from peftlab.errors import InputError, refusing
-from peftlab.files import read_json
+from peftlab.files import read_json, write_json
 
 VERSION = 1
 NAME = "record.json"
@@ -301,12 +299,3 @@ class Record(Part):
             )
         with refusing(f"{path} is damaged: "):
             return cls.model_validate(values)
-
-
-def write_json(path: Path, values: Any) -> None:
-    """Write a file that appears whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    text = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False)
-    temporary.write_text(text + "\n", encoding="utf-8")
-    temporary.replace(path)

@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from peftlab.comparison.processes import Say, call
 from peftlab.errors import InputError
-from peftlab.files import read_json
+from peftlab.files import read_json, write_json
 from peftlab.frozen import named as base
 from peftlab.records import folders
 from peftlab.records.reading import StoredRun
-from peftlab.records.record import write_json
 from peftlab.study.base import Made, Setting, Study
 from peftlab.study.make import Teller
 from peftlab.tasks import Task

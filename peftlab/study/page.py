@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from peftlab.files import make_folder, write_bytes, write_text
 from peftlab.plots import png
 from peftlab.plots.drawing import file_of
-from peftlab.report.page.frame import file_text, filled, write_text
+from peftlab.report.page.frame import file_text, filled
 from peftlab.study.plot import colours, figure
 from peftlab.study.result import Level, Panel, Point, Result, as_csv
 from peftlab.study.words import shown
@@ -18,12 +19,13 @@ PAGE, SVG, PNG, CSV = "study.html", "figure.svg", "figure.png", "study.csv"
 def write(folder: Path, result: Result) -> list[Path]:
     """Write page, figure and table; returns their paths, without PNG where nothing can draw it."""
     drawn = file_of(figure(result), file_text("plots.css"), result.title)
+    make_folder(folder)
     write_text(folder / PAGE, render(result))
     write_text(folder / SVG, drawn)
     write_text(folder / CSV, as_csv(result))
     made = [folder / name for name in (PAGE, SVG, CSV)]
     if png.available():
-        (folder / PNG).write_bytes(png.of_svg(drawn))
+        write_bytes(folder / PNG, png.of_svg(drawn))
         made.append(folder / PNG)
     return made
 

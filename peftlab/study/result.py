@@ -12,9 +12,8 @@ from typing import Literal
 from pydantic import TypeAdapter
 
 from peftlab.errors import InputError, refusing
-from peftlab.files import read_json
+from peftlab.files import make_folder, read_json, write_json
 from peftlab.printable import csv_cell
-from peftlab.records.record import write_json
 
 VERSION = 1
 NAME = "study.json"
@@ -129,6 +128,7 @@ class Result:
 
     def write(self, folder: Path) -> None:
         """Write `study.json`; it appears whole or not at all."""
+        make_folder(folder)
         write_json(folder / NAME, asdict(self))
 
     @classmethod

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from peftlab.errors import InputError
+from peftlab.files import atomically
 from peftlab.frozen.sharding import is_sharded, whole
 from peftlab.methods.base import State
 
@@ -112,7 +112,6 @@ def save(
         "text": {"parameter": dict(state.text), "best": dict(best.text)},
         "run": run,
     }
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     alone: dict[str, torch.Tensor] = {}
     for name, tensor in tensors.items():
         if writes or is_sharded(tensor):
@@ -120,8 +119,8 @@ def save(
             alone |= {name: found} if writes else {}
     if not writes:
         return
-    save_file(alone, temporary, metadata={"state": json.dumps(described)})
-    temporary.replace(path)
+    about = {"state": json.dumps(described)}
+    atomically(path, lambda made: save_file(alone, made, metadata=about))
 
 
 def _alone(tensor: torch.Tensor) -> torch.Tensor:

@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from peftlab.files import lines_of
+from peftlab.files import append, lines_of, make_folder, write_text
 from peftlab.methods.base import State
 from peftlab.training import checkpoint
 from peftlab.training.checkpoint import Checkpoint, Descending, Progress
@@ -45,8 +45,7 @@ class Journal:
         if self.first and self.listen is not None:
             self.listen(step, values)
         if self.writes:
-            with self._metrics.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"step": step, **values}) + "\n")
+            append(self._metrics, json.dumps({"step": step, **values}) + "\n")
 
     def save(self, state: State, best: State, descending: Descending, progress: Progress) -> None:
         """Replace the checkpoint; every process takes part."""
@@ -62,7 +61,7 @@ class Journal:
         """
         if self.folder is None:
             return None
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         if not self._checkpoint.exists():
             if self.writes:
                 self._metrics.unlink(missing_ok=True)
@@ -71,9 +70,7 @@ class Journal:
         if self.writes and self._metrics.exists():
             text = self._metrics.read_text(encoding="utf-8")
             kept = [f"{x}\n" for x in lines_of(text) if _step_of(x) <= found.progress.step]
-            whole = self._metrics.with_name(".metrics.jsonl")
-            whole.write_text("".join(kept), encoding="utf-8")
-            whole.replace(self._metrics)
+            write_text(self._metrics, "".join(kept))
         return found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import shutil
 import statistics
 import time
 from collections.abc import Callable
@@ -91,16 +92,26 @@ def train(
         if start is None:
             start = method.init(model, task, torch.Generator().manual_seed(config.seed))
         task = _whole_rows(model, method, task, config, start)
+        trunk = folder / "trunk" if folder is not None and store is None else None
         if store is None:
-            place = folder / "trunk" if folder is not None else None
-            memory = config.trunk_memory // processes.local
-            store = TrunkStore(memory, config.trunk_disk, place)
+            store = TrunkStore(config.trunk_memory // processes.local, config.trunk_disk, trunk)
         trainee = MethodInTraining(model, method, task, config, start, store, processes)
         identity = identity_of(method, task, config, model.fingerprint)
         run = Loop(trainee, config, folder, identity, validated, processes, listen)
-        if method.trains or method.searches:
-            run.go(display)
-        return run.result()
+        try:
+            if method.trains or method.searches:
+                run.go(display)
+            result = run.result()  # once one process has it, none needs what is kept
+        except Diverged:
+            _remove(trunk)
+            raise
+        _remove(trunk)
+        return result
+
+
+def _remove(trunk: Path | None) -> None:
+    if trunk is not None:
+        shutil.rmtree(trunk, ignore_errors=True)
 
 
 def _whole_rows(

@@ -10,10 +10,9 @@ from typing import Any
 import pytest
 
 from peftlab.comparison.plan import Plan, Run
-from peftlab.comparison.processes import DiskFull
 from peftlab.comparison.run import Silent, compare
 from peftlab.comparison.settings import EvaluationConfig
-from peftlab.errors import InputError, PeftlabError
+from peftlab.errors import DiskFull, InputError, PeftlabError
 from peftlab.evaluation import text_loss
 from peftlab.files import read_json
 from peftlab.frozen.model import FrozenLM

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,9 +18,10 @@ from typing import Any
 import pytest
 import torch
 
-from peftlab.errors import InputError
+from peftlab import trunk
+from peftlab.errors import DiskFull, InputError
 from peftlab.methods import parse_one
-from peftlab.training import Interrupted, TrainConfig, train, trainee
+from peftlab.training import Diverged, Interrupted, TrainConfig, train, trainee
 from peftlab.training.display import Show
 from tests.laws.test_training import same_tensors
 from tests.laws.world import model, task
@@ -140,3 +143,34 @@ def test_a_damaged_checkpoint_is_one_clear_error(tmp_path: Path) -> None:
         path.write_bytes(bad)
         with pytest.raises(InputError, match=r"is damaged .*; delete it to start again"):
             train(model("gpt2"), parse_one(CASE), task(), CONFIG, folder=tmp_path)
+
+
+def test_a_folder_that_goes_away_is_one_clear_error(tmp_path: Path) -> None:
+    @contextmanager
+    def losing_it(*_: object) -> Iterator[Show]:
+        yield lambda step, *_: shutil.rmtree(tmp_path / "out") if step == 4 else None
+
+    run: dict[str, Any] = {"model": model("gpt2"), "method": parse_one(CASE), "task": task()}
+    with pytest.raises(DiskFull, match=r"metrics.jsonl cannot be written: its folder is gone"):
+        train(**run, config=CONFIG, folder=tmp_path / "out", display=losing_it)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("diverges", [False, True])
+def test_a_training_that_ended_leaves_no_kept_trunk(
+    diverges: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(trunk, "_DISK_RESERVE", 0)
+    config = replace(CONFIG, steps=12, trunk_memory=0, checkpoint_seconds=1e9)  # twice each row
+    run: dict[str, Any] = {"model": model("gpt2"), "method": parse_one("last_k:k=1")}
+    run |= {"task": task(), "config": config, "folder": tmp_path}
+    with pytest.raises(Interrupted):
+        train(**run, display=_interrupting)
+    assert list((tmp_path / "trunk").glob("*.safetensors"))  # the same call continues with them
+    if diverges:
+        monkeypatch.setattr(trainee, "mean_loss", lambda *_, **__: math.nan)
+        with pytest.raises(Diverged):
+            train(**run)
+    else:
+        assert train(**run).trunk_bytes > 0
+    assert not (tmp_path / "trunk").exists()

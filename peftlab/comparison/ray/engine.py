@@ -18,12 +18,12 @@ from typing import Any
 
 from peftlab.comparison.engine import Call, Opened, T, Workflow, advance
 from peftlab.comparison.plan import Plan, Run
-from peftlab.comparison.processes import Died, DiskFull, RunFailed, Say, Stopped
+from peftlab.comparison.processes import Died, RunFailed, Say, Stopped
 from peftlab.comparison.ray import cluster, remote
 from peftlab.comparison.ray.cluster import Needs
 from peftlab.comparison.ray.nodes import NodePool
 from peftlab.comparison.ray.task import Home, without_common
-from peftlab.errors import InputError, PeftlabError
+from peftlab.errors import DiskFull, InputError, PeftlabError
 from peftlab.records import folders
 
 _TRIES = 4  # of one call whose processes die
@@ -72,7 +72,7 @@ class _Scheduler:
         self.common: dict[int, tuple[Any, Any]] = {}  # Ray's references to what is sent once
         self.stuck_since: float | None = None
         token, gpu = uuid.uuid4().hex, plan.device == "cuda"
-        (out / folders.LOCK).write_text(token)
+        (out / folders.LOCK).write_text(token)  # in place: the lock is on this very file
         formats = () if gpu else plan.base_dtypes
         node = (out, token, plan.model, formats, Path.cwd())
         self.nodes = NodePool(ray, engine.notice, node)

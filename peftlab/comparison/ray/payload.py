@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from peftlab.files import make_folder, write_bytes
 from peftlab.records import folders
 from peftlab.records.record import NAME
 
@@ -42,10 +42,8 @@ def unpack(files: Files, folder: Path) -> None:
     """Write files into a folder, each whole or not at all, records last."""
     for name in sorted(files, key=lambda name: Path(name).name == NAME):
         path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        temporary.write_bytes(files[name])
-        temporary.replace(path)
+        make_folder(path.parent)
+        write_bytes(path, files[name])
 
 
 class Changes:

@@ -12,9 +12,10 @@ from typing import Any
 from peftlab.comparison import base_server
 from peftlab.comparison.engine import Call
 from peftlab.comparison.plan import GeneralText, Run
-from peftlab.comparison.processes import Died, DiskFull, RunFailed, Stopped, describe
+from peftlab.comparison.processes import Died, RunFailed, Stopped, describe
 from peftlab.comparison.ray import cluster
 from peftlab.comparison.ray.payload import Changes, Files, Place, packed, unpack
+from peftlab.errors import DiskFull
 from peftlab.tasks import Task
 
 _PASSED_ON = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "OMP_NUM_THREADS")

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from peftlab.admission import OtherBase
 from peftlab.errors import InputError, nearest, shown
-from peftlab.export.files import read_json, write_json, write_tensors
+from peftlab.export.files import read_json, write_tensors
 from peftlab.export.peft import ia3, llama_adapter, lora, prompts
 from peftlab.export.peft.found import PeftFolder
+from peftlab.files import together, write_json
 from peftlab.methods.adaptation import Adaptation, base_of, checked_base, other_weights
 from peftlab.methods.base import Method, State
 from peftlab.tasks import Template
@@ -78,10 +79,11 @@ def save(adaptation: Adaptation, model: FrozenLM, folder: Path | str) -> Path:
         "inference_mode": True,
         **settings,
     }
-    write_tensors(folder / TENSORS, tensors)
-    write_json(folder / CONFIG, config)
     beside = {"template": adaptation.template.to_dict(), "base": dict(adaptation.base)}
-    write_json(folder / BESIDE, beside)
+    with together(folder) as place:
+        write_tensors(place / TENSORS, tensors)
+        write_json(place / CONFIG, config)
+        write_json(place / BESIDE, beside)
     return folder
 
 

@@ -68,13 +68,6 @@ def file_text(name: str) -> str:
     return (_TEMPLATES / name).read_text(encoding="utf-8")
 
 
-def write_text(path: Path, text: str) -> None:
-    """A file that appears whole or not at all."""
-    temporary = path.with_name(f".{path.name}.new")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
-
-
 def _breakable(label: str) -> Markup:
     """A method's name, which may break between its settings, and where one is long inside it."""
     if len(label) <= _SHORT:

@@ -9,6 +9,7 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
+from peftlab.files import make_folder, write_bytes, write_text
 from peftlab.plots import png
 from peftlab.plots.drawing import file_of
 from peftlab.records.figures import BYTES, SECONDS
@@ -17,7 +18,7 @@ from peftlab.records.record import Record
 from peftlab.report.page.examples import KINDS, examples
 from peftlab.report.page.facts import facts
 from peftlab.report.page.figures import Figures, figures, phase_means
-from peftlab.report.page.frame import file_text, filled, write_text
+from peftlab.report.page.frame import file_text, filled
 from peftlab.report.page.leaderboard import leaderboard, pairs, roles
 from peftlab.report.page.phase_plot import PHASE_NAMES, PHASES
 from peftlab.report.page.runs import Judged, MethodRuns, judged
@@ -39,13 +40,13 @@ def write(out: Path, found: StoredRuns) -> Path:
     """
     page, drawn = _page(out, found)
     write_text(out / NAME, page)
-    (out / PLOTS).mkdir(exist_ok=True)
+    make_folder(out / PLOTS)
     for name, figure in drawn.files().items():
         title = figure.get("aria-label", name)
         drawn_file = file_of(figure, file_text("plots.css"), title)
         write_text(out / PLOTS / f"{name}.svg", drawn_file)
         if png.available():
-            (out / PLOTS / f"{name}.png").write_bytes(png.of_svg(drawn_file))
+            write_bytes(out / PLOTS / f"{name}.png", png.of_svg(drawn_file))
     return out / NAME
 
 
