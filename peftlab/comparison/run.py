@@ -5,6 +5,7 @@ Where, and how many at once, is the engine's to decide.
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, replace
 from functools import reduce
 from pathlib import Path
@@ -18,6 +19,7 @@ from peftlab.comparison.plan import Plan, Run
 from peftlab.comparison.processes import RunFailed, server
 from peftlab.comparison.profile import Profile
 from peftlab.errors import InputError
+from peftlab.printable import printable
 from peftlab.records import folders
 from peftlab.records.reading import StoredRun
 from peftlab.records.record import Record
@@ -173,7 +175,9 @@ def _again(run: Run, stored: StoredRun) -> Workflow[StoredRun]:
     """A failure leaves the record as it is, which says that others used the machine."""
     try:
         record: Record = yield Call(AGAIN, run, run.folder)
-    except RunFailed:
+    except RunFailed as error:
+        told = f"Warning: times of {run.label}, seed {run.seed}, were not measured again: {error}"
+        print(printable(told), file=sys.stderr, flush=True)
         return stored
     return replace(stored, record=record)
 

@@ -7,7 +7,7 @@ Numbers stand in the units and digits of the paper. With several seeds a number 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
@@ -102,7 +102,9 @@ def _measured(found: Experiment, task: str, model: str, row: RowSpec) -> Line:
 
 def _number(column: ColumnSpec, part: str, records: Sequence[Record]) -> Number:
     values = [value for r in records if (value := _value(column, part, r)) is not None]
-    return _shown(column, fmean(values) * column.times if values else None)
+    number = _shown(column, fmean(values) * column.times if values else None)
+    disturbed = column.metric is None and named(str(column.cost)).shared(records)
+    return replace(number, text=f"≈ {number.text}") if disturbed else number
 
 
 def _value(column: ColumnSpec, part: str, record: Record) -> float | None:

@@ -148,6 +148,7 @@ def test_a_failing_second_measurement_leaves_the_first(
     tmp_path: Path,
     machine: Callable[..., Machine],
     monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     busy = machine(lambda _: BUSY)
 
@@ -159,6 +160,8 @@ def test_a_failing_second_measurement_leaves_the_first(
     monkeypatch.setattr(local, "call", failing)
     record = record_of(compare(make(base, task, "lora:rank=2"), tmp_path))
     assert record.status == "finished" and record.others.step == pytest.approx(BUSY)
+    told = "times of lora:rank=2, seed 0, were not measured again: its process was ended by SIGKILL"
+    assert told in capsys.readouterr().err
 
 
 def test_the_time_of_a_guest_and_of_a_search(

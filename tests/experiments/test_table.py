@@ -125,3 +125,20 @@ def test_the_formats() -> None:
     assert values[0]["lines"][0]["numbers"][0] == {"text": "61.0", "value": 61.0, "best": True}
     with pytest.raises(InputError, match="no format 'html'"):
         render(found, "html")
+
+
+def test_times_that_others_disturbed_are_marked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("peftlab.measure.company.MOST", 0.05)
+    values = copy.deepcopy(SPEC)
+    column = {"title": "s", "cost": "training_seconds", "digits": 1}
+    values["tasks"]["webnlg_2017"]["columns"] = [column]
+    for row in values["rows"]:
+        row["published"] = []
+    records = {
+        Cell("big", "webnlg_2017", name, name): record(name, others={"step": share})
+        for name, share in (("full", 0.3), ("lora", 0.0))
+    }
+    found = Experiment(parse(values, "here"), ("big",), ("webnlg_2017",), records)
+    assert "| big full | ≈ 12.5 |" in as_markdown(found)
+    assert "| big lora | 12.5 |" in as_markdown(found)
+    assert r"$\approx$ 12.5" in as_latex(found)

@@ -434,7 +434,8 @@ def test_ties_are_found_and_are_ties() -> None:
 def test_errors_are_rare_everywhere(layout: str, seeds: int) -> None:
     found = rates(World(LAYOUTS[layout](5), seeds=seeds), 400)
     assert found.false_better <= most(0.05, 400)
-    assert 0.93 < found.covered < 0.985
+    # Two seeds are drawn to the plain average of all, which is wider on purpose.
+    assert 0.93 < found.covered < (0.99 if seeds == 2 else 0.985)
     assert found.covered_pairs > 0.93
 
 
