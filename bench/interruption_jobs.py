@@ -144,7 +144,8 @@ def _guest(place: Place) -> int:
 def _compare(place: Place) -> int:
     """A search, two runs and the page."""
     from peftlab.comparison import local
-    from peftlab.comparison.processes import describe, failure
+    from peftlab.comparison.processes import RunFailed, Stopped, describe
+    from peftlab.errors import DiskFull
 
     def here(function: str, *arguments: Any, hear: Any = None) -> Any:
         from importlib import import_module
@@ -153,7 +154,8 @@ def _compare(place: Place) -> int:
         try:
             return getattr(import_module(module), name)(hear or (lambda *_: None), *arguments)
         except BaseException as error:
-            raise failure(*describe(error)) from error
+            kind, message = describe(error)
+            raise {"disk": DiskFull, "stopped": Stopped}.get(kind, RunFailed)(message) from error
 
     local.call = here
     what = f"--methods lora:rank=2,peft:ia3 --model {place.base} --task {place.task} --limit 6"
