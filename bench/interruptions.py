@@ -44,7 +44,7 @@ _WAIT = 300.0  # seconds until a job counts as hung
 _FULL = ("the disk is full", "files may not become this large")
 _CLOCK = {  # what is measured, in JSON files, and what tells of the call
     "tokens_per_second", "seconds", "step_seconds", "validation_seconds", "latency", "peak_memory",
-    "predicted", "environment", "command", "folder",
+    "predicted", "environment", "command", "folder", "saving_seconds", "others",
 }  # fmt: skip
 _DISK_BYTES = 64 << 20
 
