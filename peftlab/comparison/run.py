@@ -5,7 +5,6 @@ Where, and how many at once, is the engine's to decide.
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass, replace
 from functools import reduce
 from pathlib import Path
@@ -19,7 +18,7 @@ from peftlab.comparison.plan import Plan, Run
 from peftlab.comparison.processes import RunFailed, server
 from peftlab.comparison.profile import Profile
 from peftlab.errors import InputError
-from peftlab.printable import printable
+from peftlab.printable import echo
 from peftlab.records import folders
 from peftlab.records.reading import StoredRun
 from peftlab.records.record import Record
@@ -177,7 +176,7 @@ def _again(run: Run, stored: StoredRun) -> Workflow[StoredRun]:
         record: Record = yield Call(AGAIN, run, run.folder)
     except RunFailed as error:
         told = f"Warning: times of {run.label}, seed {run.seed}, were not measured again: {error}"
-        print(printable(told), file=sys.stderr, flush=True)
+        echo(told, err=True)
         return stored
     return replace(stored, record=record)
 

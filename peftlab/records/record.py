@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from peftlab.errors import InputError, refusing
-from peftlab.files import read_json, write_json
+from peftlab.files import make_folder, read_json, write_json
 
 VERSION = 1
 NAME = "record.json"
@@ -281,7 +281,8 @@ class Record(Part):
         return self.model_copy(update=found)
 
     def write(self, folder: Path) -> None:
-        """Replace the folder's record; it appears whole or not at all."""
+        """Replace the folder's record, whole or not at all; makes the folder where there is none."""
+        make_folder(folder)
         write_json(folder / NAME, self.model_dump(mode="json"))
 
     @classmethod
