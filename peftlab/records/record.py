@@ -281,7 +281,7 @@ class Record(Part):
         return self.model_copy(update=found)
 
     def write(self, folder: Path) -> None:
-        """Replace the folder's record, whole or not at all; makes the folder where there is none."""
+        """Replace the folder's record, whole or not at all; makes the folder if there is none."""
         make_folder(folder)
         write_json(folder / NAME, self.model_dump(mode="json"))
 
