@@ -13,18 +13,15 @@ from peftlab.edits import Edits
 from peftlab.errors import InputError
 from peftlab.frozen.model import FrozenLM
 from peftlab.generation import Reply, Request, generate
-from peftlab.loss import mean_loss, row_losses
+from peftlab.loss import mean_loss, mean_of, row_losses
 from peftlab.methods.adaptation import Adaptation
 from peftlab.tasks import Decoding, Example, Task, Template
 from peftlab.tasks.fit import fitted, shortened
-from peftlab.tasks.plain import text_rows
+from peftlab.tasks.plain import TEXT_TOKENS, TEXT_WINDOW, text_rows
 from peftlab.token_limits import max_row_tokens
 
 if TYPE_CHECKING:
     from peftlab.metrics import Scores
-
-TEXT_WINDOW, TEXT_TOKENS = 256, 8192
-"""Plain text is read in windows of at most so many tokens, and so many tokens of it in all."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +32,11 @@ class SplitLoss:
     sums: list[float]
     counts: list[int]
     truncated: int
+
+    @property
+    def error(self) -> float | None:
+        """The loss's standard error over rows of their kind; None of a single one."""
+        return mean_of(self.sums, self.counts).error
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
@@ -164,8 +164,29 @@ def mean_loss(
     """
     if not encoded:
         raise InputError("a loss over no rows is not defined: the split is empty")
-    sums, counts = row_losses(model, edits, encoded, trunk, processes)
-    return sum(sums) / sum(counts)
+    return mean_of(*row_losses(model, edits, encoded, trunk, processes)).loss
+
+
+class Mean(NamedTuple):
+    """A loss per target token in nats, and its standard error; None of a single row."""
+
+    loss: float
+    error: float | None
+
+
+def mean_of(sums: Sequence[float], counts: Sequence[int]) -> Mean:
+    """The mean over the tokens of rows with summed losses, and its standard error over rows.
+
+    Rows are the units that were drawn, so the error is that of a ratio of two means over rows, by
+    its linearisation (Cochran, Sampling Techniques, section 2.11), of a population without end.
+    """
+    tokens, rows = sum(counts), len(sums)
+    loss = sum(sums) / tokens
+    if rows < 2:
+        return Mean(loss, None)
+    residues = (own - loss * count for own, count in zip(sums, counts, strict=True))
+    squares = sum(residue * residue for residue in residues)
+    return Mean(loss, math.sqrt(squares * rows / (rows - 1)) / tokens)
 
 
 def _chunks(encoded: Sequence[Encoded], process: int, processes: int) -> Iterator[list[int]]:

@@ -18,7 +18,7 @@ from peftlab.frozen.cache import KeyValueCache
 from peftlab.frozen.forward import ForwardOptions
 from peftlab.frozen.packing import Row, pack
 from peftlab.generation import Request, generate
-from peftlab.loss import labels, mean_loss, row_losses, token_losses, training_row
+from peftlab.loss import Mean, labels, mean_loss, row_losses, token_losses, training_row
 from peftlab.methods import REGISTRY, parse_one
 from peftlab.methods.adaptation import Adaptation
 from peftlab.tasks import Example, Template
@@ -115,13 +115,13 @@ def test_pitfall_05_early_stopping_returns_the_best_prefix_or_prompt(
     case: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """peft #2256: loading the best checkpoint fails there."""
-    real, seen = trainee.mean_loss, []
+    real, seen = trainee.mean_of, list[float]()
 
-    def scripted(lm: Any, edits: Any, rows: Any, *rest: Any) -> float:
-        seen.append(real(lm, edits, rows, *rest))
-        return [5.0, 1.0, 4.0, 4.0][len(seen) - 1]
+    def scripted(*found: Any) -> Mean:
+        seen.append(real(*found).loss)
+        return Mean([5.0, 1.0, 4.0, 4.0][len(seen) - 1], None)
 
-    monkeypatch.setattr(trainee, "mean_loss", scripted)
+    monkeypatch.setattr(trainee, "mean_of", scripted)
     config = replace(QUICK, steps=9, evaluate_every=1, patience=2)
     trained = _trained(case, config=config)
     assert (trained.best_step, trained.steps) == (2, 4)

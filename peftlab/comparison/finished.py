@@ -64,22 +64,44 @@ def other_settings(runs: Sequence[Run], out: Path) -> str:
     )
 
 
+def but_for_samples(runs: Sequence[Run], out: Path) -> list[dict[str, Any]]:
+    """The settings of runs in the folder, finished or not, that differ in their samples at most."""
+    found = []
+    for run in runs:
+        own = {**run.resolved(), "samples": {}}
+        for values in _begun(run, out):
+            if not _differences_of(own, {**values, "samples": {}}, searches(run)):
+                found.append(values)
+    return found
+
+
 def _earlier(run: Run, out: Path) -> Iterator[dict[str, Any]]:
     """The settings of finished runs of the same method, base format and seed."""
+    return _begun(run, out, finished=True)
+
+
+def _begun(run: Run, out: Path, *, finished: bool = False) -> Iterator[dict[str, Any]]:
     for path in sorted(out.glob(f"{_escaped(slug(run.label))}-*/seed-{run.seed}/{folders.CONFIG}")):
         try:
-            values, record = read_json(path), Record.read(path.with_name(NAME))
+            values = read_json(path)
+            ended = not finished or Record.read(path.with_name(NAME)).status == "finished"
         except InputError:
             continue
-        if values.get("label") == run.label and record.status == "finished":
+        if values.get("label") == run.label and ended:
             yield values
 
 
 def _differences(run: Run, earlier: Mapping[str, Any]) -> list[str]:
     """`train.steps 4 → 5`, for every setting; a rate that was searched for is none."""
-    before, now = dict(_flat(earlier)), dict(_flat(run.resolved()))
+    return _differences_of(run.resolved(), earlier, searches(run))
+
+
+def _differences_of(
+    settings: Mapping[str, Any], earlier: Mapping[str, Any], searched: bool
+) -> list[str]:
+    before, now = dict(_flat(earlier)), dict(_flat(settings))
     names = [n for n in {**before, **now} if n not in ("config_hash", "label")]
-    if searches(run):
+    if searched:
         names.remove("train.learning_rate")
     return [
         f"{name} {_told(before, name)} → {_told(now, name)}"

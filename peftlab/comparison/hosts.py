@@ -149,7 +149,9 @@ class _OwnHost:
         )
 
     def text_loss(self, text: GeneralText) -> float:
-        return text_loss(self.model, self.adaptation, text.documents, window=text.window)
+        return text_loss(
+            self.model, self.adaptation, text.documents, window=text.window, most=text.tokens
+        )
 
     def latency(self) -> Latency | None:
         run, tokens = self.run, self.run.evaluation.latency_tokens
@@ -241,7 +243,7 @@ class _GuestHost:
     def text_loss(self, text: GeneralText) -> float:
         from peftlab import guests
 
-        return guests.text_loss(self.guest, text.documents, text.window)
+        return guests.text_loss(self.guest, text.documents, text.window, text.tokens)
 
     def latency(self) -> None:
         return None

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from peftlab.comparison.label import label_on, slug
-from peftlab.comparison.settings import EvaluationConfig, Limits, SearchConfig
+from peftlab.comparison.settings import (
+    WHOLE,
+    EvaluationConfig,
+    Limits,
+    SamplingConfig,
+    SearchConfig,
+)
 from peftlab.errors import InputError
 from peftlab.guests import Guest, is_guest
 from peftlab.methods import Method
@@ -19,10 +26,12 @@ from peftlab.records.record import (
     ModelFacts,
     Parameters,
     Record,
+    Sampled,
     Search,
     TaskFacts,
 )
 from peftlab.tasks import Task
+from peftlab.tasks.plain import TEXT_TOKENS
 from peftlab.training import Budget, TrainConfig
 
 
@@ -33,6 +42,7 @@ class Plan:
     Attributes:
         model: demo, or the hub id or folder of a base.
         config: of training, for every method; a rate of None takes each method's own.
+        sampling: how much of each split may be read; by default all of it.
         search: of the methods' rates.
         predict: whether a few steps of every method are taken first, to say what it will cost.
         limits: what is predicted to exceed them is left out.
@@ -50,6 +60,7 @@ class Plan:
     methods: tuple[Method | Guest, ...]
     config: TrainConfig = field(default_factory=TrainConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    sampling: SamplingConfig = WHOLE
     search: SearchConfig = field(default_factory=SearchConfig)
     predict: bool = False
     limits: Limits = field(default_factory=Limits)
@@ -94,18 +105,39 @@ class Base:
 class GeneralText:
     """Text of no task, as every run reads it.
 
-    window: tokens of a row. before: the bare base's loss; None where no run is left to be made.
+    window: tokens of a row. tokens: in all, at most. before: the bare base's loss; None where no
+    run is left to be made.
     """
 
     documents: tuple[str, ...]
     window: int
+    tokens: int = TEXT_TOKENS
     before: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Samples:
+    """How much every run reads of what it is judged by; None: all, or what `EvaluationConfig` says.
+
+    train, validation: (example, target) pairs whose losses are taken; those of validation also
+    steer. test: examples. general: tokens of the text of no task.
+    """
+
+    train: int | None = None
+    validation: int | None = None
+    test: int | None = None
+    general: int | None = None
+
+    def chosen(self) -> dict[str, int]:
+        """Those that are not all."""
+        return {name: count for name, count in asdict(self).items() if count is not None}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
     """One method with one seed, resolved: everything that its process needs to know.
 
+    whole: by split, how many pairs or examples there are of which `samples` takes some.
     trial: the number of this trial in the search for the method's rate. found: that search.
     predicted: what it is expected to cost, by the names of a record. left_out: why it is not made.
     """
@@ -117,6 +149,8 @@ class Run:
     evaluation: EvaluationConfig
     base: Base
     search: SearchConfig = field(default_factory=SearchConfig)
+    samples: Samples = field(default_factory=Samples)
+    whole: dict[str, int] = field(default_factory=dict)
     general: GeneralText | None = None
     found: Search | None = None
     trial: int | None = None
@@ -178,6 +212,11 @@ class Run:
                 test_rows=len(task.test),
                 metrics=list(task.metrics),
             ),
+            samples={
+                name: Sampled(rows=rows, of=self.whole[name])
+                for name, rows in self.samples.chosen().items()
+                if name in self.whole
+            },
             model=ModelFacts(
                 name=base.name,
                 fingerprint=base.fingerprint,
@@ -226,15 +265,26 @@ class Run:
             "device": self.base.device.partition(":")[0],
             **({"search": identity(self.search)} if self.search.trials else {}),
             **({"general": _identity(self.general)} if self.general else {}),
+            **({"samples": chosen} if (chosen := self.samples.chosen()) else {}),
             **({"files": files} if files else {}),
         }
 
 
-def runs_of(plan: Plan, base: Base, task: Task, general: GeneralText | None = None) -> list[Run]:
+def runs_of(
+    plan: Plan,
+    base: Base,
+    task: Task,
+    general: GeneralText | None = None,
+    samples: Samples = Samples(),
+    whole: Mapping[str, int] | None = None,
+) -> list[Run]:
     """Every method with the first seed, then with the second, and so on.
 
     In this order an interrupted comparison has already compared something. A method in which
     nothing is random runs with the first seed alone.
+
+    Args:
+        task: with its samples in the place of the splits. whole: see `Run`.
     """
     return [
         Run(
@@ -245,6 +295,8 @@ def runs_of(plan: Plan, base: Base, task: Task, general: GeneralText | None = No
             evaluation=plan.evaluation,
             base=base,
             search=plan.search,
+            samples=samples,
+            whole=dict(whole or {}),
             general=general,
             track=plan.track,
         )

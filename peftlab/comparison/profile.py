@@ -13,9 +13,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from peftlab.comparison.finished import finished
+from peftlab.comparison import samples
+from peftlab.comparison.finished import but_for_samples, finished
 from peftlab.comparison.label import label_on
-from peftlab.comparison.plan import Base, GeneralText, Plan, Run, runs_of
+from peftlab.comparison.plan import Base, GeneralText, Plan, Run, Samples, runs_of
 from peftlab.comparison.processes import Say
 from peftlab.errors import InputError, PeftlabError
 from peftlab.estimate import Prediction
@@ -27,6 +28,7 @@ from peftlab.methods import Count, Method
 from peftlab.printable import echo
 from peftlab.tasks import Example, Task, Template
 from peftlab.tasks.fit import Fit, look, too_long
+from peftlab.tasks.plain import TEXT_TOKENS
 from peftlab.token_limits import max_row_tokens
 
 if TYPE_CHECKING:
@@ -57,6 +59,7 @@ class Profile:
         left_out: by label, why a method will not fit the plan's limits.
         general: the text by which forgetting is measured, with what the bare base makes of it.
         fit: what this base makes of the task: see `tasks.fit`.
+        samples: how much of each split every run reads.
     """
 
     base: Base
@@ -71,6 +74,7 @@ class Profile:
     general: GeneralText | None = None
     others: tuple[Base, ...] = ()
     fit: Fit = field(default_factory=Fit)
+    samples: Samples = field(default_factory=Samples)
 
     @property
     def bases(self) -> tuple[Base, ...]:
@@ -96,11 +100,18 @@ class Profile:
 
     def runs(self, plan: Plan) -> list[Run]:
         """All runs of the plan, in its order."""
-        return runs_of(plan, self.base, self.limited(plan.task), self.general)
+        whole = self.fit.apply(plan.task)
+        sizes = {
+            "train": len(whole.pairs("train")),
+            "validation": len(whole.pairs("validation")),
+            "test": len(whole.test),
+        }
+        task = self.limited(plan.task)
+        return runs_of(plan, self.base, task, self.general, self.samples, sizes)
 
     def limited(self, task: Task) -> Task:
         """The task as every run gets it."""
-        task = self.fit.apply(task)
+        task = samples.apply(self.fit.apply(task), self.samples)
         if self.source_tokens is None:
             return task
         return replace(task, template=replace(task.template, source_tokens=self.source_tokens))
@@ -144,7 +155,18 @@ def profile(_say: Say, plan: Plan, out: Path, _trunk: Path | None = None) -> Pro
         general=_general(plan, context, longest[1]),
         fit=fit,
     )
-    return _forgettable(model, plan, found, out)
+    return _forgettable(model, plan, _sampled(model, plan, found, out), out)
+
+
+def _sampled(model: FrozenLM, plan: Plan, found: Profile, out: Path) -> Profile:
+    """How much is read: what earlier runs of the folder read, unless somebody has said how much."""
+    task = found.fit.apply(plan.task)
+    costs = samples.costs(plan, task, model.tokenizer, found.context)
+    chosen = samples.decided(plan, task, costs)
+    if plan.sampling.share is None:
+        chosen = samples.kept(chosen, but_for_samples(found.runs(plan), out))
+    general = found.general and replace(found.general, tokens=chosen.general or TEXT_TOKENS)
+    return replace(found, samples=chosen, general=general)
 
 
 def _fitting(
@@ -184,7 +206,7 @@ def _forgettable(model: FrozenLM, plan: Plan, found: Profile, out: Path) -> Prof
     text = found.general
     if text is None or all(finished(run, out) for run in found.runs(plan)):
         return found
-    before = text_loss(model, None, text.documents, window=text.window)
+    before = text_loss(model, None, text.documents, window=text.window, most=text.tokens)
     return replace(found, general=replace(text, before=before))
 
 

@@ -14,6 +14,7 @@ from peftlab.comparison.settings import (
     ComparisonConfig,
     EvaluationConfig,
     Limits,
+    SamplingConfig,
     SearchConfig,
     comparison_entries,
 )
@@ -52,6 +53,7 @@ class ComparisonSettings:
     methods: tuple[Method | Guest, ...]
     train: TrainConfig
     evaluation: EvaluationConfig
+    sampling: SamplingConfig
     search: SearchConfig
     limits: Limits
 
@@ -79,6 +81,7 @@ class ComparisonSettings:
             methods=self.methods,
             config=self.train,
             evaluation=self.evaluation,
+            sampling=self.sampling,
             search=self.search,
             predict=True,
             limits=self.limits,
@@ -106,7 +109,7 @@ class ComparisonSettings:
 
     def values(self) -> dict[str, Any]:
         """All options by name, as a YAML file holds them; they come to the same settings again."""
-        parts = (self.what, self.search, self.train, self.evaluation, self.limits)
+        parts = (self.what, self.search, self.train, self.evaluation, self.sampling, self.limits)
         found: dict[str, Any] = dict.fromkeys(comparison_entries())
         for part in parts:
             for name, entry in entries(type(part)).items():
@@ -146,6 +149,7 @@ def resolved(given: Mapping[str, Any], called: Called = plainly) -> ComparisonSe
         methods=methods_of(what.methods, task, what.full),
         train=config_of(values, DEMO_STEPS if _is_demo(what.task) else STEPS, called),
         evaluation=made(EvaluationConfig, values, called),
+        sampling=made(SamplingConfig, values, called, test=loading.get("test_limit") is None),
         search=made(SearchConfig, values, called),
         limits=made(Limits, values, called),
     )

@@ -44,12 +44,16 @@ class EvaluationConfig(Checked):
     """How every run is evaluated."""
 
     train_rows: Annotated[
-        int, Ge(1), Option("Training pairs whose loss is measured.", name="evaluate_train_rows")
+        int,
+        Ge(1),
+        Option("Training pairs whose loss is measured, at most.", name="evaluate_train_rows"),
     ] = 100
     validation_rows: Annotated[
         int,
         Ge(1),
-        Option("Validation pairs whose loss is measured.", name="evaluate_validation_rows"),
+        Option(
+            "Validation pairs whose loss is measured, at most.", name="evaluate_validation_rows"
+        ),
     ] = 500
     batch_size: Annotated[
         int, Ge(1), Le(10**6), Option("Rows that decode together.", name="evaluate_batch_size")
@@ -57,6 +61,30 @@ class EvaluationConfig(Checked):
     latency_tokens: Annotated[
         int, Ge(0), Option("Tokens that each latency is taken over; 0: it is not measured.")
     ] = 24
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingConfig(Checked):
+    """How much evaluation may cost; what is drawn for it is part of a run, see `plan.Samples`.
+
+    test: whether the test split may be sampled; not where somebody has said how much of it to take.
+    """
+
+    share: Annotated[
+        float | None,
+        Ge(0),
+        Option(
+            "Of training's tokens, for validation, losses and generation: samples of the splits "
+            "are drawn for it, the same for every method; 0: all is read. By default a third, or "
+            "what the folder's runs have.",
+            name="evaluation_share",
+        ),
+    ] = None
+    test: bool = True
+
+
+WHOLE = SamplingConfig(share=0.0)
+"""Everything is read, whatever it costs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -245,5 +273,6 @@ def comparison_entries() -> dict[str, Entry]:
         **entries(SearchConfig),
         **training_entries(),
         **entries(EvaluationConfig),
+        **entries(SamplingConfig),
         **entries(Limits),
     }

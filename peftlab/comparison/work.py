@@ -129,6 +129,7 @@ class _Work:
         record.seconds.train, record.seconds.step = trained.seconds, trained.step_seconds
         self.ledger.trained(trained, measured.seconds)
         record.loss.validation = trained.validation_loss
+        record.loss.validation_error = trained.validation_error
         record.progress = progress_of(trained)
         record.write(self.folder)
 
@@ -147,25 +148,37 @@ class _Work:
         self.ledger.went_to("save")
 
     def _losses(self) -> SplitLoss:
-        """Losses of samples of train and validation and of all of test; returns that of test."""
+        """Losses of samples of train and validation and of the test split; returns that of test."""
         run, record, loss = self.run, self.record, self.host.loss
+        train_rows = run.samples.train or run.evaluation.train_rows
         self.say("phase", "evaluate", 3, 0)
         with phase("evaluate", self.host.device) as measured:
-            record.loss.train = loss("train", run.evaluation.train_rows).loss
+            found = {"train": loss("train", train_rows)}
             self.say("step", 1, None, None)
-            record.loss.validation = loss("validation", run.evaluation.validation_rows).loss
+            if not self._validated():
+                found["validation"] = loss("validation", run.evaluation.validation_rows)
             self.say("step", 2, None, None)
-            test = loss("test")
-        record.loss.test = test.loss
-        for split, value in record.loss.model_dump().items():
-            if not math.isfinite(value):
+            found["test"] = test = loss("test")
+        for split, one in found.items():
+            setattr(record.loss, split, one.loss)
+            setattr(record.loss, f"{split}_error", one.error)
+            if not math.isfinite(one.loss):
                 steps = record.progress.steps if record.progress else 0
-                raise Diverged(f"the {split} loss of the trained state is {value}", steps)
+                raise Diverged(f"the {split} loss of the trained state is {one.loss}", steps)
         record.others.evaluate, record.peak_memory.evaluate = measured.others, measured.peak_bytes
         self.ledger.went_to("evaluate", measured.seconds)
         self._forgetting()
         self.ledger.went_to("forgetting")
         return test
+
+    def _validated(self) -> bool:
+        """Whether training took the loss of the state that it kept on just these validation rows."""
+        run, whole = self.run, len(self.run.task.pairs("validation"))
+        steered = min(whole, run.config.validation_limit or whole)
+        measured = min(whole, run.evaluation.validation_rows)
+        # Of another precision is only what training computes.
+        same = steered == measured and run.config.precision == "fp32"
+        return same and self.record.loss.validation is not None
 
     def _forgetting(self) -> None:
         text = self.run.general

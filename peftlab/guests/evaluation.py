@@ -10,13 +10,13 @@ from typing import Any
 import torch
 
 from peftlab.errors import InputError
-from peftlab.evaluation import TEXT_TOKENS, Evaluation, SplitLoss, examples_of, scored
+from peftlab.evaluation import Evaluation, SplitLoss, examples_of, scored
 from peftlab.generation import Reply
 from peftlab.generation.choose import Chooser, banned_tokens
 from peftlab.guests.model import GuestModel, quiet
 from peftlab.tasks import Decoding, Encoded, Task
 from peftlab.tasks.fit import fitted, shortened
-from peftlab.tasks.plain import text_rows
+from peftlab.tasks.plain import TEXT_TOKENS, text_rows
 from peftlab.token_limits import max_row_tokens
 
 
@@ -43,9 +43,11 @@ def split_loss(
     return SplitLoss(sum(sums) / sum(counts), sums, counts, sum(e.dropped > 0 for e in encoded))
 
 
-def text_loss(model: GuestModel, documents: Sequence[str], window: int) -> float:
+def text_loss(
+    model: GuestModel, documents: Sequence[str], window: int, most: int = TEXT_TOKENS
+) -> float:
     """The loss in nats per token of plain text, see `peftlab.evaluation.text_loss`."""
-    sums, counts = model.row_losses(text_rows(model.base.tokenizer, documents, window, TEXT_TOKENS))
+    sums, counts = model.row_losses(text_rows(model.base.tokenizer, documents, window, most))
     return sum(sums) / sum(counts)
 
 

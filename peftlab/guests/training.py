@@ -9,6 +9,7 @@ import torch
 
 from peftlab.guests.guest import Guest
 from peftlab.guests.model import GuestModel, PlainBase
+from peftlab.loss import Mean, mean_of
 from peftlab.methods.base import State
 from peftlab.processes import ALONE
 from peftlab.tasks.fit import shortened
@@ -85,10 +86,10 @@ class GuestInTraining(Trainee[GuestModel]):
     def moved(self) -> None:
         """Its text stays."""
 
-    def validation_loss(self) -> float:
+    def validation_loss(self) -> Mean:
         with self.steps.accelerator.autocast():
             sums, counts = self.model.row_losses(list(self.data.validation))
-        return sum(sums) / sum(counts)
+        return mean_of(sums, counts)
 
     def made(self, state: State) -> GuestModel:
         self.model.install(state.tensors)

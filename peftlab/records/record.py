@@ -121,11 +121,24 @@ class PeakMemory(Part):
 
 
 class Loss(Part):
-    """Per target token. test is null in search trials. train: of a sample, with the best state."""
+    """Per target token. test is null in search trials. train: of a sample, with the best state.
+
+    …_error: its standard error over rows of its kind, of which these are some.
+    """
 
     train: float | None = None
     validation: float | None = None
     test: float | None = None
+    train_error: Amount | None = None
+    validation_error: Amount | None = None
+    test_error: Amount | None = None
+
+
+class Sampled(Part):
+    """A split of which a sample was read: pairs of train and validation, examples of test."""
+
+    rows: Count
+    of: Count
 
 
 class GeneralLoss(Part):
@@ -230,6 +243,8 @@ class Record(Part):
         diverged_at: the step at which the loss ceased to be finite.
         trial: the number of a search's trial; its test figures stay empty.
         search: how the rate was found; None where it is the stored one.
+        samples: by split, how much of it was read, where that was not all: losses and scores are of
+            these rows, the same for every method.
         bytes: of the saved adapter's files.
         context_tokens: mean positions before the target that are not the source's.
         subsets: scores of the task's named parts of its test split.
@@ -264,6 +279,7 @@ class Record(Part):
     others: Others = Field(default_factory=Others)
     latency: Latency | None = None
     peak_memory: PeakMemory = Field(default_factory=PeakMemory)
+    samples: dict[str, Sampled] = Field(default_factory=dict)
     loss: Loss = Field(default_factory=Loss)
     general: GeneralLoss | None = None
     scores: dict[str, float] = Field(default_factory=dict)

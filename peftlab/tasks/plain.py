@@ -10,6 +10,9 @@ from peftlab.tasks.example import Encoded
 from peftlab.tasks.files import text_of
 from peftlab.tasks.tokens import Tokenizer, pieces, traits
 
+TEXT_WINDOW, TEXT_TOKENS = 256, 8192
+"""Plain text is read in windows of at most so many tokens, and so many tokens of it in all."""
+
 _DEMO_DOCUMENTS = 100
 _CHARACTERS = 200_000  # of a file; more than is ever read of it
 

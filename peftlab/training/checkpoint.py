@@ -30,6 +30,7 @@ class Progress:
     """How far training has come; all that a resumed run must know besides tensors.
 
     Attributes:
+        best_loss, best_error: the lowest validation loss so far, and its standard error.
         seconds: of training steps alone, without evaluation and checkpoints.
         tokens: packed ones of training rows. forward_tokens: tokens through the base in training, a
             backward pass counting once more. validated, validation_seconds: of validations.
@@ -38,6 +39,7 @@ class Progress:
 
     step: int = 0
     best_loss: float | None = None
+    best_error: float | None = None
     best_step: int = 0
     stale: int = 0
     finished: bool = False
@@ -69,10 +71,11 @@ class Progress:
         """Of a checkpoint; in older ones `forward_tokens` is `passes`."""
         return cls(**{"forward_tokens" if k == "passes" else k: v for k, v in stored.items()})
 
-    def improves(self, loss: float) -> bool:
+    def improves(self, loss: float, error: float | None = None) -> bool:
         """Count a validation; whether it is the best so far."""
         if self.best_loss is None or loss < self.best_loss:
-            self.best_loss, self.best_step, self.stale = loss, self.step, 0
+            self.best_loss, self.best_error = loss, error
+            self.best_step, self.stale = self.step, 0
             return True
         self.stale += 1
         return False

@@ -272,7 +272,7 @@ class Loop(Generic[Made]):
         if not len(validation):
             return
         begun, progress = time.perf_counter(), self.progress
-        loss = self.trainee.validation_loss()
+        loss, error = self.trainee.validation_loss()
         progress.validation_seconds += time.perf_counter() - begun
         if not math.isfinite(loss):
             raise Diverged(
@@ -281,8 +281,9 @@ class Loop(Generic[Made]):
                 progress.step,
             )
         progress.validated += sum(len(row.ids) - 1 for row in validation)
-        self.journal.log(progress.step, {"validation_loss": loss})
-        if progress.improves(loss):
+        known = {} if error is None else {"validation_error": error}
+        self.journal.log(progress.step, {"validation_loss": loss, **known})
+        if progress.improves(loss, error):
             self.best = self.trainee.steps.snapshot()
         if self.config.patience and progress.stale >= self.config.patience:
             progress.finished = True
@@ -316,6 +317,7 @@ class Loop(Generic[Made]):
             steps=progress.step,
             best_step=progress.best_step if validated else progress.step,
             validation_loss=progress.best_loss,
+            validation_error=progress.best_error,
             seconds=progress.seconds,
             step_seconds=statistics.median(warm) if warm else 0.0,
             tokens=progress.tokens,

@@ -35,6 +35,7 @@ class Trained(Generic[Made]):
 
     Attributes:
         adaptation: of our own methods an `Adaptation`, of guests PEFT's model.
+        validation_loss, validation_error: the lowest of all validations, and its standard error.
         step_seconds: median warm time of an optimiser step.
         seconds: all steps, without evaluation. tokens: packed ones of training rows.
         forward_tokens: tokens through the base, those of a backward pass once more.
@@ -60,3 +61,4 @@ class Trained(Generic[Made]):
     skipped: int = 0
     saving_seconds: float = 0.0
     earlier_seconds: float = 0.0
+    validation_error: float | None = None

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import torch
 
 from peftlab.frozen.sharding import is_sharded, whole
-from peftlab.loss import mean_loss
+from peftlab.loss import Mean, mean_of, row_losses
 from peftlab.methods.adaptation import Adaptation, base_of
 from peftlab.methods.base import Method, State
 from peftlab.processes import Processes
@@ -66,8 +66,8 @@ class Trainee(Protocol[Made_co]):
     def moved(self) -> None:
         """The state is another now, after a step or a checkpoint."""
 
-    def validation_loss(self) -> float:
-        """The loss of the current state per target token of the validation split, in nats."""
+    def validation_loss(self) -> Mean:
+        """The loss of the current state on the validation split."""
 
     def made(self, state: State) -> Made_co:
         """A state as it is used."""
@@ -123,11 +123,12 @@ class MethodInTraining:
             template = self.method.template(self.task.template, self.steps.state)
             self.data = self.data.validated_under(template)
 
-    def validation_loss(self) -> float:
+    def validation_loss(self) -> Mean:
         with torch.no_grad(), self.steps.accelerator.autocast():
             edits = self.steps.edits().detach()
             data, processes = self.data, self.processes
-            return mean_loss(self.model, edits, data.validation, data.validation_trunk, processes)
+            own = (data.validation, data.validation_trunk, processes)
+            return mean_of(*row_losses(self.model, edits, *own))
 
     def made(self, state: State) -> Adaptation:
         with torch.no_grad():

@@ -20,6 +20,7 @@ import torch
 
 from peftlab import trunk
 from peftlab.errors import DiskFull, InputError
+from peftlab.loss import Mean
 from peftlab.methods import parse_one
 from peftlab.training import Diverged, Interrupted, TrainConfig, train, trainee
 from peftlab.training.display import Show
@@ -104,17 +105,17 @@ def test_early_stopping_keeps_the_best_state(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     said = iter([3.0, 1.0, 2.0, 1.5])
-    monkeypatch.setattr(trainee, "mean_loss", lambda *_, **__: next(said))
+    monkeypatch.setattr(trainee, "mean_of", lambda *_: Mean(next(said), 0.5))
     config = replace(
         CONFIG, steps=20, evaluate_every=2, patience=2, schedule="constant_with_warmup", warmup=0.0
     )
     run: dict[str, Any] = {"model": model("gpt2"), "method": parse_one(CASE), "task": task()}
     stopped = train(**run, config=config, folder=tmp_path / "stopped")
     assert (stopped.steps, stopped.best_step, stopped.validation_loss) == (8, 4, 1.0)
-    monkeypatch.setattr(trainee, "mean_loss", lambda *_, **__: 0.0)
+    monkeypatch.setattr(trainee, "mean_of", lambda *_: Mean(0.0, None))
     until_best = train(**run, config=replace(config, steps=4, patience=0))
     assert until_best.best_step == 2  # an equal loss is no improvement
-    monkeypatch.setattr(trainee, "mean_loss", lambda *_, **__: -float(next(counter)))
+    monkeypatch.setattr(trainee, "mean_of", lambda *_: Mean(-float(next(counter)), None))
     counter = iter(range(9))
     until_best = train(**run, config=replace(config, steps=4, patience=0))
     assert until_best.best_step == 4
@@ -168,7 +169,7 @@ def test_a_training_that_ended_leaves_no_kept_trunk(
         train(**run, display=_interrupting)
     assert list((tmp_path / "trunk").glob("*.safetensors"))  # the same call continues with them
     if diverges:
-        monkeypatch.setattr(trainee, "mean_loss", lambda *_, **__: math.nan)
+        monkeypatch.setattr(trainee, "mean_of", lambda *_: Mean(math.nan, None))
         with pytest.raises(Diverged):
             train(**run)
     else:

@@ -1,0 +1,139 @@
+"""How much of each split a comparison reads: evaluation costs at most a share of training.
+
+Everything is counted in tokens through the base, a backward pass once more, so the sizes follow
+from settings, rows and tokenizer alone: no clock has a say, and all methods have the same. The rule
+and its numbers: docs/statistics.md.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean
+from typing import Any
+
+from peftlab.comparison.plan import Plan, Samples
+from peftlab.tasks import Task
+from peftlab.tasks.plain import TEXT_TOKENS
+from peftlab.tasks.sample import sampled
+from peftlab.tasks.tokens import Tokenizer
+from peftlab.training import Budget, TrainConfig
+
+SHARE = 1 / 3
+"""Of training's tokens, for evaluation in all, where nobody asks for another share."""
+PARTS = {"validation": 0.2, "train": 0.1, "test": 0.4, "general": 0.1}
+"""What each part gets of that; the plan's trial steps, loading and latency take the rest."""
+STEERING = 128
+"""Validation pairs at which the standard error of a difference of two losses is 1 % of them."""
+LEAST = {"validation": 8, "train": 8, "test": 8, "general": 1024}
+"""Fewer say nothing, whatever they cost."""
+DECODED = 3
+"""Tokens that are read in the time in which one is decoded, in batches of sixteen."""
+_SPACED = 200  # pairs whose tokens are counted
+_OF_SECONDS = 300  # steps that a budget of seconds counts as
+_TRIAL_VALIDATIONS = 5  # see `search`
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Tokens through the base.
+
+    Attributes:
+        training: of all of it. row: of one read pair. example: of one test example, read with its
+            targets and answered. validations: of one training, or of the share of it that a trial
+            of a search has, whichever is more.
+    """
+
+    training: float
+    row: float
+    example: float
+    validations: float
+
+
+def costs(plan: Plan, task: Task, tokenizer: Tokenizer, room: int) -> Costs:
+    """Count a plan's tokens on some of its rows.
+
+    Args:
+        task: whole, as the base takes it. room: most tokens of a row.
+    """
+    rows = [
+        task.template.encode(tokenizer, example, target, room)
+        for example, target in _spaced(task.pairs("train"))
+    ]
+    row = fmean(len(one.ids) for one in rows)
+    reply = fmean(len(one.ids) - one.target_start for one in rows)
+    budget = Budget.of(plan.config, len(task.pairs("train")))
+    a_step = 2 * plan.config.rows_a_step * row
+    training = {
+        "steps": budget.amount * a_step,
+        "tokens": budget.amount,
+        "seconds": _OF_SECONDS * a_step,
+    }[budget.kind]
+    targets = len(task.pairs("test")) / max(1, len(task.test))
+    answered = DECODED * task.decoding.beams * min(reply, task.max_new_tokens)
+    return Costs(
+        training=training,
+        row=row,
+        example=row - reply + targets * reply + answered,
+        validations=_validations(plan, plan.config, math.ceil(training / a_step)),
+    )
+
+
+def _validations(plan: Plan, config: TrainConfig, steps: int) -> float:
+    every = config.evaluate_every or steps
+    own = math.ceil(steps / every)
+    if not plan.search.trials:
+        return own
+    trial = max(1, int(steps * plan.search.share))
+    shorter = min(every, max(1, trial // _TRIAL_VALIDATIONS))
+    return max(own, math.ceil(trial / shorter) / plan.search.share)
+
+
+def decided(plan: Plan, task: Task, found: Costs) -> Samples:
+    """The samples of a plan whose tokens were counted.
+
+    Of each split as many rows as its part of the share pays for, and no more losses than tell a
+    difference of 1 %; of the test split all that is paid for.
+    """
+    share = SHARE if plan.sampling.share is None else plan.sampling.share
+    if not share:
+        return Samples()
+    paid = {name: share * part * found.training for name, part in PARTS.items()}
+
+    def size(name: str, cost: float, whole: int, most: int | None = None) -> int | None:
+        count = max(LEAST[name], int(paid[name] / cost))
+        count = count if most is None else min(count, most)
+        return count if count < whole else None
+
+    evaluation, validation = plan.evaluation, len(task.pairs("validation"))
+    steers = plan.config.validation_limit is None
+    train = min(evaluation.train_rows, len(task.pairs("train")))
+    return Samples(
+        train=size("train", found.row, train),
+        validation=size("validation", found.validations * found.row, validation, STEERING)
+        if steers
+        else None,
+        test=size("test", found.example, len(task.test)) if plan.sampling.test else None,
+        general=size("general", 1, TEXT_TOKENS) if plan.general_text else None,
+    )
+
+
+def kept(decided: Samples, settings: Sequence[Mapping[str, Any]]) -> Samples:
+    """The samples of earlier runs that differ in nothing else; those decided where there are none.
+
+    Args:
+        settings: of these runs, as `Run.resolved` has them.
+    """
+    earlier = [Samples(**values.get("samples", {})) for values in settings]
+    return decided if decided in earlier or not earlier else earlier[0]
+
+
+def apply(task: Task, samples: Samples) -> Task:
+    """The task with the samples in the place of its splits."""
+    return sampled(task, validation=samples.validation, test=samples.test)
+
+
+def _spaced(pairs: Sequence[Any]) -> Sequence[Any]:
+    step = max(1, -(-len(pairs) // _SPACED))
+    return pairs[::step]
