@@ -69,9 +69,11 @@ def but_for_samples(runs: Sequence[Run], out: Path) -> list[dict[str, Any]]:
     found = []
     for run in runs:
         own = {**run.resolved(), "samples": {}}
-        for values in _begun(run, out):
-            if not _differences_of(own, {**values, "samples": {}}, searches(run)):
-                found.append(values)
+        found += [
+            values
+            for values in _begun(run, out)
+            if not _differences_of(own, {**values, "samples": {}}, searches(run))
+        ]
     return found
 
 

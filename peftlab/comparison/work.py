@@ -172,7 +172,7 @@ class _Work:
         return test
 
     def _validated(self) -> bool:
-        """Whether training took the loss of the state that it kept on just these validation rows."""
+        """Whether training took the loss of the state that it kept on these very rows."""
         run, whole = self.run, len(self.run.task.pairs("validation"))
         steered = min(whole, run.config.validation_limit or whole)
         measured = min(whole, run.evaluation.validation_rows)
