@@ -46,11 +46,15 @@ Clock = Callable[[], float]
 
 @dataclass(frozen=True)
 class Expected:
-    """A run that is to come: its name, and the seconds and bytes it is predicted to train in."""
+    """A run that is to come: its name, and the seconds and bytes it is predicted to train in.
+
+    besides: the seconds that it is predicted to take besides training.
+    """
 
     title: str
     seconds: float | None = None
     memory: float | None = None
+    besides: float | None = None
 
 
 @dataclass
@@ -160,7 +164,8 @@ class Dashboard:
     def _usual(self, one: Expected) -> float | None:
         """Seconds that a run takes in all."""
         if one.seconds is not None:
-            return one.seconds + (fmean(self._besides) if self._besides else 0.0)
+            seen = fmean(self._besides) if self._besides else 0.0
+            return one.seconds + (seen if one.besides is None else one.besides)
         return fmean(self._walls) if self._walls else None
 
     def line(self) -> str:

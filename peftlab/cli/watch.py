@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peftlab.cli.dashboard import Dashboard, Expected, View
 from peftlab.comparison.finished import finished as kept
 from peftlab.comparison.finished import other_settings
+from peftlab.comparison.plan import seeds_of
 from peftlab.printable import terminal
 from peftlab.records.figures import outline
+from peftlab.records.samples import told
 from peftlab.units import size
 
 if TYPE_CHECKING:
@@ -67,13 +69,8 @@ class Shown:
                 f"{profile.longest[0] or 'the template'} (+{profile.longest[1]} tokens) fits too: "
                 f"{profile.cut:,} rows lose some."
             )
-        trained = sum(
-            (found.train_seconds or 0.0) * len(self.plan.seeds) + found.search_seconds
-            for label, found in profile.predictions.items()
-            if label not in profile.left_out
-        )
-        if trained:
-            self._say(f"Training will take about {_minutes(trained)} here, besides evaluation.")
+        for line in self._foretold(runs, profile):
+            self._say(line)
         if any(found.busy for found in profile.predictions.values()):
             self._say("Other programs are busy on this machine: times may be far off.")
         if finished:
@@ -87,12 +84,41 @@ class Shown:
         waiting = [run for run in runs if run.left_out is None and kept(run, self.out) is None]
         self.board.plan([self._expected(run, profile) for run in waiting], finished, len(runs))
 
+    def _foretold(self, runs: list[Run], profile: Profile) -> Iterator[str]:
+        """What all will take, evaluation's share of it, and what is read for that."""
+        known = [
+            (found, len(seeds_of(self.plan, run.method)))
+            for run in runs
+            if run.seed == self.plan.seeds[0]
+            and (found := profile.predictions.get(run.label)) is not None
+            and run.label not in profile.left_out
+        ]
+        trained = sum((one.train_seconds or 0.0) * n + one.search_seconds for one, n in known)
+        if trained:
+            evaluated = sum(one.evaluation_seconds * n for one, n in known)
+            besides = sum((one.besides_seconds or 0.0) * n for one, n in known)
+            planned = self.board.clock() - self.board.began
+            share = (evaluated + planned) / trained
+            yield (
+                f"Training will take about {_minutes(trained)} here. Evaluation adds {share:.0%}: "
+                f"the plan took {_minutes(planned)}, validations, losses and texts will take "
+                f"{_minutes(evaluated)}; loading, latency and the like {_minutes(besides)}."
+            )
+        if runs[0].samples.chosen():
+            yield (
+                f"Evaluation reads {told(runs[0].record().samples)}, the same for every method "
+                "(--evaluation-share 0: all)."
+            )
+
     def _expected(self, run: Run, profile: Profile) -> Expected:
         found = profile.predictions.get(run.label)
         if found is None:
             return Expected(_name(run))
         searched = found.search_seconds if run.seed == self.plan.seeds[0] else 0.0
-        return Expected(_name(run), (found.train_seconds or 0.0) + searched, found.peak_memory)
+        whole = found.run_seconds
+        seconds = (found.train_seconds or 0.0) + searched
+        besides = None if whole is None else whole - (found.train_seconds or 0.0)
+        return Expected(_name(run), seconds, found.peak_memory, besides)
 
     def started(self, run: Run) -> None:
         """Show it live."""

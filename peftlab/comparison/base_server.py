@@ -1,7 +1,8 @@
 """A process that holds a loaded base, and from which runs are forked that share its memory.
 
 The local engine's fork server has imported the libraries and nothing else; on a node of a cluster,
-where several runs work side by side, this one has the base too. Pages that nobody writes to exist
+where several runs work side by side, this one has the base too, and so it has on one machine while
+a comparison is planned, see `shared_base`. Pages that nobody writes to exist
 once, whatever format the weights were stored in. One thread: what is forked then lacks nothing.
 
 Whoever starts it keeps a pipe to it. When that closes, nothing new is begun, and after the last run
@@ -72,7 +73,8 @@ def call(
     At Ctrl-C, or `ray.cancel`, which is the same, the process saves and ends first.
 
     Args:
-        threads: of torch. settings: of the environment, as visible GPUs. hear, tick: see `listen`.
+        threads: of torch; 0: as many as the base server began with. settings: of the environment,
+            as visible GPUs. hear, tick: see `listen`.
 
     Raises:
         Died: the process, or the base server. RunFailed, DiskFull, Stopped: see there.
@@ -100,12 +102,16 @@ class BaseServer:
     def __init__(self, owner: Connection, folder: Path) -> None:
         self.owner, self.folder, self.open = owner, folder, True
         self.runs: dict[int, tuple[BaseProcess, Connection]] = {}
+        self.threads = 1
 
     def serve(self, model: str, formats: Sequence[str]) -> None:
         """Load, then fork until nobody needs it any more."""
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         # Ray starts its processes with Ctrl-C blocked, and what they start inherits that.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
+        import torch
+
+        self.threads = torch.get_num_threads()
         try:
             fingerprints = _load(model, formats)
         except BaseException as error:
@@ -128,7 +134,9 @@ class BaseServer:
     def _fork(self, listener: socket.socket) -> None:
         pipe = Connection(listener.accept()[0].detach())
         others = [self.owner, listener, *(other for _, other in self.runs.values())]
-        run = multiprocessing.get_context("fork").Process(target=_run, args=(pipe, others))
+        run = multiprocessing.get_context("fork").Process(
+            target=_run, args=(pipe, others, self.threads)
+        )
         run.start()
         self.runs[run.sentinel] = run, pipe
 
@@ -149,7 +157,7 @@ def _load(model: str, formats: Sequence[str]) -> tuple[str, ...]:
     return tuple(base.hold(model, dtype) for dtype in formats)
 
 
-def _run(pipe: Connection, others: Sequence[Connection | socket.socket]) -> None:
+def _run(pipe: Connection, others: Sequence[Connection | socket.socket], usual: int) -> None:
     """In the child: what was asked for; it keeps nothing open that others wait for the end of."""
     import torch
 
@@ -163,7 +171,7 @@ def _run(pipe: Connection, others: Sequence[Connection | socket.socket]) -> None
         pipe.send(("failed", *describe(error)))
         return
     os.environ.update(settings)
-    torch.set_num_threads(threads)
+    torch.set_num_threads(threads or usual)
     with suppress(ConnectionError):
         run_child(pipe, function, arguments)
 

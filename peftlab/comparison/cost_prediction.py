@@ -10,14 +10,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from peftlab.comparison.engine import PREDICT, Call, Opened, Workflow
+from peftlab.comparison.evaluation_cost import replies_together, with_evaluation
 from peftlab.comparison.finished import finished
-from peftlab.comparison.plan import Plan, Run, searches
+from peftlab.comparison.plan import Plan, Run
 from peftlab.comparison.processes import RunFailed, Say
 from peftlab.comparison.profile import Profile
 from peftlab.estimate import Prediction, probe
 from peftlab.frozen import named as base
 from peftlab.guests import is_guest
-from peftlab.methods import Count, Method
+from peftlab.methods import Method
 from peftlab.tasks import Task
 from peftlab.training import TrainConfig
 
@@ -41,7 +42,7 @@ def predicted(plan: Plan, found: Profile, opened: Opened, out: Path) -> Profile:
         fits = run.label not in found.misfits and not is_guest(run.method)
         if fits and run.label not in todo and finished(run, out) is None:
             todo[run.label] = run
-    workflows = [_workflow(run, found.counts[label]) for label, run in todo.items()]
+    workflows = [_workflow(run) for run in todo.values()]
     answers = dict(zip(todo, opened.run(workflows, lambda *_: None), strict=True))
     predictions = {label: a for label, a in answers.items() if isinstance(a, Prediction)}
     problems = {label: a for label, a in answers.items() if isinstance(a, str)}
@@ -51,25 +52,23 @@ def predicted(plan: Plan, found: Profile, opened: Opened, out: Path) -> Profile:
     return replace(found, predictions=predictions, misfits=misfits, left_out=left_out)
 
 
-def _workflow(run: Run, count: Count) -> Workflow[Prediction | str]:
+def _workflow(run: Run) -> Workflow[Prediction | str]:
     """A prediction, or why there is none."""
-    if not (run.method.trains or run.method.searches):
-        return Prediction.counted(count)
     try:
         found: Prediction = yield Call(PREDICT, run, run.folder)
     except RunFailed as error:
         return str(error)
-    if searches(run):
-        trials = run.search.trials * run.search.share * (found.train_seconds or 0.0)
-        found = replace(found, search_seconds=trials)
     return found
 
 
-def predict(say: Say, run: Run, _out: Path, _trunk: Path | None = None) -> Prediction:
+def predict(_say: Say, run: Run, _out: Path, _trunk: Path | None = None) -> Prediction:
     """What a run is expected to cost, found in a process of its own."""
     on = run.base
     assert not is_guest(run.method)
-    return probed(say, on.name, on.device, on.dtype, run.method, run.task, run.config)
+    model = base.load(on.name, on.device, on.dtype)
+    replies = replies_together(run)
+    found = probe(model, run.method, run.task, run.config, replies=replies)
+    return with_evaluation(run, model, found)
 
 
 def probed(

@@ -20,16 +20,20 @@ from peftlab.edits import Edits
 from peftlab.export.merging import merged_weights
 from peftlab.generation import DecodingState, Owner, Session, prepare
 from peftlab.generation.choose import greedy
+from peftlab.guests import is_guest
 from peftlab.records.record import Delay, Delays, Latency
 from peftlab.token_limits import max_row_tokens
 
 if TYPE_CHECKING:
+    from peftlab.comparison.plan import Run
     from peftlab.frozen.model import FrozenLM
     from peftlab.methods.adaptation import Adaptation
     from peftlab.tasks import Task
 
 _BATCH = 16
 _REPEATS = {1: 3, _BATCH: 2}  # by rows; a batch's steps vary less, and take longer
+_LONG = 4.0  # seconds after which nothing is repeated: it varies little
+_WARM_UP = 16  # tokens of a prompt that are read before anything is timed
 
 
 def latency(
@@ -57,6 +61,23 @@ def latency(
     )
 
 
+def expected(run: Run, prompt: float, step: float) -> float:
+    """Seconds that a run's latency will take to measure.
+
+    Args:
+        prompt: seconds in which one is read. step: in which a batch decodes a token each.
+    """
+    tokens = min(run.evaluation.latency_tokens, run.task.max_new_tokens)
+    if not tokens:
+        return 0.0
+    linear = is_guest(run.method) or tuple(run.method.sites) == ("linear",)
+    found = 0.0
+    for rows, repeats in _REPEATS.items():
+        once = rows * prompt + tokens * step
+        found += once * min(repeats, 1 + int(_LONG / once))
+    return found * (2 if linear and run.base.dtype not in QUANTISED else 1)
+
+
 def merged(model: FrozenLM, edits: Edits) -> Edits | None:
     """The same edits as replaced weights; None where no linear map changes, or not only those.
 
@@ -79,10 +100,12 @@ def _delays(model: FrozenLM, edits: Edits, prompts: list[tuple[int, ...]], token
 
 
 def _delay(model: FrozenLM, edits: Edits, prompts: list[tuple[int, ...]], tokens: int) -> Delay:
-    """Medians over repeats, after a single token that warms up."""
+    """Medians over repeats, after a single token of a short row that warms up."""
     owner = prepare(model, edits, prompts)
-    _times(model, owner, prompts, 1)
-    found = [_times(model, owner, prompts, tokens) for _ in range(_REPEATS[len(prompts)])]
+    _times(model, owner, [prompts[0][: len(owner.lead) + _WARM_UP]], 1)
+    begun, found = time.perf_counter(), [_times(model, owner, prompts, tokens)]
+    while len(found) < _REPEATS[len(prompts)] and time.perf_counter() - begun < _LONG:
+        found.append(_times(model, owner, prompts, tokens))
     return Delay(
         first_token=median(times[1] - times[0] for times in found),
         token=median((times[-1] - times[1]) / max(1, len(times) - 2) for times in found),

@@ -7,25 +7,31 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from peftlab.comparison.engine import Opened, T, Workflow, advance
-from peftlab.comparison.plan import Plan
+from peftlab.comparison.engine import PREDICT, PROFILE, Call, Opened, T, Workflow, advance
+from peftlab.comparison.plan import Plan, Run
 from peftlab.comparison.processes import RunFailed, Say, call
+from peftlab.comparison.shared_base import Named, SharedBase
 
 
 @dataclass(frozen=True)
 class LocalEngine:
-    """One process at a time, forked from a server; see `processes`."""
+    """One process at a time, forked from a server; see `processes`.
+
+    While a comparison is planned, all processes share one loaded base; a run loads its own.
+    """
 
     out: Path = Path()
+    planning: SharedBase = field(default_factory=SharedBase)
 
     @contextmanager
     def opened(self, plan: Plan, out: Path) -> Iterator[Opened]:
         """Nothing has to be made ready."""
-        yield LocalEngine(out)
+        with SharedBase() as planning:
+            yield LocalEngine(out, planning)
 
     def run(self, workflows: Sequence[Workflow[T]], hear: Say) -> list[T]:
         """One after the other, see `Opened`."""
@@ -40,6 +46,23 @@ class LocalEngine:
                 value: T = end.value
                 return value
             try:
-                answer = call(asked.function, asked.subject, self.out, hear=hear)
+                answer = self._call(asked, hear)
             except RunFailed as error:
                 answer = error
+
+    def _call(self, asked: Call, hear: Say) -> Any:
+        base = _planned_on(asked)
+        if base is not None and SharedBase.works_on(base.device):
+            return self.planning.call(base, asked.function, (asked.subject, self.out), hear)
+        self.planning.close()
+        return call(asked.function, asked.subject, self.out, hear=hear)
+
+
+def _planned_on(asked: Call) -> Named | None:
+    """The base that a call needs to plan with; None for one that does not plan."""
+    subject = asked.subject
+    if asked.function == PROFILE and isinstance(subject, Plan):
+        return Named(subject.model, subject.base_dtypes[0], subject.device)
+    if asked.function == PREDICT and isinstance(subject, Run):
+        return Named(subject.base.name, subject.base.dtype, subject.base.device)
+    return None

@@ -182,6 +182,17 @@ class Run:
         """What it may use."""
         return Budget.of(self.config, len(self.task.pairs("train")))
 
+    @property
+    def validates_all(self) -> bool:
+        """Whether validations in training take the loss of the very rows that are read at the end.
+
+        Of another precision is only what training computes.
+        """
+        whole = len(self.task.pairs("validation"))
+        steered = min(whole, self.config.validation_limit or whole)
+        measured = min(whole, self.evaluation.validation_rows)
+        return steered == measured and self.config.precision == "fp32"
+
     def at(self, rate: float, **changes: Any) -> Run:
         """The same run with another learning rate."""
         return replace(self, config=replace(self.config, learning_rate=rate), **changes)

@@ -43,6 +43,7 @@ _PRELOAD = (
     "peftlab.comparison.again",
     "peftlab.comparison.profile",
     "peftlab.comparison.cost_prediction",
+    "peftlab.comparison.shared_base",
 )
 STOP = "stop"
 """What is sent to a child that has to save and end."""
@@ -91,7 +92,7 @@ def call(function: str, *arguments: Any, hear: Say | None = None) -> Any:
     ours, theirs = context.Pipe()
     asked = cloudpickle.dumps(arguments)
     child = context.Process(target=_run_pickled, args=(theirs, function, asked), daemon=True)  # type: ignore[attr-defined]
-    with _no_main():
+    with hidden_main():
         child.start()
     theirs.close()
     try:
@@ -111,7 +112,7 @@ def call(function: str, *arguments: Any, hear: Say | None = None) -> Any:
 
 
 @contextmanager
-def _no_main() -> Iterator[None]:
+def hidden_main() -> Iterator[None]:
     """Hide the caller's main module, which multiprocessing would have each child import.
 
     A script without an `if __name__` guard would start anew in its children. What is defined there
@@ -147,12 +148,16 @@ def listen(
         if word == "result":
             return values[0]
         if word == "failed":
-            kind, message = values
-            raise {"disk": DiskFull, "stopped": Stopped}.get(kind, RunFailed)(message)
+            raise failure(*values)
         if word == "ended":
             raise Died(death(values[0]))
         if hear is not None:
             hear(word, *values)
+
+
+def failure(kind: str, message: str) -> PeftlabError:
+    """What a child's failure is here, see `describe`."""
+    return {"disk": DiskFull, "stopped": Stopped}.get(kind, RunFailed)(message)
 
 
 def _stop(pipe: Connection) -> None:

@@ -25,9 +25,11 @@ SHARE = 1 / 3
 PARTS = {"validation": 0.2, "train": 0.1, "test": 0.4, "general": 0.1}
 """What each part gets of that; the plan's trial steps, loading and latency take the rest."""
 STEERING = 128
-"""Validation pairs at which the standard error of a difference of two losses is 1 % of them."""
+"""Validation pairs; among so many, half a per cent of the loss is eight standard errors."""
 LEAST = {"validation": 8, "train": 8, "test": 8, "general": 1024}
 """Fewer say nothing, whatever they cost."""
+FREE = 1e12
+"""Operations, some ten seconds of a core, that are not worth saving: small bases read all."""
 DECODED = 3
 """Tokens that are read in the time in which one is decoded, in batches of sixteen."""
 _SPACED = 200  # pairs whose tokens are counted
@@ -76,17 +78,22 @@ def costs(plan: Plan, task: Task, tokenizer: Tokenizer, room: int) -> Costs:
         training=training,
         row=row,
         example=row - reply + targets * reply + answered,
-        validations=_validations(plan, plan.config, math.ceil(training / a_step)),
+        validations=_validations(plan, math.ceil(training / a_step)),
     )
 
 
-def _validations(plan: Plan, config: TrainConfig, steps: int) -> float:
-    every = config.evaluate_every or steps
-    own = math.ceil(steps / every)
+def validations(config: TrainConfig, steps: int) -> int:
+    """How many a training of so many steps has, the one at its end included."""
+    return math.ceil(steps / (config.evaluate_every or steps))
+
+
+def _validations(plan: Plan, steps: int) -> float:
+    """Those of a run, or of the share of it that a trial has, whichever cost more."""
+    own = validations(plan.config, steps)
     if not plan.search.trials:
         return own
     trial = max(1, int(steps * plan.search.share))
-    shorter = min(every, max(1, trial // _TRIAL_VALIDATIONS))
+    shorter = min(plan.config.evaluate_every or steps, max(1, trial // _TRIAL_VALIDATIONS))
     return max(own, math.ceil(trial / shorter) / plan.search.share)
 
 

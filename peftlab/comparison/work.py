@@ -155,7 +155,7 @@ class _Work:
         with phase("evaluate", self.host.device) as measured:
             found = {"train": loss("train", train_rows)}
             self.say("step", 1, None, None)
-            if not self._validated():
+            if record.loss.validation is None or not run.validates_all:
                 found["validation"] = loss("validation", run.evaluation.validation_rows)
             self.say("step", 2, None, None)
             found["test"] = test = loss("test")
@@ -170,15 +170,6 @@ class _Work:
         self._forgetting()
         self.ledger.went_to("forgetting")
         return test
-
-    def _validated(self) -> bool:
-        """Whether training took the loss of the state that it kept on these very rows."""
-        run, whole = self.run, len(self.run.task.pairs("validation"))
-        steered = min(whole, run.config.validation_limit or whole)
-        measured = min(whole, run.evaluation.validation_rows)
-        # Of another precision is only what training computes.
-        same = steered == measured and run.config.precision == "fp32"
-        return same and self.record.loss.validation is not None
 
     def _forgetting(self) -> None:
         text = self.run.general

@@ -3,7 +3,9 @@
 The steps are taken by the loop that will train, on rows of the training split: the step with the
 most tokens, which decides the peak of memory, then usual ones. Where activations of the frozen
 trunk are kept only the first visit of a row pays for those, so their rows are visited twice. Time
-grows with the tokens; how many there will be is counted.
+grows with the tokens; how many there will be is counted. Where steps are slow, the usual one is
+taken with some of its rows. A pack of validation and a few tokens that are decoded say what
+evaluation will cost.
 """
 
 from __future__ import annotations
@@ -18,12 +20,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from peftlab.estimate.pace import Pace, decoding, reading
 from peftlab.estimate.prediction import Prediction
-from peftlab.loss import mean_loss
 from peftlab.measure import phase
 from peftlab.methods import Method
 from peftlab.methods.adaptation import Adaptation
 from peftlab.processes import ALONE
+from peftlab.token_limits import max_row_tokens
 from peftlab.training import TrainConfig
 from peftlab.training.data import Data
 from peftlab.training.loop import Loop
@@ -38,7 +41,8 @@ if TYPE_CHECKING:
 _STEPS = 5  # warm ones, of usual size
 _LOOKED_AT = 400  # planned steps whose tokens are counted; of more, evenly spaced ones
 _ALONE = 0.7  # share of the time that a program which has a core to itself computes
-_VALIDATED = 32  # rows of the validation split: a full batch of evaluation
+_VALIDATED = 32  # rows of the validation split, the longest of which are read
+_PARTS = 4  # a slow step is taken with so small a part of its rows
 
 
 class _Probed(Loop[Adaptation]):
@@ -76,6 +80,7 @@ def probe(
     *,
     steps: int = _STEPS,
     patience: float = 10.0,
+    replies: int = 0,
 ) -> Prediction:
     """Predict one training by taking a few of its steps.
 
@@ -83,15 +88,17 @@ def probe(
 
     Args:
         steps: of usual size that are taken, after the largest one.
-        patience: seconds after which no further step is begun; two are taken at least. Second
-            visits, where there are any, may take as long again.
+        patience: seconds after which no further step is begun; two are taken at least, where the
+            largest alone has lasted so long a part of a second one. Second visits, where there are
+            any, may take as long again.
+        replies: rows that will decode together; 0: what evaluation costs is not asked.
 
     Raises:
         InputError, UnsupportedModel, Diverged: as training would.
     """
     counted = Prediction.counted(method.count(model.shape))
     if not (method.trains or method.searches):
-        return counted
+        return replace(counted, pace=_pace_untrained(model, method, task, config, replies))
     with (
         tempfile.TemporaryDirectory(prefix="peftlab-probe-") as folder,
         phase("train", model.device) as measured,
@@ -99,13 +106,15 @@ def probe(
         loop = _loop(model, method, task, config, Path(folder))
         planned = _plan(loop, steps)
         taken = _take(loop, planned, patience)
-        _validate_and_save(loop)
+        read = _validate_and_save(loop)
+    pace = _pace(loop, task, read, replies) if replies and read is not None else None
     step, train = _times(loop, planned, taken)
     return replace(
         counted,
         peak_memory=measured.peak_bytes,
         step_seconds=step,
         train_seconds=train,
+        pace=pace,
         busy=model.device.type == "cpu" and taken.computing < _ALONE * taken.watched,
     )
 
@@ -170,6 +179,8 @@ def _take(loop: _Probed, planned: _Planned, patience: float) -> _Taken:
             visited.append(step)
         data = replace(data, order=_Regrouped(data.order, visited))
         steps, end = list(range(len(visited))), end + patience
+    elif time.perf_counter() > end:
+        data, steps = replace(data, order=_Part(data.order)), steps[:1]
     for step in _in_time(steps, end):
         seconds, forward_tokens = _timed(loop, data, step)
         taken.seconds.append(seconds)
@@ -198,6 +209,16 @@ class _Regrouped(Order):
         return self._groups[step]
 
 
+class _Part(Order):
+    """Some of the rows of every step, evenly spaced."""
+
+    def __init__(self, order: Order) -> None:
+        self._order = order
+
+    def step(self, step: int) -> list[int]:
+        return self._order.step(step)[::_PARTS]
+
+
 def _in_time(steps: Sequence[int], end: float) -> Iterator[int]:
     """The first step, and those after it that can begin in time."""
     for i, step in enumerate(steps):
@@ -215,13 +236,41 @@ def _timed(loop: _Probed, data: Data, step: int) -> tuple[float, int]:
     return seconds, taken.forward_tokens
 
 
-def _validate_and_save(loop: _Probed) -> None:
-    """What else a run does while its memory is measured, with a new best state as the peak has."""
-    trainee = loop.trainee
+def _validate_and_save(loop: _Probed) -> float | None:
+    """What else a run does while its memory is measured, with a new best state as the peak has.
+
+    Returns the seconds that reading takes a token; None where there are no validation rows.
+    """
+    trainee, read = loop.trainee, None
     count = min(_VALIDATED, len(trainee.data.validation))
     if count:
         rows = [trainee.data.validation[i] for i in range(count)]
         with torch.no_grad(), trainee.steps.accelerator.autocast():
-            mean_loss(trainee.model, trainee.steps.edits().detach(), rows)
+            read = reading(trainee.model, trainee.steps.edits().detach(), rows)
     loop.best = trainee.steps.snapshot()
     loop.save()
+    return read
+
+
+def _pace(loop: _Probed, task: Task, read: float, replies: int) -> Pace:
+    trainee = loop.trainee
+    with torch.no_grad():
+        edits = trainee.steps.edits().detach()
+    template = edits.template or trainee.method.template(task.template, trainee.steps.state)
+    return Pace(read, decoding(trainee.model, edits, template, task.test[:replies], replies))
+
+
+def _pace_untrained(
+    model: FrozenLM, method: Method, task: Task, config: TrainConfig, replies: int
+) -> Pace | None:
+    """Of a method that trains nothing: of its first state."""
+    pairs = task.pairs("validation")[:_VALIDATED]
+    if not replies or not pairs:
+        return None
+    start = method.init(model, task, torch.Generator().manual_seed(config.seed))
+    edits = method.edits(method.materialise(start, model), model)
+    template = edits.template or method.template(task.template, start)
+    most = max_row_tokens(model.shape.context, config.max_length, edits.prefix_length)
+    rows = [template.encode(model.tokenizer, *pair, most) for pair in pairs]
+    read = reading(model, edits, rows)
+    return Pace(read, decoding(model, edits, template, task.test[:replies], replies))

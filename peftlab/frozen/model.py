@@ -25,6 +25,7 @@ class FrozenLM(EditableLM):
     Attributes:
         base_dtype: the format its numbers are kept in, see `number_formats`.
         notes: what its user should know, see `checkpoint.BaseNote`; set by who tells them.
+        load_seconds: what loading it took, where `named.load` did it.
         conformance: which sites work on this family, and why one does not.
 
     Raises:
@@ -41,6 +42,7 @@ class FrozenLM(EditableLM):
         self._tokenizer = tokenizer
         self._path: str | None = None
         self.notes: tuple[str, ...] = ()
+        self.load_seconds = 0.0
         self.base_dtype = quantised.format_of(model)
         expected = conformance.reference(model)
         self.open_sites()

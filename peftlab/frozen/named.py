@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,7 @@ def load(
     """
     if device == "cpu" and (name, dtype) in _held:
         return _held[name, dtype]
+    begun = time.perf_counter()
     tune_allocator()  # before anything is loaded
     from transformers.utils import logging
 
@@ -50,7 +52,7 @@ def load(
             warnings.warn_explicit(
                 warning.message, warning.category, warning.filename, warning.lineno
             )
-    model.name = name
+    model.name, model.load_seconds = name, time.perf_counter() - begun
     return model
 
 

@@ -10,6 +10,7 @@ from peftlab.errors import InputError
 from peftlab.printable import printable, terminal
 from peftlab.records.reading import StoredRun
 from peftlab.records.record import Record
+from peftlab.records.samples import note
 from peftlab.report import predictions as foretold
 from peftlab.report.table import as_rich, rows
 from peftlab.verdict.outcome import said, verdict
@@ -29,7 +30,7 @@ def show(runs: Sequence[StoredRun], console: Console | None = None, columns: str
     for row in rows(records):
         if row.problem:
             _say(console, f"{row.label}: {row.problem}")
-    for text in words(runs):
+    for text in filter(None, [note(records), *words(runs)]):
         _say(console, text)
 
 

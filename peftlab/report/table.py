@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from peftlab.printable import cell, csv_cell, json_text, markdown, printable
 from peftlab.records.figures import FIGURES, Figure, chosen
 from peftlab.records.record import Record
+from peftlab.records.samples import note
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -117,6 +118,8 @@ def as_markdown(records: Sequence[Record], columns: str = "usual") -> str:
         own = [markdown(row.problem)] if row.problem else cells(row, wanted)
         own += [""] * (len(wanted) - len(own))
         lines.append(f"| {markdown(row.label)} | " + " | ".join(own) + " |")
+    if text := note(records):
+        lines += ["", markdown(text)]
     return "\n".join(lines) + "\n"
 
 

@@ -40,7 +40,7 @@ def runs() -> list[Run]:
     words = shlex.split(WORDS)[2:]
     names = (word.removeprefix("--").replace("-", "_") for word in words[::2])
     plan = resolved(dict(zip(names, words[1::2], strict=True))).plan()
-    return profile(lambda *_: None, plan, FOLDER).runs(plan)
+    return profile(lambda *_: None, plan, Path("nowhere")).runs(plan)
 
 
 def test_a_folder_of_an_earlier_version_makes_no_run_again(runs: list[Run], old: Path) -> None:

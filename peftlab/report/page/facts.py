@@ -13,6 +13,7 @@ from peftlab.files import read_json
 from peftlab.records import folders
 from peftlab.records.reading import metrics
 from peftlab.records.record import Record
+from peftlab.records.samples import note
 from peftlab.report.page.runs import Judged
 from peftlab.units import size
 
@@ -71,6 +72,7 @@ def _task(records: Sequence[Record]) -> list[Fact]:
         Fact("training rows", f"{first.task.train_rows:,}"),
         Fact("test rows", f"{first.task.test_rows:,}"),
         *([Fact("test rows left out, too long", f"{first.skipped:,}")] if first.skipped else []),
+        *([Fact("samples", text)] if (text := note(records)) else []),
         Fact("base", first.model.name),
         *_weights(records),
         Fact("parameters of the base", f"{first.model.parameters:,}"),

@@ -15,6 +15,7 @@ from peftlab.plots.drawing import file_of
 from peftlab.records.figures import BYTES, SECONDS
 from peftlab.records.reading import StoredRuns
 from peftlab.records.record import Record
+from peftlab.records.samples import note
 from peftlab.report.page.examples import KINDS, examples
 from peftlab.report.page.facts import facts
 from peftlab.report.page.figures import Figures, figures, phase_means
@@ -90,6 +91,7 @@ def _heading(runs: Judged) -> dict[str, Any]:
         "parameters": f"{first.model.parameters:,}",
         "methods": len(runs.methods),
         "test_rows": f"{first.task.test_rows:,}",
+        "samples": note(runs.records),
         "skipped": f"{first.skipped:,}" if first.skipped else "",
         "train_rows": f"{first.task.train_rows:,}",
         "seeds": len(seeds),
