@@ -15,7 +15,7 @@ from peftlab.frozen.model import FrozenLM
 from peftlab.generation import Reply, Request, generate
 from peftlab.loss import mean_loss, mean_of, row_losses
 from peftlab.methods.adaptation import Adaptation
-from peftlab.tasks import Decoding, Example, Task, Template
+from peftlab.tasks import Decoding, Encoded, Example, Task, Template
 from peftlab.tasks.fit import fitted, shortened
 from peftlab.tasks.plain import TEXT_TOKENS, TEXT_WINDOW, text_rows
 from peftlab.token_limits import max_row_tokens
@@ -191,6 +191,85 @@ def evaluate(
     )
     context = _context_tokens(model, adaptation, examples, replies)
     return scored(task, split, metrics, examples, replies, context)
+
+
+def evaluate_once(
+    model: FrozenLM,
+    adaptation: Adaptation,
+    task: Task,
+    split: str = "test",
+    *,
+    batch_size: int = 16,
+    max_length: int | None = None,
+    seed: int = 0,
+    done: Callable[[int], None] | None = None,
+) -> tuple[Evaluation, SplitLoss]:
+    """Both `evaluate` and `split_loss`, each source read once.
+
+    A prompt's keys and values serve its targets and its reply. A target before which more of the
+    source had to be cut than before a reply is read on its own.
+
+    Raises:
+        InputError: the split is empty.
+    """
+    edits = adaptation.edits(model)
+    template, most = _template_and_limit(model, adaptation, edits, max_length)
+    task = _taken(model, task, template, most, split)
+    examples = examples_of(task, split, None)
+    read = [_targets(model, template, one, most, task.max_new_tokens) for one in examples]
+    requests = [
+        Request(adaptation, one, task.max_new_tokens, targets=own.shared)
+        for one, own in zip(examples, read, strict=True)
+    ]
+    replies = generate(
+        model,
+        requests,
+        task.decoding,
+        batch_size=batch_size,
+        seed=seed,
+        max_length=max_length,
+        done=done,
+    )
+    losses = _losses(model, edits, read, replies)
+    context = _context_tokens(model, adaptation, examples, replies)
+    return scored(task, split, None, examples, replies, context), losses
+
+
+@dataclass(frozen=True)
+class _Targets:
+    """An example's rows, and which of them begin with the very prompt that is answered."""
+
+    rows: list[Encoded]
+    alike: list[bool]
+
+    @property
+    def shared(self) -> tuple[tuple[int, ...], ...]:
+        """The targets of those that do."""
+        pairs = zip(self.rows, self.alike, strict=True)
+        return tuple(row.ids[row.target_start :] for row, same in pairs if same)
+
+
+def _targets(
+    model: FrozenLM, template: Template, example: Example, most: int, reply: int
+) -> _Targets:
+    tokenizer = model.tokenizer
+    prompt = template.encode(tokenizer, example, None, most - reply).ids
+    rows = [template.encode(tokenizer, example, target, most) for target in example.targets]
+    return _Targets(rows, [row.ids[: row.target_start] == prompt for row in rows])
+
+
+def _losses(
+    model: FrozenLM, edits: Edits, read: Sequence[_Targets], replies: Sequence[Reply]
+) -> SplitLoss:
+    """Of all targets, in their order: those taken beside the replies, and of the others now."""
+    rows = [row for one in read for row in one.rows]
+    alike = [same for one in read for same in one.alike]
+    apart = [row for row, same in zip(rows, alike, strict=True) if not same]
+    others = iter(row_losses(model, edits, apart)[0] if apart else [])
+    shared = (loss for reply in replies for loss in reply.target_losses)
+    sums = [next(shared) if same else next(others) for same in alike]
+    counts = [len(row.ids) - row.target_start for row in rows]
+    return SplitLoss(mean_of(sums, counts).loss, sums, counts, sum(r.dropped > 0 for r in rows))
 
 
 def examples_of(task: Task, split: str, limit: int | None) -> list[Example]:

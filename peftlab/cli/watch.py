@@ -100,9 +100,10 @@ class Shown:
             planned = self.board.clock() - self.board.began
             share = (evaluated + planned) / trained
             yield (
-                f"Training will take about {_minutes(trained)} here. Evaluation adds {share:.0%}: "
-                f"the plan took {_minutes(planned)}, validations, losses and texts will take "
-                f"{_minutes(evaluated)}; loading, latency and the like {_minutes(besides)}."
+                f"Training will take about {_minutes(trained)} here. Evaluation adds {share:.0%} "
+                f"to that: {_minutes(planned)} for this plan, {_minutes(evaluated)} for "
+                f"validations, losses and texts. Loading, latency and the like take "
+                f"{_minutes(besides)}."
             )
         if runs[0].samples.chosen():
             yield (

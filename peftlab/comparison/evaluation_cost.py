@@ -41,9 +41,9 @@ def with_evaluation(run: Run, model: FrozenLM, found: Prediction) -> Prediction:
     steps = round((found.train_seconds or 0.0) / found.step_seconds) if found.step_seconds else 0
     times = validations(run.config, steps) if steps else 0
     finals = min(run.samples.train or run.evaluation.train_rows, len(task.pairs("train"))) * train
-    finals += len(task.pairs("test")) * target
     if not (own and run.validates_all):
         finals += min(len(task.pairs("validation")), run.evaluation.validation_rows) * validation
+    read = len(task.test) * prompt + len(task.pairs("test")) * target
     rounds = max(1.0, len(task.test) * task.decoding.beams / run.evaluation.batch_size)
     general = 0 if run.general is None else run.general.tokens
     validated = times * steered * validation * pace.read
@@ -55,7 +55,7 @@ def with_evaluation(run: Run, model: FrozenLM, found: Prediction) -> Prediction:
         search_seconds=searched,
         validation_seconds=validated,
         evaluate_seconds=finals * pace.read,
-        generate_seconds=len(task.test) * prompt * pace.read + rounds * reply * pace.step,
+        generate_seconds=read * pace.read + rounds * reply * pace.step,
         besides_seconds=model.load_seconds
         + general * pace.read
         + latency.expected(run, prompt * pace.read, pace.step),

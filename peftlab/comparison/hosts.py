@@ -16,7 +16,7 @@ from peftlab.comparison.latency import latency
 from peftlab.comparison.plan import GeneralText, Run
 from peftlab.errors import InputError
 from peftlab.estimate import probe
-from peftlab.evaluation import Evaluation, SplitLoss, evaluate, split_loss, text_loss
+from peftlab.evaluation import Evaluation, SplitLoss, evaluate_once, split_loss, text_loss
 from peftlab.frozen import named as base
 from peftlab.methods import Method
 from peftlab.methods.adaptation import Adaptation
@@ -60,8 +60,8 @@ class Host(Protocol):
     def loss(self, split: str, limit: int | None = None) -> SplitLoss:
         """The loss of a split."""
 
-    def evaluate(self, done: Callable[[int], None]) -> Evaluation:
-        """Generate for the test split, and score."""
+    def evaluate(self, done: Callable[[int], None]) -> tuple[Evaluation, SplitLoss]:
+        """Generate for the test split, and score; and its loss."""
 
     def text_loss(self, text: GeneralText) -> float:
         """The loss of text that belongs to no task."""
@@ -136,9 +136,9 @@ class _OwnHost:
             self.model, self.adaptation, run.task, split, limit=limit, max_length=most
         )
 
-    def evaluate(self, done: Callable[[int], None]) -> Evaluation:
+    def evaluate(self, done: Callable[[int], None]) -> tuple[Evaluation, SplitLoss]:
         run = self.run
-        return evaluate(
+        return evaluate_once(
             self.model,
             self.adaptation,
             run.task,
@@ -227,11 +227,11 @@ class _GuestHost:
         run, most = self.run, self.run.config.max_length
         return guests.split_loss(self.guest, run.task, split, limit=limit, max_length=most)
 
-    def evaluate(self, done: Callable[[int], None]) -> Evaluation:
+    def evaluate(self, done: Callable[[int], None]) -> tuple[Evaluation, SplitLoss]:
         from peftlab import guests
 
-        run = self.run
-        return guests.evaluate(
+        run, loss = self.run, self.loss("test")
+        found = guests.evaluate(
             self.guest,
             run.task,
             batch_size=run.evaluation.batch_size,
@@ -239,6 +239,7 @@ class _GuestHost:
             seed=run.seed,
             done=done,
         )
+        return found, loss
 
     def text_loss(self, text: GeneralText) -> float:
         from peftlab import guests

@@ -161,7 +161,7 @@ def profile(_say: Say, plan: Plan, out: Path, _trunk: Path | None = None) -> Pro
 def _sampled(model: FrozenLM, plan: Plan, found: Profile, out: Path) -> Profile:
     """How much is read: what earlier runs of the folder read, unless somebody has said how much."""
     task = found.fit.apply(plan.task)
-    costs = samples.costs(plan, task, model.tokenizer, found.context)
+    costs = samples.costs(plan, task, model.tokenizer, found.context, model.shape.size)
     chosen = samples.decided(plan, task, costs)
     if plan.sampling.share is None:
         chosen = samples.kept(chosen, but_for_samples(found.runs(plan), out))

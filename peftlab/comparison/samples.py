@@ -42,22 +42,24 @@ class Costs:
     """Tokens through the base.
 
     Attributes:
-        training: of all of it. row: of one read pair. example: of one test example, read with its
-            targets and answered. validations: of one training, or of the share of it that a trial
-            of a search has, whichever is more.
+        training: of all of it. free: as many as are read in passing. row: of one read pair.
+        example: of one test example, read with its targets and answered. validations: of one
+            training, or of the share of it that a trial of a search has, whichever is more.
     """
 
     training: float
+    free: float
     row: float
     example: float
     validations: float
 
 
-def costs(plan: Plan, task: Task, tokenizer: Tokenizer, room: int) -> Costs:
+def costs(plan: Plan, task: Task, tokenizer: Tokenizer, room: int, parameters: int) -> Costs:
     """Count a plan's tokens on some of its rows.
 
     Args:
-        task: whole, as the base takes it. room: most tokens of a row.
+        task: whole, as the base takes it. room: most tokens of a row. parameters: of the base;
+            reading a token takes twice as many operations.
     """
     rows = [
         task.template.encode(tokenizer, example, target, room)
@@ -76,6 +78,7 @@ def costs(plan: Plan, task: Task, tokenizer: Tokenizer, room: int) -> Costs:
     answered = DECODED * task.decoding.beams * min(reply, task.max_new_tokens)
     return Costs(
         training=training,
+        free=FREE / (2 * parameters),
         row=row,
         example=row - reply + targets * reply + answered,
         validations=_validations(plan, math.ceil(training / a_step)),
@@ -106,7 +109,7 @@ def decided(plan: Plan, task: Task, found: Costs) -> Samples:
     share = SHARE if plan.sampling.share is None else plan.sampling.share
     if not share:
         return Samples()
-    paid = {name: share * part * found.training for name, part in PARTS.items()}
+    paid = {n: part * max(share * found.training, found.free) for n, part in PARTS.items()}
 
     def size(name: str, cost: float, whole: int, most: int | None = None) -> int | None:
         count = max(LEAST[name], int(paid[name] / cost))

@@ -98,8 +98,8 @@ class _Work:
         self.ledger.went_to("load")
         self._train()
         self._save()
-        losses = self._losses()
-        evaluation = self._generate()
+        self._losses()
+        evaluation, losses = self._generate()
         self._latency()
         self._write_predictions(evaluation, losses)
         self.ledger.close(record.seconds)
@@ -147,29 +147,35 @@ class _Work:
         self.record.bytes = sum(file.stat().st_size for file in adapter.iterdir())
         self.ledger.went_to("save")
 
-    def _losses(self) -> SplitLoss:
-        """Losses of samples of train and validation and of the test split; returns that of test."""
+    def _losses(self) -> None:
+        """Losses of samples of train and validation."""
         run, record, loss = self.run, self.record, self.host.loss
         train_rows = run.samples.train or run.evaluation.train_rows
-        self.say("phase", "evaluate", 3, 0)
+        self.say("phase", "evaluate", 2, 0)
         with phase("evaluate", self.host.device) as measured:
             found = {"train": loss("train", train_rows)}
             self.say("step", 1, None, None)
             if record.loss.validation is None or not run.validates_all:
                 found["validation"] = loss("validation", run.evaluation.validation_rows)
-            self.say("step", 2, None, None)
-            found["test"] = test = loss("test")
         for split, one in found.items():
-            setattr(record.loss, split, one.loss)
-            setattr(record.loss, f"{split}_error", one.error)
-            if not math.isfinite(one.loss):
-                steps = record.progress.steps if record.progress else 0
-                raise Diverged(f"the {split} loss of the trained state is {one.loss}", steps)
+            self._lost(split, one)
         record.others.evaluate, record.peak_memory.evaluate = measured.others, measured.peak_bytes
         self.ledger.went_to("evaluate", measured.seconds)
         self._forgetting()
         self.ledger.went_to("forgetting")
-        return test
+
+    def _lost(self, split: str, found: SplitLoss) -> None:
+        """Enter the loss of a split.
+
+        Raises:
+            Diverged: it is not finite.
+        """
+        record = self.record
+        if not math.isfinite(found.loss):
+            steps = record.progress.steps if record.progress else 0
+            raise Diverged(f"the {split} loss of the trained state is {found.loss}", steps)
+        setattr(record.loss, split, found.loss)
+        setattr(record.loss, f"{split}_error", found.error)
 
     def _forgetting(self) -> None:
         text = self.run.general
@@ -177,18 +183,20 @@ class _Work:
             after = self.host.text_loss(text)
             self.record.general = GeneralLoss(before=text.before, after=after)
 
-    def _generate(self) -> Evaluation:
+    def _generate(self) -> tuple[Evaluation, SplitLoss]:
+        """Texts of the test split and its losses, in one reading."""
         run, record = self.run, self.record
         self.say("phase", "generate", len(run.task.test), 0)
         with phase("generate", self.host.device) as measured:
             tell = _throttled(lambda count: self.say("step", count, None, None))
-            evaluation = self.host.evaluate(tell)
+            evaluation, losses = self.host.evaluate(tell)
+        self._lost("test", losses)
         record.others.generate, record.peak_memory.generate = measured.others, measured.peak_bytes
         self.ledger.went_to("generate", measured.seconds)
         record.scores, record.subsets = dict(evaluation.scores.corpus), evaluation.subsets
         record.context_tokens = evaluation.context_tokens
         record.truncated = evaluation.truncated
-        return evaluation
+        return evaluation, losses
 
     def _latency(self) -> None:
         self.say("phase", "latency", 0, 0)

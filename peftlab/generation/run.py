@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -16,6 +16,7 @@ from peftlab.generation.kept import KeptPrompts
 from peftlab.generation.owner import prepare
 from peftlab.generation.session import Session
 from peftlab.generation.state import DecodingState
+from peftlab.generation.targets import Target, target_losses
 from peftlab.methods.adaptation import Adaptation
 from peftlab.tasks import Decoding, Example
 from peftlab.token_limits import max_row_tokens
@@ -24,23 +25,31 @@ from peftlab.trunk import TrunkStore
 
 @dataclass(frozen=True)
 class Request:
-    """One text for one adaptation. `min_new_tokens` forbids the end before so many tokens."""
+    """One text for one adaptation. `min_new_tokens` forbids the end before so many tokens.
+
+    targets: ids, ends included, whose losses are wanted too, while the prompt is at hand.
+    """
 
     adaptation: Adaptation
     source: str | Example
     max_new_tokens: int = 64
     min_new_tokens: int = 0
+    targets: tuple[Target, ...] = ()
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What came back; `tokens` without the end. `dropped`: source tokens that were cut."""
+    """What came back; `tokens` without the end. `dropped`: source tokens that were cut.
+
+    target_losses: summed, in nats, of the request's targets.
+    """
 
     text: str
     tokens: tuple[int, ...]
     finished: Literal["end", "length"]
     prompt_tokens: int
     dropped: int
+    target_losses: tuple[float, ...] = ()
 
 
 @dataclass(eq=False)
@@ -54,6 +63,13 @@ class _Job:
     prompt_tokens: int
     dropped: int
     generator: torch.Generator
+    target_losses: tuple[float, ...] = ()
+
+    @property
+    def room(self) -> int:
+        """Positions that it may take, prefix included."""
+        after = max(self.request.max_new_tokens, *map(len, self.request.targets), 0)
+        return self.row.length + after
 
     @property
     def least(self) -> int:
@@ -92,7 +108,7 @@ def generate(
     jobs = _jobs(model, requests, decoding, seed, max_length)
     if not jobs:
         return []
-    capacity = max(job.row.length + job.request.max_new_tokens for job in jobs)
+    capacity = max(job.room for job in jobs)
     kept = None if store is None else KeptPrompts(model, store)
     if decoding.beams > 1:
         return _beam_search(model, jobs, decoding, batch_size, capacity, kept, done)
@@ -133,7 +149,7 @@ def _jobs(
             row = DecodingState(owner, e.ids[len(owner.lead) :])
             end = template.end_id(model.tokenizer)
             least = max(requests[i].min_new_tokens, decoding.min_new_tokens)
-            request = Request(adaptation, requests[i].source, requests[i].max_new_tokens, least)
+            request = replace(requests[i], min_new_tokens=least)
             jobs.append(_Job(i, request, row, end, len(e.ids), e.dropped, rng))
     return sorted(jobs, key=lambda job: -len(job.row.prompt))
 
@@ -153,7 +169,7 @@ def _decode(
     while waiting or running:
         joining = [waiting.pop() for _ in range(min(session.free, len(waiting)))]
         parts = [session.step([job.row for job in running])] if running else []
-        parts += [session.join([job.row for job in joining])] if joining else []
+        parts += [_joined(session, joining)] if joining else []
         running += joining
         logits = chooser.restrict(
             torch.cat(parts) if len(parts) > 1 else parts[0],
@@ -172,11 +188,23 @@ def _decode(
     return [replies[i] for i in range(len(jobs))]
 
 
+def _joined(session: Session, jobs: Sequence[_Job]) -> torch.Tensor:
+    """The logits [R, V] after the prompts; losses of targets are taken on the way."""
+    rows = [job.row for job in jobs]
+    logits = session.join(rows)
+    targets = [job.request.targets for job in jobs]
+    if any(targets):
+        for job, losses in zip(jobs, target_losses(session, rows, logits, targets), strict=True):
+            job.target_losses = tuple(losses)
+    return logits
+
+
 def _reply(model: FrozenLM, job: _Job, tokens: Sequence[int]) -> Reply:
     ended = tokens[-1] == job.end
     kept = tuple(tokens[:-1] if ended else tokens)
     text = model.tokenizer.decode(kept, skip_special_tokens=True).strip()
-    return Reply(text, kept, "end" if ended else "length", job.prompt_tokens, job.dropped)
+    how: Literal["end", "length"] = "end" if ended else "length"
+    return Reply(text, kept, how, job.prompt_tokens, job.dropped, job.target_losses)
 
 
 def _beam_search(
@@ -206,7 +234,7 @@ def _beams_of(session: Session, jobs: list[_Job], decoding: Decoding) -> list[li
     searches = [
         Beams(width, job.end, job.request.max_new_tokens, decoding.length_penalty) for job in jobs
     ]
-    logits = session.join([job.row for job in jobs])
+    logits = _joined(session, jobs)
     alive = list(range(len(jobs)))
     while True:
         chances = logits.float().log_softmax(-1)
