@@ -7,14 +7,19 @@ import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
 from peftlab.bases import known_models
 from peftlab.cli.app import run
+from peftlab.cli.watch import Shown
+from peftlab.comparison.plan import Samples
+from peftlab.comparison.profile import profile
 from peftlab.comparison.run import compare
 from peftlab.comparison.settings import Limits
 from peftlab.errors import InputError
@@ -31,6 +36,8 @@ from peftlab.units import size
 from tests.comparison.conftest import base, data, task  # noqa: F401 - fixtures
 from tests.comparison.odd_methods import Odd
 from tests.comparison.test_comparison import Counting, make
+
+probing = import_module("peftlab.estimate.probe")  # the package has a function of this name
 
 # ruff: noqa: F811 - pytest hands fixtures in under the names they are imported by
 CONFIG = TrainConfig(steps=12, batch_size=4, evaluate_every=6)
@@ -85,6 +92,65 @@ def test_filling_the_trunk_is_predicted_for_all_rows(
     assert found.train_seconds and found.step_seconds
     filling = found.train_seconds - 40 * found.step_seconds
     assert 0.7 < filling / (pause * chunks) < 1.6
+
+
+def test_of_a_slow_step_only_a_part_is_taken_again(
+    model: FrozenLM, task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The largest for its memory, then a quarter of a usual one's rows."""
+    taken = list[int]()
+    plain = probing._timed
+
+    def counting(loop: Any, data: Any, step: int) -> tuple[float, int]:
+        taken.append(len(data.order.step(step)))
+        return plain(loop, data, step)
+
+    monkeypatch.setattr(probing, "_timed", counting)
+    config = replace(CONFIG, steps=4, batch_size=8)
+    slow = probe(model, parse_one("ia3"), task, config, patience=0.0)
+    assert taken == [8, 2]
+    taken.clear()
+    fast = probe(model, parse_one("ia3"), task, config, patience=60.0)
+    assert taken == [8] * 5 and slow.peak_memory and fast.step_seconds and slow.step_seconds
+
+
+def test_evaluation_is_predicted(base: str, task: Task, tmp_path: Path) -> None:
+    """Of every method, and the whole run of it; held against the record."""
+    compared = compare(make(base, task, "hard_prompt,lora:rank=2", predict=True), tmp_path)
+    bare, lora = compared.records
+    found = compared.profile.predictions["lora:rank=2"]
+    parts = (found.validation_seconds, found.evaluate_seconds, found.generate_seconds)
+    assert all(parts) and found.besides_seconds
+    assert found.run_seconds == pytest.approx(
+        (found.train_seconds or 0) + sum(p or 0 for p in parts) + found.besides_seconds
+    )
+    assert bare.predicted["generate_seconds"] > 0 and "train_seconds" not in bare.predicted
+    assert bare.predicted["validation_seconds"] == 0.0
+    assert lora.predicted["run_seconds_error"] == pytest.approx(
+        lora.predicted["run_seconds"] / (lora.seconds.total or 0) - 1
+    )
+
+
+def test_the_plan_shows_evaluation_s_share(
+    base: str, task: Task, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = make(base, task, "lora:rank=2", seeds=(0, 1))
+    evaluation = {"validation_seconds": 20.0, "evaluate_seconds": 10.0, "generate_seconds": 30.0}
+    found = Prediction(1, 1, 1, train_seconds=300.0, besides_seconds=45.0, **evaluation)
+    looked = replace(profile(lambda *_: None, plan, tmp_path), predictions={"lora:rank=2": found})
+    looked = replace(looked, samples=Samples(test=3))
+    watcher = Shown(plan, tmp_path)
+    watcher.board.began -= 30.0
+    watcher.planned(looked.runs(plan), looked, 0)
+    said = capsys.readouterr().out
+    assert (
+        "Training will take about 10 min here. Evaluation adds 25% to that: 30 s for this" in said
+    )
+    assert (
+        "2 min for validations, losses and texts. Loading, latency and the like take 90 s." in said
+    )
+    assert "Evaluation reads 3 of 6 test examples, the same for every method" in said
+    assert watcher.board.left() == pytest.approx(2 * 405.0, rel=0.01)
 
 
 def test_a_probe_leaves_no_trace(model: FrozenLM, task: Task) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import random
+from statistics import fmean, stdev
+
 import pytest
 import torch
 
 from peftlab.edits import Edits, LinearEdit
 from peftlab.frozen.forward import ForwardContext, ForwardOptions
 from peftlab.frozen.packing import pack
-from peftlab.loss import mean_loss, token_losses, training_row
+from peftlab.loss import mean_loss, mean_of, token_losses, training_row
 from peftlab.tasks import Encoded
 from tests.frozen.hand_made import Maker
 from tests.models import frozen
@@ -63,3 +66,20 @@ def test_mean_loss_is_over_target_tokens_of_all_rows() -> None:
         total += float(torch.nn.functional.cross_entropy(logits, wanted, reduction="sum").detach())
         count += len(wanted)
     assert mean_loss(lm, Edits(), rows) == pytest.approx(total / count, abs=1e-5)
+
+
+def test_the_standard_error_is_that_of_samples_of_rows() -> None:
+    """Against many samples of so many rows from a population of other lengths and losses."""
+    rng = random.Random(5)
+    counts = [rng.randint(4, 60) for _ in range(3000)]
+    sums = [count * rng.gauss(2.0, 0.5) for count in counts]
+    losses, errors = [], []
+    for _ in range(400):
+        chosen = rng.choices(range(3000), k=50)
+        mean = mean_of([sums[i] for i in chosen], [counts[i] for i in chosen])
+        losses.append(mean.loss)
+        errors.append(mean.error or 0.0)
+    assert fmean(errors) == pytest.approx(stdev(losses), rel=0.12)
+    assert mean_of([3.0, 3.0, 6.0], [3, 3, 6]).error == 0.0
+    assert mean_of([1.0, 2.0], [1, 1]) == (1.5, pytest.approx(0.5))
+    assert mean_of([2.0], [4]) == (0.5, None)
