@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import TYPE_CHECKING
 
@@ -11,7 +10,6 @@ from peftlab.comparison import latency
 from peftlab.comparison.plan import Run, searches
 from peftlab.comparison.samples import validations
 from peftlab.estimate import Prediction
-from peftlab.tasks import Example
 from peftlab.token_limits import max_row_tokens
 
 if TYPE_CHECKING:
@@ -30,52 +28,69 @@ def with_evaluation(run: Run, model: FrozenLM, found: Prediction) -> Prediction:
     """The prediction with what validations, losses, texts and the rest take."""
     if found.pace is None:
         return found
-    task, pace = run.task, found.pace
-    count = _Counted(run, model)
-    train, reply = count.mean("train")
-    validation, _ = count.mean("validation")
-    test, target = count.mean("test")
-    prompt, reply = test - target, min(reply, task.max_new_tokens)
-    steered = len(task.pairs("validation")[: run.config.validation_limit])
-    own = bool(found.step_seconds) and run.method.trains  # a search validates when it has moved
-    steps = round((found.train_seconds or 0.0) / found.step_seconds) if found.step_seconds else 0
-    times = validations(run.config, steps) if steps else 0
-    finals = min(run.samples.train or run.evaluation.train_rows, len(task.pairs("train"))) * train
-    if not (own and run.validates_all):
-        finals += min(len(task.pairs("validation")), run.evaluation.validation_rows) * validation
-    read = len(task.test) * prompt + len(task.pairs("test")) * target
-    rounds = max(1.0, len(task.test) * task.decoding.beams / run.evaluation.batch_size)
+    pace, tokens = found.pace, _Tokens.of(run, model)
+    trained = found.train_seconds or 0.0
+    steps = round(trained / found.step_seconds) if found.step_seconds else 0
+    validated = pace.read * tokens.steering * (validations(run.config, steps) if steps else 0)
+    final = 0.0 if steps and run.validates_all else tokens.final
     general = 0 if run.general is None else run.general.tokens
-    validated = times * steered * validation * pace.read
-    searched = 0.0
-    if searches(run):
-        searched = run.search.trials * (run.search.share * (found.train_seconds or 0.0) + validated)
+    trials, share = (run.search.trials, run.search.share) if searches(run) else (0, 0.0)
     return replace(
         found,
-        search_seconds=searched,
+        search_seconds=trials * (share * trained + validated),
         validation_seconds=validated,
-        evaluate_seconds=finals * pace.read,
-        generate_seconds=read * pace.read + rounds * reply * pace.step,
+        evaluate_seconds=pace.read * (tokens.train + final),
+        generate_seconds=pace.read * tokens.test + pace.step * tokens.rounds,
         besides_seconds=model.load_seconds
-        + general * pace.read
-        + latency.expected(run, prompt * pace.read, pace.step),
+        + pace.read * general
+        + latency.expected(run, pace.read * tokens.prompt, pace.step),
     )
 
 
-class _Counted:
-    """Mean tokens of some of the rows of a split."""
+@dataclass(frozen=True)
+class _Tokens:
+    """How many are read.
 
-    def __init__(self, run: Run, model: FrozenLM) -> None:
-        self.task, self.tokenizer = run.task, model.tokenizer
-        self.most = max_row_tokens(model.shape.context, run.config.max_length)
+    Attributes:
+        steering: by one validation in training. train, final: for the losses at the end, of
+            training and of validation pairs. test: prompts and targets. prompt: one of them.
+        rounds: steps of decoding, each of a token for every row of a batch.
+    """
 
-    def mean(self, split: str) -> tuple[float, float]:
-        """Of a row, and of its target."""
-        pairs: Sequence[tuple[Example, str]] = self.task.pairs(split)
-        chosen = pairs[:: max(1, -(-len(pairs) // _COUNTED))]
-        rows = [self.task.template.encode(self.tokenizer, *pair, self.most) for pair in chosen]
-        if not rows:
-            return 0.0, 0.0
-        return fmean(len(row.ids) for row in rows), fmean(
-            len(row.ids) - row.target_start for row in rows
+    steering: float
+    train: float
+    final: float
+    test: float
+    prompt: float
+    rounds: float
+
+    @classmethod
+    def of(cls, run: Run, model: FrozenLM) -> _Tokens:
+        """Counted on some rows of each split; a reply is taken to be as long as a target."""
+        task, evaluation = run.task, run.evaluation
+        train, reply = _mean(run, model, "train")
+        validation, _ = _mean(run, model, "validation")
+        row, target = _mean(run, model, "test")
+        pairs = len(task.pairs("validation"))
+        trained = min(run.samples.train or evaluation.train_rows, len(task.pairs("train")))
+        at_once = max(1.0, len(task.test) * task.decoding.beams / evaluation.batch_size)
+        return cls(
+            steering=validation * min(pairs, run.config.validation_limit or pairs),
+            train=train * trained,
+            final=validation * min(pairs, evaluation.validation_rows),
+            test=len(task.test) * (row - target) + len(task.pairs("test")) * target,
+            prompt=row - target,
+            rounds=at_once * min(reply, task.max_new_tokens),
         )
+
+
+def _mean(run: Run, model: FrozenLM, split: str) -> tuple[float, float]:
+    """Tokens of a row of a split, and of its target; of none where it is empty."""
+    pairs = run.task.pairs(split)
+    most = max_row_tokens(model.shape.context, run.config.max_length)
+    chosen = pairs[:: max(1, -(-len(pairs) // _COUNTED))]
+    rows = [run.task.template.encode(model.tokenizer, *pair, most) for pair in chosen]
+    if not rows:
+        return 0.0, 0.0
+    targets = fmean(len(row.ids) - row.target_start for row in rows)
+    return fmean(len(row.ids) for row in rows), targets

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from statistics import fmean
 from typing import Any
 
@@ -103,8 +103,8 @@ def _validations(plan: Plan, steps: int) -> float:
 def decided(plan: Plan, task: Task, found: Costs) -> Samples:
     """The samples of a plan whose tokens were counted.
 
-    Of each split as many rows as its part of the share pays for, and no more losses than tell a
-    difference of 1 %; of the test split all that is paid for.
+    Of each split as many rows as its part of the share pays for; no more of validation than tell
+    states apart that differ, of the test split all that is paid for.
     """
     share = SHARE if plan.sampling.share is None else plan.sampling.share
     if not share:
@@ -135,7 +135,11 @@ def kept(decided: Samples, settings: Sequence[Mapping[str, Any]]) -> Samples:
     Args:
         settings: of these runs, as `Run.resolved` has them.
     """
-    earlier = [Samples(**values.get("samples", {})) for values in settings]
+    names = {item.name for item in fields(Samples)}
+    earlier = [
+        Samples(**{name: size for name, size in values.get("samples", {}).items() if name in names})
+        for values in settings
+    ]
     return decided if decided in earlier or not earlier else earlier[0]
 
 
