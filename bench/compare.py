@@ -40,6 +40,7 @@ def main() -> None:
             sys.executable, "-m", "peftlab", "compare", *common, "--task", task,
             "--methods", ",".join(["hard_prompt", *METHODS.values()]), "--batch-size", "8",
             "--limit", str(arguments.rows), "--out", str(Path(folder) / "runs"),
+            "--evaluation-share", "0",  # as many test rows as the peer
         ]  # fmt: skip
         peer = [
             sys.executable, "-m", "bench.peer_table", *common, "--workload", arguments.workload,
