@@ -94,10 +94,12 @@ def _told(processes: int, is_sharded: bool) -> str:
 
 
 def _tell(trained: Trained[Adaptation], out: Path) -> None:
+    error = trained.validation_error
     loss = (
         ""
         if trained.validation_loss is None
         else f", validation loss {trained.validation_loss:.4f}"
+        + ("" if error is None else f" (standard error {error:.4f})")
     )
     echo(f"{trained.steps} steps in {trained.seconds:.1f} s, best at {trained.best_step}{loss}")
     if trained.truncated:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 from peftlab.units import amount, duration, loss
@@ -9,6 +10,7 @@ from peftlab.verdict.entries import COSTS, Entry, Failure
 from peftlab.verdict.numbers import counted, listed, percent, several
 
 OVERFIT = 0.2  # validation loss above training loss by more than this share of it
+_SURE = 2.0  # standard errors of their difference
 
 
 def cost_sentences(entries: Sequence[Entry]) -> tuple[str, ...]:
@@ -52,12 +54,7 @@ def _overfitting(entries: Sequence[Entry]) -> list[str]:
         if train and validation is not None and entry.cost("trainable_parameters") != 0:
             gaps.append((validation / train - 1, entry, train, validation))
     gaps.sort(key=lambda gap: -gap[0])
-    found = [
-        f"{entry.name} overfits: its loss is {loss(train)} on training text and"
-        f" {loss(validation)} on validation text, {percent(gap)} more."
-        for gap, entry, train, validation in gaps
-        if gap > OVERFIT
-    ]
+    found = [_overfits(*gap) for gap in gaps if gap[0] > OVERFIT]
     if found or not gaps:
         return found
     _, entry, train, validation = gaps[0]
@@ -65,6 +62,17 @@ def _overfitting(entries: Sequence[Entry]) -> list[str]:
         f"No method overfits by more than {percent(OVERFIT)}: validation loss is furthest from"
         f" training loss for {entry.name} ({loss(validation)} against {loss(train)})."
     ]
+
+
+def _overfits(gap: float, entry: Entry, train: float, validation: float) -> str:
+    """That it does; or, where so few rows were read that chance may have made the gap, that."""
+    error = math.hypot(*(entry.loss_errors.get(split) or 0.0 for split in ("train", "validation")))
+    sure = validation - train > _SURE * error
+    said = f"{entry.name} overfits:" if sure else f"{entry.name} may overfit, or chance has it so:"
+    return (
+        f"{said} its loss is {loss(train)} on training text and {loss(validation)} on validation"
+        f" text, {percent(gap)} more{'' if sure else f' (standard error {loss(error)})'}."
+    )
 
 
 def _forgetting(entries: Sequence[Entry]) -> list[str]:

@@ -41,6 +41,7 @@ class Entry:
         others: by the same names, the share of the cores that others had while it was measured, of
             what for that reason is None among the costs.
         losses: "train", "validation", "test": means per target token.
+        loss_errors: their standard errors over rows, where they are known; of one run.
         general: loss of general text, of the bare base and with the adaptation on.
         seconds_per_epoch: of training.
         search_seconds: of the search for the rate, which training_seconds among the costs include.
@@ -53,6 +54,7 @@ class Entry:
     costs: Mapping[str, float | None] = field(default_factory=dict)
     others: Mapping[str, float] = field(default_factory=dict)
     losses: Mapping[str, float | None] = field(default_factory=dict)
+    loss_errors: Mapping[str, float | None] = field(default_factory=dict)
     general: tuple[float, float] | None = None
     seconds_per_epoch: float | None = None
     search_seconds: float | None = None

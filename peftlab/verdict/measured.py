@@ -111,6 +111,10 @@ def _entry(
             split: _mean([getattr(record.loss, split) for record in records])
             for split in ("train", "validation", "test")
         },
+        loss_errors={
+            split: _mean([getattr(record.loss, f"{split}_error") for record in records])
+            for split in ("train", "validation", "test")
+        },
         general=_general(records),
         seconds_per_epoch=_mean([_seconds_per_epoch(record) for record in records]),
         search_seconds=named("search_seconds").alone(records),

@@ -317,6 +317,13 @@ def test_who_overfits() -> None:
     assert said(judge(entries), "overfits") == (
         "full overfits: its loss is 0.50 on training text and 1.10 on validation text, 120 % more."
     )
+    few = replace(entries[0], loss_errors={"train": 0.1, "validation": 0.4})
+    assert said(judge([few, *entries[1:]]), "overfit") == (
+        "full may overfit, or chance has it so: its loss is 0.50 on training text and 1.10 on"
+        " validation text, 120 % more (standard error 0.41)."
+    )
+    many = replace(entries[0], loss_errors={"train": 0.1, "validation": 0.2})
+    assert said(judge([many, *entries[1:]]), "overfit").startswith("full overfits:")
     assert said(judge(entries[1:]), "overfit") == (
         "No method overfits by more than 20 %: validation loss is furthest from training loss for"
         " lora (1.10 against 1.00)."
