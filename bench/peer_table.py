@@ -36,12 +36,12 @@ def main() -> None:
             run = trainer_run(settings)(_RATE, arguments.steps)
             run()
             model = run.trainer.model  # type: ignore[attr-defined]
-        print(method, f"rougeL {rouge(model.eval(), arguments.workload, arguments.rows):.4f}")
+        found = rouge(model.eval(), tokenizer(arguments.model), arguments.workload, arguments.rows)
+        print(method, f"rougeL {found:.4f}")
 
 
-def rouge(model: Any, workload: str, rows: int) -> float:
+def rouge(model: Any, vocabulary: Any, workload: str, rows: int) -> float:
     """ROUGE-L of greedy replies on the test rows, batches of 16 padded on the left."""
-    vocabulary = tokenizer()
     vocabulary.pad_token, vocabulary.padding_side = vocabulary.eos_token, "left"
     task, scorer = make_task(workload, rows), RougeScorer(["rouge1", "rouge2", "rougeL"])
     found: list[float] = []

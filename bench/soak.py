@@ -33,7 +33,7 @@ from bench.pairing import device_name
 from bench.serve import adaptations
 from bench.serve_sides import Asked, Server, request, serving
 from bench.soak_requests import Sent, fuzzed
-from bench.workloads import DEMO, METHODS
+from bench.workloads import DEMO, spec
 
 _KINDS = ("lora", "prefix", "prompt", "bottleneck", "last-1")
 _SHARES = {"known": 0.6, "fuzzed": 0.3, "leaving": 0.09, "replacing": 0.01}
@@ -213,7 +213,7 @@ def _known(folder: Path) -> list[tuple[Asked, tuple[str, str]]]:
     from peftlab.tasks import Task
 
     model, task = FrozenLM.load(DEMO), Task.load("demo", limit=32)
-    made = adaptations(model, task, [METHODS[kind] for kind in _KINDS for _ in "ab"])
+    made = adaptations(model, task, [spec(kind, DEMO) for kind in _KINDS for _ in "ab"])
     names = [f"{kind}{version}" for kind in _KINDS for version in ("", "-other")]
     for name, adaptation in zip(names, made, strict=True):
         adaptation.save(folder / name)
