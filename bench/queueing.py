@@ -45,12 +45,12 @@ def makespan_bounds(seconds: Sequence[float], machines: int) -> tuple[float, flo
 def waits(arrivals: Sequence[float], services: Sequence[float], servers: int) -> list[float]:
     """How long each request waits where the first come is served first."""
     free = [0.0] * servers
-    found = []
+    delays = []
     for arrival, service in zip(arrivals, services, strict=True):
         begin = max(arrival, heapq.heappop(free))
-        found.append(begin - arrival)
+        delays.append(begin - arrival)
         heapq.heappush(free, begin + service)
-    return found
+    return delays
 
 
 def mean_wait_exponential(rate: float, service: float, servers: int) -> float:
@@ -134,8 +134,8 @@ def batch(
     now, following = 0.0, 0
     waiting: deque[_Row] = deque()
     rows: list[_Row] = []
-    found: dict[int, Served] = {}
-    while len(found) < len(arrivals):
+    served: dict[int, Served] = {}
+    while len(served) < len(arrivals):
         if not rows and not waiting:
             now = max(now, arrivals[following])
         while following < len(arrivals) and arrivals[following] <= now:
@@ -152,8 +152,8 @@ def batch(
             rows.remove(row)
             since = arrivals[row.number]
             assert row.first is not None
-            found[row.number] = Served(row.first - since, now - since)
-    return [found[number] for number in range(len(arrivals))]
+            served[row.number] = Served(row.first - since, now - since)
+    return [served[number] for number in range(len(arrivals))]
 
 
 def _step(rows: list[_Row], cost: StepCost, prefill: int) -> float:
@@ -185,17 +185,17 @@ def zipf(names: int, exponent: float) -> list[float]:
 def hits(asked: Iterable[int], room: int) -> float:
     """Share of requests whose adapter a cache of the latest used ones has."""
     cache: OrderedDict[int, None] = OrderedDict()
-    found = count = 0
+    hit_count = count = 0
     for name in asked:
         count += 1
         if name in cache:
-            found += 1
+            hit_count += 1
             cache.move_to_end(name)
         else:
             cache[name] = None
             if len(cache) > room:
                 cache.popitem(last=False)
-    return found / count
+    return hit_count / count
 
 
 def expected_hits(shares: Sequence[float], room: int) -> float:

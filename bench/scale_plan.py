@@ -88,8 +88,8 @@ def step_seconds(shape: ModelShape, dtype: str, machine: Machine) -> float:
 
 def adapter_bytes(shape: ModelShape, method: str) -> int:
     """Of one adapter's numbers in fp32."""
-    (found,) = parse(method)
-    return 4 * int(found.count(shape).stored)  # type: ignore[union-attr]
+    (parsed,) = parse(method)
+    return 4 * int(parsed.count(shape).stored)  # type: ignore[union-attr]
 
 
 def adapters(

@@ -239,13 +239,13 @@ def _subset_scores(
     """The corpus numbers of each named part of the test split, of which `texts` are the first."""
     from peftlab.metrics import score
 
-    found = {}
+    scores = {}
     for name, places in task.subsets.items():
         inside = [i for i in places if i < len(texts)]
         if inside:
             own = [texts[i] for i in inside], [references[i] for i in inside]
-            found[name] = score(metrics, *own).corpus
-    return found
+            scores[name] = score(metrics, *own).corpus
+    return scores
 
 
 def _context_tokens(

@@ -246,8 +246,8 @@ def _errno(error: BaseException) -> int | None:
     """The system's number of an error; Rust's come as another class with the number in the text."""
     if isinstance(error, OSError):
         return error.errno
-    found = None if isinstance(error, PeftlabError) else _IN_RUST.search(str(error))
-    return int(found[1] or found[2]) if found else None
+    match = None if isinstance(error, PeftlabError) else _IN_RUST.search(str(error))
+    return int(match[1] or match[2]) if match else None
 
 
 def _reason(number: int) -> str:

@@ -22,17 +22,19 @@ from tests.models import tiny
 def test_scores_are_those_of_the_generated_texts() -> None:
     model, task = world.model("gpt2"), world.task()
     trained = train(model, parse_one("lora"), task, TrainConfig(steps=2, batch_size=4))
-    found = evaluate(model, trained.adaptation, task, metrics=("rouge1", "rougeL"), batch_size=4)
+    evaluated = evaluate(
+        model, trained.adaptation, task, metrics=("rouge1", "rougeL"), batch_size=4
+    )
     requests = [Request(trained.adaptation, e, task.max_new_tokens) for e in task.test]
     texts = [reply.text for reply in generate(model, requests)]
-    assert [reply.text for reply in found.replies] == texts
+    assert [reply.text for reply in evaluated.replies] == texts
     scorer = RougeScorer(["rouge1", "rougeL"], use_stemmer=False)
     for name in ("rouge1", "rougeL"):
         each = [
             max(scorer.score(target, text)[name].fmeasure for target in example.targets)
             for example, text in zip(task.test, texts, strict=True)
         ]
-        assert found.scores.per_example[name] == pytest.approx(each)
+        assert evaluated.scores.per_example[name] == pytest.approx(each)
 
 
 @pytest.mark.parametrize(
@@ -51,9 +53,9 @@ def test_context_tokens_count_the_soft_prompt(spec: str, more: int) -> None:
 def test_split_loss_is_the_loss_that_training_reports() -> None:
     model, task = world.model("gpt2"), world.task()
     trained = train(model, parse_one("prefix_tuning"), task, TrainConfig(steps=2, batch_size=4))
-    found = split_loss(model, trained.adaptation, task, "validation")
-    assert found.loss == pytest.approx(trained.validation_loss, abs=1e-5)
-    assert sum(found.sums) / sum(found.counts) == pytest.approx(found.loss)
+    split = split_loss(model, trained.adaptation, task, "validation")
+    assert split.loss == pytest.approx(trained.validation_loss, abs=1e-5)
+    assert sum(split.sums) / sum(split.counts) == pytest.approx(split.loss)
 
 
 def test_an_empty_split_is_one_clear_error() -> None:
@@ -108,8 +110,8 @@ def test_a_soft_prompt_stands_before_every_window() -> None:
     vectors = torch.cat([prompt, plain.get_input_embeddings()(torch.tensor(ids))])
     logits = plain(inputs_embeds=vectors[None]).logits[0, 3:-1]
     expected = functional.cross_entropy(logits, torch.tensor(ids[1:])).item()
-    found = text_loss(model, adaptation, TEXT, window=20, most=20)
-    assert found == pytest.approx(expected, abs=1e-5)
+    loss = text_loss(model, adaptation, TEXT, window=20, most=20)
+    assert loss == pytest.approx(expected, abs=1e-5)
 
 
 def test_a_window_beside_a_long_prompt_is_refused() -> None:

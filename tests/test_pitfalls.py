@@ -45,14 +45,14 @@ def _greedy(adaptation: Adaptation, family: str, source: str, count: int) -> lis
     edits = adaptation.edits(lm)
     assert edits.template is not None
     ids = list(edits.template.encode(tokenizer(), Example(source, ()), None, 80).ids)
-    found: list[int] = []
+    ids_chosen: list[int] = []
     with torch.no_grad():
         for _ in range(count):
-            batch = pack([Row([*ids, *found])], [edits])
-            found.append(int(lm(batch, ForwardOptions(fast=False))[-1].argmax()))
-            if found[-1] == tokenizer().eos_token_id:
-                return found[:-1]
-    return found
+            batch = pack([Row([*ids, *ids_chosen])], [edits])
+            ids_chosen.append(int(lm(batch, ForwardOptions(fast=False))[-1].argmax()))
+            if ids_chosen[-1] == tokenizer().eos_token_id:
+                return ids_chosen[:-1]
+    return ids_chosen
 
 
 @each_prefix
@@ -317,7 +317,7 @@ def test_pitfall_21_nothing_made_without_gradients_is_reused(case: str) -> None:
 def test_pitfall_21_contexts_survive_recomputation() -> None:
     """adapters #732. See tests/laws/test_gradients.py for every method, in another thread too."""
     it = made("bottleneck:kind=parallel,bottleneck=4", "llama")
-    state, found = leaves(it.moved), []
+    state, gradients = leaves(it.moved), []
     encoded = it.encoded()[:2]
     for checkpoint in (False, True):
         batch = pack([training_row(e) for e in encoded], [it.edits(state)])
@@ -326,6 +326,6 @@ def test_pitfall_21_contexts_survive_recomputation() -> None:
         with torch.no_grad():
             cached = pack([Row([5, 6, 7], past=Past(0, 0))], [it.edits(it.first)])
             it.model(cached, ForwardOptions(cache=KeyValueCache(1, 8)))
-        found.append(torch.autograd.grad(loss, list(state.tensors.values())))
-    for plain, recomputed in zip(*found, strict=True):
+        gradients.append(torch.autograd.grad(loss, list(state.tensors.values())))
+    for plain, recomputed in zip(*gradients, strict=True):
         torch.testing.assert_close(recomputed, plain, atol=1e-5, rtol=1e-4)

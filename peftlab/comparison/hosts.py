@@ -163,9 +163,9 @@ class _OwnHost:
     def pace(self, run: Run, steps: int) -> tuple[float, float]:
         assert isinstance(run.method, Method)
         config = _only(run, steps)
-        found = probe(self.model, run.method, run.task, config, steps=_AGAIN, patience=math.inf)
-        assert found.step_seconds is not None and found.train_seconds is not None
-        return found.step_seconds, found.train_seconds
+        probed = probe(self.model, run.method, run.task, config, steps=_AGAIN, patience=math.inf)
+        assert probed.step_seconds is not None and probed.train_seconds is not None
+        return probed.step_seconds, probed.train_seconds
 
 
 class _GuestHost:

@@ -217,8 +217,8 @@ class Bank:
             scale=scale, enable_gqa=heads != keys.shape[1],
         )  # fmt: skip
         extra = (extra * gates).transpose(1, 2).flatten(2)
-        found = at.take(extra).unflatten(-1, (heads, size)).transpose(0, 1)
-        return out.index_add(1, at.rows, found)
+        attended = at.take(extra).unflatten(-1, (heads, size)).transpose(0, 1)
+        return out.index_add(1, at.rows, attended)
 
 
 def _in_scale(edit: LinearEdit) -> Tensors:

@@ -96,11 +96,11 @@ class KeyValueCache:
         whole, tails = [i for i in moved if not starts[i]], [i for i in moved if starts[i]]
         parts = [(slots, min(starts[i] for i in slots)) for slots in (whole, tails) if slots]
         for tensor in (*self.keys.values(), *self.values.values()):
-            found = []  # all is read before anything is written
+            reordered = []  # all is read before anything is written
             for slots, start in parts:
                 index = torch.tensor([sources[i] for i in slots], device=tensor.device)
-                found.append(tensor[:, :, start:length].index_select(0, index))
-            for (slots, start), values in zip(parts, found, strict=True):
+                reordered.append(tensor[:, :, start:length].index_select(0, index))
+            for (slots, start), values in zip(parts, reordered, strict=True):
                 tensor[slots, :, start:length] = values
 
     def _reserve(self, block: int, keys: torch.Tensor, values: torch.Tensor) -> None:

@@ -38,8 +38,8 @@ class Scale:
 
     def ticks(self, wanted: int = 5) -> list[float]:
         """Round numbers within the axis; 0 first where it has a place of its own."""
-        found = self._powers(wanted) if self.logarithmic else self._steps(wanted)
-        return [0.0, *found] if self.zero is not None else found
+        ticks = self._powers(wanted) if self.logarithmic else self._steps(wanted)
+        return [0.0, *ticks] if self.zero is not None else ticks
 
     def _steps(self, wanted: int) -> list[float]:
         rough = (self.high - self.low) / max(wanted - 1, 1)
@@ -58,11 +58,11 @@ class Scale:
             for i in range(first, last + 1)
         ]
         for factors in ((1, 2, 5), (1, 3), (1,)):
-            found = [f * p for p in powers for f in factors if self._holds(f * p)]
-            if len(found) <= wanted + 1:
-                return found
-        every = math.ceil(len(found) / wanted)
-        return found[::every]
+            ticks = [f * p for p in powers for f in factors if self._holds(f * p)]
+            if len(ticks) <= wanted + 1:
+                return ticks
+        every = math.ceil(len(ticks) / wanted)
+        return ticks[::every]
 
     def _holds(self, value: float) -> bool:
         return self.low * 0.999 <= value <= self.high * 1.001

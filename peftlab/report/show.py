@@ -37,10 +37,10 @@ def words(runs: Sequence[StoredRun]) -> list[str]:
     """The verdict in sentences, or why there is none, and how good the predictions were."""
     problems: list[str] = []
     try:
-        found = said(verdict(runs, problems=problems))
+        sentences = said(verdict(runs, problems=problems))
     except InputError as error:
-        found = [str(error)]
-    return [*found, *problems, *foretold.words([run.record for run in runs])]
+        sentences = [str(error)]
+    return [*sentences, *problems, *foretold.words([run.record for run in runs])]
 
 
 def _title(records: Sequence[Record]) -> str:

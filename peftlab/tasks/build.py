@@ -125,10 +125,10 @@ def _count_disputed(splits: Splits, notes: list[str]) -> None:
 
 def _guessed_labels(splits: Splits, notes: list[str]) -> tuple[str, ...] | None:
     """Return the different targets where they recur so often that they must be class labels."""
-    found = {target for rows in splits.values() for row in rows for target in row.targets}
-    if not 2 <= len(found) <= _MOST_LABELS or 4 * len(found) > sum(map(len, splits.values())):
+    distinct = {target for rows in splits.values() for row in rows for target in row.targets}
+    if not 2 <= len(distinct) <= _MOST_LABELS or 4 * len(distinct) > sum(map(len, splits.values())):
         return None
-    labels = tuple(sorted(found))
+    labels = tuple(sorted(distinct))
     notes.append(f"The targets are class labels: {', '.join(labels)} (guessed from the column).")
     return labels
 

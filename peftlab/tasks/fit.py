@@ -92,12 +92,12 @@ def look(task: Task, tokenizer: Tokenizer, splits: Sequence[str] = SPLITS) -> Fi
         for split, count in counts.items()
         if count
     ]
-    found = ends if any(counts.values()) else ()
+    kept_ends = ends if any(counts.values()) else ()
     guess = None
     if task.guesses_length:
         guess, said = _enough_tokens(task, tokenizer)
         notes.append(said)
-    return Fit(found, guess, notes=tuple(notes), whole=tuple(splits) == SPLITS)
+    return Fit(kept_ends, guess, notes=tuple(notes), whole=tuple(splits) == SPLITS)
 
 
 def fitted(task: Task, tokenizer: Tokenizer, splits: Sequence[str] = SPLITS) -> Task:

@@ -112,10 +112,10 @@ def test_what_was_forgotten_is_in_the_record(base: str, task: Task, tmp_path: Pa
     window = 96 - 60  # what the longest prompt leaves of the context, for all
     assert hard.before == pytest.approx(text_loss(model, None, text, window=window))
     assert hard.after == hard.before == soft.before == last.before
-    for record, found in (("prompt_tuning", soft), ("last_k", last)):
+    for record, forgotten in (("prompt_tuning", soft), ("last_k", last)):
         (folder,) = tmp_path.glob(f"{record}*/seed-0/adapter")
         own = text_loss(model, Adaptation.load(folder), text, window=window)
-        assert found.after == pytest.approx(own) != found.before
+        assert forgotten.after == pytest.approx(own) != forgotten.before
     watcher = Counting()
     again = compare(plan, tmp_path, watcher)
     assert not watcher.made and again.records == compared.records

@@ -87,13 +87,13 @@ def test_moved_activations_leave_nothing_but_weights(case: str, recompute: bool)
 
 def test_a_whole_training_with_recomputed_blocks_is_the_same() -> None:
     it = made("lora:rank=4,dropout=0.2,plus=4", "llama")
-    found = []
+    trainings = []
     for recompute in (False, True):
         config = TrainConfig(steps=4, batch_size=3, recompute=recompute)
-        found.append(train(it.model, it.method, task(), config))
-    for name, tensor in found[0].adaptation.state.tensors.items():
+        trainings.append(train(it.model, it.method, task(), config))
+    for name, tensor in trainings[0].adaptation.state.tensors.items():
         torch.testing.assert_close(
-            found[1].adaptation.state.tensors[name], tensor, atol=1e-6, rtol=1e-6
+            trainings[1].adaptation.state.tensors[name], tensor, atol=1e-6, rtol=1e-6
         )
 
 

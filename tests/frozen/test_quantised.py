@@ -71,7 +71,7 @@ def test_losses_and_gradients_of_every_method_are_those_on_the_dequantised_base(
     case: str, family: str, dtype: str
 ) -> None:
     """Through the frozen maps to every trained tensor, those below others included."""
-    found = []
+    results = []
     for lm in (base(family, dtype), _dequantised(family, dtype)):
         method = parse_one(case)
         first = method.init(lm, world.task(), torch.Generator().manual_seed(3))
@@ -84,8 +84,8 @@ def test_losses_and_gradients_of_every_method_are_those_on_the_dequantised_base(
         losses = token_losses(lm, batch, encoded)
         losses.sum().backward()
         gradients = {n: t.grad for n, t in state.tensors.items() if t.grad is not None}
-        found.append((losses.detach(), gradients))
-    (losses, gradients), (expected, plain) = found
+        results.append((losses.detach(), gradients))
+    (losses, gradients), (expected, plain) = results
     torch.testing.assert_close(losses, expected, atol=1e-5, rtol=1e-5)
     assert gradients.keys() == plain.keys()
     same_gradients(gradients, plain)

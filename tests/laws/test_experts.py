@@ -66,8 +66,10 @@ def _losses(
     state, encoded = leaves(it.moved), it.encoded()[:3]
     batch = pack([training_row(e) for e in encoded], [it.edits(state, seed=4)], share=share)
     losses = token_losses(it.model, batch, encoded, options=ForwardOptions(**how))
-    found = torch.autograd.grad(losses.sum(), list(state.tensors.values()), allow_unused=True)
-    gradients = {n: g for n, g in zip(state.tensors, found, strict=True) if g is not None}
+    gradient_list = torch.autograd.grad(
+        losses.sum(), list(state.tensors.values()), allow_unused=True
+    )
+    gradients = {n: g for n, g in zip(state.tensors, gradient_list, strict=True) if g is not None}
     return losses.detach(), gradients
 
 
@@ -80,10 +82,10 @@ def test_recomputed_blocks_and_slow_paths_give_the_same(case: str) -> None:
     if "dropout" not in case:  # its masks hang on how many tokens a block runs on
         ways.append({"fast": False, "share": False})
     for how in ways:
-        losses, found = _losses(it, **how)
+        losses, own_gradients = _losses(it, **how)
         torch.testing.assert_close(losses, expected, atol=2e-5, rtol=1e-5)
-        assert found.keys() == gradients.keys()
-        same_gradients(found, gradients)
+        assert own_gradients.keys() == gradients.keys()
+        same_gradients(own_gradients, gradients)
 
 
 @pytest.mark.parametrize("case", ["prompt_tuning", "prefix_tuning", "lora", "bitfit", "last_k"])

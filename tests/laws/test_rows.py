@@ -57,11 +57,11 @@ def test_packed_equals_separate_and_a_start_run_once_equals_one_a_row(
     it = made(case, family)
     alone = [_losses(it, share=False, fast=False, only=i) for i in range(3)]
     expected = torch.cat([losses for losses, _ in alone])
-    gradients = _summed([found for _, found in alone])
+    gradients = _summed([each for _, each in alone])
     for share, fast in ((True, True), (False, True), (False, False)):
-        losses, found = _losses(it, share, fast)
+        losses, own_gradients = _losses(it, share, fast)
         torch.testing.assert_close(losses, expected, atol=2e-5, rtol=1e-5)
-        same_gradients(found, gradients)
+        same_gradients(own_gradients, gradients)
 
 
 def _losses(
@@ -75,12 +75,12 @@ def _losses(
     losses = token_losses(it.model, batch, encoded, options=ForwardOptions(fast=fast))
     if not state.tensors:
         return losses, {}
-    found = torch.autograd.grad(losses.sum(), list(state.tensors.values()))
-    return losses.detach(), dict(zip(state.tensors, found, strict=True))
+    gradient_list = torch.autograd.grad(losses.sum(), list(state.tensors.values()))
+    return losses.detach(), dict(zip(state.tensors, gradient_list, strict=True))
 
 
-def _summed(found: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    return {name: torch.stack([each[name] for each in found]).sum(0) for name in found[0]}
+def _summed(gradients: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    return {name: torch.stack([each[name] for each in gradients]).sum(0) for name in gradients[0]}
 
 
 def same_gradients(got: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
@@ -154,7 +154,7 @@ def _decoded(model: FrozenLM, edits: Edits, rows: Sequence[Row], lead: int) -> l
         for row, slot in zip(rows, slots, strict=True)
     ]
     batch, options = pack(prompts, [edits]), ForwardOptions(cache=cache)
-    found = [[logits] for logits in batch.split_kept(model(batch, options))]
+    pieces = [[logits] for logits in batch.split_kept(model(batch, options))]
     for step in range(max(len(row.ids) - row.keep_from for row in rows) - 1):
         going = [i for i, row in enumerate(rows) if row.keep_from + 1 + step < len(row.ids)]
         places = [rows[i].keep_from + 1 + step for i in going]
@@ -164,8 +164,8 @@ def _decoded(model: FrozenLM, edits: Edits, rows: Sequence[Row], lead: int) -> l
         ]
         batch = pack(tokens, [edits])
         for i, logits in zip(going, batch.split_kept(model(batch, options)), strict=True):
-            found[i].append(logits)
-    return [torch.cat(logits) for logits in found]
+            pieces[i].append(logits)
+    return [torch.cat(logits) for logits in pieces]
 
 
 @each_family

@@ -173,11 +173,11 @@ def test_it_runs_on_a_base_in_bf16(case: str, family: str) -> None:
 @each_trained
 def test_it_trains_under_bf16_autocast(case: str) -> None:
     lm = model(FAMILIES[TRAINED.index(case) % len(FAMILIES)])
-    found = {}
+    losses = {}
     for precision in ("fp32", "bf16"):
         config = TrainConfig(steps=2, batch_size=3, validation_limit=4, precision=precision)
         trained = train(lm, method(case), task(), config)
         assert trained.validation_loss is not None
-        found[precision] = trained.validation_loss
+        losses[precision] = trained.validation_loss
         assert all(t.dtype == torch.float32 for t in trained.adaptation.state.tensors.values())
-    assert 0 < abs(found["bf16"] - found["fp32"]) < 0.1 * found["fp32"]
+    assert 0 < abs(losses["bf16"] - losses["fp32"]) < 0.1 * losses["fp32"]

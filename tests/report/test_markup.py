@@ -118,7 +118,7 @@ def test_whatever_is_printed_goes_one_way() -> None:
     """`typer.echo`, `print` and a console of one's own would send names raw."""
     room = Path(peftlab.__file__).parent
     own = {"printable.py", "metrics/cases.py", "demo/sizes.py"}  # itself, and no user's data
-    found = [
+    problems = [
         f"{path.relative_to(room)}:{call.lineno}"
         for path in room.rglob("*.py")
         if str(path.relative_to(room)) not in own
@@ -126,4 +126,4 @@ def test_whatever_is_printed_goes_one_way() -> None:
         if isinstance(call, ast.Call)
         and ast.unparse(call.func) in ("print", "typer.echo", "click.echo", "Console")
     ]
-    assert not found
+    assert not problems

@@ -127,9 +127,9 @@ def test_damaged_records_are_named_and_left_out(tmp_path: Path, text: str, said:
     record().write(tmp_path / "good")
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "record.json").write_text(text)
-    found = read(tmp_path)
-    assert found.records == [record()]
-    (problem,) = found.problems
+    stored = read(tmp_path)
+    assert stored.records == [record()]
+    (problem,) = stored.problems
     assert said in problem and "bad" in problem
     (tmp_path / "good" / "record.json").unlink()
     with pytest.raises(InputError, match="holds no record of a run"):

@@ -173,8 +173,8 @@ class _Scheduler:
     def _outcome(self, reference: Any) -> tuple[str, Any]:
         """What `remote.carry_out` returns; an error that concerns a run alone is a result too."""
         try:
-            found: tuple[str, Any] = self.ray.get(reference)
-            return found
+            outcome: tuple[str, Any] = self.ray.get(reference)
+            return outcome
         except self.ray.exceptions.RayError as error:
             reason, cause = cluster.reason(error)
             if isinstance(cause, DiskFull):

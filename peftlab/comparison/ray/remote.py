@@ -28,11 +28,11 @@ def _version(package: str) -> str:
 
 def differences(wanted: dict[str, str], here: dict[str, str] | None = None) -> list[str]:
     """`torch 2.9 instead of 2.13`, for each package whose version here is another."""
-    found = versions() if here is None else here
+    installed = versions() if here is None else here
     return [
-        f"{name} {found.get(name, 'missing')} instead of {version}"
+        f"{name} {installed.get(name, 'missing')} instead of {version}"
         for name, version in wanted.items()
-        if found.get(name) != version
+        if installed.get(name) != version
     ]
 
 

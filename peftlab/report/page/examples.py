@@ -89,7 +89,7 @@ def _choice(
     tables: Mapping[str, Sequence[Prediction]], metric: str, higher: bool, count: int
 ) -> list[tuple[int, Kind]]:
     """Half where scores differ most, a quarter of the worst, a quarter evenly spread."""
-    found: dict[int, Kind] = {}
+    kinds: dict[int, Kind] = {}
     found_scores = [
         [rows[i].get("scores", {}).get(metric) for rows in tables.values()] for i in range(count)
     ]
@@ -98,15 +98,15 @@ def _choice(
         sign = 1 if higher else -1
         apart = sorted(range(count), key=lambda i: min(scores[i]) - max(scores[i]))
         worst = sorted(range(count), key=lambda i: sign * fmean(scores[i]))
-        found |= dict.fromkeys(
+        kinds |= dict.fromkeys(
             (i for i in apart[: MOST_EXAMPLES // 2] if _spread(scores[i])), "differ"
         )
-        left = [i for i in worst if i not in found]
-        found |= dict.fromkeys(left[: min(MOST_EXAMPLES // 4, count // 4)], "hard")
-    wanted = min(MOST_EXAMPLES, count) - len(found)
-    others = [i for i in range(count) if i not in found]
-    found |= {others[i * len(others) // wanted]: "spread" for i in range(wanted)}
-    return list(found.items())
+        left = [i for i in worst if i not in kinds]
+        kinds |= dict.fromkeys(left[: min(MOST_EXAMPLES // 4, count // 4)], "hard")
+    wanted = min(MOST_EXAMPLES, count) - len(kinds)
+    others = [i for i in range(count) if i not in kinds]
+    kinds |= {others[i * len(others) // wanted]: "spread" for i in range(wanted)}
+    return list(kinds.items())
 
 
 def _spread(values: Sequence[float]) -> bool:

@@ -30,7 +30,7 @@ PLOTS = "plots"
 _FIRST = 4  # sentences that are seen at once
 
 
-def write(out: Path, found: StoredRuns) -> Path:
+def write(out: Path, stored: StoredRuns) -> Path:
     """Write `report.html` and `plots/*.svg` into a folder; returns the page's path.
 
     With the extra `png`, each plot is a PNG too.
@@ -38,7 +38,7 @@ def write(out: Path, found: StoredRuns) -> Path:
     Raises:
         InputError: no run is usable.
     """
-    page, drawn = _page(out, found)
+    page, drawn = _page(out, stored)
     write_text(out / NAME, page)
     make_folder(out / PLOTS)
     for name, figure in drawn.files().items():
@@ -50,17 +50,17 @@ def write(out: Path, found: StoredRuns) -> Path:
     return out / NAME
 
 
-def render(out: Path, found: StoredRuns) -> str:
+def render(out: Path, stored: StoredRuns) -> str:
     """The page as text.
 
     Raises:
         InputError: no run is usable.
     """
-    return _page(out, found)[0]
+    return _page(out, stored)[0]
 
 
-def _page(out: Path, found: StoredRuns) -> tuple[str, Figures]:
-    runs = judged(found)
+def _page(out: Path, stored: StoredRuns) -> tuple[str, Figures]:
+    runs = judged(stored)
     drawn, lines = figures(runs, runs.problems), pairs(runs.verdict)
     values = {
         "head": _heading(runs),
@@ -170,8 +170,8 @@ def _foretold(methods: Sequence[MethodRuns], records: Sequence[Record]) -> dict[
     names = ("{}, predicted", "{}, measured", "error")
     heads = [name.format(PREDICTED[key].predicted) for key in kinds for name in names]
     rows: dict[str, list[tuple[str, float | None]]] = {method.label: [] for method in methods}
-    for key, found in kinds.items():
-        show, own = PREDICTED[key].unit.said, {one.label: one for one in found}
+    for key, predictions in kinds.items():
+        show, own = PREDICTED[key].unit.said, {one.label: one for one in predictions}
         for label, cells in rows.items():
             cells += _compared(own[label], show) if label in own else [("–", None)] * len(names)
     return {"heads": heads, "rows": list(rows.items()), "words": words(records)}

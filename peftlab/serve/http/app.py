@@ -66,15 +66,15 @@ class _App(FastAPI):
     def openapi(self) -> dict[str, Any]:
         """The OpenAPI description."""
         if self.openapi_schema is None:
-            found = super().openapi()
-            for operation in (it for path in found["paths"].values() for it in path.values()):
+            document = super().openapi()
+            for operation in (it for path in document["paths"].values() for it in path.values()):
                 operation["responses"].pop("422", None)
-            parts = found.setdefault("components", {})
+            parts = document.setdefault("components", {})
             for name in ("HTTPValidationError", "ValidationError"):
                 parts.get("schemas", {}).pop(name, None)
             if self.state.served.settings.api_keys:
                 parts["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
-                found["security"] = [{"key": []}]
+                document["security"] = [{"key": []}]
         return self.openapi_schema or {}
 
 
