@@ -115,15 +115,16 @@ def check_method(
     device: shared.Device = "auto",
 ) -> None:
     """Hold a method, your own package's too, to the laws that every method obeys."""
-    from peftlab.check_method import check_method as hold
+    from peftlab.laws import check_method as hold
     from peftlab.methods import parse_one, plugins
     from peftlab.tasks import Task
 
     plugins.load()
-    laws = hold(parse_one(method), shared.load_base(model, device), Task.load(task, limit=64))
-    for law in laws:
-        echo(f"{'ok    ' if law.problem is None else 'BROKEN'}  {law.name}")
-        if law.problem is not None:
-            echo(f"        {law.problem}")
-    if any(law.problem for law in laws):
+    base, loaded, broken = shared.load_base(model, device), Task.load(task, limit=64), False
+    for finding in hold(parse_one(method), base, loaded):
+        echo(f"{'ok    ' if finding.problem is None else 'BROKEN'}  {finding.name}")
+        if finding.problem is not None:
+            broken = True
+            echo(f"        {finding.problem}")
+    if broken:
         raise typer.Exit(1)

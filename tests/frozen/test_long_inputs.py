@@ -11,10 +11,11 @@ from peftlab.frozen.forward import ForwardOptions
 from peftlab.frozen.model import FrozenLM
 from peftlab.frozen.offload import check_device, kept_on_cpu
 from peftlab.frozen.packing import pack
+from peftlab.laws.trial import leaves
 from peftlab.loss import token_losses, training_row
 from peftlab.tasks import Encoded
 from peftlab.training import TrainConfig, train
-from tests.laws.cases import leaves, made
+from tests.laws.cases import made
 from tests.laws.world import task
 
 _ROWS = [Encoded(tuple(range(3 + i, 67 + i)), 54, 0) for i in range(4)]

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from peftlab.errors import InputError
+from peftlab.laws.training import same_tensors
 from peftlab.methods import parse_one
 from peftlab.training import Diverged, Interrupted, TrainConfig, train
 from peftlab.training.display import Show
-from tests.laws.test_training import same_tensors
 from tests.laws.world import model, task
 
 CONFIG = TrainConfig(batch_size=2, evaluate_every=4, validation_limit=2)
