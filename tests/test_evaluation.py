@@ -10,7 +10,7 @@ from rouge_score.rouge_scorer import RougeScorer
 from torch.nn import functional
 
 from peftlab.errors import InputError
-from peftlab.evaluation import evaluate, split_loss, text_loss
+from peftlab.evaluation import AdaptedLM, evaluate, split_loss, text_loss
 from peftlab.generation import Request, generate
 from peftlab.methods import parse_one
 from peftlab.methods.adaptation import Adaptation, base_of
@@ -23,7 +23,7 @@ def test_scores_are_those_of_the_generated_texts() -> None:
     model, task = world.model("gpt2"), world.task()
     trained = train(model, parse_one("lora"), task, TrainConfig(steps=2, batch_size=4))
     evaluated = evaluate(
-        model, trained.adaptation, task, metrics=("rouge1", "rougeL"), batch_size=4
+        AdaptedLM(model, trained.adaptation), task, metrics=("rouge1", "rougeL"), batch_size=4
     )
     requests = [Request(trained.adaptation, e, task.max_new_tokens) for e in task.test]
     texts = [reply.text for reply in generate(model, requests)]
@@ -44,7 +44,9 @@ def test_context_tokens_count_the_soft_prompt(spec: str, more: int) -> None:
     model, task = world.model("gpt2"), world.task()
     config = TrainConfig(steps=1, batch_size=2)
     bare, soft = (
-        evaluate(model, train(model, parse_one(s), task, config).adaptation, task, limit=3)
+        evaluate(
+            AdaptedLM(model, train(model, parse_one(s), task, config).adaptation), task, limit=3
+        )
         for s in ("hard_prompt", spec)
     )
     assert soft.context_tokens == pytest.approx(bare.context_tokens + more)
@@ -53,7 +55,7 @@ def test_context_tokens_count_the_soft_prompt(spec: str, more: int) -> None:
 def test_split_loss_is_the_loss_that_training_reports() -> None:
     model, task = world.model("gpt2"), world.task()
     trained = train(model, parse_one("prefix_tuning"), task, TrainConfig(steps=2, batch_size=4))
-    split = split_loss(model, trained.adaptation, task, "validation")
+    split = split_loss(AdaptedLM(model, trained.adaptation), task, "validation")
     assert split.loss == pytest.approx(trained.validation_loss, abs=1e-5)
     assert sum(split.sums) / sum(split.counts) == pytest.approx(split.loss)
 
@@ -61,9 +63,9 @@ def test_split_loss_is_the_loss_that_training_reports() -> None:
 def test_an_empty_split_is_one_clear_error() -> None:
     model, task = world.model("gpt2"), replace(world.task(), test=[])
     adaptation = train(model, parse_one("hard_prompt"), task).adaptation
-    for look in (evaluate, lambda m, a, t: split_loss(m, a, t, "test")):
+    for look in (evaluate, lambda adapted, task: split_loss(adapted, task, "test")):
         with pytest.raises(InputError, match="test split"):
-            look(model, adaptation, task)
+            look(AdaptedLM(model, adaptation), task)
 
 
 TEXT = [" ".join(["the old cat sleeps near the river", "red rain falls"][i % 2] for i in range(9))]

@@ -129,7 +129,7 @@ def evaluate(
     format: Annotated[str, typer.Option(help="table or json.")] = "table",
 ) -> None:
     """Give the loss of a split, and the scores of what the adapted model generates for it."""
-    from peftlab import evaluation as room
+    from peftlab import evaluation
     from peftlab.comparison.resolve import config_of, the_task
 
     called = shared.flag(evaluate_options())
@@ -142,12 +142,11 @@ def evaluate(
             f"--predictions {predictions}: a file in a folder that exists was expected"
         )
     base, (adaptation,) = shared.open_adapters([adapter], model, device, base_dtype)
-    loaded = room.taken(base, adaptation, loaded, split, max_length=max_length)
+    adapted = evaluation.AdaptedLM(base, adaptation)
+    loaded = evaluation.taken(adapted, loaded, split, max_length=max_length)
     shared.say(loaded.notes)
-    loss = room.split_loss(base, adaptation, loaded, split, max_length=max_length)
-    evaluated = room.evaluate(
-        base, adaptation, loaded, split, batch_size=size, max_length=max_length
-    )
+    loss = evaluation.split_loss(adapted, loaded, split, max_length=max_length)
+    evaluated = evaluation.evaluate(adapted, loaded, split, batch_size=size, max_length=max_length)
     if predictions is not None:
         rows = zip(loaded.split(split), evaluated.replies, strict=True)
         lines = [

@@ -192,7 +192,9 @@ class _Search:
         try:
             pipe = Pipe(self.say, self.host.device)
             with in_company() as company:
-                trained = self.host.train(run, folder, pipe.display, validated, self.store)
+                trained = self.host.train(
+                    run, folder, self.store, display=pipe.display, validated=validated
+                )
             record.others.train = company.share
         except Diverged as error:
             record = record.failed(str(error), error.step)

@@ -191,16 +191,16 @@ def _mean_spectrum(matrices: list[torch.Tensor]) -> dict[str, list[float]]:
 def _scores(
     model: FrozenLM, adaptation: Adaptation, rank: int, subject: Subject
 ) -> dict[str, float]:
-    from peftlab.evaluation import evaluate, split_loss
+    from peftlab.evaluation import AdaptedLM, evaluate, split_loss
 
     tensors = {
         name: _cut(model.gather(name).float(), weight, rank)
         for name, weight in adaptation.state.tensors.items()
     }
     less = replace(adaptation, state=replace(adaptation.state, tensors=tensors))
-    limit = subject.max_length
-    evaluated = evaluate(model, less, subject.task, seed=subject.seed, max_length=limit)
-    lost = split_loss(model, less, subject.task, "test", max_length=limit)
+    adapted, limit = AdaptedLM(model, less), subject.max_length
+    evaluated = evaluate(adapted, subject.task, seed=subject.seed, max_length=limit)
+    lost = split_loss(adapted, subject.task, "test", max_length=limit)
     return {**evaluated.scores.corpus, LOSS: lost.loss}
 
 
