@@ -277,8 +277,8 @@ def faults(
         job = jobs[number % len(jobs)]
         _, usual = bench.whole(job)
         at = rng.randint(1, usual.writes)
-        room = int(2 ** rng.uniform(0, 18)) - 1  # nothing up to 256 KiB
-        bench.fail(job, Fault(kind, at, room))
+        bytes_left = int(2 ** rng.uniform(0, 18)) - 1  # nothing up to 256 KiB
+        bench.fail(job, Fault(kind, at, bytes_left))
 
 
 def main() -> None:

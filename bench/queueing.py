@@ -182,7 +182,7 @@ def zipf(names: int, exponent: float) -> list[float]:
     return [weight / total for weight in weights]
 
 
-def hits(asked: Iterable[int], room: int) -> float:
+def hits(asked: Iterable[int], slots: int) -> float:
     """Share of requests whose adapter a cache of the latest used ones has."""
     cache: OrderedDict[int, None] = OrderedDict()
     hit_count = count = 0
@@ -193,18 +193,18 @@ def hits(asked: Iterable[int], room: int) -> float:
             cache.move_to_end(name)
         else:
             cache[name] = None
-            if len(cache) > room:
+            if len(cache) > slots:
                 cache.popitem(last=False)
     return hit_count / count
 
 
-def expected_hits(shares: Sequence[float], room: int) -> float:
+def expected_hits(shares: Sequence[float], slots: int) -> float:
     """The same in the long run, by Che's approximation."""
-    if room >= len(shares):
+    if slots >= len(shares):
         return 1.0
 
     def filled(age: float) -> float:
-        return sum(-math.expm1(-share * age) for share in shares) - room
+        return sum(-math.expm1(-share * age) for share in shares) - slots
 
     age = brentq(filled, 0.0, 1e12)
     return sum(share * -math.expm1(-share * age) for share in shares)

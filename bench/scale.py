@@ -163,7 +163,7 @@ def _show_plan(plan: dict[str, Any]) -> None:
     for row in plan["adapters"]:
         table.add_row(
             row["method"], f"{row['bytes'] / 1e6:,.1f} MB", f"{row['disk'] / 1e9:,.0f} GB",
-            f"{row['memory'] / 1e9:,.0f} GB", f"{row['room']:,}", f"{row['hits']:.0%}",
+            f"{row['memory'] / 1e9:,.0f} GB", f"{row['slots']:,}", f"{row['hits']:.0%}",
             f"{1e3 * row['miss_seconds']:,.1f} ms",
         )  # fmt: skip
     Console(width=120).print(table)

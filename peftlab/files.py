@@ -233,7 +233,7 @@ def writing(path: Path) -> Iterator[None]:
         raise DiskFull(f"{path} cannot be written: {_reason(number)}") from error
 
 
-def no_room(error: BaseException | None) -> str:
+def what_is_full(error: BaseException | None) -> str:
     """What is full, if an error or what it came from says that there is no room; else nothing."""
     while error is not None:
         if (number := _errno(error)) in _FULL:

@@ -1,7 +1,7 @@
 """Where other libraries broke: one test or more for each way, named after its number in the list.
 
 The issue of the other project stands with each. What belongs to metrics, measuring, comparing and
-serving (12, 15 to 19, 22) is tested in their rooms too; here is what concerns methods.
+serving (12, 15 to 19, 22) is tested beside them too; here is what concerns methods.
 """
 
 from __future__ import annotations

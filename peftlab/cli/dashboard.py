@@ -207,8 +207,8 @@ class Dashboard:
     def _figures(self, now: Now, options: ConsoleOptions) -> Text:
         parts = []
         if now.losses:
-            course = "" if options.ascii_only else f" {sparks(now.losses)}"
-            parts.append(f"loss {now.losses[-1]:.3f}{course} lowest {min(now.losses):.3f}")
+            curve = "" if options.ascii_only else f" {sparks(now.losses)}"
+            parts.append(f"loss {now.losses[-1]:.3f}{curve} lowest {min(now.losses):.3f}")
         if now.speed is not None:
             parts.append(f"{now.speed:,.0f} tokens/s")
         if now.memory is not None:

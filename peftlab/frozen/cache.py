@@ -117,12 +117,12 @@ class KeyValueCache:
         if like.device.type != "cpu":
             return torch.zeros(size, dtype=like.dtype, device=like.device)
         count = math.prod(size)
-        room = count * like.element_size()
+        needed = count * like.element_size()
         try:
-            pages = mmap.mmap(-1, room, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            pages = mmap.mmap(-1, needed, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         except (OSError, OverflowError) as error:
             raise InputError(
-                f"{self.slots:,} rows of {self.capacity:,} positions need {room:,} bytes in each "
+                f"{self.slots:,} rows of {self.capacity:,} positions need {needed:,} bytes in each "
                 f"block's keys and values, which the system does not give: {error}; take fewer rows"
             ) from error
         if hasattr(mmap, "MADV_NOHUGEPAGE"):

@@ -46,7 +46,7 @@ def load_plain(
         config = AutoConfig.from_pretrained(path)
         _check_format(path, config, dtype)
         _check_blocks(path, config)
-        check_room(path, config, dtype, device)
+        check_memory(path, config, dtype, device)
         tokenizer = AutoTokenizer.from_pretrained(path)
         model, told = AutoModelForCausalLM.from_pretrained(
             path,
@@ -123,7 +123,7 @@ def _check_format(path: str, config: PretrainedConfig, dtype: str) -> None:
         raise InputError(f"{path} is quantised in {own} already and cannot be loaded in {dtype}")
 
 
-def check_room(
+def check_memory(
     name: str, config: PretrainedConfig, dtype: str, device: torch.device | str = "cpu"
 ) -> None:
     """Refuse a base whose weights alone are more than the device has free.

@@ -89,13 +89,13 @@ def fitted(
         )
     if not logarithmic:
         low, high = min(values), max(values)
-        room = (high - low) * 0.06 or abs(high) * 0.05 or 1.0
-        least = max(low - room, 0.0) if low >= 0 else low - room
-        return Scale(least, high + room, start, end, binary=binary)
+        margin = (high - low) * 0.06 or abs(high) * 0.05 or 1.0
+        least = max(low - margin, 0.0) if low >= 0 else low - margin
+        return Scale(least, high + margin, start, end, binary=binary)
     low, high = min(positive), max(positive)
-    room = max((high / low) ** 0.06, 1.15)
+    margin = max((high / low) ** 0.06, 1.15)
     if min(values) > 0:
-        return Scale(low / room, high * room, start, end, True, binary=binary)
+        return Scale(low / margin, high * margin, start, end, True, binary=binary)
     ahead = math.copysign(_ZERO_GAP, end - start)
     place = start + ahead / 4
-    return Scale(low / room, high * room, start + ahead, end, True, place, binary)
+    return Scale(low / margin, high * margin, start + ahead, end, True, place, binary)

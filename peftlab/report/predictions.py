@@ -15,7 +15,7 @@ PREDICTED = {figure.name: figure for figure in FIGURES if figure.predicted}
 
 
 @dataclass(frozen=True)
-class Foretold:
+class Predicted:
     """A method's prediction of one kind, and its measurement; means over seeds."""
 
     label: str
@@ -28,9 +28,9 @@ class Foretold:
         return self.predicted / self.measured - 1
 
 
-def foretold(records: Sequence[Record]) -> dict[str, list[Foretold]]:
+def predictions_of(records: Sequence[Record]) -> dict[str, list[Predicted]]:
     """By the names of `PREDICTED`, one a method of those that were predicted and measured."""
-    predictions: dict[str, list[Foretold]] = {}
+    predictions: dict[str, list[Predicted]] = {}
     for key, figure in PREDICTED.items():
         pairs: dict[str, list[tuple[float, float]]] = {}
         for record in records:
@@ -39,7 +39,7 @@ def foretold(records: Sequence[Record]) -> dict[str, list[Foretold]]:
                 pairs.setdefault(record.label, []).append((predicted, measured))
         if pairs:
             predictions[key] = [
-                Foretold(label, *map(fmean, zip(*seeds, strict=True)))
+                Predicted(label, *map(fmean, zip(*seeds, strict=True)))
                 for label, seeds in pairs.items()
             ]
     return predictions
@@ -48,7 +48,7 @@ def foretold(records: Sequence[Record]) -> dict[str, list[Foretold]]:
 def words(records: Sequence[Record]) -> list[str]:
     """How far predictions of memory and time were off, and whose was off furthest."""
     sentences = []
-    for key, methods in foretold(records).items():
+    for key, methods in predictions_of(records).items():
         figure, furthest = PREDICTED[key], max(methods, key=lambda one: abs(one.error))
         if figure.exact:
             continue
@@ -61,5 +61,5 @@ def words(records: Sequence[Record]) -> list[str]:
     return sentences
 
 
-def _mean_error(methods: Sequence[Foretold]) -> float:
+def _mean_error(methods: Sequence[Predicted]) -> float:
     return fmean(abs(one.error) for one in methods)

@@ -10,7 +10,7 @@ from peftlab.errors import InputError
 from peftlab.printable import printable, terminal
 from peftlab.records.reading import StoredRun
 from peftlab.records.record import Record
-from peftlab.report import predictions as foretold
+from peftlab.report import predictions
 from peftlab.report.table import as_rich, rows
 from peftlab.verdict.outcome import said, verdict
 
@@ -40,7 +40,7 @@ def words(runs: Sequence[StoredRun]) -> list[str]:
         sentences = said(verdict(runs, problems=problems))
     except InputError as error:
         sentences = [str(error)]
-    return [*sentences, *problems, *foretold.words([run.record for run in runs])]
+    return [*sentences, *problems, *predictions.words([run.record for run in runs])]
 
 
 def _title(records: Sequence[Record]) -> str:

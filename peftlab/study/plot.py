@@ -79,8 +79,8 @@ def _across(panel: Panel, width: float) -> Scale:
     left, right = _LEFT + 14, width - _RIGHT - 14
     if panel.axis.names:
         last = len(panel.axis.names) - 1
-        room = (right - left) / (2 * last + 2)
-        return Scale(0, max(last, 1e-9), left + room, right - room)
+        margin = (right - left) / (2 * last + 2)
+        return Scale(0, max(last, 1e-9), left + margin, right - margin)
     return fitted([point.x for point in panel.points], left - 8, right + 8)
 
 

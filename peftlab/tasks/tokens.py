@@ -1,6 +1,6 @@
 """What a template needs to know of a tokenizer, and pieces of text as ids.
 
-Tokenizers are fast tokenizers of transformers, handed in as objects: this room imports neither
+Tokenizers are fast tokenizers of transformers, handed in as objects: this package imports neither
 transformers nor torch.
 """
 

@@ -1,6 +1,6 @@
 """Means with intervals, and for every pair of methods: better, tied or undecided.
 
-`analyse(runs)` is the door. What is estimated and how it was chosen: docs/statistics.md.
+`analyse(runs)` is the way in. What is estimated and how it was chosen: docs/statistics.md.
 
 A claim about *methods* needs at least two seeds of each (or none at all, for a method in which
 nothing is random). With one seed, the same numbers speak of the trained models at hand only: such a

@@ -98,7 +98,7 @@ def test_list_schedules_stay_within_grahams_bounds() -> None:
 def test_hits_of_a_cache_are_ches() -> None:
     shares = zipf(1000, 1.0)
     asked = random.Random(4).choices(range(1000), shares, k=40_000)
-    for room in (10, 100, 400):
-        assert hits(asked, room) == pytest.approx(expected_hits(shares, room), abs=0.02)
+    for slots in (10, 100, 400):
+        assert hits(asked, slots) == pytest.approx(expected_hits(shares, slots), abs=0.02)
     assert expected_hits(shares, 1000) == 1.0
     assert hits([1, 1, 2, 1], 1) == 0.25

@@ -40,7 +40,7 @@ def test_more_machines_take_less_time_and_no_less_money() -> None:
 
 def test_all_adapters_hit_where_all_fit() -> None:
     result = scale_plan.adapters(1e6, 100, 1e8, 1.0, Machine(disk=1e9))
-    assert (result["room"], result["hits"]) == (100, 1.0)
+    assert (result["slots"], result["hits"]) == (100, 1.0)
     assert result["miss_seconds"] == pytest.approx(1e-3)
     assert scale_plan.adapters(1e6, 100, 1e7, 1.0, Machine())["hits"] < 1
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from peftlab.comparison import search as room
+from peftlab.comparison import search as search_module
 from peftlab.comparison.plan import Base, Plan, Run, runs_of
 from peftlab.comparison.run import compare
 from peftlab.comparison.search import LADDER, search, trial_config
@@ -69,8 +69,8 @@ def test_the_rate_with_the_lowest_validation_loss(about: Base, task: Task, tmp_p
 def test_trials_that_do_worse_are_ended_and_those_that_diverge_are_named(
     about: Base, task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(room, "LADDER", (1.0, 1e-4, 1e25))
-    monkeypatch.setattr(room, "_WIDEST", 1e30)
+    monkeypatch.setattr(search_module, "LADDER", (1.0, 1e-4, 1e25))
+    monkeypatch.setattr(search_module, "_WIDEST", 1e30)
     run = replace(run_of(about, task, "full"), search=SearchConfig(trials=3))
     searched = search(lambda *_: None, run, tmp_path)
     assert [one.status for one in searched.trials] == ["finished", "pruned", "failed"]
@@ -84,8 +84,8 @@ def test_trials_that_do_worse_are_ended_and_those_that_diverge_are_named(
 def test_no_rate_that_trains_is_one_clear_error(
     about: Base, task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(room, "LADDER", (1e25, 1e26))
-    monkeypatch.setattr(room, "_WIDEST", 1e30)
+    monkeypatch.setattr(search_module, "LADDER", (1e25, 1e26))
+    monkeypatch.setattr(search_module, "_WIDEST", 1e30)
     run = replace(run_of(about, task, "full"), search=SearchConfig(trials=2))
     with pytest.raises(InputError, match=r"full: none of 2 rates .* came to a finite loss"):
         search(lambda *_: None, run, tmp_path)

@@ -145,9 +145,9 @@ def test_line_breaks_can_be_forbidden(decoding: Decoding) -> None:
     assert any(newline in reply.tokens for reply in freely)
     without = generate(model, requests, replace(decoding, no_newlines=True))
     assert not any(newline in reply.tokens for reply in without)
-    room = model.shape.context - 8
+    limit = model.shape.context - 8
     for example, reply in zip(task.test, without, strict=True):
-        ids = task.template.encode(tokenizer, example, None, room).ids
+        ids = task.template.encode(tokenizer, example, None, limit).ids
         expected = plain.generate(
             torch.tensor([ids]),
             attention_mask=torch.ones(1, len(ids), dtype=torch.long),

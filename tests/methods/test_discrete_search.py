@@ -214,8 +214,8 @@ def test_what_is_stored_is_text_and_works_as_a_hard_prompt_does(tmp_path: Path) 
 # -- re-tokenisation --------------------------------------------------------------------------
 
 
-def _encode(made: Any, room: int = 200) -> Encode:
-    return lambda template, _: [template.encode(made, EXAMPLE, EXAMPLE.targets[0], room)]
+def _encode(made: Any, limit: int = 200) -> Encode:
+    return lambda template, _: [template.encode(made, EXAMPLE, EXAMPLE.targets[0], limit)]
 
 
 TOKENIZERS = {

@@ -127,10 +127,10 @@ def test_long_rows_leave_and_are_counted(bpe: Any) -> None:
 def test_a_prompt_needs_room_for_its_reply(bpe: Any) -> None:
     task = replace(task_of(["the cat"]), long="refuse")
     row = task.template.encode(bpe, task.test[0], "the cat", sys.maxsize)
-    room = len(row.ids) + 2
-    assert too_long(task, task.template, bpe, room).too_long == dict.fromkeys(SPLITS, ())
+    limit = len(row.ids) + 2
+    assert too_long(task, task.template, bpe, limit).too_long == dict.fromkeys(SPLITS, ())
     with pytest.raises(InputError, match=r"1 of 1 rows of test are longer than the"):
-        too_long(replace(task, max_new_tokens=room), task.template, bpe, room)
+        too_long(replace(task, max_new_tokens=limit), task.template, bpe, limit)
 
 
 def test_long_rows_are_cut_or_refused(bpe: Any) -> None:

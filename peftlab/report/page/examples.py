@@ -17,7 +17,7 @@ MOST_EXAMPLES = 40
 MOST_METHODS = 16
 LONGEST = 2_000  # characters of a text; what is cut is said
 _ALIKE = 0.35  # what prediction and reference have in common at least, for word-by-word marks
-ROOM = 1_200_000  # characters of all texts together, so that the page stays under 5 MB
+MOST_CHARACTERS = 1_200_000  # characters of all texts together, so that the page stays under 5 MB
 
 Kind = Literal["differ", "hard", "spread"]
 KINDS: Mapping[Kind, str] = {
@@ -74,11 +74,11 @@ def examples(judged: Judged) -> Examples:
     tables = {label: judged.predictions[label] for label in labels}
     count = min((len(rows) for rows in tables.values()), default=0)
     chosen: list[Example] = []
-    room = ROOM
+    left_over = MOST_CHARACTERS
     for index, kind in _choice(tables, judged.metric, judged.higher_is_better, count):
         example = _example(judged, tables, index, kind)
-        room -= _length(example)
-        if room < 0 and chosen:
+        left_over -= _length(example)
+        if left_over < 0 and chosen:
             break
         chosen.append(example)
     seeds = any(len(method.runs) > 1 for method in judged.finished)

@@ -22,7 +22,7 @@ from peftlab.report.page.frame import file_text, filled
 from peftlab.report.page.leaderboard import leaderboard, pairs, roles
 from peftlab.report.page.phase_plot import PHASE_NAMES, PHASES
 from peftlab.report.page.runs import Judged, MethodRuns, judged
-from peftlab.report.predictions import PREDICTED, Foretold, foretold, words
+from peftlab.report.predictions import PREDICTED, Predicted, predictions_of, words
 from peftlab.verdict.entries import COSTS
 
 NAME = "report.html"
@@ -71,7 +71,7 @@ def _page(out: Path, stored: StoredRuns) -> tuple[str, Figures]:
         "figures": drawn,
         "phases": _phase_table(drawn.phases),
         "phase_names": PHASE_NAMES,
-        "foretold": _foretold(drawn.phases, runs.records),
+        "predictions": _predictions(drawn.phases, runs.records),
         "examples": examples(runs),
         "kinds": KINDS,
         "facts": facts(out, runs),
@@ -162,9 +162,9 @@ def _phase_table(methods: Sequence[MethodRuns]) -> dict[str, Any]:
     return {"heads": heads, "rows": rows}
 
 
-def _foretold(methods: Sequence[MethodRuns], records: Sequence[Record]) -> dict[str, Any] | None:
+def _predictions(methods: Sequence[MethodRuns], records: Sequence[Record]) -> dict[str, Any] | None:
     """Predictions beside measurements: of some methods as a table, in sentences of all records."""
-    kinds = foretold([record for method in methods for record in method.records])
+    kinds = predictions_of([record for method in methods for record in method.records])
     if not kinds:
         return None
     names = ("{}, predicted", "{}, measured", "error")
@@ -177,7 +177,7 @@ def _foretold(methods: Sequence[MethodRuns], records: Sequence[Record]) -> dict[
     return {"heads": heads, "rows": list(rows.items()), "words": words(records)}
 
 
-def _compared(one: Foretold, show: Callable[[float], str]) -> list[tuple[str, float | None]]:
+def _compared(one: Predicted, show: Callable[[float], str]) -> list[tuple[str, float | None]]:
     error = f"{100 * one.error:+.1f} %".replace("-", "−")
     return [
         (show(one.predicted), one.predicted),

@@ -51,8 +51,8 @@ def create_app(engine: Engine, settings: Settings | None = None) -> FastAPI:
     app.state.served = state
     app.add_middleware(Guard, served=state)
     errors.install(app)
-    for room in (completions, chat, models, adapters, health):
-        app.include_router(room.router)
+    for part in (completions, chat, models, adapters, health):
+        app.include_router(part.router)
     if importlib.util.find_spec("peftlab.serve.http.playground") is not None:
         from peftlab.serve.http import playground
 
