@@ -134,9 +134,8 @@ def needs(resources: Sequence[Mapping[str, float]], cpus: int | None, gpu: bool)
     Raises:
         InputError: no node has that.
     """
-    fitting = [node for node in resources if node.get("CPU", 0) >= 1]
-    if gpu:
-        fitting = [node for node in fitting if node.get("GPU", 0) >= 1]
+    least = Needs(1, int(gpu))
+    fitting = [node for node in resources if least.fit(node)]
     if not fitting:
         what = "a CPU and a GPU" if gpu else "a CPU"
         raise InputError(f"none of the cluster's {len(resources)} nodes has {what} to give")
