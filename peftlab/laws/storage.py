@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from peftlab.laws.law import law, require, require_close
+from peftlab.laws.law import law, require
 from peftlab.methods.adaptation import Adaptation
 
 if TYPE_CHECKING:
@@ -24,15 +24,16 @@ def saved(it: Trial) -> None:
         again = [Adaptation.load(folder), Adaptation.load(folder, it.model)]
         hidden = [path.name for path in folder.iterdir() if path.name.startswith(".")]
     require(not hidden, f"saving leaves {', '.join(hidden)} behind")
-    trained = it.logits(it.rows(), it.edits(it.moved))
+    with torch.no_grad():  # as in use; with gradients an LSTM takes another kernel
+        trained = it.logits(it.rows(), it.edits(it.moved))
     template = adaptation.edits(it.model).template
     for loaded in again:
         require(loaded.method == it.method, f"{loaded.method} is loaded, {it.method} was saved")
         require(_same(loaded, adaptation), "tensors differ after saving and loading")
         edits = loaded.edits(it.model)
         require(edits.template == template, "the template differs after saving and loading")
-        got = it.logits(it.rows(), edits)  # from memory aligned otherwise: last bits may differ
-        require_close(got, trained, it.tolerance, "logits differ after saving and loading")
+        same = all(map(torch.equal, it.logits(it.rows(), edits), trained))
+        require(same, "logits differ after saving and loading")
 
 
 def _same(loaded: Adaptation, stored: Adaptation) -> bool:
