@@ -113,7 +113,7 @@ def data_files(folder: Path, *, below: bool = False) -> list[Path]:
                 f"{folder} holds more than {MOST_FILES:,} files and folders; the folder of one "
                 "data set was expected."
             )
-    return sorted(path for path in found if os.path.isfile(path))  # noqa: PTH113 (never raises)
+    return sorted(path for path in paths if os.path.isfile(path))  # noqa: PTH113 (never raises)
 
 
 def _refuse_unreadable(error: OSError) -> None:
