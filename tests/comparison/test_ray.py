@@ -98,7 +98,10 @@ def test_both_engines_give_the_same_records(
     here = compare(plan, tmp_path / "here").records
     there = compare(plan, tmp_path / "there", engine=engine).records
     assert [lasting(record) for record in there] == [lasting(record) for record in here]
-    assert [record.status for record in here] == [*["finished"] * 3, "failed"] * 2
+    # Of a method without a seed one run knows it all.
+    assert [record.status for record in here] == [
+        *["finished"] * 3, "failed", *["finished"] * 2, "failed",
+    ]  # fmt: skip
     assert results(tmp_path / "there", "odd") == results(tmp_path / "here", "odd")
     assert notices[0] == "Ray: 2 nodes, 1 CPU a run, at most 2 runs at once."
     assert notices[1].startswith("odd:how=killed, seed 0: tried again, since on ")
