@@ -57,7 +57,7 @@ def trainer_run(settings: dict[str, Any]) -> Callable[[float, int], Run]:
 
         def run() -> list[float]:
             trainer.train()
-            return losses.found
+            return losses.values
 
         run.trainer = trainer  # type: ignore[attr-defined]
         return run
@@ -73,18 +73,18 @@ def _grouped(batches: list[list[Encoded]]) -> list[list[Encoded]]:
     """
     size, flat = len(batches[0]), [row for batch in batches for row in batch]
     flat.sort(key=lambda row: len(row.ids))
-    found = [flat[i : i + size] for i in range(0, len(flat), size)]
-    random.Random(0).shuffle(found)
-    return found
+    groups = [flat[i : i + size] for i in range(0, len(flat), size)]
+    random.Random(0).shuffle(groups)
+    return groups
 
 
 class _Losses(TrainerCallback):
     def __init__(self) -> None:
-        self.found: list[float] = []
+        self.values: list[float] = []
 
     def on_log(self, _args: Any, _state: Any, _control: Any, logs: Any = None, **_: Any) -> None:
         if logs and "loss" in logs:
-            self.found.append(float(logs["loss"]))
+            self.values.append(float(logs["loss"]))
 
 
 def _arguments(settings: dict[str, Any], rate: float, steps: int) -> dict[str, Any]:

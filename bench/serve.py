@@ -87,12 +87,12 @@ def asked(settings: dict[str, Any]) -> list[Asked]:
     """The requests, in the order in which they come: adapters at random, real lengths."""
     task = make_task(settings["workload"], settings["requests"])
     vocabulary = AutoTokenizer.from_pretrained(settings["model"])
-    rng, found = random.Random(0), []
+    rng, asked_for = random.Random(0), []
     for i, example in enumerate(task.test[: settings["requests"]]):
         length = len(vocabulary(" " + example.targets[0])["input_ids"]) + 1
-        found.append(Asked(i % settings["tasks"], example.source, length))
-    rng.shuffle(found)
-    return found
+        asked_for.append(Asked(i % settings["tasks"], example.source, length))
+    rng.shuffle(asked_for)
+    return asked_for
 
 
 def specs(settings: dict[str, Any]) -> list[str]:

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 from bench.workloads import Asked, Layout, tokenizer
 
 _KIND = {"task_type": "CAUSAL_LM"}
-_ROOM = 768
+_MOST_TOKENS = 768
 
 
 class Peer:
@@ -96,7 +96,11 @@ class Peer:
         texts = [one.source + "\nSummary:" for one in group]
         longest = max(one.tokens for one in group)
         inputs = self.vocabulary(
-            texts, return_tensors="pt", padding=True, truncation=True, max_length=_ROOM - longest
+            texts,
+            return_tensors="pt",
+            padding=True,
+            truncation=True,
+            max_length=_MOST_TOKENS - longest,
         )
         model.generate(
             **inputs, max_new_tokens=longest, min_new_tokens=longest, do_sample=False,

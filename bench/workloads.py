@@ -131,9 +131,9 @@ def _read(workload: str, split: str, rows: int, seed: int) -> list[Example]:
     path = DATA / workload / f"{split}.jsonl"
     if not path.exists():
         raise SystemExit(f"{path} is missing: set PEFTLAB_DATA to a folder that has it")
-    found = read_jsonl(path)
-    random.Random(seed).shuffle(found)
-    return [Example(row["source"], (row["targets"][0],)) for row in found[:rows]]
+    rows_read = read_jsonl(path)
+    random.Random(seed).shuffle(rows_read)
+    return [Example(row["source"], (row["targets"][0],)) for row in rows_read[:rows]]
 
 
 def _fixed_lengths(rows: int, seed: int) -> list[Example]:
