@@ -71,7 +71,7 @@ class Shown:
             )
         for line in self._foretold(runs, profile):
             self._say(line)
-        if any(found.busy for found in profile.predictions.values()):
+        if any(prediction.busy for prediction in profile.predictions.values()):
             self._say("Other programs are busy on this machine: times may be far off.")
         if finished:
             self._say(
@@ -112,14 +112,14 @@ class Shown:
             )
 
     def _expected(self, run: Run, profile: Profile) -> Expected:
-        found = profile.predictions.get(run.label)
-        if found is None:
+        prediction = profile.predictions.get(run.label)
+        if prediction is None:
             return Expected(_name(run))
-        searched = found.search_seconds if run.seed == self.plan.seeds[0] else 0.0
-        whole = found.run_seconds
-        seconds = (found.train_seconds or 0.0) + searched
-        besides = None if whole is None else whole - (found.train_seconds or 0.0)
-        return Expected(_name(run), seconds, found.peak_memory, besides)
+        searched = prediction.search_seconds if run.seed == self.plan.seeds[0] else 0.0
+        whole = prediction.run_seconds
+        seconds = (prediction.train_seconds or 0.0) + searched
+        besides = None if whole is None else whole - (prediction.train_seconds or 0.0)
+        return Expected(_name(run), seconds, prediction.peak_memory, besides)
 
     def started(self, run: Run) -> None:
         """Show it live."""
@@ -180,11 +180,11 @@ def _minutes(seconds: float) -> str:
 
 def _cost(profile: Profile, label: str) -> str:
     """What is predicted for a run, and whether it is left out for that."""
-    found = profile.predictions.get(label)
-    if found is None or found.train_seconds is None:
+    prediction = profile.predictions.get(label)
+    if prediction is None or prediction.train_seconds is None:
         return ""
-    told = f"  ~{size(found.peak_memory or 0)}, ~{found.train_seconds:,.0f} s"
-    told += f" + {found.search_seconds:,.0f} s search" if found.search_seconds else ""
+    told = f"  ~{size(prediction.peak_memory or 0)}, ~{prediction.train_seconds:,.0f} s"
+    told += f" + {prediction.search_seconds:,.0f} s search" if prediction.search_seconds else ""
     reason = profile.left_out.get(label)
     return told if reason is None else f"{told}: left out, {reason}"
 
@@ -194,9 +194,9 @@ def _amount(budget: Budget) -> str:
     return f"{budget.amount:,.0f} {told.get(budget.kind, budget.kind)}"
 
 
-def _search(found: Search) -> str:
-    tried = ", ".join(f"{one.rate:.2g} {_ended(one)}" for one in found.trials)
-    return f"rate {found.rate:.2g} in {found.seconds:.0f} s (validation loss at {tried})"
+def _search(search: Search) -> str:
+    tried = ", ".join(f"{one.rate:.2g} {_ended(one)}" for one in search.trials)
+    return f"rate {search.rate:.2g} in {search.seconds:.0f} s (validation loss at {tried})"
 
 
 def _ended(one: Tried) -> str:

@@ -26,7 +26,7 @@ PROBED = "peftlab.comparison.cost_prediction:probed"
 WEIGHED = "peftlab.comparison.cost_prediction:weighed"
 
 
-def predicted(plan: Plan, found: Profile, opened: Opened, out: Path) -> Profile:
+def predicted(plan: Plan, profiled: Profile, opened: Opened, out: Path) -> Profile:
     """The profile with a prediction of every method that has a run to make.
 
     Those beyond the plan's limits are left out, with the reason; those that cannot run, or not in
@@ -36,10 +36,10 @@ def predicted(plan: Plan, found: Profile, opened: Opened, out: Path) -> Profile:
         DiskFull, Stopped: see `Opened.run`.
     """
     if not (plan.predict or plan.limits):
-        return found
+        return profiled
     todo: dict[str, Run] = {}
-    for run in found.runs(plan):
-        fits = run.label not in found.misfits and not is_guest(run.method)
+    for run in profiled.runs(plan):
+        fits = run.label not in profiled.misfits and not is_guest(run.method)
         if fits and run.label not in todo and finished(run, out) is None:
             todo[run.label] = run
     workflows = [_workflow(run) for run in todo.values()]
@@ -48,17 +48,17 @@ def predicted(plan: Plan, found: Profile, opened: Opened, out: Path) -> Profile:
     problems = {label: a for label, a in answers.items() if isinstance(a, str)}
     reasons = {label: plan.limits.reason(one) for label, one in predictions.items()}
     left_out = {label: reason for label, reason in reasons.items() if reason is not None}
-    misfits = found.misfits | problems
-    return replace(found, predictions=predictions, misfits=misfits, left_out=left_out)
+    misfits = profiled.misfits | problems
+    return replace(profiled, predictions=predictions, misfits=misfits, left_out=left_out)
 
 
 def _workflow(run: Run) -> Workflow[Prediction | str]:
     """A prediction, or why there is none."""
     try:
-        found: Prediction = yield Call(PREDICT, run, run.folder)
+        prediction: Prediction = yield Call(PREDICT, run, run.folder)
     except RunFailed as error:
         return str(error)
-    return found
+    return prediction
 
 
 def predict(_say: Say, run: Run, _out: Path, _trunk: Path | None = None) -> Prediction:

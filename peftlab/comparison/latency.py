@@ -103,12 +103,12 @@ def _delay(model: FrozenLM, edits: Edits, prompts: list[tuple[int, ...]], tokens
     """Medians over repeats, after a single token of a short row that warms up."""
     owner = prepare(model, edits, prompts)
     _times(model, owner, [prompts[0][: len(owner.lead) + _WARM_UP]], 1)
-    begun, found = time.perf_counter(), [_times(model, owner, prompts, tokens)]
-    while len(found) < _REPEATS[len(prompts)] and time.perf_counter() - begun < _LONG:
-        found.append(_times(model, owner, prompts, tokens))
+    begun, measured = time.perf_counter(), [_times(model, owner, prompts, tokens)]
+    while len(measured) < _REPEATS[len(prompts)] and time.perf_counter() - begun < _LONG:
+        measured.append(_times(model, owner, prompts, tokens))
     return Delay(
-        first_token=median(times[1] - times[0] for times in found),
-        token=median((times[-1] - times[1]) / max(1, len(times) - 2) for times in found),
+        first_token=median(times[1] - times[0] for times in measured),
+        token=median((times[-1] - times[1]) / max(1, len(times) - 2) for times in measured),
     )
 
 

@@ -138,7 +138,7 @@ class Run:
     """One method with one seed, resolved: everything that its process needs to know.
 
     whole: by split, how many pairs or examples there are of which `samples` takes some.
-    trial: the number of this trial in the search for the method's rate. found: that search.
+    trial: the number of this trial in the search for the method's rate. searched: that search.
     predicted: what it is expected to cost, by the names of a record. left_out: why it is not made.
     """
 
@@ -152,7 +152,7 @@ class Run:
     samples: Samples = field(default_factory=Samples)
     whole: dict[str, int] = field(default_factory=dict)
     general: GeneralText | None = None
-    found: Search | None = None
+    searched: Search | None = None
     trial: int | None = None
     predicted: dict[str, float] = field(default_factory=dict)
     left_out: str | None = None
@@ -242,7 +242,7 @@ class Run:
             skipped=task.skipped.get("test"),
             trial=self.trial,
             predicted=self.predicted,
-            search=self.found,
+            search=self.searched,
             budget=BudgetFacts(
                 kind=self.budget.kind,
                 amount=self.budget.amount,

@@ -96,6 +96,6 @@ class SharedBase:
 
 def _serve(owner: Connection, folder: str, name: str, dtype: str) -> None:
     try:
-        base_server.BaseServer(owner, Path(folder)).serve(name, (dtype,))
+        base_server.serve(owner, Path(folder), name, (dtype,))
     finally:
         shutil.rmtree(folder, ignore_errors=True)  # where whoever started it is gone

@@ -54,9 +54,9 @@ def _overfitting(entries: Sequence[Entry]) -> list[str]:
         if train and validation is not None and entry.cost("trainable_parameters") != 0:
             gaps.append((validation / train - 1, entry, train, validation))
     gaps.sort(key=lambda gap: -gap[0])
-    found = [_overfits(*gap) for gap in gaps if gap[0] > OVERFIT]
-    if found or not gaps:
-        return found
+    sentences = [_overfits(*gap) for gap in gaps if gap[0] > OVERFIT]
+    if sentences or not gaps:
+        return sentences
     _, entry, train, validation = gaps[0]
     return [
         f"No method overfits by more than {percent(OVERFIT)}: validation loss is furthest from"

@@ -173,13 +173,13 @@ def test_the_final_validation_is_not_read_again(
     from peftlab.comparison import hosts
 
     read = []
-    plain = hosts._OwnHost.loss
+    plain = hosts.Host.loss
 
     def listening(self: Any, split: str, limit: int | None = None) -> Any:
         read.append(split)
         return plain(self, split, limit)
 
-    monkeypatch.setattr(hosts._OwnHost, "loss", listening)
+    monkeypatch.setattr(hosts.Host, "loss", listening)
     bare, lora, _ = _runs(plan, tmp_path)
     work(_deaf, bare, tmp_path)
     assert read == ["train", "validation"]

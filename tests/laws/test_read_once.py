@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from peftlab.evaluation import evaluate, evaluate_once, split_loss
+from peftlab.evaluation import AdaptedLM, evaluate, evaluate_once, split_loss
 from peftlab.tasks import Decoding, Task
 from tests.laws.cases import CASES, made
 from tests.laws.world import task
@@ -24,10 +24,10 @@ def _several() -> Task:
 @pytest.mark.parametrize("case", CASES)
 def test_one_reading_is_as_good_as_two(case: str) -> None:
     it, rows = made(case, "llama"), _several()
-    adaptation = it.adaptation(it.moved)
-    once, loss = evaluate_once(it.model, adaptation, rows, batch_size=4)
-    apart = split_loss(it.model, adaptation, rows, "test")
-    replies = evaluate(it.model, adaptation, rows, batch_size=4).replies
+    adapted = AdaptedLM(it.model, it.adaptation(it.moved))
+    once, loss = evaluate_once(adapted, rows, batch_size=4)
+    apart = split_loss(adapted, rows, "test")
+    replies = evaluate(adapted, rows, batch_size=4).replies
     assert [reply.tokens for reply in once.replies] == [reply.tokens for reply in replies]
     assert loss.sums == pytest.approx(apart.sums, abs=1e-4)
     assert (loss.counts, loss.truncated) == (apart.counts, apart.truncated)
@@ -38,10 +38,10 @@ def test_one_reading_is_as_good_as_two(case: str) -> None:
 
 def test_with_beams_too() -> None:
     it, rows = made("lora", "gpt2"), replace(_several(), decoding=Decoding(beams=3))
-    adaptation = it.adaptation(it.moved)
-    once, loss = evaluate_once(it.model, adaptation, rows, batch_size=6)
-    assert loss.sums == pytest.approx(split_loss(it.model, adaptation, rows, "test").sums, abs=1e-4)
-    plain = evaluate(it.model, adaptation, rows, batch_size=6).replies
+    adapted = AdaptedLM(it.model, it.adaptation(it.moved))
+    once, loss = evaluate_once(adapted, rows, batch_size=6)
+    assert loss.sums == pytest.approx(split_loss(adapted, rows, "test").sums, abs=1e-4)
+    plain = evaluate(adapted, rows, batch_size=6).replies
     assert [reply.tokens for reply in once.replies] == [reply.tokens for reply in plain]
 
 
@@ -49,7 +49,7 @@ def test_a_prompt_that_is_cut_otherwise_than_its_row_is_read_apart() -> None:
     it = made("lora", "gpt2")
     long = replace(task().test[0], source="the old dog runs under rain " * 12)
     rows = replace(task(), test=[long, *task().test[1:]], max_new_tokens=30)
-    adaptation = it.adaptation(it.moved)
-    once, loss = evaluate_once(it.model, adaptation, rows)
+    adapted = AdaptedLM(it.model, it.adaptation(it.moved))
+    once, loss = evaluate_once(adapted, rows)
     assert not once.replies[0].target_losses and once.replies[1].target_losses
-    assert loss.sums == pytest.approx(split_loss(it.model, adaptation, rows, "test").sums, abs=1e-4)
+    assert loss.sums == pytest.approx(split_loss(adapted, rows, "test").sums, abs=1e-4)
