@@ -17,6 +17,7 @@ from peftlab.loss import mean_loss, row_losses
 from peftlab.methods.adaptation import Adaptation
 from peftlab.tasks import Decoding, Example, Task, Template
 from peftlab.tasks.fit import fitted, shortened
+from peftlab.tasks.framing import as_trained
 from peftlab.tasks.plain import text_rows
 from peftlab.token_limits import max_row_tokens
 
@@ -95,7 +96,8 @@ def taken(
     """The task as the base and the adaptation take its split: see `tasks.fit`.
 
     Raises:
-        InputError: rows are longer than fits, and the task refuses such.
+        InputError: rows are longer than fits, and the task refuses such; or they were asked to be
+            framed otherwise than the adaptation's.
     """
     edits = adaptation.edits(model)
     return _taken(model, task, *_template_and_limit(model, adaptation, edits, max_length), split)
@@ -109,7 +111,7 @@ def _template_and_limit(
 
 
 def _taken(model: FrozenLM, task: Task, template: Template, most: int, split: str) -> Task:
-    own = fitted(task, model.tokenizer, (split,))
+    own = fitted(as_trained(task, template), model.tokenizer, (split,))
     return shortened(own, template, model.tokenizer, most, (split,))
 
 

@@ -59,6 +59,10 @@ class Shown:
             part = count.trainable / profile.base.parameters
             told = f"  {label:<{width}}  {count.trainable:>12,} trainable ({part:.3%})"
             self._say(f"{told}{_cost(profile, label)}")
+        for told in dict.fromkeys(filter(None, map(_asked, runs))):
+            self._say(f"  {told}")
+        for label in sorted(profile.counts.keys() - {run.label for run in runs}):
+            self._say(f"  {label} comes to the same as another method here and is not run")
         for label, reason in profile.misfits.items():
             self._say(f"  {label:<{width}}  will fail: {reason}")
         if profile.cut:
@@ -137,6 +141,14 @@ class Shown:
 
 def _name(run: Run) -> str:
     return f"{run.label}, seed {run.seed}"
+
+
+def _asked(run: Run) -> str:
+    """What a method asks in a chat where it does not say so by its name."""
+    settled = run.settled
+    if settled.label == run.label or not run.task.template.chat:
+        return ""
+    return f"{run.label} is {settled.label} here"
 
 
 def _formats(profile: Profile) -> str:

@@ -130,6 +130,11 @@ class Run:
         return label_on(self.method, self.base.dtype)
 
     @property
+    def settled(self) -> Method | Guest:
+        """The method with the settings that the task decides."""
+        return self.method.on(self.task)
+
+    @property
     def folder(self) -> Path:
         """Relative to the comparison's: the seeds of one configuration lie side by side."""
         shared = _digest({**self._decides(), "seed": None})[:8]
@@ -167,7 +172,7 @@ class Run:
         return Record(
             method=self.method.name,
             label=self.label,
-            settings=json.loads(json.dumps(self.method.settings())),
+            settings=json.loads(json.dumps(self.settled.settings())),
             seed=self.seed,
             status="running",
             config_hash=self.config_hash,
@@ -208,7 +213,7 @@ class Run:
         files = self.method.files()
         return {
             "method": self.method.name,
-            "settings": self.method.identity(),
+            "settings": self.settled.identity(),
             "seed": self.seed,
             "train": train,
             "evaluation": identity(self.evaluation),
@@ -234,9 +239,10 @@ def runs_of(plan: Plan, base: Base, task: Task, general: GeneralText | None = No
     """Every method with the first seed, then with the second, and so on.
 
     In this order an interrupted comparison has already compared something. A method in which
-    nothing is random runs with the first seed alone.
+    nothing is random runs with the first seed alone; of methods that come to the same on this task,
+    the first one runs.
     """
-    return [
+    runs = [
         Run(
             method=method,
             seed=seed,
@@ -252,6 +258,10 @@ def runs_of(plan: Plan, base: Base, task: Task, general: GeneralText | None = No
         for method in plan.methods
         if seed in seeds_of(plan, method)
     ]
+    first: dict[str, Run] = {}
+    for run in runs:
+        first.setdefault(run.config_hash, run)
+    return list(first.values())
 
 
 def seeds_of(plan: Plan, method: Method | Guest) -> tuple[int, ...]:
