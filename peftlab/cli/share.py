@@ -118,9 +118,11 @@ def check_method(
     from peftlab.check_method import check_method as hold
     from peftlab.methods import parse_one, plugins
     from peftlab.tasks import Task
+    from peftlab.tasks.fit import fitted
 
     plugins.load()
-    laws = hold(parse_one(method), shared.load_base(model, device), Task.load(task, limit=64))
+    base = shared.load_base(model, device)
+    laws = hold(parse_one(method), base, fitted(Task.load(task, limit=64), base.tokenizer))
     for law in laws:
         echo(f"{'ok    ' if law.problem is None else 'BROKEN'}  {law.name}")
         if law.problem is not None:

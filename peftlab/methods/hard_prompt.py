@@ -46,10 +46,10 @@ class HardPrompt(Method):
         return self.shots > 0  # exemplars, or the pool that they are chosen from, are drawn
 
     def on(self, task: Task) -> HardPrompt:
-        if self.instruction != "usual":
-            return self
-        asked = (task.instruction or task.request) if task.template.chat else ""
-        return replace(self, instruction=asked or "none")
+        if not task.template.chat:
+            return replace(self, instruction="none") if self.instruction == "usual" else self
+        named = {"usual": task.instruction or task.request or "none", "task": task.instruction}
+        return replace(self, instruction=named.get(self.instruction) or self.instruction)
 
     def check(self, shape: ModelShape) -> None:
         if self.shots < 0 or self.pool < max(1, self.shots):

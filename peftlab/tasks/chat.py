@@ -18,6 +18,8 @@ _LATER, _AGAIN = "\ue000later\ue001", "\ue000again\ue001"
 _DATE, _OTHER_DATE = datetime(2024, 7, 26), datetime(2001, 2, 3)
 """Rows must not change from day to day. The first is what Llama 3's template takes by default."""
 
+_CODES = "aAbBdHIjmMpSUwWyYcxX"  # of strftime
+
 Turn = dict[str, str]
 """A message as templates take it: its `role` and its `content`."""
 
@@ -243,10 +245,10 @@ def rendered(
     try:
         text = tokenizer.apply_chat_template(
             list(turns),
+            chat_template=_held(tokenizer.get_chat_template(), date),
             tokenize=False,
             add_generation_prompt=reply,
             date_string=f"{date:%d %b %Y}",  # of Llama 3
-            strftime_now=date.strftime,  # of all templates: transformers' own asks the clock
             enable_thinking=thinking,  # of Qwen3, SmolLM3
             thinking=thinking,  # of Granite, DeepSeek-V3.1
         )
@@ -256,6 +258,22 @@ def rendered(
             f"({', '.join(turn['role'] for turn in turns)}): {error}."
         ) from error
     return str(text)
+
+
+def _held(template: str, date: datetime) -> str:
+    """A template that is told this date instead of the clock's.
+
+    transformers offers templates `strftime_now`, and takes no function in its place; a macro of
+    that name goes before it.
+    """
+    if "strftime_now" not in template:
+        return template
+    told = {f"%{code}": date.strftime(f"%{code}") for code in _CODES}
+    told |= {f"%-{code}": date.strftime(f"%{code}").lstrip("0") for code in "dmIj"}
+    filters = "".join(f" | replace('{code}', '{text}')" for code, text in told.items())
+    return (
+        f"{{% macro strftime_now(format) -%}}{{{{ format{filters} }}}}{{%- endmacro %}}\n{template}"
+    )
 
 
 def _end(tokenizer: Tokenizer, tail: str) -> str:

@@ -53,14 +53,14 @@ def as_trained(task: Task, template: Template) -> Task:
         return task
     if asked.chat is not None and asked.chat != template.chat:
         raise InputError(
-            f"chat={str(asked.chat).lower()} was asked for, and the adapter was trained "
-            f"{'in' if template.chat else 'outside of'} a chat, which it keeps. Leave chat out."
+            f"chat={str(asked.chat).lower()} was asked for, and the adapter keeps its own "
+            f"template, {'in' if template.chat else 'outside of'} a chat. Leave chat out."
         )
     if asked.system is not None and (own is None or asked.system != own.system):
         shown = "no chat" if own is None else f"the system prompt {own.system!r:.60}"
         raise InputError(
-            f"system={asked.system!r:.60} was asked for, and the adapter was trained with {shown}, "
-            "which it keeps. Leave system out."
+            f"system={asked.system!r:.60} was asked for, and the adapter keeps its own template, "
+            f"with {shown}. Leave system out."
         )
     notes = (*task.notes, *([kept(own)] if own is not None else []))
     return replace(task, template=template, framing=None, notes=notes)
