@@ -186,8 +186,7 @@ def _around(tokenizer: Tokenizer, text: str, *parts: str) -> list[str]:
         if not there:
             raise InputError(
                 f"The chat template of {type(tokenizer).__name__} does not show a user's message "
-                "and the assistant's reply in this order, so it cannot frame a task. Leave the "
-                "chat out: -o chat=false."
+                "and the assistant's reply in this order, so it cannot frame a task."
             )
         found.append(before)
     return [*found, text]
@@ -281,7 +280,6 @@ def _end(tokenizer: Tokenizer, tail: str) -> str:
     if match is None:
         raise InputError(
             f"The chat template of {type(tokenizer).__name__} does not end a reply with a special "
-            f"token but with {tail!r}, so nothing would tell the model to stop. Leave the chat "
-            "out: -o chat=false."
+            f"token but with {tail!r}, so nothing would tell the model to stop."
         )
     return match.group()

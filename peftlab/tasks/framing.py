@@ -33,7 +33,11 @@ def decided(task: Task, tokenizer: Tokenizer) -> tuple[Template, str]:
         )
     if not chat:
         return template, ""
-    found = frame(tokenizer, asked.system)
+    try:
+        found = frame(tokenizer, asked.system)
+    except InputError as error:
+        mend = " Without the chat: -o chat=false." if has_template(tokenizer) else ""
+        raise InputError(f"{error}{mend}") from error
     replaced = "" if asked.system is not None or not found.system else ", -o system=… replaces it"
     note = (
         f"Rows stand in the chat template of the base's tokenizer ({found.told()}{replaced}); "
