@@ -220,7 +220,7 @@ def _template(settings: Settings, options: Options) -> tuple[Template, Framing]:
         source_tokens=options.source_tokens or settings.source_tokens,
         chat=bool(options.chat),
     )
-    return template, Framing(options.chat, chatted, options.system)
+    return template, Framing(options.chat, chatted, template.text, options.system)
 
 
 def _within(subsets: Mapping[str, tuple[int, ...]], length: int) -> dict[str, tuple[int, ...]]:

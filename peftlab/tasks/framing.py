@@ -43,7 +43,8 @@ def decided(task: Task, tokenizer: Tokenizer) -> tuple[Template, str]:
         f"Rows stand in the chat template of the base's tokenizer ({found.told()}{replaced}); "
         "-o chat=false turns that off."
     )
-    return template.framed(found, asked.text), note
+    own = template.text != asked.bare  # another text was put in since the task was loaded
+    return template.framed(found, template.text if own else asked.text), note
 
 
 def as_trained(task: Task, template: Template) -> Task:

@@ -70,12 +70,13 @@ class Provenance:
 class Framing:
     """How rows are to stand in a chat, until a base's tokenizer is there (`tasks.framing`).
 
-    chat: None: where the tokenizer has a chat template. text: of the template, in a chat. system:
-    the system prompt, in the place of the chat template's own.
+    chat: None: where the tokenizer has a chat template. text: of the template, in a chat, in the
+    place of `bare`. system: the system prompt, in the place of the chat template's own.
     """
 
     chat: bool | None
     text: str
+    bare: str
     system: str | None = None
 
 

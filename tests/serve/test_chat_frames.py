@@ -43,8 +43,9 @@ def base(chat_template: str | None) -> FrozenLM:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A prompt that was trained on a task whose rows stand in the chat by themselves."""
-    asked = Framing(None, "{instruction}{source}{target}")
-    task: Task = replace(laws.task(), framing=asked)
+    plain = laws.task()
+    asked = Framing(None, "{instruction}{source}{target}", plain.template.text)
+    task: Task = replace(plain, framing=asked)
     config = TrainConfig(steps=2, batch_size=4, learning_rate=0.3)
     trained = train(base(_CHAT), parse_one("prompt_tuning:length=2"), task, config)
     place = tmp_path_factory.mktemp("adapter") / "soft"

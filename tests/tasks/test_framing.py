@@ -89,6 +89,11 @@ def test_the_users_own_words_stay(
     assert fitted(Task.load(rows, **options), smol).template.text == text
 
 
+def test_a_text_that_was_put_in_later_stays(rows: Path, smol: Any) -> None:
+    task = replace(Task.load(rows), template=Template("{source}!{target}"))
+    assert fitted(task, smol).template == Template("{source}!{target}").framed(frame(smol))
+
+
 def test_tasks_that_are_made_by_hand_stay_as_they_are(smol: Any) -> None:
     task = task_of(["the cat", "a cat"])
     assert fitted(task, smol).template == task.template
