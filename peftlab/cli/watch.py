@@ -55,14 +55,16 @@ class Shown:
                 f"Each method's rate is searched for in {search.trials} trials of "
                 f"{search.share:.0%} of that, by validation loss."
             )
+        labels = {run.label for run in runs}
         for label, count in profile.counts.items():
+            if label not in labels:
+                self._say(f"  {label} comes to the same as another method here and is not run")
+                continue
             part = count.trainable / profile.base.parameters
             told = f"  {label:<{width}}  {count.trainable:>12,} trainable ({part:.3%})"
             self._say(f"{told}{_cost(profile, label)}")
         for told in dict.fromkeys(filter(None, map(_asked, runs))):
             self._say(f"  {told}")
-        for label in sorted(profile.counts.keys() - {run.label for run in runs}):
-            self._say(f"  {label} comes to the same as another method here and is not run")
         for label, reason in profile.misfits.items():
             self._say(f"  {label:<{width}}  will fail: {reason}")
         if profile.cut:
