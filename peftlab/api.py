@@ -63,6 +63,9 @@ def train(
 ) -> Adaptation:
     """Train one adaptation; the state with the lowest validation loss is returned.
 
+    Rows of a loaded task stand in the base's chat template, where its tokenizer has one; a task
+    that was loaded with chat=False does not. The adaptation keeps which (`template.frame`).
+
     Args:
         method: `pl.LoRA(rank=8)`, or the same in words: "lora:rank=8".
         out: a folder for the checkpoint, from which a training that was cut off continues.
