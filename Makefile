@@ -35,7 +35,7 @@ test: $(INSTALLED) ## laws and units, under 6 minutes on 2 cores
 test-all: $(INSTALLED) ## the slow tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m slow
 
-check: $(INSTALLED) ## format, lint, types, doors
+check: $(INSTALLED) ## format, lint, types, layers
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy

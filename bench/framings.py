@@ -62,9 +62,10 @@ def measured(model: FrozenLM, task: Task, config: TrainConfig, replies: int) -> 
     for spec in ("hard_prompt", "lora"):
         made = train(model, parse_one(spec), task, config).adaptation
         length = config.max_length
-        loss = evaluation.split_loss(model, made, task, "test", max_length=length).loss
+        adapted = evaluation.AdaptedLM(model, made)
+        loss = evaluation.split_loss(adapted, task, "test", max_length=length).loss
         found = evaluation.evaluate(
-            model, made, few, metrics=("rougeL",), limit=replies, max_length=length
+            adapted, few, metrics=("rougeL",), limit=replies, max_length=length
         )
         tokens = sum(len(reply.tokens) for reply in found.replies) / len(found.replies)
         yield f"{spec} | {loss:.3f} | {found.scores.corpus['rougeL']:.3f} | {tokens:.0f}"

@@ -133,9 +133,9 @@ def _encode_chat(template: Template, tokenizer: Any, chat: Chat) -> Encoded:
     if made is not None:
         return template.encode(tokenizer, made, None, _ANY_LENGTH)
     for _, content in chat.turns:
-        if found := traits(tokenizer).special.search(content):
+        if match := traits(tokenizer).special.search(content):
             raise InputError(
-                f"a message holds the text {found.group()!r}, which is a special token of this "
+                f"a message holds the text {match.group()!r}, which is a special token of this "
                 "tokenizer; take it out"
             )
     text = rendered(tokenizer, _conversation(template, tokenizer, chat), reply=True)
