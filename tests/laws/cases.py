@@ -113,13 +113,13 @@ def made(case: str, family: str, dtype: torch.dtype = torch.float32) -> Made:
     model, chosen = world.model(family, dtype), method(case)
     chosen.check(model.shape)
     first = chosen.init(model, world.task(), torch.Generator().manual_seed(3))
-    return Made(case, model, chosen, first, _moved(first))
+    return Made(case, model, chosen, first, _moved(first, world.spread(family)))
 
 
-def _moved(state: State) -> State:
+def _moved(state: State, spread: float) -> State:
     rng = torch.Generator().manual_seed(5)
     moved = {
-        name: tensor + 0.1 * torch.randn(tensor.shape, generator=rng)
+        name: tensor + spread * torch.randn(tensor.shape, generator=rng)
         for name, tensor in state.tensors.items()
     }
     return State(moved, state.text)

@@ -91,7 +91,7 @@ def test_recomputed_in_another_thread_after_another_batch_it_is_the_same(
     expected = {name: g for name, g in _gradients(plain).items() if g is not None}
     got = {name: g for name, g in _gradients(recomputed).items() if g is not None}
     assert got.keys() == expected.keys() == plain.tensors.keys()
-    same_gradients(got, expected)
+    same_gradients(got, expected, family)
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -19,34 +19,36 @@ from peftlab.loss import token_losses, training_row
 from peftlab.methods import State
 from peftlab.tasks import Example
 from tests.laws.cases import CASES, TRAINED, Made, leaves, made
-from tests.laws.world import FAMILIES, task
+from tests.laws.world import FAMILIES, assert_close, slack, task
 
 each_family = pytest.mark.parametrize("family", FAMILIES)
 each_case = pytest.mark.parametrize("case", CASES)
 
 
 @cache
-def _mixed(family: str) -> dict[str, list[torch.Tensor]]:
+def _mixed(family: str, cases: tuple[str, ...]) -> dict[str, list[torch.Tensor]]:
     """The logits of three rows a case, all cases in one batch, their rows in turns."""
-    them = [made(case, family) for case in CASES]
+    them = [made(case, family) for case in cases]
     with torch.no_grad():
         owners = [it.edits(it.moved) for it in them]
         by_owner = [it.rows(owner) for owner, it in enumerate(them)]
         rows = [row for turn in zip(*by_owner, strict=True) for row in turn]
         batch = pack(rows, owners)
         logits = batch.split_kept(them[0].model(batch))
-    return {case: logits[owner :: len(them)] for owner, case in enumerate(CASES)}
+    return {case: logits[owner :: len(them)] for owner, case in enumerate(cases)}
 
 
 @each_family
 @each_case
-def test_a_batch_of_all_methods_equals_each_row_alone(case: str, family: str) -> None:
+def test_a_batch_of_all_methods_equals_each_row_alone(
+    case: str, family: str, cases: tuple[str, ...] = CASES
+) -> None:
     it = made(case, family)
     with torch.no_grad():
         edits = it.edits(it.moved)
-        for row, got in zip(it.rows(), _mixed(family)[case], strict=True):
+        for row, got in zip(it.rows(), _mixed(family, cases)[case], strict=True):
             expected = it.model(pack([row], [edits]))
-            torch.testing.assert_close(got, expected, atol=2e-5, rtol=1e-5)
+            assert_close(family, got, expected)
 
 
 @each_family
@@ -60,8 +62,8 @@ def test_packed_equals_separate_and_a_start_run_once_equals_one_a_row(
     gradients = _summed([found for _, found in alone])
     for share, fast in ((True, True), (False, True), (False, False)):
         losses, found = _losses(it, share, fast)
-        torch.testing.assert_close(losses, expected, atol=2e-5, rtol=1e-5)
-        same_gradients(found, gradients)
+        assert_close(family, losses, expected)
+        same_gradients(found, gradients, family)
 
 
 def _losses(
@@ -83,12 +85,15 @@ def _summed(found: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]
     return {name: torch.stack([each[name] for each in found]).sum(0) for name in found[0]}
 
 
-def same_gradients(got: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+def same_gradients(
+    got: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], family: str = ""
+) -> None:
     """To 1e-5, of each tensor's own norm and, where that is nearly nothing, of the norm of all."""
+    share = 1e-5 * slack(family)
     whole = sum(float(g.norm()) ** 2 for g in expected.values()) ** 0.5
     for name, gradient in expected.items():
         gap = float((got[name] - gradient).norm())
-        assert gap <= 1e-5 * float(gradient.norm()) + 1e-6 * whole, f"{name}: {gap:.1e}"
+        assert gap <= share * float(gradient.norm()) + 0.1 * share * whole, f"{name}: {gap:.1e}"
 
 
 @each_family
@@ -123,7 +128,7 @@ def test_cached_decoding_equals_the_uncached_forward(case: str, family: str) -> 
         for lead in (0, _common_lead(rows)):
             got = _decoded(it.model, edits, rows, lead)
             for ours, theirs in zip(got, expected, strict=True):
-                torch.testing.assert_close(ours, theirs, atol=5e-5, rtol=1e-4)
+                assert_close(family, ours, theirs, atol=5e-5, rtol=1e-4)
 
 
 def _common_lead(rows: Sequence[Row]) -> int:
@@ -206,9 +211,7 @@ def test_a_source_cut_at_its_left_leaves_the_rest_of_the_row(case: str, family: 
     losses = batch.split_kept(token_losses(it.model, batch, cut))
     for encoded, loss in zip(cut, losses, strict=True):
         alone = pack([training_row(encoded)], [it.edits(state)])
-        torch.testing.assert_close(
-            loss, token_losses(it.model, alone, [encoded]), atol=2e-5, rtol=1e-5
-        )
+        assert_close(family, loss, token_losses(it.model, alone, [encoded]))
     if state.tensors:
         torch.cat(losses).sum().backward()
         assert all(tensor.grad is not None for tensor in state.tensors.values())

@@ -13,7 +13,7 @@ from peftlab.frozen.packing import pack
 from peftlab.methods import Composed, build, parse_one
 from peftlab.methods.base import REGISTRY
 from tests.laws.cases import CASES, TRAINED, made, method
-from tests.laws.world import FAMILIES, task, tokenizer
+from tests.laws.world import FAMILIES, assert_close, task
 from tests.models import tiny
 
 each_family = pytest.mark.parametrize("family", FAMILIES)
@@ -26,14 +26,13 @@ STARTS_AS_BASE = [case for case in CASES if method(case).starts_as_base]
 def test_identity_at_initialisation(case: str, family: str) -> None:
     it = made(case, family)
     rows = it.rows()
-    plain = [
-        task().template.encode(tokenizer(), e, t, 96).ids[:-1] for e, t in task().pairs("test")
-    ]
+    template, tokenizer = task().template, it.model.tokenizer
+    plain = [template.encode(tokenizer, e, t, 96).ids[:-1] for e, t in task().pairs("test")]
     assert [tuple(row.ids) for row in rows] == plain[:3], "a method that changes the text says so"
     expected = it.model(pack(rows, [Edits()]))
     for seed in (None, 7):
         got = it.model(pack(rows, [it.edits(it.first, seed)]))
-        torch.testing.assert_close(got, expected, atol=2e-5, rtol=1e-5)
+        assert_close(family, got, expected)
 
 
 @each_family
@@ -44,7 +43,7 @@ def test_the_frozen_model_is_the_plain_one(family: str) -> None:
     batch = pack(it.rows(), [Edits()])
     for row, got in zip(it.rows(), batch.split_kept(it.model(batch)), strict=True):
         expected = plain(torch.tensor([row.ids]), use_cache=False).logits[0, row.keep_from :]
-        torch.testing.assert_close(got, expected, atol=2e-5, rtol=1e-5)
+        assert_close(family, got, expected)
 
 
 @each_case

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from pathlib import Path
 
 import pytest
@@ -12,13 +11,13 @@ from peftlab.bases.known_models import config
 from peftlab.bases.layouts import parameter_shapes
 from peftlab.bases.shapes import ModelShape
 from peftlab.frozen.conformance import UnsupportedModel
-from peftlab.frozen.model import FrozenLM
 from peftlab.frozen.packing import pack
 from peftlab.methods.adaptation import Adaptation
 from peftlab.methods.parse import parse_one
+from tests.laws import world
 from tests.laws.cases import CASES, made, method
-from tests.laws.world import FAMILIES, task, tokenizer
-from tests.models import REQUIRED, tiny
+from tests.laws.world import FAMILIES, task
+from tests.models import REQUIRED
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -37,15 +36,10 @@ def test_saved_and_loaded_it_gives_the_same_logits(case: str, family: str, tmp_p
     assert not [path for path in (tmp_path / "stored").iterdir() if path.name.startswith(".")]
 
 
-@lru_cache(maxsize=1)
-def _model(family: str) -> FrozenLM:
-    return FrozenLM(tiny(family), tokenizer(), family)
-
-
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("family", REQUIRED)
 def test_counts_equal_the_closed_formula(family: str, case: str) -> None:
-    model, it = _model(family), method(case)
+    model, it = world.model(family), method(case)
     try:
         for site in it.sites:
             model.conformance.require(site, it.name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -70,8 +71,10 @@ def same_tensors(first: Trained, second: Trained) -> bool:
 
 
 @each_case
-def test_interrupted_and_resumed_equals_uninterrupted(case: str, tmp_path: Path) -> None:
-    lm = model(FAMILIES[CASES.index(case) % len(FAMILIES)])
+def test_interrupted_and_resumed_equals_uninterrupted(
+    case: str, tmp_path: Path, family: str | None = None
+) -> None:
+    lm = model(family or FAMILIES[CASES.index(case) % len(FAMILIES)])
     whole = train(lm, method(case), task(), _CONFIG, folder=tmp_path / "whole")
     if _takes_steps(case):
         for step in (1, 4):
@@ -93,19 +96,22 @@ def test_interrupted_and_resumed_equals_uninterrupted(case: str, tmp_path: Path)
 
 
 @each_case
-def test_the_base_is_the_same_after_training_and_evaluation(case: str) -> None:
-    lm = model("llama")
+def test_the_base_is_the_same_after_training_and_evaluation(
+    case: str, family: str = "llama"
+) -> None:
+    lm = model(family)
     trained = train(lm, method(case), task(), TrainConfig(steps=2, batch_size=2))
     trained.adaptation.edits(lm)
     assert fingerprint(lm.model.named_parameters()) == lm.fingerprint
-    assert lm.fingerprint == _untouched()
+    assert lm.fingerprint == _untouched(family)
     assert not any(p.requires_grad or p.grad is not None for p in lm.model.parameters())
 
 
-def _untouched() -> str:
+@cache
+def _untouched(family: str) -> str:
     from tests.models import tiny
 
-    return fingerprint(tiny("llama").named_parameters())
+    return fingerprint(tiny(family).named_parameters())
 
 
 def _plain_descent(_: TrainConfig, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
@@ -135,14 +141,16 @@ def test_accumulated_equals_one_batch(case: str, monkeypatch: pytest.MonkeyPatch
 
 
 @each_trained
-def test_it_learns_at_its_own_rate(case: str, tmp_path: Path) -> None:
+def test_it_learns_at_its_own_rate(
+    case: str, tmp_path: Path, family: str = "llama", steps: int = 30
+) -> None:
     """Four rows, again and again: their loss falls, with nothing but the method's defaults.
 
     In 30 steps on a random model; a rate that is too low by 100 moves it by less than 0.02.
     """
-    config = TrainConfig(steps=30, batch_size=4, evaluate_every=0, validation_limit=1)
+    config = TrainConfig(steps=steps, batch_size=4, evaluate_every=0, validation_limit=1)
     few = _only(4)
-    train(model("llama"), method(case), few, config, folder=tmp_path)
+    train(model(family), method(case), few, config, folder=tmp_path)
     losses = [line["loss"] for line in _metrics(tmp_path) if "loss" in line]
     assert losses[-1] < losses[0] - 0.05
 
