@@ -23,6 +23,7 @@ GGUF = Path(os.environ.get("PEFTLAB_REAL_GGUF", f"{FOLDER.rstrip('/')}.gguf"))
 def plain() -> PreTrainedModel:
     """transformers' own reading, in fp32, anew at each call: a test may change it."""
     made: PreTrainedModel = AutoModelForCausalLM.from_pretrained(FOLDER, dtype=torch.float32)
+    made.name_or_path = made.config._name_or_path = ""  # as of the tiny ones, which no file names
     return made.eval()
 
 

@@ -36,7 +36,7 @@ def load(
     """
     header = gguf.read_header(gguf.file_of(path))
     config = gguf_rotary.completed(header, config)
-    with pretrained.source(path) as given, _names_made_once():
+    with pretrained.source(path) as given, _quick_and_quiet():
         model, told = AutoModelForCausalLM.from_pretrained(
             **given,
             config=config,
@@ -61,16 +61,19 @@ def load(
 
 
 @contextmanager
-def _names_made_once() -> Iterator[None]:
-    """transformers makes the table of tensors' names anew for every module: a third of all time."""
+def _quick_and_quiet() -> Iterator[None]:
+    """transformers makes the table of tensors' names anew for every module, which is most of the
+    time that reading takes, and draws a progress bar whatever its settings are.
+    """
     import gguf as library
+    from transformers import modeling_gguf_pytorch_utils as reader
 
-    made = library.get_tensor_name_map
-    library.get_tensor_name_map = cache(made)
+    names, bar = library.get_tensor_name_map, reader.tqdm
+    library.get_tensor_name_map, reader.tqdm = cache(names), lambda tensors, **_: tensors
     try:
         yield
     finally:
-        library.get_tensor_name_map = made
+        library.get_tensor_name_map, reader.tqdm = names, bar
 
 
 def _unpacked() -> Any:
@@ -92,7 +95,7 @@ def _left_out(header: gguf.Header, model: PreTrainedModel) -> Iterable[str]:
     if is_gguf_arch_supported(header.architecture):
         return ()  # its newer reader says so itself
     kind = TENSOR_PROCESSORS.get(header.architecture, TensorProcessor)
-    with _names_made_once():
+    with _quick_and_quiet():
         placed = get_gguf_hf_weights_map(model, kind(config=model.config.to_dict()))
     return {
         name

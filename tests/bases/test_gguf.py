@@ -53,6 +53,11 @@ def test_the_header_says_what_it_is(eighths: Path) -> None:
     assert header.start == theirs.data_offset
 
 
+def test_loading_draws_no_progress_bars(whole: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    named.load(str(whole))
+    assert capfd.readouterr() == ("", "")
+
+
 def test_fp32_is_the_model_that_it_was_made_of(whole: Path) -> None:
     model, _ = load_plain(whole)
     expected = gguf_files.model()

@@ -7,10 +7,17 @@ from pathlib import Path
 
 import pytest
 
+from peftlab.measure import tune_allocator
 from tests import real_model
 
 _HERE = Path(__file__).parent
 _WHY = "PEFTLAB_REAL_MODEL names no folder with a model: make real-model FOLDER=…"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _memory_as_in_a_run() -> None:
+    """What is freed is kept: giving it back and asking for it anew takes longer than computing."""
+    tune_allocator()
 
 
 def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
