@@ -201,6 +201,7 @@ class _Search:
             took = trained
             record.parameters = self.host.parameters()
             record.loss.validation = trained.validation_loss
+            validated()  # a trial that an earlier process had ended is not validated here
             record.status = "pruned" if record.status == "pruned" else "finished"
         record.progress = progress_of(took)
         record.seconds.train, record.seconds.evaluate = took.seconds, took.validation_seconds

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from peftlab.tasks.opened import text_of as text_of
 from peftlab.tasks.table import Table as Table
 from peftlab.tasks.table import Unusable
 from peftlab.tasks.webnlg_xml import read_webnlg
+
+MOST_FILES = 100_000
 
 _ADVICE = {
     ".zip": "Unpack it first.",
@@ -90,6 +93,31 @@ _READERS: dict[str, Callable[[Path], Table]] = {
     ".xml": read_webnlg,
 }
 EXTENSIONS = tuple(_READERS)
+
+
+def data_files(folder: Path, *, below: bool = False) -> list[Path]:
+    """The files of rows in a folder (and in those below it), sorted.
+
+    Raises:
+        InputError: a folder cannot be read, or there are so many that this is no data set.
+    """
+    found: list[Path] = []
+    seen = 0
+    for place, _, names in os.walk(folder, onerror=_refuse_unreadable):
+        found += [Path(place, name) for name in names if is_data(Path(name))]
+        seen += 1 + len(names)
+        if not below:
+            break
+        if seen > MOST_FILES:
+            raise InputError(
+                f"{folder} holds more than {MOST_FILES:,} files and folders; the folder of one "
+                "data set was expected."
+            )
+    return sorted(path for path in found if os.path.isfile(path))  # noqa: PTH113 (never raises)
+
+
+def _refuse_unreadable(error: OSError) -> None:
+    raise InputError(f"{error.filename} cannot be read: {error.strerror}.") from error
 
 
 def is_data(path: Path) -> bool:

@@ -32,7 +32,7 @@ def from_folder(folder: Path, config: str | None = None) -> dict[str, Table]:
     if found:
         tables = {split: _joined(folder, split, paths) for split, paths in found.items()}
         return _saying(tables, _passed_over(folder, found))
-    held = [path for path in sorted(folder.rglob("*")) if path.is_file() and files.is_data(path)]
+    held = files.data_files(folder, below=True)
     if not held:
         raise InputError(
             f"The folder {folder} holds no file of rows; train.jsonl, validation.csv, test.parquet "
@@ -54,7 +54,7 @@ def _joined(folder: Path, split: str, paths: Sequence[Path]) -> Table:
 
 def _passed_over(folder: Path, found: Mapping[str, Sequence[Path]]) -> tuple[str, ...]:
     read = {path for paths in found.values() for path in paths}
-    others = [p.name for p in sorted(folder.iterdir()) if files.is_data(p) and p not in read]
+    others = [path.name for path in files.data_files(folder) if path not in read]
     return (f"Not read, since no split is called so: {', '.join(others)}.",) if others else ()
 
 

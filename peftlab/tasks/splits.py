@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from peftlab.errors import InputError
-from peftlab.tasks.files import is_data
+from peftlab.tasks.files import data_files
 from peftlab.tasks.opened import stem_of, suffix_of
 
 SPLIT_NAMES = {
@@ -55,7 +55,7 @@ def find_splits(folder: Path) -> dict[str, list[Path]]:
     Raises:
         InputError: several files for one split.
     """
-    files = [p for p in sorted(folder.iterdir()) if p.is_file() and is_data(p)]
+    files = data_files(folder)
     if any(_SHARD.search(path.stem) for path in files):
         return {}
     by_split = sorted_by_split(dict.fromkeys(map(stem_of, files)))
@@ -81,9 +81,8 @@ def _only(folder: Path, split: str, paths: Sequence[Path]) -> Path:
 
 def _xml_splits(folder: Path) -> dict[str, list[Path]]:
     """`train/1triples/….xml`, `dev/…`, `test/testdata_with_lex.xml`, where all rows are XML."""
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and is_data(path)]
     found: dict[str, list[Path]] = {}
-    for path in files:
+    for path in data_files(folder, below=True):
         if suffix_of(path) != ".xml":
             return {}
         folders = path.relative_to(folder).parts[:-1]

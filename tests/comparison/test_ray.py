@@ -35,7 +35,8 @@ pytestmark = pytest.mark.slow
 
 STEPS = 600  # long enough that something can die on the way
 ON_THE_WAY = 60  # lines of a log by then, many checkpoints among them
-MEASURED = {"seconds", "latency", "peak_memory", "environment", "predicted"}
+MEASURED = {"seconds", "latency", "peak_memory", "environment", "predicted", "others"}
+UNTIMED = {"seconds": 0, "others": None}
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +67,7 @@ def lasting(record: Record) -> dict[str, Any]:
     if record.progress is not None:
         values["progress"].pop("tokens_per_second")
     if record.search is not None:
-        values["search"].pop("seconds")
+        values["search"] |= UNTIMED
     return values
 
 
@@ -82,7 +83,7 @@ def results(out: Path, without: str = "-") -> dict[str, Any]:
         elif path.name == "metrics.jsonl":
             found[name] = [line | {"tokens_per_second": 0} for line in reading.metrics(path.parent)]
         elif path.name == "search.json":
-            found[name] = json.loads(path.read_text()) | {"seconds": 0}
+            found[name] = json.loads(path.read_text()) | UNTIMED
         elif path.is_file() and path.name not in (".lock", "checkpoint.safetensors", "error.txt"):
             found[name] = path.read_bytes()
     return found

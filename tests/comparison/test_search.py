@@ -79,6 +79,10 @@ def test_trials_that_do_worse_are_ended_and_those_that_diverge_are_named(
     failed = Record.read(path)
     assert failed.diverged_at is not None and f"step {failed.diverged_at}" in str(failed.error)
     assert failed.progress is not None and failed.progress.steps < 10
+    for record in tmp_path.glob("*-search/trial-1/record.json"):
+        record.unlink()  # the process was killed before it had written it
+    again = search(lambda *_: None, run, tmp_path)
+    assert [one.status for one in again.trials] == ["finished", "pruned", "failed"]
 
 
 def test_no_rate_that_trains_is_one_clear_error(

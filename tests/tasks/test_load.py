@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from peftlab.errors import InputError
-from peftlab.tasks import Example, Options, Task, catalogue
+from peftlab.tasks import Example, Options, Task, catalogue, files
 from peftlab.tasks.task import fingerprint, limit_pairs
 
 Rows = Sequence[Mapping[str, Any]]
@@ -282,6 +282,25 @@ def test_bad_files_and_folders(tmp_path: Path) -> None:
     jsonl(empty / "validation.jsonl", numbered(3))
     with pytest.raises(InputError, match=r"both dev.jsonl and validation.jsonl for the validation"):
         Task.load(empty)
+
+
+def test_a_folder_that_is_no_data_set_ends_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "below").mkdir()
+    jsonl(tmp_path / "below" / "a.jsonl", numbered(3))
+    (tmp_path / "loop.jsonl").symlink_to(tmp_path / "loop.jsonl")
+    assert files.data_files(tmp_path, below=True) == [tmp_path / "below" / "a.jsonl"]
+    monkeypatch.setattr("peftlab.tasks.files.MOST_FILES", 2)
+    with pytest.raises(InputError, match="holds more than 2 files and folders"):
+        Task.load(tmp_path)
+
+    def scandir(folder: str) -> Iterator[Any]:
+        raise PermissionError(13, "Permission denied", folder)
+
+    monkeypatch.setattr("os.scandir", scandir)
+    with pytest.raises(InputError, match="cannot be read: Permission denied"):
+        Task.load(tmp_path)
 
 
 def test_unknown_names_say_the_nearest() -> None:
