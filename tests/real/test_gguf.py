@@ -58,7 +58,14 @@ def test_the_folder_s_weights_are_these_rounded_to_bf16(ours: PreTrainedModel) -
 
 def _texts() -> Iterator[str]:
     """Sentences of the demo's corpus, and what tokenizers find hard."""
-    yield from ("", " ", "12,345.67 €", "naïve 你好 🙂", "<|im_start|>user\nhi<|im_end|>", "\t\n\n  x")
+    yield from (
+        "",
+        " ",
+        "12,345.67 €",
+        "naïve 你好 🙂",
+        "<|im_start|>user\nhi<|im_end|>",
+        "\t\n\n  x",
+    )
     yield from (document.text for document in DocumentSource().documents(seed=0))
 
 

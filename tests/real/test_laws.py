@@ -32,8 +32,8 @@ _LAWS: dict[str, tuple[Law, Sequence[str]]] = {
         _QUICK,
     ),
     "packed = separate": (
-        lambda name, _: (
-            test_rows.test_packed_equals_separate_and_a_start_run_once_equals_one_a_row(name, REAL)
+        lambda name, _: test_rows.test_packed_equals_separate_and_a_start_run_once_equals_one_a_row(
+            name, REAL
         ),
         _QUICK,
     ),
@@ -62,14 +62,14 @@ _LAWS: dict[str, tuple[Law, Sequence[str]]] = {
         _METHODS,
     ),
     "gradients": (
-        lambda name, _: (
-            test_gradients.test_every_tensor_gets_a_gradient_right_after_an_evaluation(name, REAL)
+        lambda name, _: test_gradients.test_every_tensor_gets_a_gradient_right_after_an_evaluation(
+            name, REAL
         ),
         _TRAINED,
     ),
     "interrupted = uninterrupted": (
-        lambda name, folder: (
-            test_training.test_interrupted_and_resumed_equals_uninterrupted(name, folder, REAL)
+        lambda name, folder: test_training.test_interrupted_and_resumed_equals_uninterrupted(
+            name, folder, REAL
         ),
         _QUICK,
     ),
