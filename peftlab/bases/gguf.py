@@ -216,7 +216,7 @@ def _check(header: Header) -> None:
     if values.get("split.count", 1) > 1:
         raise InputError(
             f"{path} is one of {values['split.count']} parts of a model, which are not read: join "
-            "them with llama.cpp (llama-gguf-split --merge FIRST-PART.gguf WHOLE.gguf)"
+            "them with llama.cpp's llama-gguf-split"
         )
     if not values.get("tokenizer.ggml.tokens"):
         raise InputError(
@@ -265,7 +265,7 @@ class _Reader:
         except ValueError as error:
             raise InputError(
                 f"{self.path} keeps {name} in a kind of numbers ({number}) that the installed "
-                "package gguf does not know: pip install --upgrade gguf"
+                "package gguf does not know: install a newer one"
             ) from error
         elements, taken = GGML_QUANT_SIZES[kind]
         return name, Tensor(shape, kind.name, offset + prod(shape) // elements * taken)

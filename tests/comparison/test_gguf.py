@@ -1,4 +1,4 @@
-"""A GGUF file as the base of whole commands: the plan says what it is, and all of them work on it."""
+"""A GGUF file as the base of whole commands: the plan says what it is, and all of them work."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _options(file: Path, rows: Path) -> list[str]:
-    steps = "--steps 2 --batch-size 2 -o max_new_tokens=4 --device cpu".split()
+    steps = ["--steps", "2", "--batch-size", "2", "-o", "max_new_tokens=4", "--device", "cpu"]
     return ["--model", str(file), "--task", str(rows), *steps]
 
 
