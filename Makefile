@@ -46,7 +46,7 @@ test-real: $(INSTALLED) ## the tests on a real model, in the folder PEFTLAB_REAL
 test-real-sample: $(INSTALLED) ## those of them that CI runs
 	$(BIN)/python -m pytest -m "real and sample" tests/real
 
-check: $(INSTALLED) ## format, lint, types, doors
+check: $(INSTALLED) ## format, lint, types, layers
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy

@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 from bench.pairing import device_name
-from bench.workloads import DATA, METHODS, make_model
+from bench.workloads import DATA, METHODS, make_model, spec
 
 
 def main() -> None:
@@ -28,17 +28,19 @@ def main() -> None:
     )
     parser.add_argument("--workload", choices=("dialogsum", "e2e"), default="dialogsum")
     parser.add_argument("--size", choices=("mini", "small"), default="mini")
+    parser.add_argument("--model", type=Path, help="a folder of GPT-2's or Llama's layout, for any")
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--rows", type=int, default=100, help="training, validation and test rows")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        model = make_model(arguments.size, Path(folder) / "model")
+        model = make_model(arguments.size, Path(folder) / "model", 0.0, arguments.model)
         common = ["--model", str(model), "--steps", str(arguments.steps)]
         task = str(DATA / arguments.workload)
+        methods = ["hard_prompt", *(spec(method, model) for method in METHODS)]
         ours = [
             sys.executable, "-m", "peftlab", "compare", *common, "--task", task,
-            "--methods", ",".join(["hard_prompt", *METHODS.values()]), "--batch-size", "8",
+            "--methods", ",".join(methods), "--batch-size", "8",
             "--limit", str(arguments.rows), "--out", str(Path(folder) / "runs"),
         ]  # fmt: skip
         peer = [

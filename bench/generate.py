@@ -17,8 +17,8 @@ from typing import Any
 
 import torch
 
-from bench.pairing import Measured, common_arguments, compare, report
-from bench.workloads import METHODS, SIZES, WORKLOADS, make_model, make_task
+from bench.pairing import Measured, base_name, common_arguments, compare, report
+from bench.workloads import METHODS, WORKLOADS, make_model, make_task, spec, tokenizer
 
 
 def main() -> None:
@@ -37,10 +37,12 @@ def main() -> None:
     common_arguments(parser)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        settings = vars(arguments) | {"model": str(make_model(arguments.size, Path(folder)))}
+        settings = vars(arguments) | {
+            "model": str(make_model(arguments.size, Path(folder), 0.0, arguments.model))
+        }
         result = compare(ours, peer, settings, arguments.repeats)
     result["share_differing"] = result.pop("check_differing")
-    title = f"{arguments.method}, {arguments.workload}, GPT-2 {arguments.size}: replies/s"
+    title = f"{arguments.method}, {arguments.workload}, {base_name(arguments)}: replies/s"
     report(result, title, arguments.json)
 
 
@@ -64,7 +66,9 @@ def ours(settings: dict[str, Any]) -> Callable[[], Measured]:
     model = FrozenLM.load(settings["model"])
     task = make_task(settings["workload"], settings["rows"])
     config = TrainConfig(steps=1, batch_size=1, evaluate_every=0, learning_rate=1e-12)
-    adaptation = train(model, parse_one(METHODS[settings["method"]]), task, config).adaptation
+    adaptation = train(
+        model, parse_one(spec(settings["method"], settings["model"])), task, config
+    ).adaptation
     lengths = _lengths(settings, model.tokenizer)
     requests = [
         Request(adaptation, e, n, min_new_tokens=n) for e, n in zip(task.test, lengths, strict=True)
@@ -91,17 +95,15 @@ def peer(settings: dict[str, Any]) -> Callable[[], Measured]:
     from transformers import LogitsProcessorList
 
     from bench.peers import peer_model
-    from bench.workloads import tokenizer
     from peftlab.measure import phase, tune_allocator
 
     if settings["malloc"] == "both":
         tune_allocator()
-    vocabulary = tokenizer()
+    vocabulary = tokenizer(settings["model"])
     vocabulary.pad_token, vocabulary.padding_side = vocabulary.eos_token, "left"
     task = make_task(settings["workload"], settings["rows"])
     lengths = _lengths(settings, vocabulary)
     model = peer_model(settings["model"], settings["method"]).eval()
-    assert settings["size"] in SIZES
     prompts = [list(task.template.encode(vocabulary, e, None, 900).ids) for e in task.test]
     size = settings["batch_size"]
 
@@ -112,7 +114,7 @@ def peer(settings: dict[str, Any]) -> Callable[[], Measured]:
             for start in range(0, len(prompts), size):
                 rows, wanted = prompts[start : start + size], lengths[start : start + size]
                 inputs = vocabulary.pad({"input_ids": rows}, return_tensors="pt")
-                ends = _EndsAt(wanted, inputs["input_ids"].shape[1], settings["beams"])
+                ends = _EndsAt(wanted, settings["beams"], vocabulary.eos_token_id)
                 out = model.generate(
                     **inputs, max_new_tokens=max(wanted) + 1, do_sample=False,
                     num_beams=settings["beams"], logits_processor=LogitsProcessorList([ends]),
@@ -129,11 +131,9 @@ def peer(settings: dict[str, Any]) -> Callable[[], Measured]:
 class _EndsAt:
     """Forbids the end before each row's length and forces it there."""
 
-    end = 50256
-
-    def __init__(self, lengths: list[int], prompt: int, beams: int) -> None:
+    def __init__(self, lengths: list[int], beams: int, end: int) -> None:
         self.lengths = torch.tensor(lengths).repeat_interleave(beams)
-        self.prompt = prompt
+        self.end = end
         self.begun: int | None = None
 
     def __call__(self, ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:

@@ -43,14 +43,14 @@ class Fault:
     """What happens when a process begins its nth write (0: never).
 
     Attributes:
-        kind: "limit": files may have `room` bytes from then on (RLIMIT_FSIZE); "disk": so many
+        kind: "limit": files may have `bytes_left` from then on (RLIMIT_FSIZE); "disk": so many
             bytes are free from then on; "killed": as "limit", and the process ends where it
             writes more.
     """
 
     kind: str = "limit"
     at: int = 0
-    room: int = 0
+    bytes_left: int = 0
 
 
 def carry_out(pipe: Any, job: str, place: Place, fault: Fault) -> None:
@@ -94,14 +94,14 @@ def _strike(fault: Fault, place: Place) -> None:
     if fault.kind == "disk":
         assert place.disk is not None
         state = os.statvfs(place.disk)
-        size = max(0, state.f_bavail * state.f_frsize - fault.room)
+        size = max(0, state.f_bavail * state.f_frsize - fault.bytes_left)
         (place.disk / "filler").write_bytes(bytes(size))
         return
     if fault.kind == "killed":
         signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     most = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
-    resource.setrlimit(resource.RLIMIT_FSIZE, (fault.room, most))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (fault.bytes_left, most))
 
 
 def _command(*words: str) -> int:

@@ -180,21 +180,21 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def result(folder: Path) -> dict[str, Any]:
     """All that a job leaves, without what a clock said; pages and figures by their names alone."""
-    found: dict[str, Any] = {}
+    files: dict[str, Any] = {}
     for name, content in contents(folder).items():
         kind = Path(name).suffix
         if kind == ".json":
-            found[name] = _timeless(json.loads(content))
+            files[name] = _timeless(json.loads(content))
         elif kind == ".jsonl":
-            found[name] = [_timeless(json.loads(line)) for line in lines_of(content.decode())]
+            files[name] = [_timeless(json.loads(line)) for line in lines_of(content.decode())]
         elif Path(name).name == "checkpoint.safetensors":
-            found[name] = _checkpoint(folder / name)
+            files[name] = _checkpoint(folder / name)
         elif kind in (".html", ".svg", ".png"):
-            found[name] = True
+            files[name] = True
         else:
             own = content.replace(str(folder).encode(), b"OUT")
-            found[name] = hashlib.sha256(own).hexdigest()
-    return found
+            files[name] = hashlib.sha256(own).hexdigest()
+    return files
 
 
 def _checkpoint(path: Path) -> dict[str, Any]:
@@ -223,7 +223,7 @@ def leftovers(folder: Path) -> list[str]:
 
 def damaged(folder: Path) -> list[str]:
     """Files that no reader could read; what lies under a temporary name does not count."""
-    found = []
+    problems = []
     for path in sorted(folder.rglob("*")):
         if path.is_dir() or any(part.startswith(".") for part in path.relative_to(folder).parts):
             continue
@@ -237,8 +237,8 @@ def damaged(folder: Path) -> list[str]:
             elif path.suffix == ".html":
                 assert path.read_text(encoding="utf-8").rstrip().endswith("</html>")
         except Exception as error:
-            found.append(f"{path.relative_to(folder)} is damaged: {error}")
-    return found
+            problems.append(f"{path.relative_to(folder)} is damaged: {error}")
+    return problems
 
 
 def said_wrong(ended: Ended) -> list[str]:
@@ -277,8 +277,8 @@ def faults(
         job = jobs[number % len(jobs)]
         _, usual = bench.whole(job)
         at = rng.randint(1, usual.writes)
-        room = int(2 ** rng.uniform(0, 18)) - 1  # nothing up to 256 KiB
-        bench.fail(job, Fault(kind, at, room))
+        bytes_left = int(2 ** rng.uniform(0, 18)) - 1  # nothing up to 256 KiB
+        bench.fail(job, Fault(kind, at, bytes_left))
 
 
 def main() -> None:

@@ -39,10 +39,10 @@ class Outcome:
 
 def arrivals(rate: float, seconds: float, seed: int) -> list[float]:
     """Moments of a Poisson process of so many requests a second."""
-    rng, moment, found = random.Random(seed), 0.0, []
+    rng, moment, moments = random.Random(seed), 0.0, []
     while (moment := moment + rng.expovariate(rate)) < seconds:
-        found.append(moment)
-    return found
+        moments.append(moment)
+    return moments
 
 
 def checked(outcomes: Sequence[Outcome], references: Sequence[str]) -> dict[str, Any]:
@@ -81,8 +81,8 @@ def latencies(outcomes: Sequence[Outcome]) -> dict[str, dict[str, float] | None]
 def _percentiles(values: Sequence[float]) -> dict[str, float] | None:
     if not values:
         return None
-    found = np.percentile(values, PERCENTILES)
-    return {f"p{level}": float(value) for level, value in zip(PERCENTILES, found, strict=True)}
+    levels = np.percentile(values, PERCENTILES)
+    return {f"p{level}": float(value) for level, value in zip(PERCENTILES, levels, strict=True)}
 
 
 def without_wait(outcomes: Sequence[Outcome]) -> int:

@@ -9,6 +9,7 @@ import statistics
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -113,9 +114,15 @@ def report(result: dict[str, Any], title: str, as_json: bool) -> None:
         print(json.dumps(result))
 
 
+def base_name(arguments: argparse.Namespace) -> str:
+    """What titles call the base."""
+    return arguments.model.name if arguments.model else f"GPT-2 {arguments.size}"
+
+
 def common_arguments(parser: argparse.ArgumentParser) -> None:
     """What every benchmark takes."""
     parser.add_argument("--size", choices=("mini", "small", "demo"), default="mini")
+    parser.add_argument("--model", type=Path, help="a folder of GPT-2's or Llama's layout, for any")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", action="store_true")

@@ -36,15 +36,15 @@ def main() -> None:
             run = trainer_run(settings)(_RATE, arguments.steps)
             run()
             model = run.trainer.model  # type: ignore[attr-defined]
-        print(method, f"rougeL {rouge(model.eval(), arguments.workload, arguments.rows):.4f}")
+        found = rouge(model.eval(), tokenizer(arguments.model), arguments.workload, arguments.rows)
+        print(method, f"rougeL {found:.4f}")
 
 
-def rouge(model: Any, workload: str, rows: int) -> float:
+def rouge(model: Any, vocabulary: Any, workload: str, rows: int) -> float:
     """ROUGE-L of greedy replies on the test rows, batches of 16 padded on the left."""
-    vocabulary = tokenizer()
     vocabulary.pad_token, vocabulary.padding_side = vocabulary.eos_token, "left"
     task, scorer = make_task(workload, rows), RougeScorer(["rouge1", "rouge2", "rougeL"])
-    found: list[float] = []
+    scores: list[float] = []
     for start in range(0, len(task.test), 16):
         examples = task.test[start : start + 16]
         prompts = [list(task.template.encode(vocabulary, e, None, 900).ids) for e in examples]
@@ -55,11 +55,11 @@ def rouge(model: Any, workload: str, rows: int) -> float:
                 pad_token_id=vocabulary.pad_token_id,
             )  # fmt: skip
         texts = vocabulary.batch_decode(out[:, inputs["input_ids"].shape[1] :], True)
-        found += [
+        scores += [
             max(scorer.score(target, text)["rougeL"].fmeasure for target in example.targets)
             for example, text in zip(examples, texts, strict=True)
         ]
-    return fmean(found)
+    return fmean(scores)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from transformers import (
     TrainingArguments,
 )
 
-from bench.workloads import METHODS, make_task, tokenizer
+from bench.workloads import Layout, make_task, spec, tokenizer
 from peftlab.tasks import Encoded, Task
 from peftlab.training.rows import Order, Rows
 
@@ -26,7 +26,10 @@ Run = Callable[[], list[float]]  # trains and returns the loss of every step
 
 def trainer_run(settings: dict[str, Any]) -> Callable[[float, int], Run]:
     """A function from a learning rate and a number of steps to a training run on a fresh model."""
-    task, vocabulary = make_task(settings["workload"], settings["rows"]), tokenizer()
+    task, vocabulary = (
+        make_task(settings["workload"], settings["rows"]),
+        tokenizer(settings["model"]),
+    )
     vocabulary.pad_token = vocabulary.eos_token
     rows = Rows(task.pairs("train"), task.template, vocabulary, 1024 - 100)
     order = Order(len(rows), settings["batch_size"], 0)
@@ -54,7 +57,7 @@ def trainer_run(settings: dict[str, Any]) -> Callable[[float, int], Run]:
 
         def run() -> list[float]:
             trainer.train()
-            return losses.found
+            return losses.values
 
         run.trainer = trainer  # type: ignore[attr-defined]
         return run
@@ -70,18 +73,18 @@ def _grouped(batches: list[list[Encoded]]) -> list[list[Encoded]]:
     """
     size, flat = len(batches[0]), [row for batch in batches for row in batch]
     flat.sort(key=lambda row: len(row.ids))
-    found = [flat[i : i + size] for i in range(0, len(flat), size)]
-    random.Random(0).shuffle(found)
-    return found
+    groups = [flat[i : i + size] for i in range(0, len(flat), size)]
+    random.Random(0).shuffle(groups)
+    return groups
 
 
 class _Losses(TrainerCallback):
     def __init__(self) -> None:
-        self.found: list[float] = []
+        self.values: list[float] = []
 
     def on_log(self, _args: Any, _state: Any, _control: Any, logs: Any = None, **_: Any) -> None:
         if logs and "loss" in logs:
-            self.found.append(float(logs["loss"]))
+            self.values.append(float(logs["loss"]))
 
 
 def _arguments(settings: dict[str, Any], rate: float, steps: int) -> dict[str, Any]:
@@ -139,21 +142,22 @@ def _sft_trainer(
 def peer_model(folder: str, method: str) -> nn.Module:
     """The base as a peer's user adapts it for one of the benchmark's methods."""
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    width = model.config.n_embd
+    width, layout = model.config.hidden_size, Layout.of(folder)
+    blocks = model.get_submodule(layout.blocks)
     if method == "full":
         return model
     if method == "last-1":
         model.requires_grad_(False)
-        model.transformer.h[-1].requires_grad_(True)
+        blocks[-1].requires_grad_(True)
         return model
     if method == "bottleneck":
         model.requires_grad_(False)
-        for block in model.transformer.h:
+        for block in blocks:
             block.mlp = _WithBottleneck(block.mlp, width, 32)
         return model
     from peft import get_peft_model
 
-    return get_peft_model(model, _config(method, width))
+    return get_peft_model(model, _config(method, width, layout))
 
 
 def our_start(folder: str, method: str, task: Task) -> dict[str, torch.Tensor]:
@@ -161,7 +165,7 @@ def our_start(folder: str, method: str, task: Task) -> dict[str, torch.Tensor]:
     from peftlab.frozen.model import FrozenLM
     from peftlab.methods import parse_one
 
-    ours, model = parse_one(METHODS[method]), FrozenLM.load(folder)
+    ours, model = parse_one(spec(method, folder)), FrozenLM.load(folder)
     return ours.init(model, task, torch.Generator().manual_seed(0)).tensors
 
 
@@ -188,17 +192,19 @@ def _our_name(name: str, start: dict[str, torch.Tensor]) -> str:
     )  # fmt: skip
     for theirs, ours in renamed:
         name = name.replace(theirs, ours)
-    return name if name in start else name.removeprefix("transformer.h.")
+    short = name.removeprefix("transformer.h.").removeprefix("model.layers.")
+    return name if name in start else short
 
 
-def _config(method: str, width: int) -> Any:
+def _config(method: str, width: int, layout: Layout) -> Any:
     import peft
 
     kind = {"task_type": "CAUSAL_LM"}
     if method == "lora":
         return peft.LoraConfig(
-            r=8, lora_alpha=16, target_modules=["c_attn"], fan_in_fan_out=True, **kind
-        )
+            r=8, lora_alpha=16, target_modules=[*layout.modules],
+            fan_in_fan_out=layout.transposed, **kind,
+        )  # fmt: skip
     if method == "prefix":
         return peft.PrefixTuningConfig(num_virtual_tokens=20, **kind)
     if method.startswith("prompt"):

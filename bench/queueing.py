@@ -45,12 +45,12 @@ def makespan_bounds(seconds: Sequence[float], machines: int) -> tuple[float, flo
 def waits(arrivals: Sequence[float], services: Sequence[float], servers: int) -> list[float]:
     """How long each request waits where the first come is served first."""
     free = [0.0] * servers
-    found = []
+    delays = []
     for arrival, service in zip(arrivals, services, strict=True):
         begin = max(arrival, heapq.heappop(free))
-        found.append(begin - arrival)
+        delays.append(begin - arrival)
         heapq.heappush(free, begin + service)
-    return found
+    return delays
 
 
 def mean_wait_exponential(rate: float, service: float, servers: int) -> float:
@@ -134,8 +134,8 @@ def batch(
     now, following = 0.0, 0
     waiting: deque[_Row] = deque()
     rows: list[_Row] = []
-    found: dict[int, Served] = {}
-    while len(found) < len(arrivals):
+    served: dict[int, Served] = {}
+    while len(served) < len(arrivals):
         if not rows and not waiting:
             now = max(now, arrivals[following])
         while following < len(arrivals) and arrivals[following] <= now:
@@ -152,8 +152,8 @@ def batch(
             rows.remove(row)
             since = arrivals[row.number]
             assert row.first is not None
-            found[row.number] = Served(row.first - since, now - since)
-    return [found[number] for number in range(len(arrivals))]
+            served[row.number] = Served(row.first - since, now - since)
+    return [served[number] for number in range(len(arrivals))]
 
 
 def _step(rows: list[_Row], cost: StepCost, prefill: int) -> float:
@@ -182,29 +182,29 @@ def zipf(names: int, exponent: float) -> list[float]:
     return [weight / total for weight in weights]
 
 
-def hits(asked: Iterable[int], room: int) -> float:
+def hits(asked: Iterable[int], slots: int) -> float:
     """Share of requests whose adapter a cache of the latest used ones has."""
     cache: OrderedDict[int, None] = OrderedDict()
-    found = count = 0
+    hit_count = count = 0
     for name in asked:
         count += 1
         if name in cache:
-            found += 1
+            hit_count += 1
             cache.move_to_end(name)
         else:
             cache[name] = None
-            if len(cache) > room:
+            if len(cache) > slots:
                 cache.popitem(last=False)
-    return found / count
+    return hit_count / count
 
 
-def expected_hits(shares: Sequence[float], room: int) -> float:
+def expected_hits(shares: Sequence[float], slots: int) -> float:
     """The same in the long run, by Che's approximation."""
-    if room >= len(shares):
+    if slots >= len(shares):
         return 1.0
 
     def filled(age: float) -> float:
-        return sum(-math.expm1(-share * age) for share in shares) - room
+        return sum(-math.expm1(-share * age) for share in shares) - slots
 
     age = brentq(filled, 0.0, 1e12)
     return sum(share * -math.expm1(-share * age) for share in shares)

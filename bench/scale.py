@@ -37,16 +37,16 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     if arguments.what == "serve":
-        found = scale_serve.measure(arguments.requests, _LOADS)
-        _show_serving(found)
+        measured = scale_serve.measure(arguments.requests, _LOADS)
+        _show_serving(measured)
     elif arguments.what == "grid":
-        found = scale_grid.measure(arguments.steps)
-        _show_grid(found)
+        measured = scale_grid.measure(arguments.steps)
+        _show_grid(measured)
     else:
-        found = {"grid": grid(), "base": large_base(), "adapters": many_adapters()}
-        _show_plan(found)
+        measured = {"grid": grid(), "base": large_base(), "adapters": many_adapters()}
+        _show_plan(measured)
     if arguments.json:
-        print(json.dumps(found))
+        print(json.dumps(measured))
 
 
 def grid(machine: Machine | None = None, passes: float = 4e6) -> list[dict[str, Any]]:
@@ -55,7 +55,7 @@ def grid(machine: Machine | None = None, passes: float = 4e6) -> list[dict[str, 
     Runs differ: a log-normal spread of a factor of 1.5, as full fine-tuning differs from prompts.
     """
     machine, rng = machine or Machine(), random.Random(0)
-    shape, found = scale_plan.large_shape(), []
+    shape, points = scale_plan.large_shape(), []
     spread = [rng.lognormvariate(0, 0.4) for _ in range(RUNS)]
     for name, size in (("1 B", 1.24e9), ("8 B", 8.03e9), ("70 B", float(shape.size))):
         own = scale_plan.training_seconds(shape, passes, machine) * size / shape.size
@@ -63,8 +63,8 @@ def grid(machine: Machine | None = None, passes: float = 4e6) -> list[dict[str, 
         for machines in (1, 8, 64, 512):
             hours = makespan(seconds, machines) / 3600
             dollars = machines * hours * machine.price
-            found.append({"base": name, "machines": machines, "hours": hours, "dollars": dollars})
-    return found
+            points.append({"base": name, "machines": machines, "hours": hours, "dollars": dollars})
+    return points
 
 
 def large_base(machine: Machine | None = None) -> dict[str, Any]:
@@ -86,13 +86,13 @@ def large_base(machine: Machine | None = None) -> dict[str, Any]:
 def many_adapters(machine: Machine | None = None) -> list[dict[str, Any]]:
     """10,000 adapters of the 70 B base by memory for them; and latency under load beside it."""
     machine, shape = machine or Machine(), scale_plan.large_shape()
-    found = []
+    estimates = []
     for method in ("lora:rank=8", "prompt_tuning:length=20", "ia3"):
         size = scale_plan.adapter_bytes(shape, method)
         for memory in (8e9, 64e9):
             about = scale_plan.adapters(size, ADAPTERS, memory, 1.0, machine)
-            found.append({"method": method, "bytes": size, "memory": memory, **about})
-    return found
+            estimates.append({"method": method, "bytes": size, "memory": memory, **about})
+    return estimates
 
 
 def latency(step: float, slots: int, rate: float, count: int = 2000) -> tuple[float, float]:
@@ -106,13 +106,14 @@ def latency(step: float, slots: int, rate: float, count: int = 2000) -> tuple[fl
     return totals[count // 2], totals[int(0.95 * count)]
 
 
-def _show_serving(found: dict[str, Any]) -> None:
-    cost = found["cost"]
+def _show_serving(serving: dict[str, Any]) -> None:
+    cost = serving["cost"]
     print(
-        f"{found['capacity']:.1f} requests/s at most; a step takes {1e3 * cost['fixed']:.2f} ms + "
+        f"{serving['capacity']:.1f} requests/s at most; "
+        f"a step takes {1e3 * cost['fixed']:.2f} ms + "
         f"{1e3 * cost['row']:.3f} a row + {1e3 * cost['prompt']:.4f} a prompt token + "
         f"{1e3 * cost['adapter']:.3f} an adapter; loading an "
-        f"adapter {1e3 * found['adapter_load_seconds']:.1f} ms"
+        f"adapter {1e3 * serving['adapter_load_seconds']:.1f} ms"
     )
     table = _table(
         "load",
@@ -125,7 +126,7 @@ def _show_serving(found: dict[str, Any]) -> None:
         "total p95",
         "simulated",
     )
-    for point in found["points"]:
+    for point in serving["points"]:
         cells = [f"{point['load']:.0%}"]
         for name in ("first_p50", "first_p95", "total_p50", "total_p95"):
             cells += [f"{1e3 * point[side][name]:.1f} ms" for side in ("measured", "simulated")]
@@ -133,9 +134,9 @@ def _show_serving(found: dict[str, Any]) -> None:
     Console(width=120).print(table)
 
 
-def _show_grid(found: dict[str, Any]) -> None:
+def _show_grid(measured: dict[str, Any]) -> None:
     table = _table("at once", "start", "makespan", "simulated", "bounds")
-    for point in found["points"]:
+    for point in measured["points"]:
         low, high = point["bounds"]
         table.add_row(
             str(point["at_once"]), f"{point['start']:.1f} s", f"{point['measured']:.1f} s",
@@ -144,14 +145,14 @@ def _show_grid(found: dict[str, Any]) -> None:
     Console(width=120).print(table)
 
 
-def _show_plan(found: dict[str, Any]) -> None:
+def _show_plan(plan: dict[str, Any]) -> None:
     table = _table("base", "machines", "hours", "dollars")
-    for row in found["grid"]:
+    for row in plan["grid"]:
         table.add_row(
             row["base"], str(row["machines"]), f"{row['hours']:,.1f}", f"{row['dollars']:,.0f}"
         )
     Console().print(table)
-    base = found["base"]
+    base = plan["base"]
     for name, size in base["weights"].items():
         print(f"70 B in {name}: {size / 1e9:,.0f} GB of weights")
     for name, seconds in base["step_seconds"].items():
@@ -159,10 +160,10 @@ def _show_plan(found: dict[str, Any]) -> None:
     for name in ("activations_8192", "recomputed_8192", "keys_values", "lora_bytes"):
         print(f"  {name}: {base[name] / 1e9:,.4f} GB")
     table = _table("method", "bytes", "on disk", "memory", "in memory", "hits", "a miss")
-    for row in found["adapters"]:
+    for row in plan["adapters"]:
         table.add_row(
             row["method"], f"{row['bytes'] / 1e6:,.1f} MB", f"{row['disk'] / 1e9:,.0f} GB",
-            f"{row['memory'] / 1e9:,.0f} GB", f"{row['room']:,}", f"{row['hits']:.0%}",
+            f"{row['memory'] / 1e9:,.0f} GB", f"{row['slots']:,}", f"{row['hits']:.0%}",
             f"{1e3 * row['miss_seconds']:,.1f} ms",
         )  # fmt: skip
     Console(width=120).print(table)

@@ -84,16 +84,16 @@ def measure(steps: int) -> dict[str, Any]:
     engines: Sequence[tuple[int, Engine]] = ((1, LocalEngine()), (2, Ray("local", cpus=1)))
     points = []
     for machines, engine in engines:
-        found = timed(plan(steps), engine)
-        low, high = makespan_bounds(found.runs, machines)
+        result = timed(plan(steps), engine)
+        low, high = makespan_bounds(result.runs, machines)
         points.append(
             {
                 "at_once": machines,
-                "start": found.start,
-                "measured": found.makespan,
-                "simulated": makespan(found.runs, machines),
+                "start": result.start,
+                "measured": result.makespan,
+                "simulated": makespan(result.runs, machines),
                 "bounds": [low, high],
-                "run_seconds": found.runs,
+                "run_seconds": result.runs,
             }
         )
     return {"points": points}

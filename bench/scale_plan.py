@@ -88,19 +88,19 @@ def step_seconds(shape: ModelShape, dtype: str, machine: Machine) -> float:
 
 def adapter_bytes(shape: ModelShape, method: str) -> int:
     """Of one adapter's numbers in fp32."""
-    (found,) = parse(method)
-    return 4 * int(found.count(shape).stored)  # type: ignore[union-attr]
+    (parsed,) = parse(method)
+    return 4 * int(parsed.count(shape).stored)  # type: ignore[union-attr]
 
 
 def adapters(
     size: float, count: int, memory: float, exponent: float, machine: Machine
 ) -> dict[str, Any]:
     """Many adapters of which some fit into memory: bytes on disk, hits, and what a miss waits."""
-    room = max(1, int(memory // size))
-    share = expected_hits(zipf(count, exponent), min(room, count))
+    slots = max(1, int(memory // size))
+    share = expected_hits(zipf(count, exponent), min(slots, count))
     return {
         "disk": count * size,
-        "room": min(room, count),
+        "slots": min(slots, count),
         "hits": share,
         "miss_seconds": size / machine.disk,
     }

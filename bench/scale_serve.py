@@ -140,17 +140,17 @@ def fitted(steps: Sequence[Step]) -> StepCost:
     limit = np.quantile([step.seconds for step in steps], 0.99)
     kept = [step for step in steps if step.seconds <= limit]
     terms = np.array([[1.0, step.rows, step.prompt_tokens, step.adapters] for step in kept])
-    found, _ = nnls(terms, np.array([step.seconds for step in kept]))
-    return StepCost(*map(float, found))
+    cost, _ = nnls(terms, np.array([step.seconds for step in kept]))
+    return StepCost(*map(float, cost))
 
 
 def percentiles(served: Sequence[Served]) -> dict[str, float]:
     """Of both latencies, in seconds."""
-    found = {}
+    figures = {}
     for name in ("first", "total"):
         values = np.percentile([getattr(one, name) for one in served], _PERCENTILES)
-        found |= {f"{name}_p{p}": float(v) for p, v in zip(_PERCENTILES, values, strict=True)}
-    return found
+        figures |= {f"{name}_p{p}": float(v) for p, v in zip(_PERCENTILES, values, strict=True)}
+    return figures
 
 
 def measure(count: int, loads: Sequence[float]) -> dict[str, Any]:

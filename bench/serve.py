@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import AutoTokenizer
 
-from bench.pairing import Measured, common_arguments, compare, report
-from bench.workloads import Asked, make_model, make_task
+from bench.pairing import Measured, base_name, common_arguments, compare, report
+from bench.workloads import Asked, Layout, make_model, make_task
 
 if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from peftlab.tasks import Task
 
 MIXED = (
-    "lora:rank=8,targets=c_attn",
+    "lora:rank=8,targets={lora}",
     "prompt_tuning:length=20",
     "prefix_tuning:length=20",
     "ia3",
@@ -69,14 +69,16 @@ def main() -> None:
     if arguments.peer == "peft-adapter-names":
         arguments.methods = "lora"
     with tempfile.TemporaryDirectory() as folder:
-        settings = vars(arguments) | {"model": str(make_model(arguments.size, Path(folder)))}
+        settings = vars(arguments) | {
+            "model": str(make_model(arguments.size, Path(folder), 0.0, arguments.model))
+        }
         other = OWN.get(arguments.peer, peer)
         result = compare(ours, other, settings, arguments.repeats)
     if arguments.peer == "own-alone":
         result["share_differing"] = result.pop("check_differing")
     title = (
-        f"{arguments.tasks} tasks ({arguments.methods}), {arguments.workload}, GPT-2 "
-        f"{arguments.size}: output tokens/s against {arguments.peer}"
+        f"{arguments.tasks} tasks ({arguments.methods}), {arguments.workload}, "
+        f"{base_name(arguments)}: output tokens/s against {arguments.peer}"
     )
     report(result, title, arguments.json)
 
@@ -85,18 +87,19 @@ def asked(settings: dict[str, Any]) -> list[Asked]:
     """The requests, in the order in which they come: adapters at random, real lengths."""
     task = make_task(settings["workload"], settings["requests"])
     vocabulary = AutoTokenizer.from_pretrained(settings["model"])
-    rng, found = random.Random(0), []
+    rng, asked_for = random.Random(0), []
     for i, example in enumerate(task.test[: settings["requests"]]):
         length = len(vocabulary(" " + example.targets[0])["input_ids"]) + 1
-        found.append(Asked(i % settings["tasks"], example.source, length))
-    rng.shuffle(found)
-    return found
+        asked_for.append(Asked(i % settings["tasks"], example.source, length))
+    rng.shuffle(asked_for)
+    return asked_for
 
 
 def specs(settings: dict[str, Any]) -> list[str]:
     """Each task's method, in the words of the command line."""
     kinds = METHODS[settings["methods"]]
-    return [kinds[i % len(kinds)] for i in range(settings["tasks"])]
+    lora = Layout.of(settings["model"]).lora
+    return [kinds[i % len(kinds)].format(lora=lora) for i in range(settings["tasks"])]
 
 
 def ours(settings: dict[str, Any]) -> Callable[[], Measured]:

@@ -98,23 +98,23 @@ def measure(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 def requests(settings: dict[str, Any], sources: Sequence[str]) -> list[Asked]:
     """Different requests, adapters in turn; each adapter's are greedy and sampled in turn."""
-    found = []
+    made = []
     for i, source in enumerate(sources):
         turn, adapter = divmod(i, settings["tasks"])
         seed = i if turn % 2 else None
-        found.append(Asked(i, f"task{adapter}", source, settings["tokens"], seed))
-    return found
+        made.append(Asked(i, f"task{adapter}", source, settings["tokens"], seed))
+    return made
 
 
 def alone(engine: Any, asked: Sequence[Asked]) -> list[str]:
     """What each request gets with nobody else in the batch."""
-    found = []
+    texts = []
     for one in asked:
         ticket = engine.submit(request(one), stream=False)
         while engine.step():
             pass
-        found.append(ticket.result(0).text)
-    return found
+        texts.append(ticket.result(0).text)
+    return texts
 
 
 async def _both(
@@ -133,19 +133,19 @@ async def _both(
     for number, share in enumerate(settings["loads"]):
         rate = share * capacity["http"]["requests"]
         due = arrivals(rate, settings["seconds"], seed=number)
-        found: dict[str, Any] = {"share": share, "rate": rate}
+        result: dict[str, Any] = {"share": share, "rate": rate}
         for name, side in sides.items():
             outcomes = await open_loop(side, asked, due, seed=number)
-            found[name] = checked(outcomes, references) | latencies(outcomes)
+            result[name] = checked(outcomes, references) | latencies(outcomes)
             if name == "http":
-                found[name]["refused_without_wait"] = without_wait(outcomes)
-        loads.append(found)
+                result[name]["refused_without_wait"] = without_wait(outcomes)
+        loads.append(result)
     ours, peer = capacity["http"]["tokens"], capacity["engine"]["tokens"]
     return {
         "ours": ours, "peer": peer, "ratio": ours / peer,
         "memory_ours": grown["http"], "memory_peer": grown["engine"],
         "memory_ratio": grown["http"] / max(1, grown["engine"]),
-        "requests_per_second": {name: found["requests"] for name, found in capacity.items()},
+        "requests_per_second": {name: rates["requests"] for name, rates in capacity.items()},
         "references": len(references), "references_distinct": len(set(references)),
         "loads": loads, "device": device_name(), "settings": settings,
     }  # fmt: skip
@@ -224,19 +224,19 @@ def _row(percentiles: dict[str, float] | None) -> str:
 
 def problems(result: dict[str, Any]) -> str:
     """What must not be, in words; empty where there is nothing of it."""
-    found = []
+    faults = []
     for load in result["loads"]:
         for name in ("http", "engine"):
             side = load[name]
-            found += [
+            faults += [
                 f"{side[what]} {what} at {load['share']:g} × ({name})"
                 for what in ("lost", "mixed", "refused_without_wait")
                 if side.get(what)
             ]
-            found += side["details"]
+            faults += side["details"]
         if load["share"] >= 2 and not load["http"]["refused"]:
-            found.append(f"nothing was refused at {load['share']:g} ×; take more --seconds")
-    return "; ".join(found)
+            faults.append(f"nothing was refused at {load['share']:g} ×; take more --seconds")
+    return "; ".join(faults)
 
 
 if __name__ == "__main__":

@@ -11,10 +11,10 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM
 
-from bench.workloads import Asked, tokenizer
+from bench.workloads import Asked, Layout, tokenizer
 
 _KIND = {"task_type": "CAUSAL_LM"}
-_ROOM = 768
+_MOST_TOKENS = 768
 
 
 class Peer:
@@ -30,13 +30,13 @@ class Peer:
     def __init__(self, folder: str, specs: Sequence[str]) -> None:
         self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
         self.model.requires_grad_(False)
-        self.vocabulary = tokenizer()
+        self.vocabulary = tokenizer(folder)
         self.vocabulary.pad_token = self.vocabulary.eos_token
         self.vocabulary.padding_side = "left"
         self.kinds = [spec.partition(":")[0] for spec in specs]
         self.peft: dict[str, Any] = {}
         for i, kind in enumerate(self.kinds):
-            config = _config(kind, self.model.config.n_embd)
+            config = _config(kind, self.model.config.hidden_size, Layout.of(folder))
             if config is not None:
                 self._add(kind, f"task{i}", config)
 
@@ -96,7 +96,11 @@ class Peer:
         texts = [one.source + "\nSummary:" for one in group]
         longest = max(one.tokens for one in group)
         inputs = self.vocabulary(
-            texts, return_tensors="pt", padding=True, truncation=True, max_length=_ROOM - longest
+            texts,
+            return_tensors="pt",
+            padding=True,
+            truncation=True,
+            max_length=_MOST_TOKENS - longest,
         )
         model.generate(
             **inputs, max_new_tokens=longest, min_new_tokens=longest, do_sample=False,
@@ -105,16 +109,17 @@ class Peer:
         return sum(one.tokens for one in group)
 
 
-def _config(kind: str, width: int) -> Any:
+def _config(kind: str, width: int, layout: Layout) -> Any:
     import peft
 
     if kind == "lora":
         return peft.LoraConfig(
-            r=8, lora_alpha=16, target_modules=["c_attn"], fan_in_fan_out=True, **_KIND
-        )
+            r=8, lora_alpha=16, target_modules=[*layout.modules],
+            fan_in_fan_out=layout.transposed, **_KIND,
+        )  # fmt: skip
     if kind == "ia3":
         return peft.IA3Config(
-            target_modules=["c_attn", "mlp.c_proj"], feedforward_modules=["mlp.c_proj"], **_KIND
+            target_modules=[*layout.ia3], feedforward_modules=[layout.feedforward], **_KIND
         )
     if kind == "prompt_tuning":
         return peft.PromptTuningConfig(num_virtual_tokens=20, **_KIND)

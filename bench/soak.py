@@ -33,7 +33,7 @@ from bench.pairing import device_name
 from bench.serve import adaptations
 from bench.serve_sides import Asked, Server, request, serving
 from bench.soak_requests import Sent, fuzzed
-from bench.workloads import DEMO, METHODS
+from bench.workloads import DEMO, spec
 
 _KINDS = ("lora", "prefix", "prompt", "bottleneck", "last-1")
 _SHARES = {"known": 0.6, "fuzzed": 0.3, "leaving": 0.09, "replacing": 0.01}
@@ -213,19 +213,19 @@ def _known(folder: Path) -> list[tuple[Asked, tuple[str, str]]]:
     from peftlab.tasks import Task
 
     model, task = FrozenLM.load(DEMO), Task.load("demo", limit=32)
-    made = adaptations(model, task, [METHODS[kind] for kind in _KINDS for _ in "ab"])
+    made = adaptations(model, task, [spec(kind, DEMO) for kind in _KINDS for _ in "ab"])
     names = [f"{kind}{version}" for kind in _KINDS for version in ("", "-other")]
     for name, adaptation in zip(names, made, strict=True):
         adaptation.save(folder / name)
     engine = Engine(model, Library(model, folder), Limits(slots=1, capacity=256))
     sources = [example.source for example in task.test[:_TEXTS]]
-    found, number = [], itertools.count()
+    known, number = [], itertools.count()
     for kind, source, seed in itertools.product(_KINDS, sources, (None, 7)):
         both = [
             Asked(next(number), name, source, _TOKENS, seed) for name in (kind, f"{kind}-other")
         ]
-        found.append((both[0], (_alone(engine, both[0]), _alone(engine, both[1]))))
-    return found
+        known.append((both[0], (_alone(engine, both[0]), _alone(engine, both[1]))))
+    return known
 
 
 def _alone(engine: Any, one: Asked) -> str:
@@ -258,14 +258,14 @@ def _pieces(data: str) -> Iterator[str]:
 
 def problems(result: dict[str, Any]) -> str:
     """What must not be, in words; empty where there is nothing of it."""
-    found = [
+    faults = [
         f"{result[what]} {what}" for what in ("failed", "hung", "lost", "mixed") if result.get(what)
     ]
     if result["growth"] > _MOST_GROWTH:
-        found.append(f"memory is {result['growth']} times that of before")
+        faults.append(f"memory is {result['growth']} times that of before")
     if result["health"] != 200:
-        found.append(f"/health is {result['health']}")
-    return "; ".join(found)
+        faults.append(f"/health is {result['health']}")
+    return "; ".join(faults)
 
 
 if __name__ == "__main__":

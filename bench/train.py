@@ -17,8 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench.pairing import Measured, common_arguments, compare, report
-from bench.workloads import METHODS, WORKLOADS, make_model, make_task
+from bench.pairing import Measured, base_name, common_arguments, compare, report
+from bench.workloads import METHODS, WORKLOADS, make_model, make_task, spec
 
 PEERS = ("peft", "peft-dropout0", "peft-grouped", "trl")
 _RATE = 1e-4
@@ -47,11 +47,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         dropout = 0.1 if arguments.peer == "peft" else 0.0
         settings = vars(arguments) | {
-            "model": str(make_model(arguments.size, Path(folder), dropout))
+            "model": str(make_model(arguments.size, Path(folder), dropout, arguments.model))
         }
         settings["peer_side"] = arguments.peer
         result = compare(ours, peer, settings, arguments.repeats)
-    what = f"{arguments.method}, {arguments.workload}, GPT-2 {arguments.size}"
+    what = f"{arguments.method}, {arguments.workload}, {base_name(arguments)}"
     title = f"{what}: rows/s against {arguments.peer}"
     report(result, title, arguments.json)
 
@@ -72,7 +72,7 @@ def ours(settings: dict[str, Any]) -> Callable[[], Measured]:
         tune_allocator()
     model = FrozenLM.load(settings["model"])
     task = make_task(settings["workload"], settings["rows"])
-    method = parse_one(METHODS[settings["method"]])
+    method = parse_one(spec(settings["method"], settings["model"]))
 
     def work() -> Measured:
         losses: list[float] = []

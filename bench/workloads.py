@@ -12,7 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoTokenizer,
+    GPT2Config,
+    GPT2LMHeadModel,
+    PreTrainedTokenizerBase,
+)
 
 from peftlab import demo
 from peftlab.files import read_jsonl
@@ -21,7 +27,7 @@ from peftlab.tasks import Example, Provenance, Task, Template
 DATA = Path(os.environ.get("PEFTLAB_DATA", Path(__file__).parents[1] / ".." / "shared" / "data"))
 WORKLOADS = ("dialogsum", "e2e", "summarisation")
 METHODS = {
-    "lora": "lora:rank=8,targets=c_attn",
+    "lora": "lora:rank=8,targets={lora}",
     "prefix": "prefix_tuning:length=20",
     "prompt": "prompt_tuning:length=20",
     "prompt-100": "prompt_tuning:length=100",
@@ -38,6 +44,39 @@ _SOURCE, _TARGET = 196, 59  # tokens; with the cue and the end they make 256, 60
 
 
 @dataclass(frozen=True)
+class Layout:
+    """What a base's modules are called, so that both sides adapt the same ones.
+
+    Attributes:
+        blocks: the path of its blocks. lora: targets in our words. modules: the same in PEFT's.
+        ia3: PEFT's targets and, of those, its feed-forward ones, as our `ia3` has by default.
+        transposed: whether its linears keep their weights as [in, out].
+    """
+
+    blocks: str
+    lora: str
+    modules: tuple[str, ...]
+    ia3: tuple[str, ...]
+    feedforward: str
+    transposed: bool
+
+    @classmethod
+    def of(cls, folder: str | Path) -> Layout:
+        """Of GPT-2's layout, or of Llama's."""
+        if AutoConfig.from_pretrained(folder).model_type == "gpt2":
+            down = "mlp.c_proj"
+            return cls("transformer.h", "c_attn", ("c_attn",), ("c_attn", down), down, True)
+        down = "down_proj"
+        targets = ("k_proj", "v_proj", down)
+        return cls("model.layers", "q+v", ("q_proj", "v_proj"), targets, down, False)
+
+
+def spec(method: str, folder: str | Path) -> str:
+    """One of `METHODS` on this base, in the words of the command line."""
+    return METHODS[method].format(lora=Layout.of(folder).lora)
+
+
+@dataclass(frozen=True)
 class Asked:
     """A request: its adapter's number, its source and its reply's length in tokens."""
 
@@ -46,19 +85,23 @@ class Asked:
     tokens: int
 
 
-def tokenizer() -> PreTrainedTokenizerBase:
-    """GPT-2's tokenizer, from a local folder."""
+def tokenizer(model: str | Path | None = None) -> PreTrainedTokenizerBase:
+    """A base's tokenizer, or GPT-2's, from a local folder."""
+    if model is not None:
+        return AutoTokenizer.from_pretrained(model)
     folder = DATA.parent / "gpt2_tokenizer"
     if not folder.exists():
         raise SystemExit(f"{folder} is missing: set PEFTLAB_DATA to the data sets beside it")
     return AutoTokenizer.from_pretrained(folder)
 
 
-def make_model(size: str, folder: Path, dropout: float = 0.0) -> Path:
+def make_model(size: str, folder: Path, dropout: float = 0.0, model: Path | None = None) -> Path:
     """Save a GPT-2 of random weights, with its tokenizer, and return its folder.
 
-    The bundled model where the size is `demo`.
+    The bundled model where the size is `demo`; the user's own where one is given.
     """
+    if model is not None:
+        return model
     if size == "demo":
         return DEMO
     layers, width, heads = SIZES[size]
@@ -88,9 +131,9 @@ def _read(workload: str, split: str, rows: int, seed: int) -> list[Example]:
     path = DATA / workload / f"{split}.jsonl"
     if not path.exists():
         raise SystemExit(f"{path} is missing: set PEFTLAB_DATA to a folder that has it")
-    found = read_jsonl(path)
-    random.Random(seed).shuffle(found)
-    return [Example(row["source"], (row["targets"][0],)) for row in found[:rows]]
+    rows_read = read_jsonl(path)
+    random.Random(seed).shuffle(rows_read)
+    return [Example(row["source"], (row["targets"][0],)) for row in rows_read[:rows]]
 
 
 def _fixed_lengths(rows: int, seed: int) -> list[Example]:

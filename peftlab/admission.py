@@ -47,19 +47,21 @@ def numbers(path: Path, names: Iterable[str]) -> dict[str, torch.Tensor]:
         with safe_open(path, framework="pt") as file:
             # Copied: the numbers of a file lie where it has them, and products of unaligned ones
             # round otherwise than those of the trained ones did.
-            found = {name: file.get_tensor(name).to(torch.float32, copy=True) for name in names}
+            tensors = {name: file.get_tensor(name).to(torch.float32, copy=True) for name in names}
     except (SafetensorError, OSError) as error:
         raise _damaged(path, error) from error
-    if bad := not_finite(found):
+    if bad := not_finite(tensors):
         raise InputError(f"{path} cannot be used: {'; '.join(bad)}")
-    return found
+    return tensors
 
 
-def misfits(found: Mapping[str, torch.Tensor], expected: Mapping[str, Sequence[int]]) -> list[str]:
+def misfits(
+    tensors: Mapping[str, torch.Tensor], expected: Mapping[str, Sequence[int]]
+) -> list[str]:
     """Everything that is wrong with tensors by name, shape and format, a sentence a kind."""
-    missing = [f"{shown(n)} {list(s)}" for n, s in expected.items() if n not in found]
-    surplus = [f"{shown(n)} {list(t.shape)}" for n, t in found.items() if n not in expected]
-    both = [(n, t, list(expected[n])) for n, t in found.items() if n in expected]
+    missing = [f"{shown(n)} {list(s)}" for n, s in expected.items() if n not in tensors]
+    surplus = [f"{shown(n)} {list(t.shape)}" for n, t in tensors.items() if n not in expected]
+    both = [(n, t, list(expected[n])) for n, t in tensors.items() if n in expected]
     shape = [f"{shown(n)} {list(t.shape)}, expected {s}" for n, t, s in both if list(t.shape) != s]
     kind = [
         f"{shown(n)} {t.dtype}, expected float32, bfloat16 or float16"
@@ -70,9 +72,9 @@ def misfits(found: Mapping[str, torch.Tensor], expected: Mapping[str, Sequence[i
     return [listed(words, them) for words, them in kinds.items() if them]
 
 
-def not_finite(found: Mapping[str, torch.Tensor]) -> list[str]:
+def not_finite(tensors: Mapping[str, torch.Tensor]) -> list[str]:
     """The tensors that hold numbers that are none, as one sentence; empty where there are none."""
-    bad = [shown(name) for name, tensor in found.items() if not bool(tensor.isfinite().all())]
+    bad = [shown(name) for name, tensor in tensors.items() if not bool(tensor.isfinite().all())]
     return [f"{listed('not a number', bad)} (NaN or infinite values)"] if bad else []
 
 

@@ -96,9 +96,10 @@ def evaluate(
     Raises:
         InputError: no such split, an empty one, or an adaptation of another base.
     """
-    from peftlab import evaluation
+    from peftlab.evaluation import AdaptedLM
+    from peftlab.evaluation import evaluate as evaluated
 
-    return evaluation.evaluate(model, adaptation, task, split, **options)
+    return evaluated(AdaptedLM(model, adaptation), task, split, **options)
 
 
 def generate(

@@ -217,14 +217,14 @@ def map_tensors(edits: Edits, change: Callable[[torch.Tensor], torch.Tensor]) ->
 
 def tensors_of(edits: Edits) -> list[torch.Tensor]:
     """Every tensor of the edits, at whatever depth."""
-    found: list[torch.Tensor] = []
+    tensors: list[torch.Tensor] = []
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
-        found.append(tensor)
+        tensors.append(tensor)
         return tensor
 
     map_tensors(edits, keep)
-    return found
+    return tensors
 
 
 def _plain_length(edits: tuple[KeysValues, ...]) -> int:

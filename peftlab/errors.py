@@ -72,8 +72,8 @@ def refusing(
     try:
         yield
     except ValidationError as error:
-        found = error.errors(include_url=False)
-        told = "; ".join(_problem(one, called, known) for one in found)
+        problems = error.errors(include_url=False)
+        told = "; ".join(_problem(one, called, known) for one in problems)
         raise InputError(f"{before}{told}") from error
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from peftlab.edits import Edits
 from peftlab.errors import InputError
@@ -15,13 +15,14 @@ from peftlab.frozen.model import FrozenLM
 from peftlab.generation import Reply, Request, generate
 from peftlab.loss import mean_loss, row_losses
 from peftlab.methods.adaptation import Adaptation
-from peftlab.tasks import Decoding, Example, Task, Template
+from peftlab.tasks import Decoding, Encoded, Example, Task, Template
 from peftlab.tasks.fit import fitted, shortened
 from peftlab.tasks.plain import text_rows
 from peftlab.token_limits import max_row_tokens
 
 if TYPE_CHECKING:
     from peftlab.metrics import Scores
+    from peftlab.tasks.tokens import Tokenizer
 
 TEXT_WINDOW, TEXT_TOKENS = 256, 8192
 """Plain text is read in windows of at most so many tokens, and so many tokens of it in all."""
@@ -58,9 +59,69 @@ class Evaluation:
     skipped: int = 0
 
 
+class Adapted(Protocol):
+    """A base with one adaptation on it: what losses and replies are taken from.
+
+    Attributes:
+        prefix: positions before a prompt that `Reply.prompt_tokens` does not count.
+    """
+
+    tokenizer: Tokenizer
+    prefix: int
+
+    def template(self, task: Task) -> Template:
+        """The template in which it takes the rows of a task."""
+
+    def max_row_tokens(self, max_length: int | None) -> int:
+        """The most tokens of a row, its target or reply included."""
+
+    def row_losses(self, encoded: Sequence[Encoded]) -> tuple[list[float], list[int]]:
+        """Every row's summed loss in nats and its number of target tokens."""
+
+    def replies(
+        self,
+        task: Task,
+        examples: Sequence[Example],
+        decoding: Decoding,
+        *,
+        batch_size: int,
+        max_length: int | None,
+        seed: int,
+        done: Callable[[int], None] | None,
+    ) -> list[Reply]:
+        """A reply to every example."""
+
+
+class AdaptedLM:
+    """Our frozen model with an adaptation."""
+
+    def __init__(self, model: FrozenLM, adaptation: Adaptation) -> None:
+        self.model, self.adaptation = model, adaptation
+        self.edits, self.tokenizer = adaptation.edits(model), model.tokenizer
+        self.prefix = self.edits.prefix_length
+
+    def template(self, task: Task) -> Template:
+        """The adaptation's own: what the method has made of the task's in training."""
+        return self.edits.template or self.adaptation.template
+
+    def max_row_tokens(self, max_length: int | None) -> int:
+        """What the adaptation's prefix leaves of the context."""
+        return max_row_tokens(self.model.shape.context, max_length, self.prefix)
+
+    def row_losses(self, encoded: Sequence[Encoded]) -> tuple[list[float], list[int]]:
+        """See `peftlab.loss.row_losses`."""
+        return row_losses(self.model, self.edits, encoded)
+
+    def replies(
+        self, task: Task, examples: Sequence[Example], decoding: Decoding, **how: Any
+    ) -> list[Reply]:
+        """See `peftlab.generation.generate`."""
+        requests = [Request(self.adaptation, e, task.max_new_tokens) for e in examples]
+        return generate(self.model, requests, decoding, **how)
+
+
 def split_loss(
-    model: FrozenLM,
-    adaptation: Adaptation,
+    adapted: Adapted,
     task: Task,
     split: str,
     *,
@@ -72,45 +133,26 @@ def split_loss(
     Raises:
         InputError: the split is empty.
     """
-    edits = adaptation.edits(model)
-    template, most = _template_and_limit(model, adaptation, edits, max_length)
-    task = _taken(model, task, template, most, split)
+    task = taken(adapted, task, split, max_length=max_length)
     pairs = task.pairs(split)[:limit]
     if not pairs:
         raise InputError(f"the {split} split of {task.name} is empty: there is no loss to compute")
-    tokenizer = model.tokenizer
-    encoded = [template.encode(tokenizer, example, target, most) for example, target in pairs]
-    sums, counts = row_losses(model, edits, encoded)
+    template, most = adapted.template(task), adapted.max_row_tokens(max_length)
+    encoded = [template.encode(adapted.tokenizer, e, target, most) for e, target in pairs]
+    sums, counts = adapted.row_losses(encoded)
     return SplitLoss(sum(sums) / sum(counts), sums, counts, sum(e.dropped > 0 for e in encoded))
 
 
 def taken(
-    model: FrozenLM,
-    adaptation: Adaptation,
-    task: Task,
-    split: str = "test",
-    *,
-    max_length: int | None = None,
+    adapted: Adapted, task: Task, split: str = "test", *, max_length: int | None = None
 ) -> Task:
     """The task as the base and the adaptation take its split: see `tasks.fit`.
 
     Raises:
         InputError: rows are longer than fits, and the task refuses such.
     """
-    edits = adaptation.edits(model)
-    return _taken(model, task, *_template_and_limit(model, adaptation, edits, max_length), split)
-
-
-def _template_and_limit(
-    model: FrozenLM, adaptation: Adaptation, edits: Edits, max_length: int | None
-) -> tuple[Template, int]:
-    most = max_row_tokens(model.shape.context, max_length, edits.prefix_length)
-    return edits.template or adaptation.template, most
-
-
-def _taken(model: FrozenLM, task: Task, template: Template, most: int, split: str) -> Task:
-    own = fitted(task, model.tokenizer, (split,))
-    return shortened(own, template, model.tokenizer, most, (split,))
+    own, most = fitted(task, adapted.tokenizer, (split,)), adapted.max_row_tokens(max_length)
+    return shortened(own, adapted.template(own), adapted.tokenizer, most, (split,))
 
 
 def text_loss(
@@ -155,8 +197,7 @@ def text_window(context: int, taken: int = 0) -> int:
 
 
 def evaluate(
-    model: FrozenLM,
-    adaptation: Adaptation,
+    adapted: Adapted,
     task: Task,
     split: str = "test",
     *,
@@ -176,50 +217,23 @@ def evaluate(
     Raises:
         InputError: the split is empty, or a metric is unknown.
     """
-    task = taken(model, adaptation, task, split, max_length=max_length)
-    examples = examples_of(task, split, limit)
-    replies = generate(
-        model,
-        [Request(adaptation, example, task.max_new_tokens) for example in examples],
-        decoding or task.decoding,
-        batch_size=batch_size,
-        seed=seed,
-        max_length=max_length,
-        done=done,
-    )
-    context = _context_tokens(model, adaptation, examples, replies)
-    return scored(task, split, metrics, examples, replies, context)
+    from peftlab.metrics import score
 
-
-def examples_of(task: Task, split: str, limit: int | None) -> list[Example]:
-    """The examples of a split, or the first `limit` of them, to generate for.
-
-    Raises:
-        InputError: there are none.
-    """
+    task = taken(adapted, task, split, max_length=max_length)
     examples = list(task.split(split)[:limit])
     if not examples:
         raise InputError(
             f"the {split} split of {task.name} is empty: there is nothing to generate for"
         )
-    return examples
-
-
-def scored(
-    task: Task,
-    split: str,
-    metrics: Sequence[str] | None,
-    examples: Sequence[Example],
-    replies: list[Reply],
-    context_tokens: float,
-) -> Evaluation:
-    """Replies to examples of a split with their scores; `metrics` are the task's own where None.
-
-    Raises:
-        InputError: a metric is unknown.
-    """
-    from peftlab.metrics import score
-
+    replies = adapted.replies(
+        task,
+        examples,
+        decoding or task.decoding,
+        batch_size=batch_size,
+        max_length=max_length,
+        seed=seed,
+        done=done,
+    )
     names, texts = metrics or task.metrics, [reply.text for reply in replies]
     references = [example.targets for example in examples]
     return Evaluation(
@@ -227,7 +241,7 @@ def scored(
         replies,
         score(names, texts, references),
         subsets=_subset_scores(task, names, texts, references) if split == "test" else {},
-        context_tokens=context_tokens,
+        context_tokens=_context_tokens(adapted, examples, replies),
         truncated=sum(reply.dropped > 0 for reply in replies),
         skipped=task.skipped.get(split, 0),
     )
@@ -239,20 +253,19 @@ def _subset_scores(
     """The corpus numbers of each named part of the test split, of which `texts` are the first."""
     from peftlab.metrics import score
 
-    found = {}
+    scores = {}
     for name, places in task.subsets.items():
         inside = [i for i in places if i < len(texts)]
         if inside:
             own = [texts[i] for i in inside], [references[i] for i in inside]
-            found[name] = score(metrics, *own).corpus
-    return found
+            scores[name] = score(metrics, *own).corpus
+    return scores
 
 
 def _context_tokens(
-    model: FrozenLM, adaptation: Adaptation, examples: Sequence[Example], replies: Sequence[Reply]
+    adapted: Adapted, examples: Sequence[Example], replies: Sequence[Reply]
 ) -> float:
-    tokenizer = model.tokenizer
-    prefix = adaptation.edits(model).prefix_length
+    tokenizer = adapted.tokenizer
     sources = (len(tokenizer.encode(e.source, add_special_tokens=False)) for e in examples)
-    pairs = zip(replies, sources, strict=True)
-    return prefix + fmean(reply.prompt_tokens - (source - reply.dropped) for reply, source in pairs)
+    own = fmean(r.prompt_tokens - (n - r.dropped) for r, n in zip(replies, sources, strict=True))
+    return adapted.prefix + own

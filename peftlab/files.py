@@ -233,7 +233,7 @@ def writing(path: Path) -> Iterator[None]:
         raise DiskFull(f"{path} cannot be written: {_reason(number)}") from error
 
 
-def no_room(error: BaseException | None) -> str:
+def what_is_full(error: BaseException | None) -> str:
     """What is full, if an error or what it came from says that there is no room; else nothing."""
     while error is not None:
         if (number := _errno(error)) in _FULL:
@@ -246,8 +246,8 @@ def _errno(error: BaseException) -> int | None:
     """The system's number of an error; Rust's come as another class with the number in the text."""
     if isinstance(error, OSError):
         return error.errno
-    found = None if isinstance(error, PeftlabError) else _IN_RUST.search(str(error))
-    return int(found[1] or found[2]) if found else None
+    match = None if isinstance(error, PeftlabError) else _IN_RUST.search(str(error))
+    return int(match[1] or match[2]) if match else None
 
 
 def _reason(number: int) -> str:

@@ -50,8 +50,8 @@ def token_losses(
     wanted = labels(encoded, batch)
     if model.head_runs_apart(batch, options):
         hidden = model.hidden(batch, options)
-        found: torch.Tensor = _FrozenHeadLoss.apply(hidden, wanted, model.head, smoothing)
-        return found
+        losses: torch.Tensor = _FrozenHeadLoss.apply(hidden, wanted, model.head, smoothing)
+        return losses
     return _cross_entropy(model(batch, options), wanted, smoothing)
 
 

@@ -105,8 +105,8 @@ def hints(cls: type) -> dict[str, Any]:
 def _hints(cls: Any) -> dict[str, Any]:
     from typing import get_type_hints
 
-    found = get_type_hints(cls, include_extras=True)
-    return {item.name: found[item.name] for item in fields(cls)}
+    resolved = get_type_hints(cls, include_extras=True)
+    return {item.name: resolved[item.name] for item in fields(cls)}
 
 
 def _marked(hint: Any, kind: type) -> Any:
@@ -124,17 +124,17 @@ def entries(*classes: type) -> dict[str, Entry]:
 
 @cache
 def _entries(*classes: Any) -> dict[str, Entry]:
-    found: dict[str, Entry] = {}
+    by_name: dict[str, Entry] = {}
     for cls in classes:
         annotated = hints(cls)
         for item in fields(cls):
             option: Option | None = _marked(annotated[item.name], Option)
             if option is not None:
                 name = option.name or item.name
-                assert name not in found, f"two options are called {name}"
+                assert name not in by_name, f"two options are called {name}"
                 bare = get_args(annotated[item.name])[0]
-                found[name] = Entry(name, item.name, bare, item.default, option)
-    return found
+                by_name[name] = Entry(name, item.name, bare, item.default, option)
+    return by_name
 
 
 T = TypeVar("T")
@@ -222,8 +222,8 @@ def valid(cls: type, values: Mapping[str, Any], called: Called) -> dict[str, Any
         InputError: lists all that are wrong.
     """
     with refusing(called=called):
-        found = _model(cls).model_validate(dict(values))
-    return {name: getattr(found, name) for name in values}
+        checked = _model(cls).model_validate(dict(values))
+    return {name: getattr(checked, name) for name in values}
 
 
 @cache
@@ -252,13 +252,13 @@ def identity(settings: Any, values: Mapping[str, Any] | None = None) -> dict[str
 
 
 def _left_out(settings: Any) -> set[str]:
-    found = set()
+    left_out = set()
     for name, hint in hints(type(settings)).items():
         since: Since | None = _marked(hint, Since)
         as_before = since is not None and since.value == getattr(settings, name)
         if as_before or _marked(hint, NotTheResult) is not None:
-            found.add(name)
-    return found
+            left_out.add(name)
+    return left_out
 
 
 # -- how values are typed ----------------------------------------------------------------------
@@ -291,10 +291,10 @@ def _quantity(value: Any, units: Mapping[str, float], ending: str, expected: str
         return value
     units_named = "|".join(filter(None, units))
     pattern = rf"(\d{{1,20}}(?:\.\d+)?)\s*({units_named})?{ending}"
-    found = re.fullmatch(pattern, str(value).strip().lower(), re.ASCII)
-    if found is None:
+    match = re.fullmatch(pattern, str(value).strip().lower(), re.ASCII)
+    if match is None:
         raise ValueError(expected)
-    return float(found[1]) * units[found[2] or ""]  # of at most twenty digits: finite
+    return float(match[1]) * units[match[2] or ""]  # of at most twenty digits: finite
 
 
 def whole_number(value: Any) -> Any:

@@ -28,7 +28,7 @@ def printable(text: str, *, lines: bool = False) -> str:
     Args:
         lines: line breaks and tabs stay; else they are shown too, so that it is one line.
     """
-    return _CONTROLS.sub(lambda found: _shown(found[0], lines), text)
+    return _CONTROLS.sub(lambda match: _shown(match[0], lines), text)
 
 
 def _shown(character: str, lines: bool) -> str:
@@ -39,13 +39,13 @@ def json_text(values: Any, indent: int | None = 2) -> str:
     """JSON that a terminal may get: control characters are escaped, other letters stand as such."""
     text = json.dumps(values, indent=indent, ensure_ascii=False)
     return _CONTROLS.sub(
-        lambda found: found[0] if found[0] in _LINES else f"\\u{ord(found[0]):04x}", text
+        lambda match: match[0] if match[0] in _LINES else f"\\u{ord(match[0]):04x}", text
     )
 
 
 def markdown(text: str) -> str:
     """One line of text in which Markdown finds nothing of its own."""
-    escaped = _MARKDOWN.sub(lambda found: f"\\{found[0]}", printable(text))
+    escaped = _MARKDOWN.sub(lambda match: f"\\{match[0]}", printable(text))
     return _BLOCK.sub(r"\1\\\2", escaped)
 
 

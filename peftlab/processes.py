@@ -75,15 +75,15 @@ class Processes:
         """The sums over all processes, of equal shapes in each; one message for each dtype."""
         if self.count == 1 or not tensors:
             return list(tensors)
-        found: list[torch.Tensor] = list(tensors)
+        sums: list[torch.Tensor] = list(tensors)
         for dtype in {tensor.dtype for tensor in tensors}:
             chosen = [i for i, tensor in enumerate(tensors) if tensor.dtype == dtype]
             flat = torch.cat([tensors[i].reshape(-1) for i in chosen])
             torch.distributed.all_reduce(flat)
             pieces = flat.split([tensors[i].numel() for i in chosen])
             for i, piece in zip(chosen, pieces, strict=True):
-                found[i] = piece.view(tensors[i].shape)
-        return found
+                sums[i] = piece.view(tensors[i].shape)
+        return sums
 
     def numbers(self, *values: float) -> list[tuple[float, ...]]:
         """These numbers of every process, in the order of the processes."""
@@ -205,10 +205,10 @@ def join(device: torch.device | str, patience: float = PATIENCE) -> Processes:
             distributed.init_process_group(
                 "cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=timedelta(seconds=patience)
             )
-        found = _here()
-        with found.watched():
-            found.agree(_versions())
-        return found
+        processes = _here()
+        with processes.watched():
+            processes.agree(_versions())
+        return processes
     return _here()
 
 
@@ -230,9 +230,9 @@ def _here() -> Processes:
 def _versions() -> dict[str, str]:
     from peftlab.measure import environment
 
-    found = environment()
-    git = found["git"] or {}
-    return {**found["versions"], "peftlab's commit": str(git.get("commit"))}
+    here = environment()
+    git = here["git"] or {}
+    return {**here["versions"], "peftlab's commit": str(git.get("commit"))}
 
 
 def _refuse_other_ways() -> None:

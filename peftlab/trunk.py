@@ -85,7 +85,7 @@ class TrunkStore:
             try:
                 self._put_on_disk(self.folder / f"{key}.safetensors", states)
             except DiskFull as error:
-                if not (full := files.no_room(error)):
+                if not (full := files.what_is_full(error)):
                     raise
                 self.disk = 0
                 warnings.warn(
@@ -97,8 +97,8 @@ class TrunkStore:
         most = _file_bytes(states)
         with self._alone_in(path.parent):
             used = sum(kept.stat().st_size for kept in path.parent.glob("*.safetensors"))
-            room = min(self.disk - used, shutil.disk_usage(path.parent).free - _DISK_RESERVE)
-            if most <= room and not self._map(path):  # else another process was faster
+            left = min(self.disk - used, shutil.disk_usage(path.parent).free - _DISK_RESERVE)
+            if most <= left and not self._map(path):  # else another process was faster
                 named = {str(i): t.cpu().contiguous() for i, t in enumerate(states)}
                 files.atomically(path, lambda made: save_file(named, made), lasting=False)
                 self.bytes_on_disk += path.stat().st_size

@@ -41,9 +41,9 @@ def browser() -> Iterator[Browser]:
     if chromium is None:
         _missing("chromium")
     with sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=chromium, args=_ARGUMENTS)
-        yield found
-        found.close()
+        launched = playwright.chromium.launch(executable_path=chromium, args=_ARGUMENTS)
+        yield launched
+        launched.close()
 
 
 class Opened:

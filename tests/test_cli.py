@@ -20,9 +20,9 @@ SLOW = ("torch.nn", "transformers", "datasets", "pandas")
 
 
 def out_of(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> str:
-    found = run(arguments)
+    status = run(arguments)
     captured = capsys.readouterr()
-    assert found == code, captured.err
+    assert status == code, captured.err
     return captured.out if code == 0 else captured.err
 
 

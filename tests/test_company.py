@@ -27,10 +27,10 @@ def test_busy_is_all_but_idle_steal_included_and_guests_once() -> None:
 
 
 def shared(*moments: Counters | None) -> float | None:
-    found = Company()
+    beside = Company()
     for begin, end in zip(moments[::2], moments[1::2], strict=True):
-        found.add(begin, end)
-    return found.share
+        beside.add(begin, end)
+    return beside.share
 
 
 def test_the_share_is_of_all_cores_that_were_given() -> None:
@@ -94,6 +94,6 @@ def test_a_phase_inside_another_has_its_own_company(monkeypatch: pytest.MonkeyPa
 
 def test_a_block_has_company_even_where_it_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     given([Counters(0, 1, 0, 0), Counters(10, 1, 9, 1)], monkeypatch)
-    with pytest.raises(ValueError, match="its own"), measure.in_company() as found:
+    with pytest.raises(ValueError, match="its own"), measure.in_company() as beside:
         raise ValueError("its own")
-    assert found.share == pytest.approx(0.8)
+    assert beside.share == pytest.approx(0.8)

@@ -43,20 +43,20 @@ def model(base: str) -> FrozenLM:
 
 def test_what_is_counted_is_exact(model: FrozenLM, task: Task, tmp_path: Path) -> None:
     method = parse_one("lora:rank=2")
-    found = probe(model, method, task, CONFIG)
+    probed = probe(model, method, task, CONFIG)
     trained = train(model, method, task, CONFIG)
     trained.adaptation.save(tmp_path / "adapter")
-    assert found.trainable == method.count(model.shape).trainable
+    assert probed.trainable == method.count(model.shape).trainable
     saved = sum(file.stat().st_size for file in (tmp_path / "adapter").iterdir())
-    assert found.adapter_bytes == pytest.approx(saved, abs=3000)
-    assert found.peak_memory and found.step_seconds and found.train_seconds
-    assert found.train_seconds == pytest.approx(12 * found.step_seconds, rel=1e-6)
+    assert probed.adapter_bytes == pytest.approx(saved, abs=3000)
+    assert probed.peak_memory and probed.step_seconds and probed.train_seconds
+    assert probed.train_seconds == pytest.approx(12 * probed.step_seconds, rel=1e-6)
 
 
 def test_what_does_not_train_takes_nothing(model: FrozenLM, task: Task) -> None:
-    found = probe(model, parse_one("hard_prompt"), task, CONFIG)
-    assert (found.trainable, found.peak_memory, found.train_seconds) == (0, None, None)
-    assert found.values() == {"trainable_parameters": 0.0}
+    probed = probe(model, parse_one("hard_prompt"), task, CONFIG)
+    assert (probed.trainable, probed.peak_memory, probed.train_seconds) == (0, None, None)
+    assert probed.values() == {"trainable_parameters": 0.0}
 
 
 def test_budgets_are_predicted_in_their_own_units(model: FrozenLM, task: Task) -> None:
@@ -80,10 +80,10 @@ def test_filling_the_trunk_is_predicted_for_all_rows(
         return run_chunk(self, rows)
 
     monkeypatch.setattr(Trunk, "_run", slowly)
-    found = probe(model, parse_one("last_k"), task, replace(CONFIG, steps=40))
+    probed = probe(model, parse_one("last_k"), task, replace(CONFIG, steps=40))
     chunks = -(-len(task.pairs("train")) // 16)
-    assert found.train_seconds and found.step_seconds
-    filling = found.train_seconds - 40 * found.step_seconds
+    assert probed.train_seconds and probed.step_seconds
+    filling = probed.train_seconds - 40 * probed.step_seconds
     assert 0.7 < filling / (pause * chunks) < 1.6
 
 
@@ -97,10 +97,12 @@ def test_a_probe_leaves_no_trace(model: FrozenLM, task: Task) -> None:
 
 
 def test_limits_say_why() -> None:
-    found = Prediction(5, 5, 3 << 20, peak_memory=2 << 30, train_seconds=30.0, search_seconds=60.0)
-    assert Limits().reason(found) is None and not Limits()
-    assert Limits(memory=4 << 30, adapter=4 << 20, seconds=100).reason(found) is None
-    said = Limits(memory=1 << 30, adapter=1 << 20, seconds=80).reason(found)
+    prediction = Prediction(
+        5, 5, 3 << 20, peak_memory=2 << 30, train_seconds=30.0, search_seconds=60.0
+    )
+    assert Limits().reason(prediction) is None and not Limits()
+    assert Limits(memory=4 << 30, adapter=4 << 20, seconds=100).reason(prediction) is None
+    said = Limits(memory=1 << 30, adapter=1 << 20, seconds=80).reason(prediction)
     assert said == (
         "predicted to take 2 GiB of memory, above 1 GiB and an adapter of 3 MiB, above 1 MiB and "
         "90 s of training, above 80 s"
@@ -120,8 +122,8 @@ def test_sizes_and_times_are_read() -> None:
 
 
 def test_errors_are_shares_of_what_was_measured() -> None:
-    found = errors({"peak_memory": 110.0, "train_seconds": 3.0}, {"peak_memory": 100.0})
-    assert found == {"peak_memory_error": pytest.approx(0.1)}
+    shares = errors({"peak_memory": 110.0, "train_seconds": 3.0}, {"peak_memory": 100.0})
+    assert shares == {"peak_memory_error": pytest.approx(0.1)}
 
 
 def test_a_model_of_which_only_the_configuration_is_known(
@@ -133,16 +135,16 @@ def test_a_model_of_which_only_the_configuration_is_known(
     assert (few.shape.layers, many.shape.layers) == (2, 4)
     for method in parse("lora:rank=2,last_k,prompt_tuning:length=4"):
         low, high = (probe(model, method, task, CONFIG) for model in (few, many))
-        found, count = small.whole(method, low, high), method.count(small.shape)
-        assert (found.trainable, found.stored) == (count.trainable, count.stored)
-        assert found.peak_memory and found.train_seconds
+        predicted, count = small.whole(method, low, high), method.count(small.shape)
+        assert (predicted.trainable, predicted.stored) == (count.trainable, count.stored)
+        assert predicted.peak_memory and predicted.train_seconds
 
 
 def test_what_a_block_costs_is_multiplied() -> None:
     small = Miniature(known_models.config("gpt2"))
     few, many = (Prediction(1, 1, 1, peak_memory=m, train_seconds=3.0) for m in (100.0, 140.0))
-    found = small.whole(parse_one("lora"), few, many)
-    assert found.peak_memory == 100.0 + 10 * 20.0 and found.train_seconds == 3.0
+    predicted = small.whole(parse_one("lora"), few, many)
+    assert predicted.peak_memory == 100.0 + 10 * 20.0 and predicted.train_seconds == 3.0
     with pytest.raises(InputError, match="k=13"):
         small.whole(parse_one("last_k:k=13"), few, many)
 
@@ -171,7 +173,7 @@ def test_a_probe_sees_no_memory_of_another(base: str, task: Task, tmp_path: Path
         compare(make(base, task, methods, predict=True), tmp_path / methods[:3]).profile.predictions
         for methods in (f"{greedy},{modest}", modest)
     )
-    peaks = [found[modest].peak_memory for found in (together, alone)]
+    peaks = [predictions[modest].peak_memory for predictions in (together, alone)]
     assert peaks[0] and peaks[1] and together[greedy].peak_memory
     assert together[greedy].peak_memory > peaks[0] + (20 << 20)
     assert abs(peaks[0] - peaks[1]) < 8 << 20
@@ -220,8 +222,8 @@ def test_the_command(base: str, data: Path, capsys: pytest.CaptureFixture[str]) 
     line = f"estimate --model {base} --task {data} --steps 3 --batch-size 2 --device cpu"
     asked = "--methods lora:rank=2,last_k:k=9 --max-adapter-size 1KB"
     assert run([*line.split(), *asked.split(), "--format", "json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    lora, last = found["methods"]
+    told = json.loads(capsys.readouterr().out)
+    lora, last = told["methods"]
     assert lora["trainable_parameters"] == 768 and lora["peak_memory"] > 0
     assert "above 1 KiB" in lora["left_out"]
     assert "k=9" in last["problem"]

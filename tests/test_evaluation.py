@@ -10,7 +10,7 @@ from rouge_score.rouge_scorer import RougeScorer
 from torch.nn import functional
 
 from peftlab.errors import InputError
-from peftlab.evaluation import evaluate, split_loss, text_loss
+from peftlab.evaluation import AdaptedLM, evaluate, split_loss, text_loss
 from peftlab.generation import Request, generate
 from peftlab.methods import parse_one
 from peftlab.methods.adaptation import Adaptation, base_of
@@ -22,17 +22,19 @@ from tests.models import tiny
 def test_scores_are_those_of_the_generated_texts() -> None:
     model, task = world.model("gpt2"), world.task()
     trained = train(model, parse_one("lora"), task, TrainConfig(steps=2, batch_size=4))
-    found = evaluate(model, trained.adaptation, task, metrics=("rouge1", "rougeL"), batch_size=4)
+    evaluated = evaluate(
+        AdaptedLM(model, trained.adaptation), task, metrics=("rouge1", "rougeL"), batch_size=4
+    )
     requests = [Request(trained.adaptation, e, task.max_new_tokens) for e in task.test]
     texts = [reply.text for reply in generate(model, requests)]
-    assert [reply.text for reply in found.replies] == texts
+    assert [reply.text for reply in evaluated.replies] == texts
     scorer = RougeScorer(["rouge1", "rougeL"], use_stemmer=False)
     for name in ("rouge1", "rougeL"):
         each = [
             max(scorer.score(target, text)[name].fmeasure for target in example.targets)
             for example, text in zip(task.test, texts, strict=True)
         ]
-        assert found.scores.per_example[name] == pytest.approx(each)
+        assert evaluated.scores.per_example[name] == pytest.approx(each)
 
 
 @pytest.mark.parametrize(
@@ -42,7 +44,9 @@ def test_context_tokens_count_the_soft_prompt(spec: str, more: int) -> None:
     model, task = world.model("gpt2"), world.task()
     config = TrainConfig(steps=1, batch_size=2)
     bare, soft = (
-        evaluate(model, train(model, parse_one(s), task, config).adaptation, task, limit=3)
+        evaluate(
+            AdaptedLM(model, train(model, parse_one(s), task, config).adaptation), task, limit=3
+        )
         for s in ("hard_prompt", spec)
     )
     assert soft.context_tokens == pytest.approx(bare.context_tokens + more)
@@ -51,17 +55,17 @@ def test_context_tokens_count_the_soft_prompt(spec: str, more: int) -> None:
 def test_split_loss_is_the_loss_that_training_reports() -> None:
     model, task = world.model("gpt2"), world.task()
     trained = train(model, parse_one("prefix_tuning"), task, TrainConfig(steps=2, batch_size=4))
-    found = split_loss(model, trained.adaptation, task, "validation")
-    assert found.loss == pytest.approx(trained.validation_loss, abs=1e-5)
-    assert sum(found.sums) / sum(found.counts) == pytest.approx(found.loss)
+    split = split_loss(AdaptedLM(model, trained.adaptation), task, "validation")
+    assert split.loss == pytest.approx(trained.validation_loss, abs=1e-5)
+    assert sum(split.sums) / sum(split.counts) == pytest.approx(split.loss)
 
 
 def test_an_empty_split_is_one_clear_error() -> None:
     model, task = world.model("gpt2"), replace(world.task(), test=[])
     adaptation = train(model, parse_one("hard_prompt"), task).adaptation
-    for look in (evaluate, lambda m, a, t: split_loss(m, a, t, "test")):
+    for look in (evaluate, lambda adapted, task: split_loss(adapted, task, "test")):
         with pytest.raises(InputError, match="test split"):
-            look(model, adaptation, task)
+            look(AdaptedLM(model, adaptation), task)
 
 
 TEXT = [" ".join(["the old cat sleeps near the river", "red rain falls"][i % 2] for i in range(9))]
@@ -108,8 +112,8 @@ def test_a_soft_prompt_stands_before_every_window() -> None:
     vectors = torch.cat([prompt, plain.get_input_embeddings()(torch.tensor(ids))])
     logits = plain(inputs_embeds=vectors[None]).logits[0, 3:-1]
     expected = functional.cross_entropy(logits, torch.tensor(ids[1:])).item()
-    found = text_loss(model, adaptation, TEXT, window=20, most=20)
-    assert found == pytest.approx(expected, abs=1e-5)
+    loss = text_loss(model, adaptation, TEXT, window=20, most=20)
+    assert loss == pytest.approx(expected, abs=1e-5)
 
 
 def test_a_window_beside_a_long_prompt_is_refused() -> None:

@@ -91,17 +91,17 @@ def file_size_limit(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-@pytest.mark.parametrize("room", [0, 1, 17, 1999])
+@pytest.mark.parametrize("size", [0, 1, 17, 1999])
 @pytest.mark.parametrize("writer", WRITERS)
 def test_a_write_that_fails_leaves_the_file_of_before(
-    writer: str, room: int, tmp_path: Path
+    writer: str, size: int, tmp_path: Path
 ) -> None:
     path = tmp_path / "file"
     path.write_text("before")
-    with file_size_limit(room), pytest.raises(DiskFull, match=r"may not become this large") as said:
+    with file_size_limit(size), pytest.raises(DiskFull, match=r"may not become this large") as said:
         WRITERS[writer](path)
     assert str(tmp_path) in str(said.value) and "\n" not in str(said.value)
-    assert files.no_room(said.value)
+    assert files.what_is_full(said.value)
     assert [each.name for each in tmp_path.iterdir()] == ["file"] and path.read_text() == "before"
     WRITERS[writer](path)
     assert path.stat().st_size >= 2000 and not list(tmp_path.glob(".*"))
@@ -111,7 +111,7 @@ def test_a_write_that_fails_leaves_the_file_of_before(
 def test_no_folder_is_made_where_one_has_gone(writer: str, tmp_path: Path) -> None:
     with pytest.raises(DiskFull, match=r"gone/file cannot be written: its folder is gone") as said:
         WRITERS[writer](tmp_path / "gone" / "file")
-    assert not files.no_room(said.value)
+    assert not files.what_is_full(said.value)
     assert not list(tmp_path.iterdir())
 
 
@@ -145,14 +145,14 @@ def test_errors_of_python_and_of_rust_say_the_same(number: int, words: str) -> N
         with pytest.raises(DiskFull, match=words) as caught, files.writing(Path("a/b")):
             raise error
         said.append(str(caught.value))
-        assert bool(files.no_room(error)) is ("make room" in words)
+        assert bool(files.what_is_full(error)) is ("make room" in words)
     assert len(set(said)) == 1
 
 
 def test_other_errors_stay_what_they_are() -> None:
     with pytest.raises(RuntimeError, match=r"a defect"), files.writing(Path("a/b")):
         raise RuntimeError("a defect in code 28")
-    assert not files.no_room(ValueError("nothing of the system"))
+    assert not files.what_is_full(ValueError("nothing of the system"))
 
 
 def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_is_not(

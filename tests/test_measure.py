@@ -170,16 +170,16 @@ def test_cuda_phases_have_their_own_peaks() -> None:
 def test_environment_is_json_with_what_a_record_needs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("PEFTLAB_HUB_TOKEN", "s3cret")
-    found = measure.environment()
-    assert json.loads(json.dumps(found)) == found
-    assert found["versions"]["torch"] == torch.__version__
-    assert {"python", "peftlab", "transformers", "numpy"} <= set(found["versions"])
-    assert found["hardware"]["memory_bytes"] > 100 * MB
-    assert found["hardware"]["cpu"]
-    assert len(found["hardware"]["gpus"]) == torch.cuda.device_count()
-    assert found["threads"]["within"] == torch.get_num_threads()
-    assert found["settings"]["OMP_NUM_THREADS"] == "1"
-    assert "s3cret" not in json.dumps(found)
+    environment = measure.environment()
+    assert json.loads(json.dumps(environment)) == environment
+    assert environment["versions"]["torch"] == torch.__version__
+    assert {"python", "peftlab", "transformers", "numpy"} <= set(environment["versions"])
+    assert environment["hardware"]["memory_bytes"] > 100 * MB
+    assert environment["hardware"]["cpu"]
+    assert len(environment["hardware"]["gpus"]) == torch.cuda.device_count()
+    assert environment["threads"]["within"] == torch.get_num_threads()
+    assert environment["settings"]["OMP_NUM_THREADS"] == "1"
+    assert "s3cret" not in json.dumps(environment)
 
 
 def test_environment_knows_the_commit_of_its_own_checkout_only(

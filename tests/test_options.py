@@ -188,14 +188,14 @@ def commands() -> dict[str, Any]:
 @cache
 def flags() -> set[str]:
     """Every flag of every command, and of the scripts."""
-    found = {"--help", "--version"}
+    names = {"--help", "--version"}
     for command in commands().values():
         for parameter in command.params:
-            found |= {*parameter.opts, *parameter.secondary_opts}
+            names |= {*parameter.opts, *parameter.secondary_opts}
     for place in (PACKAGE.parent / script for script in SCRIPTS):
         for path in [place] if place.is_file() else place.glob("*.py"):
-            found |= {text for text in strings(path) if FLAG.fullmatch(text)}
-    return found
+            names |= {text for text in strings(path) if FLAG.fullmatch(text)}
+    return names
 
 
 def test_every_option_of_a_comparison_is_a_flag_and_an_entry() -> None:
@@ -249,9 +249,9 @@ def strings(path: Path) -> Iterator[str]:
 
 def unknown(text: str) -> set[str]:
     """The options and settings that a text names and that do not exist."""
-    found = {flag for flag in FLAG.findall(text) if flag not in flags() | OTHERS}
+    problems = {flag for flag in FLAG.findall(text) if flag not in flags() | OTHERS}
     keys = {*(item.name for item in fields(Options)), "source", "target"}
-    found |= {f"-o {key}=" for key in TASK_OPTION.findall(text) if key not in keys}
+    problems |= {f"-o {key}=" for key in TASK_OPTION.findall(text) if key not in keys}
     for part in (
         part
         for match in SETTING.finditer(text)
@@ -261,11 +261,11 @@ def unknown(text: str) -> set[str]:
         if name in REGISTRY:
             known = {item.name for item in fields(REGISTRY[name])}
             used = re.findall(r"[:,]([a-z_]+)=", part)
-            found |= {f"{name}:{one}=" for one in used if one not in known}
+            problems |= {f"{name}:{one}=" for one in used if one not in known}
     for name in TRUTH.findall(text):
         if name not in declared() | NOT_OURS:
-            found.add(f"{name}=")
-    return found
+            problems.add(f"{name}=")
+    return problems
 
 
 @pytest.mark.parametrize("path", DOCS, ids=lambda path: path.name)

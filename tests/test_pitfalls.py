@@ -1,7 +1,7 @@
 """Where other libraries broke: one test or more for each way, named after its number in the list.
 
 The issue of the other project stands with each. What belongs to metrics, measuring, comparing and
-serving (12, 15 to 19, 22) is tested in their rooms too; here is what concerns methods.
+serving (12, 15 to 19, 22) is tested beside them too; here is what concerns methods.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from peftlab.frozen.cache import KeyValueCache
 from peftlab.frozen.forward import ForwardOptions
 from peftlab.frozen.packing import Row, pack
 from peftlab.generation import Request, generate
+from peftlab.laws.trial import leaves
 from peftlab.loss import labels, mean_loss, row_losses, token_losses, training_row
 from peftlab.methods import REGISTRY, parse_one
 from peftlab.methods.adaptation import Adaptation
 from peftlab.tasks import Example, Template
 from peftlab.training import TrainConfig, Trained, train, trainee
-from tests.laws.cases import leaves, made
+from tests.laws.cases import made
 from tests.laws.world import model, task, tokenizer
 
 SOFT = ("prompt_tuning:length=4", "p_tuning:length=4", "prefix_tuning:length=4")
@@ -45,14 +46,14 @@ def _greedy(adaptation: Adaptation, family: str, source: str, count: int) -> lis
     edits = adaptation.edits(lm)
     assert edits.template is not None
     ids = list(edits.template.encode(tokenizer(), Example(source, ()), None, 80).ids)
-    found: list[int] = []
+    ids_chosen: list[int] = []
     with torch.no_grad():
         for _ in range(count):
-            batch = pack([Row([*ids, *found])], [edits])
-            found.append(int(lm(batch, ForwardOptions(fast=False))[-1].argmax()))
-            if found[-1] == tokenizer().eos_token_id:
-                return found[:-1]
-    return found
+            batch = pack([Row([*ids, *ids_chosen])], [edits])
+            ids_chosen.append(int(lm(batch, ForwardOptions(fast=False))[-1].argmax()))
+            if ids_chosen[-1] == tokenizer().eos_token_id:
+                return ids_chosen[:-1]
+    return ids_chosen
 
 
 @each_prefix
@@ -265,7 +266,7 @@ def test_pitfall_13_and_14_the_methods_that_were_asked_for_are_here() -> None:
 def test_pitfall_19_every_row_gets_its_end_and_only_targets_count(case: str) -> None:
     """PEFT's suite: the longest row of a batch lacks its end; loss on prompt and answer."""
     it = made(case, "llama")
-    encoded = it.encoded()
+    encoded = [it.encode(example, target) for example, target in task().pairs("test")]
     end = tokenizer().eos_token_id
     batch = pack([training_row(e) for e in encoded], [it.edits(it.first)])
     wanted = batch.split_kept(labels(encoded, batch))
@@ -305,9 +306,9 @@ def test_pitfall_21_nothing_made_without_gradients_is_reused(case: str) -> None:
     it = made(case, "llama")
     state = leaves(it.moved)
     with torch.no_grad():
-        row_losses(it.model, it.edits(state), it.encoded())
+        row_losses(it.model, it.edits(state), it.encoded)
         generate(it.model, [Request(it.adaptation(state), "the cat", 3)])
-    encoded = it.encoded()[:2]
+    encoded = it.encoded[:2]
     batch = pack([training_row(e) for e in encoded], [it.edits(state)])
     token_losses(it.model, batch, encoded).sum().backward()
     for name, tensor in state.tensors.items():
@@ -315,10 +316,10 @@ def test_pitfall_21_nothing_made_without_gradients_is_reused(case: str) -> None:
 
 
 def test_pitfall_21_contexts_survive_recomputation() -> None:
-    """adapters #732. See tests/laws/test_gradients.py for every method, in another thread too."""
+    """adapters #732. See peftlab/laws/gradients.py for every method, in another thread too."""
     it = made("bottleneck:kind=parallel,bottleneck=4", "llama")
-    state, found = leaves(it.moved), []
-    encoded = it.encoded()[:2]
+    state, gradients = leaves(it.moved), []
+    encoded = it.encoded[:2]
     for checkpoint in (False, True):
         batch = pack([training_row(e) for e in encoded], [it.edits(state)])
         options = ForwardOptions(checkpoint=checkpoint)
@@ -326,6 +327,6 @@ def test_pitfall_21_contexts_survive_recomputation() -> None:
         with torch.no_grad():
             cached = pack([Row([5, 6, 7], past=Past(0, 0))], [it.edits(it.first)])
             it.model(cached, ForwardOptions(cache=KeyValueCache(1, 8)))
-        found.append(torch.autograd.grad(loss, list(state.tensors.values())))
-    for plain, recomputed in zip(*found, strict=True):
+        gradients.append(torch.autograd.grad(loss, list(state.tensors.values())))
+    for plain, recomputed in zip(*gradients, strict=True):
         torch.testing.assert_close(recomputed, plain, atol=1e-5, rtol=1e-4)

@@ -205,7 +205,7 @@ class ModelShape:
             raise InputError(f"targets is empty; there are: {', '.join(self._target_names)}")
         wanted = set(range(self.layers) if blocks is None else blocks)
         inside = [linear for linear in self.linears if linear.block in wanted]
-        found: list[Target] = []
+        targets: list[Target] = []
         for name in names:
             hits = [t for linear in inside if (t := _match(linear, name))]
             if not hits:
@@ -213,9 +213,9 @@ class ModelShape:
                     f"target {name!r} matches no linear of this {self.family} model; there are: "
                     f"{', '.join(self._target_names)}.{nearest(name, self._target_names)}"
                 )
-            found += [hit for hit in hits if hit not in found]
-        whole = {target.linear.path for target in found if target.rows is None}
-        once = [t for t in found if t.rows is None or t.linear.path not in whole]
+            targets += [hit for hit in hits if hit not in targets]
+        whole = {target.linear.path for target in targets if target.rows is None}
+        once = [t for t in targets if t.rows is None or t.linear.path not in whole]
         return sorted(once, key=lambda target: self._order[target.linear.path])
 
     @cached_property

@@ -14,7 +14,7 @@ from typer.core import TyperGroup
 from peftlab.cli import compare, estimate, learn, listing, report, serve, share, study
 from peftlab.cli import options as shared
 from peftlab.errors import InputError, PeftlabError
-from peftlab.files import no_room
+from peftlab.files import what_is_full
 from peftlab.printable import echo
 from peftlab.processes import expected, leave
 from peftlab.version import __version__
@@ -144,7 +144,7 @@ def run(arguments: Sequence[str]) -> int:
     except Exception as error:
         if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
             said = f"a name is longer than a file's can be: {error.filename:.60}…"
-        elif not (said := no_room(error)):  # while a library of others wrote
+        elif not (said := what_is_full(error)):  # while a library of others wrote
             raise
         echo(f"Error{_where()}: {said}", err=True)
         return 2
@@ -164,5 +164,5 @@ def _where() -> str:
 
 
 def _stopped(error: PeftlabError) -> bool:
-    """Whether Ctrl-C is behind it; both classes live in rooms that this file does not import."""
+    """Whether Ctrl-C is behind it; both classes live in packages that this file does not import."""
     return type(error).__name__ in ("Stopped", "Interrupted")

@@ -147,15 +147,15 @@ class Dashboard:
 
     def left(self) -> float | None:
         """Seconds until all has ended: predictions, and what runs took so far besides training."""
-        found = 0.0
+        remaining = 0.0
         if self.now is not None:
             whole, now = self._usual(self.now.expected), self.clock()
             if whole is None:
                 return None
-            found = max(whole - (now - self.now.began), self.now.left(now) or 0.0, 0.0)
+            remaining = max(whole - (now - self.now.began), self.now.left(now) or 0.0, 0.0)
         to_come = [self._usual(one) for one in self.waiting]
         known = [seconds for seconds in to_come if seconds is not None]
-        return found + sum(known) if len(known) == len(to_come) else None
+        return remaining + sum(known) if len(known) == len(to_come) else None
 
     def _usual(self, one: Expected) -> float | None:
         """Seconds that a run takes in all."""
@@ -207,8 +207,8 @@ class Dashboard:
     def _figures(self, now: Now, options: ConsoleOptions) -> Text:
         parts = []
         if now.losses:
-            course = "" if options.ascii_only else f" {sparks(now.losses)}"
-            parts.append(f"loss {now.losses[-1]:.3f}{course} lowest {min(now.losses):.3f}")
+            curve = "" if options.ascii_only else f" {sparks(now.losses)}"
+            parts.append(f"loss {now.losses[-1]:.3f}{curve} lowest {min(now.losses):.3f}")
         if now.speed is not None:
             parts.append(f"{now.speed:,.0f} tokens/s")
         if now.memory is not None:

@@ -44,8 +44,8 @@ def options() -> shared.Entries:
     what = {
         name: entries(ComparisonConfig)[name] for name in ("model", "methods", "full", "device")
     }
-    found = {**what, **task_entries(), **training_entries(), **entries(Limits)}
-    return shared.typeable({n: e for n, e in found.items() if n not in ("test_limit", "metrics")})
+    known = {**what, **task_entries(), **training_entries(), **entries(Limits)}
+    return shared.typeable({n: e for n, e in known.items() if n not in ("test_limit", "metrics")})
 
 
 def estimate(
@@ -100,10 +100,10 @@ def _predictor(name: str, device: str, dtype: str) -> Iterator[tuple[Predict, in
 
     def on(model: str, *rest: Any) -> Prediction:
         try:
-            found: Prediction = call(PROBED, model, device, dtype, *rest)
+            prediction: Prediction = call(PROBED, model, device, dtype, *rest)
         except Stopped:
             raise KeyboardInterrupt from None  # nothing is kept that could be continued
-        return found
+        return prediction
 
     if names.is_here(name):
         count, weights = call(WEIGHED, name, device, dtype)
@@ -134,10 +134,16 @@ def _row(predict: Predict, method: Any, task: Task, config: TrainConfig) -> dict
     if is_guest(method):
         return {**row, "problem": "guests are not predicted"}
     try:
-        found = predict(method, task, config)
+        prediction = predict(method, task, config)
     except PeftlabError as error:
         return {**row, "problem": str(error)}
-    return {**row, "prediction": found, "problem": None, "busy": found.busy, **found.values()}
+    return {
+        **row,
+        "prediction": prediction,
+        "problem": None,
+        "busy": prediction.busy,
+        **prediction.values(),
+    }
 
 
 def _show(rows: list[dict[str, Any]], title: str) -> None:

@@ -104,13 +104,13 @@ def carry_out(spec: ExperimentSpec, over: Overrides, out: Path) -> None:
 
     command = shlex.join(["peftlab", *sys.argv[1:]])
     try:
-        found = run(spec, grid, out, watcher, {"command": command})
+        experiment = run(spec, grid, out, watcher, {"command": command})
     finally:
         for one in watching:
             one.close()
-    show(found)
+    show(experiment)
     echo(f"Everything is in {out}; show it again with: peftlab report {out}")
-    if any(record.status == "failed" for record in found.records.values()):
+    if any(record.status == "failed" for record in experiment.records.values()):
         raise typer.Exit(1)
 
 
@@ -128,7 +128,7 @@ def _announce(spec: ExperimentSpec, grid: list[Part]) -> None:
             echo(f"  {part.model}, {part.task}, {row}: {method.label}")
 
 
-def show(found: Experiment) -> None:
+def show(experiment: Experiment) -> None:
     """Print the table and what has to be said beside it."""
 
     from peftlab.experiments.table import as_rich, notes, sections
@@ -136,8 +136,8 @@ def show(found: Experiment) -> None:
     console = terminal()
     if not console.is_terminal:
         console.width = max(console.width, 160)
-    console.print(found.spec.title, markup=False, highlight=False)
-    for section in sections(found):
+    console.print(experiment.spec.title, markup=False, highlight=False)
+    for section in sections(experiment):
         console.print(as_rich(section))
-    for text in notes(found):
+    for text in notes(experiment):
         console.print(text, markup=False, highlight=False)

@@ -31,9 +31,9 @@ def train_options() -> shared.Entries:
     from peftlab.comparison.settings import task_entries, training_entries
     from peftlab.training import TrainConfig
 
-    found = {**shared.where(), **task_entries(), **training_entries()}
-    found["seed"] = entries(TrainConfig)["seed"]
-    return shared.typeable({n: e for n, e in found.items() if n not in ("test_limit", "metrics")})
+    known = {**shared.where(), **task_entries(), **training_entries()}
+    known["seed"] = entries(TrainConfig)["seed"]
+    return shared.typeable({n: e for n, e in known.items() if n not in ("test_limit", "metrics")})
 
 
 def train(
@@ -112,9 +112,9 @@ def evaluate_options() -> shared.Entries:
     from peftlab.comparison.settings import task_entries
     from peftlab.training import TrainConfig
 
-    found = {**task_entries(), **entries(Decoded), "device": shared.where()["device"]}
-    found["max_length"] = entries(TrainConfig)["max_length"]
-    return {name: entry for name, entry in found.items() if name != "test_limit"}
+    known = {**task_entries(), **entries(Decoded), "device": shared.where()["device"]}
+    known["max_length"] = entries(TrainConfig)["max_length"]
+    return {name: entry for name, entry in known.items() if name != "test_limit"}
 
 
 def evaluate(
@@ -129,7 +129,7 @@ def evaluate(
     format: Annotated[str, typer.Option(help="table or json.")] = "table",
 ) -> None:
     """Give the loss of a split, and the scores of what the adapted model generates for it."""
-    from peftlab import evaluation as room
+    from peftlab import evaluation
     from peftlab.comparison.resolve import config_of, the_task
 
     called = shared.flag(evaluate_options())
@@ -142,12 +142,13 @@ def evaluate(
             f"--predictions {predictions}: a file in a folder that exists was expected"
         )
     base, (adaptation,) = shared.open_adapters([adapter], model, device, base_dtype)
-    loaded = room.taken(base, adaptation, loaded, split, max_length=max_length)
+    adapted = evaluation.AdaptedLM(base, adaptation)
+    loaded = evaluation.taken(adapted, loaded, split, max_length=max_length)
     shared.say(loaded.notes)
-    loss = room.split_loss(base, adaptation, loaded, split, max_length=max_length)
-    found = room.evaluate(base, adaptation, loaded, split, batch_size=size, max_length=max_length)
+    loss = evaluation.split_loss(adapted, loaded, split, max_length=max_length)
+    evaluated = evaluation.evaluate(adapted, loaded, split, batch_size=size, max_length=max_length)
     if predictions is not None:
-        rows = zip(loaded.split(split), found.replies, strict=True)
+        rows = zip(loaded.split(split), evaluated.replies, strict=True)
         lines = [
             json.dumps(
                 {"source": e.source, "references": list(e.targets), "prediction": r.text},
@@ -156,10 +157,10 @@ def evaluate(
             for e, r in rows
         ]
         write_text(predictions, "\n".join(lines) + "\n")
-    values = {"split": split, "examples": len(found.replies), "loss": loss.loss}
-    values |= {**found.scores.corpus, "truncated": found.truncated}
+    values = {"split": split, "examples": len(evaluated.replies), "loss": loss.loss}
+    values |= {**evaluated.scores.corpus, "truncated": evaluated.truncated}
     if loaded.skipped:
-        values["skipped"] = found.skipped
+        values["skipped"] = evaluated.skipped
     if format == "json":
         echo(json_text(values))
     else:

@@ -175,9 +175,9 @@ def _check_format(format: str) -> None:
 
 def families() -> None:
     """Check which decoder families of transformers can be edited, on tiny random models."""
-    from peftlab.frozen.families import survey
+    from peftlab.frozen.families import compatibilities
 
-    for verdict in survey():
+    for verdict in compatibilities():
         if verdict.refused is not None:
             echo(f"{verdict.family:<14} refused: {verdict.refused}")
         else:

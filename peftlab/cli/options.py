@@ -36,12 +36,12 @@ class Once(TyperCommand):
         parse = parser.parse_args
 
         def once(args: list[str]) -> Any:
-            found = parse(args)
-            order = [one for one in found[2] if not getattr(one, "multiple", False)]
+            parsed = parse(args)
+            order = [one for one in parsed[2] if not getattr(one, "multiple", False)]
             for one in order:
                 if order.count(one) > 1 and one.param_type_name == "option":
                     raise UsageError(f"{one.opts[0]} is given twice; once was expected")
-            return found
+            return parsed
 
         parser.parse_args = once  # type: ignore[method-assign]
         return parser

@@ -46,19 +46,19 @@ def report(
             raise InputError(f"--columns {columns}: an experiment's columns stand in its file")
         _experiment(out, format, into)
         return
-    found = read(out)
-    for problem in found.problems:
+    stored = read(out)
+    for problem in stored.problems:
         echo(problem, err=True)
     if format == "table":
-        show(found.runs, columns=columns)
+        show(stored.runs, columns=columns)
         return
     if format == "html":
         check_columns(format, columns)
-        echo(_page(out, found, into))
+        echo(_page(out, stored, into))
         return
-    text = render(found.records, format, columns)
+    text = render(stored.records, format, columns)
     if format == "md":
-        text += "".join(f"\n{markdown(line)}\n" for line in words(found.runs))
+        text += "".join(f"\n{markdown(line)}\n" for line in words(stored.runs))
     if into is None:
         echo(text, nl=False)
     else:
@@ -70,21 +70,21 @@ def _experiment(out: Path, format: str, into: Path | None) -> None:
     from peftlab.experiments.kept import read
     from peftlab.experiments.table import render
 
-    found = read(out)
+    experiment = read(out)
     if format == "table":
-        show(found)
+        show(experiment)
     elif into is None:
-        echo(render(found, format), nl=False)
+        echo(render(experiment, format), nl=False)
     else:
-        put_between(into, render(found, format))
+        put_between(into, render(experiment, format))
 
 
-def _page(out: Path, found: StoredRuns, into: Path | None) -> str:
+def _page(out: Path, stored: StoredRuns, into: Path | None) -> str:
     from peftlab.report.page import write
 
     if into is not None:
         raise InputError(f"--into {into}: a page is a file of its own; leave --into out")
-    return f"The page is {write(out, found)}"
+    return f"The page is {write(out, stored)}"
 
 
 def put_between(path: Path, text: str) -> None:

@@ -172,9 +172,9 @@ def _enter_winners(library: Library, runs: Path) -> None:
     from peftlab.records.reading import read
     from peftlab.serve.winners import for_base, winners
 
-    found = read(runs)
-    problems = found.problems
-    fitting, left_out = for_base(winners(found.runs, problems), library.model)
+    stored = read(runs)
+    problems = stored.problems
+    fitting, left_out = for_base(winners(stored.runs, problems), library.model)
     for said in (*problems, *left_out):
         echo(said, err=True)
     known = {it.name for it in library.adapters()}
@@ -231,7 +231,7 @@ def _seconds(option: str, text: str) -> float:
 
 
 def _amount(option: str, text: str, read: Callable[[str], float]) -> float:
-    found = typed(option, text, read)
-    if not found > 0:
+    amount = typed(option, text, read)
+    if not amount > 0:
         raise InputError(f"{option} is {text!r}; more than 0 was expected")
-    return found
+    return amount

@@ -28,18 +28,18 @@ def export(
     device: shared.Device = "auto",
 ) -> None:
     """Write adaptations for another engine; what it cannot serve is refused with the reason."""
-    from peftlab import export as room
+    from peftlab import export as exporting
 
     names = [p.resolve().parent.name if p.name.startswith("seed-") else p.name for p in run]
     base, opened = shared.open_adapters(run, model, device)
-    written = room.export(to, dict(zip(names, opened, strict=True)), base, out)
+    written = exporting.export(to, dict(zip(names, opened, strict=True)), base, out)
     echo(f"Written to {out}")
-    if isinstance(written, room.Merged):
+    if isinstance(written, exporting.Merged):
         echo(f"logits differ by {written.fp32:.1e} in fp32, {written.bf16:.1e} in bf16")
         if written.defaults:
             echo(_changed(written.defaults), err=True)
     if push_to_hub is not None:
-        echo(room.push(out, push_to_hub, _card(run, to), private=not public))
+        echo(exporting.push(out, push_to_hub, _card(run, to), private=not public))
 
 
 def _changed(defaults: Mapping[str, object]) -> str:
@@ -53,8 +53,8 @@ def _changed(defaults: Mapping[str, object]) -> str:
 
 def _card(runs: list[Path], kind: str) -> str:
     """The model card, with the numbers of the comparison that the first run belongs to."""
-    from peftlab.export import model_card
     from peftlab.records.record import Record
+    from peftlab.report.model_card import model_card
 
     first = runs[0].parent if runs[0].name == "adapter" else runs[0]
     own = first / "record.json"
@@ -67,8 +67,7 @@ def _card(runs: list[Path], kind: str) -> str:
             records[path] = Record.read(path)
         except InputError as error:
             echo(f"left out: {error}", err=True)
-    values = [one.model_dump(mode="json") for _, one in sorted(records.items())]
-    return model_card(values, record.label, kind=kind)
+    return model_card([one for _, one in sorted(records.items())], record.label, kind=kind)
 
 
 def inspect(
@@ -115,15 +114,16 @@ def check_method(
     device: shared.Device = "auto",
 ) -> None:
     """Hold a method, your own package's too, to the laws that every method obeys."""
-    from peftlab.check_method import check_method as hold
+    from peftlab.laws import check_method as hold
     from peftlab.methods import parse_one, plugins
     from peftlab.tasks import Task
 
     plugins.load()
-    laws = hold(parse_one(method), shared.load_base(model, device), Task.load(task, limit=64))
-    for law in laws:
-        echo(f"{'ok    ' if law.problem is None else 'BROKEN'}  {law.name}")
-        if law.problem is not None:
-            echo(f"        {law.problem}")
-    if any(law.problem for law in laws):
+    base, loaded, broken = shared.load_base(model, device), Task.load(task, limit=64), False
+    for finding in hold(parse_one(method), base, loaded):
+        echo(f"{'ok    ' if finding.problem is None else 'BROKEN'}  {finding.name}")
+        if finding.problem is not None:
+            broken = True
+            echo(f"        {finding.problem}")
+    if broken:
         raise typer.Exit(1)

@@ -39,10 +39,10 @@ def options() -> shared.Entries:
     )
     from peftlab.options import entries
 
-    found = {**entries(SearchConfig), **task_entries(), **training_entries()}
-    found |= {name: entries(ComparisonConfig)[name] for name in ("seeds", "device")}
+    known = {**entries(SearchConfig), **task_entries(), **training_entries()}
+    known |= {name: entries(ComparisonConfig)[name] for name in ("seeds", "device")}
     left_out = ("task", "metrics", "search_share")
-    return shared.typeable({n: e for n, e in found.items() if n not in left_out})
+    return shared.typeable({n: e for n, e in known.items() if n not in left_out})
 
 
 def study(
@@ -92,15 +92,15 @@ def study(
     from peftlab.study.page import write
     from peftlab.study.run import carry_out
 
-    found, called = find(name), shared.flag(options())
+    chosen, called = find(name), shared.flag(options())
     comparison.warm_up()
-    names = tuple(task) if task else found.tasks
+    names = tuple(task) if task else chosen.tasks
     demo = set(names) <= demo_tasks().keys()
     if demo and not given.keys() & {"limit", "test_limit"}:
         given = {**given, "test_limit": DEMO_TEST}
     drawn = _drawn(metrics)
     tasks = tuple(_task(one, given, drawn) for one in names)
-    bases = tuple(model) if model else found.bases(echo)
+    bases = tuple(model) if model else chosen.bases(echo)
     what = made(ComparisonConfig, given, called)
     setting = Setting(
         models=bases,
@@ -115,11 +115,11 @@ def study(
         values=_numbers(values),
         methods=tuple(parse(methods)) if methods else (),
         words=tuple(wording or ()),
-        general_text=_general_text(found, general_text),
+        general_text=_general_text(chosen, general_text),
     )
     command = shlex.join(["peftlab", *sys.argv[1:]])
-    result = carry_out(found, setting, Told(), command)
-    _tell(result, write(out / found.name, result))
+    result = carry_out(chosen, setting, Told(), command)
+    _tell(result, write(out / chosen.name, result))
 
 
 def _task(name: str, given: Mapping[str, Any], drawn: tuple[str, ...]) -> Task:

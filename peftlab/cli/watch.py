@@ -68,13 +68,13 @@ class Shown:
                 f"{profile.cut:,} rows lose some."
             )
         trained = sum(
-            (found.train_seconds or 0.0) * len(self.plan.seeds) + found.search_seconds
-            for label, found in profile.predictions.items()
+            (prediction.train_seconds or 0.0) * len(self.plan.seeds) + prediction.search_seconds
+            for label, prediction in profile.predictions.items()
             if label not in profile.left_out
         )
         if trained:
             self._say(f"Training will take about {_minutes(trained)} here, besides evaluation.")
-        if any(found.busy for found in profile.predictions.values()):
+        if any(prediction.busy for prediction in profile.predictions.values()):
             self._say("Other programs are busy on this machine: times may be far off.")
         if finished:
             self._say(
@@ -88,11 +88,13 @@ class Shown:
         self.board.plan([self._expected(run, profile) for run in waiting], finished, len(runs))
 
     def _expected(self, run: Run, profile: Profile) -> Expected:
-        found = profile.predictions.get(run.label)
-        if found is None:
+        prediction = profile.predictions.get(run.label)
+        if prediction is None:
             return Expected(_name(run))
-        searched = found.search_seconds if run.seed == self.plan.seeds[0] else 0.0
-        return Expected(_name(run), (found.train_seconds or 0.0) + searched, found.peak_memory)
+        searched = prediction.search_seconds if run.seed == self.plan.seeds[0] else 0.0
+        return Expected(
+            _name(run), (prediction.train_seconds or 0.0) + searched, prediction.peak_memory
+        )
 
     def started(self, run: Run) -> None:
         """Show it live."""
@@ -154,11 +156,11 @@ def _minutes(seconds: float) -> str:
 
 def _cost(profile: Profile, label: str) -> str:
     """What is predicted for a run, and whether it is left out for that."""
-    found = profile.predictions.get(label)
-    if found is None or found.train_seconds is None:
+    prediction = profile.predictions.get(label)
+    if prediction is None or prediction.train_seconds is None:
         return ""
-    told = f"  ~{size(found.peak_memory or 0)}, ~{found.train_seconds:,.0f} s"
-    told += f" + {found.search_seconds:,.0f} s search" if found.search_seconds else ""
+    told = f"  ~{size(prediction.peak_memory or 0)}, ~{prediction.train_seconds:,.0f} s"
+    told += f" + {prediction.search_seconds:,.0f} s search" if prediction.search_seconds else ""
     reason = profile.left_out.get(label)
     return told if reason is None else f"{told}: left out, {reason}"
 
@@ -168,9 +170,9 @@ def _amount(budget: Budget) -> str:
     return f"{budget.amount:,.0f} {told.get(budget.kind, budget.kind)}"
 
 
-def _search(found: Search) -> str:
-    tried = ", ".join(f"{one.rate:.2g} {_ended(one)}" for one in found.trials)
-    return f"rate {found.rate:.2g} in {found.seconds:.0f} s (validation loss at {tried})"
+def _search(search: Search) -> str:
+    tried = ", ".join(f"{one.rate:.2g} {_ended(one)}" for one in search.trials)
+    return f"rate {search.rate:.2g} in {search.seconds:.0f} s (validation loss at {tried})"
 
 
 def _ended(one: Tried) -> str:

@@ -36,18 +36,18 @@ def again(_say: Say, run: Run, out: Path, _trunk: Path | None = None) -> Record:
 
 def _latency(record: Record, own: Host, folder: Path) -> None:
     own.take_up(folder / folders.ADAPTER)
-    with in_company() as found:
+    with in_company() as others:
         latency = own.latency()
-    if _little(found.share):
-        record.latency, record.others.latency = latency, found.share
+    if _little(others.share):
+        record.latency, record.others.latency = latency, others.share
 
 
 def _step(record: Record, own: Host, run: Run, steps: int) -> None:
-    with in_company() as found:
+    with in_company() as others:
         step, train = own.pace(run, steps)
-    if _little(found.share):
+    if _little(others.share):
         record.seconds.step, record.seconds.train_again = step, train
-        record.others.step = found.share
+        record.others.step = others.share
 
 
 def _little(share: float | None) -> bool:

@@ -53,6 +53,7 @@ def start(
             cwd=within if within is not None and within.is_dir() else None,
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
+            start_new_session=True,
             check=True,
         )
     return ours
@@ -94,49 +95,45 @@ def call(
             raise Died("its process ended, and so did the one that held the base") from None
 
 
-class BaseServer:
-    """The process itself."""
+def serve(owner: Connection, folder: Path, model: str, formats: Sequence[str]) -> None:
+    """Load, then fork until nobody needs it any more.
 
-    def __init__(self, owner: Connection, folder: Path) -> None:
-        self.owner, self.folder, self.open = owner, folder, True
-        self.runs: dict[int, tuple[BaseProcess, Connection]] = {}
+    owner: the pipe of whoever started it, who says nothing; it ends with them.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Ray starts its processes with Ctrl-C blocked, and what they start inherits that.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        fingerprints = _load(model, formats)
+    except BaseException as error:
+        owner.send(("failed", *describe(error)))
+        return
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(folder / SOCKET))
+        listener.listen()
+        owner.send(("ready", fingerprints))
+        _serve(owner, listener)
 
-    def serve(self, model: str, formats: Sequence[str]) -> None:
-        """Load, then fork until nobody needs it any more."""
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        # Ray starts its processes with Ctrl-C blocked, and what they start inherits that.
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
-        try:
-            fingerprints = _load(model, formats)
-        except BaseException as error:
-            self.owner.send(("failed", *describe(error)))
-            return
-        with socket.socket(socket.AF_UNIX) as listener:
-            listener.bind(str(self.folder / SOCKET))
-            listener.listen()
-            self.owner.send(("ready", fingerprints))
-            while self.open or self.runs:
-                news: list[Any] = [listener, self.owner] if self.open else []
-                for ready in wait([*self.runs, *news]):
-                    if isinstance(ready, int):
-                        self._tell_end(*self.runs.pop(ready))
-                    elif ready is listener:
-                        self._fork(listener)
-                    else:
-                        self.open = False  # nothing is ever said to it
 
-    def _fork(self, listener: socket.socket) -> None:
-        pipe = Connection(listener.accept()[0].detach())
-        others = [self.owner, listener, *(other for _, other in self.runs.values())]
-        run = multiprocessing.get_context("fork").Process(target=_run, args=(pipe, others))
-        run.start()
-        self.runs[run.sentinel] = run, pipe
-
-    def _tell_end(self, run: BaseProcess, pipe: Connection) -> None:
-        """Whoever asked has its last word already, if any."""
-        run.join()
-        with pipe, suppress(OSError):  # they did not wait for it
-            pipe.send(("ended", run.exitcode))
+def _serve(owner: Connection, listener: socket.socket) -> None:
+    runs: dict[Any, tuple[BaseProcess, Connection]] = {}
+    asking: list[Any] = [listener, owner]
+    fork = multiprocessing.get_context("fork")
+    while asking or runs:
+        for ready in wait([*runs, *asking]):
+            if ready is owner:
+                asking = []
+            elif ready is listener:
+                pipe = Connection(listener.accept()[0].detach())
+                others = [owner, listener, *(other for _, other in runs.values())]
+                child = fork.Process(target=_run, args=(pipe, others))
+                child.start()
+                runs[child.sentinel] = child, pipe
+            else:
+                run, pipe = runs.pop(ready)
+                run.join()
+                with pipe, suppress(OSError):  # whoever asked may not wait for its last word
+                    pipe.send(("ended", run.exitcode))
 
 
 def _load(model: str, formats: Sequence[str]) -> tuple[str, ...]:
@@ -176,9 +173,8 @@ def main() -> None:
     pipe, folder, model, *formats = sys.argv[1:]
     if os.fork():
         os._exit(0)
-    os.setsid()
     try:
-        BaseServer(Connection(int(pipe)), Path(folder)).serve(model, formats)
+        serve(Connection(int(pipe)), Path(folder), model, formats)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

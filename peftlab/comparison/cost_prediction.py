@@ -25,7 +25,7 @@ PROBED = "peftlab.comparison.cost_prediction:probed"
 WEIGHED = "peftlab.comparison.cost_prediction:weighed"
 
 
-def predicted(plan: Plan, found: Profile, opened: Opened, out: Path) -> Profile:
+def predicted(plan: Plan, profiled: Profile, opened: Opened, out: Path) -> Profile:
     """The profile with a prediction of every method that has a run to make.
 
     Those beyond the plan's limits are left out, with the reason; those that cannot run, or not in
@@ -35,20 +35,20 @@ def predicted(plan: Plan, found: Profile, opened: Opened, out: Path) -> Profile:
         DiskFull, Stopped: see `Opened.run`.
     """
     if not (plan.predict or plan.limits):
-        return found
+        return profiled
     todo: dict[str, Run] = {}
-    for run in found.runs(plan):
-        fits = run.label not in found.misfits and not is_guest(run.method)
+    for run in profiled.runs(plan):
+        fits = run.label not in profiled.misfits and not is_guest(run.method)
         if fits and run.label not in todo and finished(run, out) is None:
             todo[run.label] = run
-    workflows = [_workflow(run, found.counts[label]) for label, run in todo.items()]
+    workflows = [_workflow(run, profiled.counts[label]) for label, run in todo.items()]
     answers = dict(zip(todo, opened.run(workflows, lambda *_: None), strict=True))
     predictions = {label: a for label, a in answers.items() if isinstance(a, Prediction)}
     problems = {label: a for label, a in answers.items() if isinstance(a, str)}
     reasons = {label: plan.limits.reason(one) for label, one in predictions.items()}
     left_out = {label: reason for label, reason in reasons.items() if reason is not None}
-    misfits = found.misfits | problems
-    return replace(found, predictions=predictions, misfits=misfits, left_out=left_out)
+    misfits = profiled.misfits | problems
+    return replace(profiled, predictions=predictions, misfits=misfits, left_out=left_out)
 
 
 def _workflow(run: Run, count: Count) -> Workflow[Prediction | str]:
@@ -56,13 +56,13 @@ def _workflow(run: Run, count: Count) -> Workflow[Prediction | str]:
     if not (run.method.trains or run.method.searches):
         return Prediction.counted(count)
     try:
-        found: Prediction = yield Call(PREDICT, run, run.folder)
+        prediction: Prediction = yield Call(PREDICT, run, run.folder)
     except RunFailed as error:
         return str(error)
     if searches(run):
-        trials = run.search.trials * run.search.share * (found.train_seconds or 0.0)
-        found = replace(found, search_seconds=trials)
-    return found
+        trials = run.search.trials * run.search.share * (prediction.train_seconds or 0.0)
+        prediction = replace(prediction, search_seconds=trials)
+    return prediction
 
 
 def predict(say: Say, run: Run, _out: Path, _trunk: Path | None = None) -> Prediction:

@@ -25,8 +25,8 @@ def at_rate(run: Run, out: Path) -> Run | None:
     """
     if not searches(run):
         return run
-    found = folders.found_rate(out / run.search_folder)
-    return None if found is None else run.at(found.rate, found=found)
+    search = folders.found_rate(out / run.search_folder)
+    return None if search is None else run.at(search.rate, searched=search)
 
 
 def finished(run: Run, out: Path) -> Record | None:

@@ -6,28 +6,37 @@ Both take the same rows, order, budget, decoding and measurements.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from peftlab.bases.names import located
 from peftlab.comparison.latency import latency
 from peftlab.comparison.plan import GeneralText, Run
 from peftlab.errors import InputError
 from peftlab.estimate import probe
-from peftlab.evaluation import Evaluation, SplitLoss, evaluate, split_loss, text_loss
+from peftlab.evaluation import (
+    Adapted,
+    AdaptedLM,
+    Evaluation,
+    SplitLoss,
+    evaluate,
+    split_loss,
+    text_loss,
+)
 from peftlab.frozen import named as base
 from peftlab.methods import Method
 from peftlab.methods.adaptation import Adaptation
 from peftlab.records.record import Latency, Parameters
 from peftlab.training import TrainConfig, Trained, train
-from peftlab.training.display import Display, silent
+from peftlab.training.display import Display
 
 if TYPE_CHECKING:
     import torch
 
-    from peftlab.guests import GuestModel, PlainBase
+    from peftlab.guests import AdaptedGuest, GuestModel, PlainBase
     from peftlab.training.loop import Validated
     from peftlab.training.tracking import Listen
     from peftlab.trunk import TrunkStore
@@ -35,43 +44,73 @@ if TYPE_CHECKING:
 _AGAIN = 20  # steps that tell how long others take
 
 
-class Host(Protocol):
+class Watched(TypedDict, total=False):
+    """Who is told of a training and by what, see `peftlab.training.train`."""
+
+    display: Display
+    validated: Validated | None
+    listen: Listen | None
+
+
+class Host(ABC):
     """A loaded base that trains a run's method and then uses the result."""
 
+    run: Run
     device: torch.device
 
+    @abstractmethod
     def train(
         self,
         run: Run,
         folder: Path | None,
-        display: Display = silent,
-        validated: Validated | None = None,
         store: TrunkStore | None = None,
-        listen: Listen | None = None,
+        **watched: Unpack[Watched],
     ) -> Trained[Any]:
         """Train the method; what follows speaks of its best state."""
 
+    @property
+    @abstractmethod
+    def adapted(self) -> Adapted:
+        """The base with the adaptation of the training."""
+
+    @abstractmethod
     def parameters(self) -> Parameters:
         """How many numbers were trained, are stored, and are the base's."""
 
+    @abstractmethod
     def save(self, folder: Path) -> None:
         """Write the adapter's files."""
 
     def loss(self, split: str, limit: int | None = None) -> SplitLoss:
         """The loss of a split."""
+        most = self.run.config.max_length
+        return split_loss(self.adapted, self.run.task, split, limit=limit, max_length=most)
 
     def evaluate(self, done: Callable[[int], None]) -> Evaluation:
         """Generate for the test split, and score."""
+        run = self.run
+        return evaluate(
+            self.adapted,
+            run.task,
+            batch_size=run.evaluation.batch_size,
+            max_length=run.config.max_length,
+            seed=run.seed,
+            done=done,
+        )
 
+    @abstractmethod
     def text_loss(self, text: GeneralText) -> float:
         """The loss of text that belongs to no task."""
 
     def latency(self) -> Latency | None:
         """Time to the first token and between tokens; None where it is not measured."""
+        return None
 
+    @abstractmethod
     def take_up(self, folder: Path) -> None:
         """Use the adapter that `save` wrote, in the place of a training."""
 
+    @abstractmethod
     def pace(self, run: Run, steps: int) -> tuple[float, float]:
         """Seconds of a usual step, and of so many, from twenty steps taken anew."""
 
@@ -90,7 +129,7 @@ def _check(run: Run, fingerprint: str) -> None:
         raise InputError(f"the weights of {run.base.name} have changed since this comparison began")
 
 
-class _OwnHost:
+class _OwnHost(Host):
     def __init__(self, run: Run) -> None:
         self.run = run
         self.model = base.load(run.base.name, run.base.device, run.base.dtype)
@@ -101,25 +140,18 @@ class _OwnHost:
         self,
         run: Run,
         folder: Path | None,
-        display: Display = silent,
-        validated: Validated | None = None,
         store: TrunkStore | None = None,
-        listen: Listen | None = None,
+        **watched: Unpack[Watched],
     ) -> Trained[Adaptation]:
         assert isinstance(run.method, Method)
-        trained = train(
-            self.model,
-            run.method,
-            run.task,
-            run.config,
-            folder=folder,
-            display=display,
-            validated=validated,
-            store=store,
-            listen=listen,
-        )
+        given = self.model, run.method, run.task, run.config
+        trained = train(*given, folder=folder, store=store, **watched)
         self.run, self.adaptation = run, trained.adaptation
         return trained
+
+    @property
+    def adapted(self) -> AdaptedLM:
+        return AdaptedLM(self.model, self.adaptation)
 
     def parameters(self) -> Parameters:
         count = self.adaptation.method.count(self.model.shape)
@@ -129,24 +161,6 @@ class _OwnHost:
 
     def save(self, folder: Path) -> None:
         self.adaptation.save(folder)
-
-    def loss(self, split: str, limit: int | None = None) -> SplitLoss:
-        run, most = self.run, self.run.config.max_length
-        return split_loss(
-            self.model, self.adaptation, run.task, split, limit=limit, max_length=most
-        )
-
-    def evaluate(self, done: Callable[[int], None]) -> Evaluation:
-        run = self.run
-        return evaluate(
-            self.model,
-            self.adaptation,
-            run.task,
-            batch_size=run.evaluation.batch_size,
-            max_length=run.config.max_length,
-            seed=run.seed,
-            done=done,
-        )
 
     def text_loss(self, text: GeneralText) -> float:
         return text_loss(self.model, self.adaptation, text.documents, window=text.window)
@@ -163,12 +177,12 @@ class _OwnHost:
     def pace(self, run: Run, steps: int) -> tuple[float, float]:
         assert isinstance(run.method, Method)
         config = _only(run, steps)
-        found = probe(self.model, run.method, run.task, config, steps=_AGAIN, patience=math.inf)
-        assert found.step_seconds is not None and found.train_seconds is not None
-        return found.step_seconds, found.train_seconds
+        probed = probe(self.model, run.method, run.task, config, steps=_AGAIN, patience=math.inf)
+        assert probed.step_seconds is not None and probed.train_seconds is not None
+        return probed.step_seconds, probed.train_seconds
 
 
-class _GuestHost:
+class _GuestHost(Host):
     """PEFT's modules stay in the base, so every training takes a fresh one."""
 
     def __init__(self, run: Run) -> None:
@@ -187,27 +201,22 @@ class _GuestHost:
         self,
         run: Run,
         folder: Path | None,
-        display: Display = silent,
-        validated: Validated | None = None,
         store: TrunkStore | None = None,
-        listen: Listen | None = None,
+        **watched: Unpack[Watched],
     ) -> Trained[GuestModel]:
         from peftlab import guests
 
         assert guests.is_guest(run.method)
         plain, self.base = self.base or self._load(), None
-        trained = guests.train(
-            plain,
-            run.method,
-            run.task,
-            run.config,
-            folder=folder,
-            display=display,
-            validated=validated,
-            listen=listen,
-        )
+        trained = guests.train(plain, run.method, run.task, run.config, folder=folder, **watched)
         self.run, self.guest = run, trained.adaptation
         return trained
+
+    @property
+    def adapted(self) -> AdaptedGuest:
+        from peftlab.guests import AdaptedGuest
+
+        return AdaptedGuest(self.guest)
 
     def parameters(self) -> Parameters:
         return Parameters(
@@ -219,32 +228,10 @@ class _GuestHost:
     def save(self, folder: Path) -> None:
         self.guest.save(folder)
 
-    def loss(self, split: str, limit: int | None = None) -> SplitLoss:
-        from peftlab import guests
-
-        run, most = self.run, self.run.config.max_length
-        return guests.split_loss(self.guest, run.task, split, limit=limit, max_length=most)
-
-    def evaluate(self, done: Callable[[int], None]) -> Evaluation:
-        from peftlab import guests
-
-        run = self.run
-        return guests.evaluate(
-            self.guest,
-            run.task,
-            batch_size=run.evaluation.batch_size,
-            max_length=run.config.max_length,
-            seed=run.seed,
-            done=done,
-        )
-
     def text_loss(self, text: GeneralText) -> float:
         from peftlab import guests
 
         return guests.text_loss(self.guest, text.documents, text.window)
-
-    def latency(self) -> None:
-        return None
 
     def take_up(self, folder: Path) -> None:
         """Nothing that is measured again needs it."""

@@ -82,10 +82,10 @@ def _delay(model: FrozenLM, edits: Edits, prompts: list[tuple[int, ...]], tokens
     """Medians over repeats, after a single token that warms up."""
     owner = prepare(model, edits, prompts)
     _times(model, owner, prompts, 1)
-    found = [_times(model, owner, prompts, tokens) for _ in range(_REPEATS[len(prompts)])]
+    measured = [_times(model, owner, prompts, tokens) for _ in range(_REPEATS[len(prompts)])]
     return Delay(
-        first_token=median(times[1] - times[0] for times in found),
-        token=median((times[-1] - times[1]) / max(1, len(times) - 2) for times in found),
+        first_token=median(times[1] - times[0] for times in measured),
+        token=median((times[-1] - times[1]) / max(1, len(times) - 2) for times in measured),
     )
 
 

@@ -108,7 +108,7 @@ class GeneralText:
 class Run:
     """One method with one seed, resolved: everything that its process needs to know.
 
-    trial: the number of this trial in the search for the method's rate. found: that search.
+    trial: the number of this trial in the search for the method's rate. searched: that search.
     predicted: what it is expected to cost, by the names of a record. left_out: why it is not made.
     """
 
@@ -120,7 +120,7 @@ class Run:
     base: Base
     search: SearchConfig = field(default_factory=SearchConfig)
     general: GeneralText | None = None
-    found: Search | None = None
+    searched: Search | None = None
     trial: int | None = None
     predicted: dict[str, float] = field(default_factory=dict)
     left_out: str | None = None
@@ -194,7 +194,7 @@ class Run:
             skipped=task.skipped.get("test"),
             trial=self.trial,
             predicted=self.predicted,
-            search=self.found,
+            search=self.searched,
             budget=BudgetFacts(
                 kind=self.budget.kind,
                 amount=self.budget.amount,

@@ -26,7 +26,7 @@ from typing import Any
 import cloudpickle
 
 from peftlab.errors import DiskFull, PeftlabError
-from peftlab.files import no_room
+from peftlab.files import what_is_full
 
 Say = Callable[..., None]
 """What a child calls to tell its parent something: a word, then values that can be pickled."""
@@ -217,7 +217,7 @@ def describe(error: BaseException) -> tuple[str, str]:
         return "stopped", str(error) or "stopped; the same command continues"
     if isinstance(error, DiskFull):
         return "disk", str(error)
-    if full := no_room(error):  # while a library of others wrote
+    if full := what_is_full(error):  # while a library of others wrote
         return "disk", full
     if isinstance(error, PeftlabError):
         return "input", str(error)

@@ -91,8 +91,8 @@ class Profile:
 
     def predicting(self, run: Run) -> Run:
         """The run with what it is expected to cost."""
-        found = self.predictions.get(run.label)
-        values = found.values() if found else {}
+        prediction = self.predictions.get(run.label)
+        values = prediction.values() if prediction else {}
         return replace(run, predicted=values, left_out=self.left_out.get(run.label))
 
     def runs(self, plan: Plan) -> list[Run]:
@@ -126,7 +126,7 @@ def profile(_say: Say, plan: Plan, out: Path, _trunk: Path | None = None) -> Pro
     context = max_row_tokens(model.shape.context, plan.config.max_length)
     fit = _fit(model, plan.task, context - longest[1])
     limit, cut = _source_limit(model, fit.apply(plan.task), context - longest[1], longest[0])
-    found = Profile(
+    profiled = Profile(
         base=Base(
             name=plan.model,
             fingerprint=model.fingerprint,
@@ -146,7 +146,7 @@ def profile(_say: Say, plan: Plan, out: Path, _trunk: Path | None = None) -> Pro
         general=_general(plan, context, longest[1]),
         fit=fit,
     )
-    return _forgettable(model, plan, found, out)
+    return _forgettable(model, plan, profiled, out)
 
 
 def _fitting(
@@ -181,13 +181,13 @@ def _general(plan: Plan, context: int, taken: int) -> GeneralText | None:
     return GeneralText(documents=plan.general_text, window=text_window(context, taken))
 
 
-def _forgettable(model: FrozenLM, plan: Plan, found: Profile, out: Path) -> Profile:
+def _forgettable(model: FrozenLM, plan: Plan, profiled: Profile, out: Path) -> Profile:
     """The bare base's loss of the general text, where a run is left to be held against it."""
-    text = found.general
-    if text is None or all(finished(run, out) for run in found.runs(plan)):
-        return found
+    text = profiled.general
+    if text is None or all(finished(run, out) for run in profiled.runs(plan)):
+        return profiled
     before = text_loss(model, None, text.documents, window=text.window)
-    return replace(found, general=replace(text, before=before))
+    return replace(profiled, general=replace(text, before=before))
 
 
 def _extra(model: FrozenLM, task: Task, method: Method, rng: torch.Generator) -> int:
@@ -215,9 +215,9 @@ def _probe(
 
 def _fit(model: FrozenLM, task: Task, limit: int) -> Fit:
     """What the tokenizer decides, and the rows that leave since not every method can take them."""
-    found = look(task, model.tokenizer)
-    own = found.apply(task)
-    return found.joined(too_long(own, own.template, model.tokenizer, limit))
+    fit = look(task, model.tokenizer)
+    own = fit.apply(task)
+    return fit.joined(too_long(own, own.template, model.tokenizer, limit))
 
 
 def _source_limit(

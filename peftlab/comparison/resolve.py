@@ -107,16 +107,16 @@ class ComparisonSettings:
     def values(self) -> dict[str, Any]:
         """All options by name, as a YAML file holds them; they come to the same settings again."""
         parts = (self.what, self.search, self.train, self.evaluation, self.limits)
-        found: dict[str, Any] = dict.fromkeys(comparison_entries())
+        by_name: dict[str, Any] = dict.fromkeys(comparison_entries())
         for part in parts:
             for name, entry in entries(type(part)).items():
-                if name in found:
-                    found[name] = _plain(getattr(part, entry.field))
-        found |= {name: _plain(self.loading.get(name)) for name in OF_THE_TASK}
-        found["methods"] = [method.label for method in self.methods]
-        budget = next(b for b in reversed(BUDGETS) if found[b] is not None)
+                if name in by_name:
+                    by_name[name] = _plain(getattr(part, entry.field))
+        by_name |= {name: _plain(self.loading.get(name)) for name in OF_THE_TASK}
+        by_name["methods"] = [method.label for method in self.methods]
+        budget = next(b for b in reversed(BUDGETS) if by_name[b] is not None)
         unused = {"budget", *BUDGETS} - {budget}
-        return {name: value for name, value in found.items() if name not in unused}
+        return {name: value for name, value in by_name.items() if name not in unused}
 
 
 def comparison_settings(**given: Any) -> ComparisonSettings:

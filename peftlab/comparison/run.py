@@ -72,10 +72,10 @@ class Compared:
         """What the runs show, in sentences, a line each; or why they show nothing."""
         problems: list[str] = []
         try:
-            found = said(verdict(self.runs, problems=problems))
+            sentences = said(verdict(self.runs, problems=problems))
         except InputError as error:
-            found = [str(error)]
-        return "\n".join([*found, *problems])
+            sentences = [str(error)]
+        return "\n".join([*sentences, *problems])
 
 
 def compare(
@@ -101,15 +101,15 @@ def compare(
     watcher = watcher or Silent()
     with folders.only_one(out), (engine or LocalEngine()).opened(plan, out) as opened:
         profiles = [predicted(plan, one, opened, out) for one in _profiles(plan, opened)]
-        found = reduce(Profile.joined, profiles)
-        folders.claim(out, folders.identity(plan.task, found.base), described or {})
+        profiled = reduce(Profile.joined, profiles)
+        folders.claim(out, folders.identity(plan.task, profiled.base), described or {})
         runs = [one.predicting(run) for one in profiles for run in one.runs(plan)]
         runs.sort(key=lambda run: plan.seeds.index(run.seed))
-        watcher.planned(runs, found, sum(finished(run, out) is not None for run in runs))
-        workflows = [_workflow(run, out, watcher) for run in runs if _wanted(run, found, plan)]
+        watcher.planned(runs, profiled, sum(finished(run, out) is not None for run in runs))
+        workflows = [_workflow(run, out, watcher) for run in runs if _wanted(run, profiled, plan)]
         stored = opened.run(workflows, watcher.heard)
         stored = _undisturbed(stored, runs, opened, out, watcher)
-    return Compared(stored, found)
+    return Compared(stored, profiled)
 
 
 def _profiles(plan: Plan, opened: Opened) -> list[Profile]:
@@ -124,13 +124,13 @@ def _profiles(plan: Plan, opened: Opened) -> list[Profile]:
 
 
 def _profile(plan: Plan) -> Workflow[Profile]:
-    found: Profile = yield Call(PROFILE, plan)
-    return found
+    profiled: Profile = yield Call(PROFILE, plan)
+    return profiled
 
 
-def _wanted(run: Run, found: Profile, plan: Plan) -> bool:
+def _wanted(run: Run, profiled: Profile, plan: Plan) -> bool:
     """A method that was left out has one record, which says why, whatever the seeds."""
-    return run.label not in found.left_out or run.seed == plan.seeds[0]
+    return run.label not in profiled.left_out or run.seed == plan.seeds[0]
 
 
 def _workflow(run: Run, out: Path, watcher: Watcher) -> Workflow[StoredRun]:
@@ -143,8 +143,8 @@ def _workflow(run: Run, out: Path, watcher: Watcher) -> Workflow[StoredRun]:
     watcher.started(run)
     try:
         if known is None:
-            found = yield Call(SEARCH, run, run.search_folder)
-            known = run.at(found.rate, found=found)
+            searched = yield Call(SEARCH, run, run.search_folder)
+            known = run.at(searched.rate, searched=searched)
         folders.forget_failure(out / known.folder)
         record = yield Call(WORK, known, known.folder)
     except RunFailed as error:
@@ -163,9 +163,9 @@ def _undisturbed(
     if not later:
         return stored
     known = {out / run.folder: run for one in runs if (run := at_rate(one, out)) is not None}
-    found = [(i, known[stored[i].folder]) for i in later]
-    watcher.again([run for _, run in found])
-    measured = opened.run([_again(run, stored[i]) for i, run in found], lambda *_: None)
+    later_runs = [(i, known[stored[i].folder]) for i in later]
+    watcher.again([run for _, run in later_runs])
+    measured = opened.run([_again(run, stored[i]) for i, run in later_runs], lambda *_: None)
     newer = dict(zip(later, measured, strict=True))
     return [newer.get(i, one) for i, one in enumerate(stored)]
 
@@ -182,8 +182,8 @@ def _again(run: Run, stored: StoredRun) -> Workflow[StoredRun]:
 
 
 def _left_out(run: Run, out: Path) -> Record:
-    found = {"status": "left out", "error": run.left_out}
-    record = run.record().model_copy(update=found)
+    changes = {"status": "left out", "error": run.left_out}
+    record = run.record().model_copy(update=changes)
     record.write(out / run.folder)
     return record
 

@@ -61,9 +61,9 @@ def search(say: Say, run: Run, out: Path, trunk: Path | None = None) -> Search:
     folder = out / run.search_folder
     make_folder(folder)
     with lock(folder):
-        found = _Search(say, run, folder, shared_store(run, trunk)).go()
-        write_json(folder / folders.SEARCH, found.model_dump(mode="json"))
-    return found
+        searched = _Search(say, run, folder, shared_store(run, trunk)).go()
+        write_json(folder / folders.SEARCH, searched.model_dump(mode="json"))
+    return searched
 
 
 def trial_config(run: Run) -> TrainConfig:
@@ -141,7 +141,7 @@ class _Search:
             self.run,
             config=replace(self.config, learning_rate=rate),
             trial=number,
-            found=None,
+            searched=None,
             predicted={},
         )
         folder = self.folder / f"trial-{number}"
@@ -192,7 +192,9 @@ class _Search:
         try:
             pipe = Pipe(self.say, self.host.device)
             with in_company() as company:
-                trained = self.host.train(run, folder, pipe.display, validated, self.store)
+                trained = self.host.train(
+                    run, folder, self.store, display=pipe.display, validated=validated
+                )
             record.others.train = company.share
         except Diverged as error:
             record = record.failed(str(error), error.step)

@@ -117,16 +117,18 @@ class Limits(Checked):
     def reason(self, predicted: Prediction) -> str | None:
         """Why a method will not fit; None when it will."""
         time = (predicted.train_seconds or 0.0) + predicted.search_seconds
-        found = []
+        reasons = []
         if self.memory is not None and (predicted.peak_memory or 0) > self.memory:
-            found.append(f"{size(predicted.peak_memory or 0)} of memory, above {size(self.memory)}")
+            reasons.append(
+                f"{size(predicted.peak_memory or 0)} of memory, above {size(self.memory)}"
+            )
         if self.adapter is not None and predicted.adapter_bytes > self.adapter:
-            found.append(
+            reasons.append(
                 f"an adapter of {size(predicted.adapter_bytes)}, above {size(self.adapter)}"
             )
         if self.seconds is not None and time > self.seconds:
-            found.append(f"{time:,.0f} s of training, above {self.seconds:,.0f} s")
-        return f"predicted to take {' and '.join(found)}" if found else None
+            reasons.append(f"{time:,.0f} s of training, above {self.seconds:,.0f} s")
+        return f"predicted to take {' and '.join(reasons)}" if reasons else None
 
 
 def _key_values(value: Any) -> dict[str, Any]:

@@ -116,7 +116,7 @@ class _Work:
         pipe = Pipe(self.say, self.host.device)
         with phase("train", self.host.device) as measured:
             trained = self.host.train(
-                self.run, self.folder, pipe.display, store=self.store, listen=self.listen
+                self.run, self.folder, self.store, display=pipe.display, listen=self.listen
             )
         record.parameters = self.host.parameters()
         # Of a training that had already ended, the peak is what was recorded then.

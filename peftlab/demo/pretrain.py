@@ -161,9 +161,9 @@ def fields_right(
             out[:, encoded["input_ids"].shape[1] :], skip_special_tokens=True
         )
         for request, answer in zip(part, answers, strict=True):
-            found = [value in answer for value in request.values]
-            right += found
-            lines += all(found)
+            right_fields = [value in answer for value in request.values]
+            right += right_fields
+            lines += all(right_fields)
     return sum(right) / len(right), lines / len(asked)
 
 

@@ -1,4 +1,4 @@
-"""The demo world's door: tasks in house styles, and text like that of the pretraining.
+"""The demo world: tasks in house styles, and text like that of the pretraining.
 
 Everything is made when asked for, the same on every machine for the same seed; there are no data
 files. Splits share no fact with each other nor with the pretraining text.

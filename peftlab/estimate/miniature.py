@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from peftlab.methods import Method
 
 _BLOCKS = (2, 4)  # so that "the middle block" lies as far down in both
-_ROOM = 0.8  # share of the free memory that the larger one's weights, twice over, may take
+_USABLE = 0.8  # share of the free memory that the larger one's weights, twice over, may take
 _BYTES = 4
 
 
@@ -52,7 +52,7 @@ class Miniature:
         Raises:
             InputError: not even these fit into memory, or onto the disk, here.
         """
-        self._check_room(folder)
+        self._check_memory(folder)
         few, many = (self._written(folder / f"{n}-blocks", n, tokenizer) for n in _BLOCKS)
         return few, many
 
@@ -79,7 +79,7 @@ class Miniature:
             busy=few.busy or many.busy,
         )
 
-    def _check_room(self, folder: Path) -> None:
+    def _check_memory(self, folder: Path) -> None:
         block = self.shape.numel(self.shape.block_parameters(0))
         rest = self.shape.size - self.shape.layers * block
         told = (
@@ -87,7 +87,7 @@ class Miniature:
             f"{size(_BYTES * rest)}: probing needs"
         )
         needed, free = 2 * _BYTES * (rest + max(_BLOCKS) * block), psutil.virtual_memory().available
-        if needed > _ROOM * free:
+        if needed > _USABLE * free:
             raise InputError(
                 f"{told} {size(needed)} of memory, and {size(free)} are free here. Estimate on a "
                 "larger machine"

@@ -57,24 +57,24 @@ class Section:
     lines: tuple[Line, ...]
 
 
-def sections(found: Experiment) -> list[Section]:
+def sections(experiment: Experiment) -> list[Section]:
     """One section a task, its bases one after the other; those that were published come last."""
-    return [_section(found, task) for task in found.tasks]
+    return [_section(experiment, task) for task in experiment.tasks]
 
 
-def _section(found: Experiment, task: str) -> Section:
-    spec = found.spec.tasks[task]
+def _section(experiment: Experiment, task: str) -> Section:
+    spec = experiment.spec.tasks[task]
     lines: list[Line] = []
-    for model in dict.fromkeys((*found.models, *found.spec.models)):
-        made = rows_of(found.spec, model) if model in found.models else []
-        ours = [_measured(found, task, model, row) for row in made]
+    for model in dict.fromkeys((*experiment.models, *experiment.spec.models)):
+        made = rows_of(experiment.spec, model) if model in experiment.models else []
+        ours = [_measured(experiment, task, model, row) for row in made]
         published, beside = list[Line](), list[Line]()  # what has no method is of no base
-        for row in rows_of(found.spec, model, measured=False):
-            line = _published(found, task, model, row)
+        for row in rows_of(experiment.spec, model, measured=False):
+            line = _published(experiment, task, model, row)
             if line is not None:
                 (beside if row.method is None else published).append(line)
         marked = [*_marked(spec.places, ours), *_marked(spec.places, published), *beside]
-        order = {row.title: i for i, row in enumerate(found.spec.rows)}
+        order = {row.title: i for i, row in enumerate(experiment.spec.rows)}
         lines += sorted(marked, key=lambda line: (order[line.row], line.source is not None))
     return Section(spec.title, tuple(_head(*place) for place in spec.places), tuple(lines))
 
@@ -89,14 +89,14 @@ def _higher(column: ColumnSpec) -> bool:
     return column.metric is not None and not scored(column.metric).lower
 
 
-def _measured(found: Experiment, task: str, model: str, row: RowSpec) -> Line:
+def _measured(experiment: Experiment, task: str, model: str, row: RowSpec) -> Line:
     place = model, task, row.title
-    records = [record for cell, record in found.records.items() if cell.place == place]
+    records = [record for cell, record in experiment.records.items() if cell.place == place]
     done = [record for record in records if record.status == "finished"]
     problem = None
     if not done:
         problem = next((f"{r.status}: {r.error}" for r in records if r.error), "not made yet")
-    numbers = tuple(_number(*at, done) for at in found.spec.tasks[task].places)
+    numbers = tuple(_number(*at, done) for at in experiment.spec.tasks[task].places)
     return Line(model, row.title, numbers, problem=problem)
 
 
@@ -113,11 +113,11 @@ def _value(column: ColumnSpec, part: str, record: Record) -> float | None:
     return scored(column.metric, None if part == ALL else part).of(record)
 
 
-def _published(found: Experiment, task: str, model: str, row: RowSpec) -> Line | None:
+def _published(experiment: Experiment, task: str, model: str, row: RowSpec) -> Line | None:
     for published in row.published:
         values = published.values(task)
         if published.model == model and values is not None:
-            places = zip(found.spec.tasks[task].places, values, strict=True)
+            places = zip(experiment.spec.tasks[task].places, values, strict=True)
             numbers = tuple(_shown(column, value) for (column, _), value in places)
             return Line(model, row.title, numbers, source=published.source)
     return None
@@ -154,20 +154,20 @@ def _marked(places: Sequence[tuple[ColumnSpec, str]], lines: Sequence[Line]) -> 
     ]
 
 
-def notes(found: Experiment) -> list[str]:
+def notes(experiment: Experiment) -> list[str]:
     """What has to be said beside the table: sources, remarks, rows that failed."""
-    said = [f"Published ({short}): {text}." for short, text in found.spec.sources.items()]
-    said += [" ".join(remark.split()) for remark in found.spec.remarks]
+    said = [f"Published ({short}): {text}." for short, text in experiment.spec.sources.items()]
+    said += [" ".join(remark.split()) for remark in experiment.spec.remarks]
     said += [
         f"{section.task}, {line.model}, {line.row}: {line.problem}."
-        for section in sections(found)
+        for section in sections(experiment)
         for line in section.lines
         if line.problem
     ]
     return said
 
 
-def render(found: Experiment, format: str) -> str:
+def render(experiment: Experiment, format: str) -> str:
     """The table as json, md or latex.
 
     Raises:
@@ -179,19 +179,19 @@ def render(found: Experiment, format: str) -> str:
             f"an experiment has no format {format!r}; it has {', '.join(FORMATS)}."
             f"{nearest(format, FORMATS)}"
         )
-    return makers[format](found)
+    return makers[format](experiment)
 
 
-def as_json(found: Experiment) -> str:
+def as_json(experiment: Experiment) -> str:
     """Every number with its place."""
-    values = [asdict(section) for section in sections(found)]
+    values = [asdict(section) for section in sections(experiment)]
     return json_text(values) + "\n"
 
 
-def as_markdown(found: Experiment) -> str:
+def as_markdown(experiment: Experiment) -> str:
     """A table a task, then what has to be said."""
-    blocks = [f"**{markdown(found.spec.title)}**"]
-    for section in sections(found):
+    blocks = [f"**{markdown(experiment.spec.title)}**"]
+    for section in sections(experiment):
         rows = [
             f"| {' | '.join(map(markdown, (section.task, *section.heads)))} |",
             "|---|" + "---:|" * len(section.heads),
@@ -200,13 +200,13 @@ def as_markdown(found: Experiment) -> str:
             numbers = [f"**{n.text}**" if n.best else n.text for n in line.numbers]
             rows.append(f"| {markdown(_title(line))} | " + " | ".join(numbers) + " |")
         blocks.append("\n".join(rows))
-    return "\n\n".join([*blocks, *map(markdown, notes(found))]) + "\n"
+    return "\n\n".join([*blocks, *map(markdown, notes(experiment))]) + "\n"
 
 
-def as_latex(found: Experiment) -> str:
+def as_latex(experiment: Experiment) -> str:
     """A `tabular` a task; it needs \\usepackage{booktabs}."""
     blocks = []
-    for section in sections(found):
+    for section in sections(experiment):
         head = " & ".join(escaped(text) for text in (section.task, *section.heads))
         rows = [
             f"\\begin{{tabular}}{{l{'r' * len(section.heads)}}}",

@@ -1,12 +1,12 @@
 """Adaptations leave peftlab: as PEFT adapters, merged models, embedding rows, or for vLLM.
 
-Every door checks that what it writes gives the adaptation's own logits, or refuses with the reason
-and the nearest alternative.
+Every way out checks that what it writes gives the adaptation's own logits, or refuses with the
+reason and the nearest alternative.
 """
 
 from peftlab.export import peft
 from peftlab.export.embedding_rows import EmbeddingRows, embedding_rows
-from peftlab.export.hub import kind_of, model_card, push
+from peftlab.export.hub import kind_of, push
 from peftlab.export.kinds import KINDS, export
 from peftlab.export.merging import Merged, merged
 from peftlab.export.opening import noted_base, open_adaptation
@@ -21,7 +21,6 @@ __all__ = [
     "export",
     "kind_of",
     "merged",
-    "model_card",
     "noted_base",
     "open_adaptation",
     "peft",

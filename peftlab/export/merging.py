@@ -112,17 +112,17 @@ def refuse_unmergeable(adaptation: Adaptation, edits: Edits) -> None:
 
 def merged_weights(model: FrozenLM, edits: Edits) -> dict[str, torch.Tensor]:
     """The changed parameters by name; a bias that the base lacks is named like one it has."""
-    found = {name: tensor.float() for name, tensor in edits.weights.items()}
+    weights = {name: tensor.float() for name, tensor in edits.weights.items()}
     for path, edit in edits.linear.items():
         name = f"{path}.weight"
-        weight = found[name] if name in found else model.gather(name).float()
-        found[name] = _weight(weight, edit, model.shape.transposed)
+        weight = weights[name] if name in weights else model.gather(name).float()
+        weights[name] = _weight(weight, edit, model.shape.transposed)
         if edit.bias is not None:
             bias = f"{path}.bias"
             has = bias in model.shape.parameters
             own = model.gather(bias).float() if has else torch.zeros_like(edit.bias)
-            found[bias] = found.get(bias, own) + edit.bias
-    return found
+            weights[bias] = weights.get(bias, own) + edit.bias
+    return weights
 
 
 def _weight(weight: torch.Tensor, edit: LinearEdit, transposed: bool) -> torch.Tensor:

@@ -131,11 +131,11 @@ def changed_replies(config: GenerationConfig, end: int) -> dict[str, Any]:
     Args:
         end: the token that ends a reply here.
     """
-    found = {k: v for k, v in config.to_dict().items() if v not in (None, False, [], {})}
+    settings = {k: v for k, v in config.to_dict().items() if v not in (None, False, [], {})}
     idle = _HARMLESS | (set() if config.do_sample else _OF_SAMPLING)
     idle |= set() if (config.num_beams or 1) > 1 else _OF_BEAMS
-    ends = found.pop("eos_token_id", None)
-    changing = {k: v for k, v in found.items() if k not in idle and _NEUTRAL.get(k) != v}
+    ends = settings.pop("eos_token_id", None)
+    changing = {k: v for k, v in settings.items() if k not in idle and _NEUTRAL.get(k) != v}
     if ends is not None and ends not in (end, [end]):
         changing["eos_token_id"] = ends
     return changing

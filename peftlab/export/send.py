@@ -82,8 +82,8 @@ def embedding_table(base: str, name: str) -> torch.Tensor:
         files = {shards[n] for n in names if n in shards}
     for path in filter(None, (_checkpoint_file(base, file) for file in files)):
         with safe_open(path, "pt") as tensors:
-            for found in set(names) & set(tensors.keys()):
-                return tensors.get_tensor(found)
+            for stored in set(names) & set(tensors.keys()):
+                return tensors.get_tensor(stored)
     raise InputError(
         f"{base} has no tensor {name} in safetensors files: give its folder with --base"
     )

@@ -1,4 +1,4 @@
-"""The frozen model: the one room that knows transformers' internals."""
+"""The frozen model: the one package that knows transformers' internals."""
 
 import logging
 

@@ -60,7 +60,7 @@ class Table:
         if not self.tensors:
             self.tensors = [tensor.new_zeros(1, *tensor.shape) for tensor in tensors]
         for i, tensor in enumerate(tensors):
-            table = _room_for(self.tensors[i], slot, tensor.shape)
+            table = _grown(self.tensors[i], slot, tensor.shape)
             if table is not self.tensors[i]:
                 self.tensors[i] = table
                 self._parts.clear()
@@ -69,7 +69,7 @@ class Table:
             table[slot][corner] = tensor
 
 
-def _room_for(table: torch.Tensor, slot: int, shape: torch.Size) -> torch.Tensor:
+def _grown(table: torch.Tensor, slot: int, shape: torch.Size) -> torch.Tensor:
     """The table, or a larger one with the same contents."""
     slots = len(table) if slot < len(table) else max(slot + 1, 2 * len(table))
     size = (slots, *(max(a, b) for a, b in zip(table.shape[1:], shape, strict=True)))
@@ -217,8 +217,8 @@ class Bank:
             scale=scale, enable_gqa=heads != keys.shape[1],
         )  # fmt: skip
         extra = (extra * gates).transpose(1, 2).flatten(2)
-        found = at.take(extra).unflatten(-1, (heads, size)).transpose(0, 1)
-        return out.index_add(1, at.rows, found)
+        attended = at.take(extra).unflatten(-1, (heads, size)).transpose(0, 1)
+        return out.index_add(1, at.rows, attended)
 
 
 def _in_scale(edit: LinearEdit) -> Tensors:

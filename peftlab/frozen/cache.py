@@ -96,11 +96,11 @@ class KeyValueCache:
         whole, tails = [i for i in moved if not starts[i]], [i for i in moved if starts[i]]
         parts = [(slots, min(starts[i] for i in slots)) for slots in (whole, tails) if slots]
         for tensor in (*self.keys.values(), *self.values.values()):
-            found = []  # all is read before anything is written
+            reordered = []  # all is read before anything is written
             for slots, start in parts:
                 index = torch.tensor([sources[i] for i in slots], device=tensor.device)
-                found.append(tensor[:, :, start:length].index_select(0, index))
-            for (slots, start), values in zip(parts, found, strict=True):
+                reordered.append(tensor[:, :, start:length].index_select(0, index))
+            for (slots, start), values in zip(parts, reordered, strict=True):
                 tensor[slots, :, start:length] = values
 
     def _reserve(self, block: int, keys: torch.Tensor, values: torch.Tensor) -> None:
@@ -117,12 +117,12 @@ class KeyValueCache:
         if like.device.type != "cpu":
             return torch.zeros(size, dtype=like.dtype, device=like.device)
         count = math.prod(size)
-        room = count * like.element_size()
+        needed = count * like.element_size()
         try:
-            pages = mmap.mmap(-1, room, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            pages = mmap.mmap(-1, needed, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         except (OSError, OverflowError) as error:
             raise InputError(
-                f"{self.slots:,} rows of {self.capacity:,} positions need {room:,} bytes in each "
+                f"{self.slots:,} rows of {self.capacity:,} positions need {needed:,} bytes in each "
                 f"block's keys and values, which the system does not give: {error}; take fewer rows"
             ) from error
         if hasattr(mmap, "MADV_NOHUGEPAGE"):

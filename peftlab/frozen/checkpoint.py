@@ -42,8 +42,8 @@ def check_loaded(path: str, model: PreTrainedModel, told: Mapping[str, Any]) -> 
     """
     missing, surplus = (_patterns(told[kind]) for kind in ("missing_keys", "unexpected_keys"))
     wrong = [
-        f"{name} {list(found)}, expected {list(expected)}"
-        for name, found, expected in sorted(told["mismatched_keys"])
+        f"{name} {list(shape)}, expected {list(expected)}"
+        for name, shape, expected in sorted(told["mismatched_keys"])
     ]
     kinds = {"missing": missing, "wrong shape": wrong, "not converted": told.get("error_msgs", ())}
     problems = [listed(words, list(them)) for words, them in kinds.items() if them]
@@ -127,5 +127,5 @@ def _files(path: str) -> list[Path]:
 
 def _patterns(names: Iterable[str]) -> list[str]:
     """Names that differ in a block's number alone, as one each with their number."""
-    found = Counter(re.sub(r"\.\d+\.", ".*.", name, count=1) for name in sorted(names))
-    return [name if count == 1 else f"{name} ({count})" for name, count in found.items()]
+    counts = Counter(re.sub(r"\.\d+\.", ".*.", name, count=1) for name in sorted(names))
+    return [name if count == 1 else f"{name} ({count})" for name, count in counts.items()]

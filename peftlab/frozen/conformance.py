@@ -100,8 +100,8 @@ def check(lm: EditableLM, expected: Reference) -> Conformance:
                 "logits depend on their neighbours"
             )
         probe = _Probe(lm, expected)
-        found = {site: _reason(getattr(probe, site)) for site in SITES}
-    return Conformance({**found, **lm.sublayer_gaps})
+        gaps = {site: _reason(getattr(probe, site)) for site in SITES}
+    return Conformance({**gaps, **lm.sublayer_gaps})
 
 
 def _reason(attempt: Callable[[], str | None]) -> str | None:
@@ -154,7 +154,7 @@ class _Probe:
         Experts have no last linear: there, it equals the constant added to what enters the next
         block.
         """
-        width, found = self.lm.shape.hidden, None
+        width, reason = self.lm.shape.hidden, None
         constant = torch.linspace(-1, 1, width, device=self.lm.device)
         zero = torch.zeros(1, width, device=self.lm.device)
         edit = Bottleneck(down=zero, up=zero.T, up_bias=constant)
@@ -163,10 +163,10 @@ class _Probe:
             last = [x for x in self.lm.shape.linears if x.block == 0 and role in x.parts]
             if last and not self._inside_experts(last[-1].path):
                 bias = Edits(linear={last[-1].path: LinearEdit(bias=constant)})
-                found = found or self._alike(site, bias)
+                reason = reason or self._alike(site, bias)
             else:
-                found = found or self._shifts_the_next_block(site, constant)
-        return found
+                reason = reason or self._shifts_the_next_block(site, constant)
+        return reason
 
     def _inside_experts(self, path: str) -> bool:
         """Whether a linear is one part of a feed-forward: a shared expert's beside others."""

@@ -67,8 +67,8 @@ def dot_product_attention(
     """q [B, H, T, hd], k and v [B, Hkv, S, hd] -> [B, H, T, hd]."""
     if _compiles(q):
         with torch.autocast(q.device.type, enabled=False):
-            found = dot_product_attention(q.float(), k.float(), v.float(), mask, causal, rule)
-            return found.to(q.dtype)
+            logits = dot_product_attention(q.float(), k.float(), v.float(), mask, causal, rule)
+            return logits.to(q.dtype)
     if rule.softcap is None and rule.sinks is None:
         return scaled_dot_product_attention(
             q, k, v, mask, is_causal=causal and q.shape[-2] > 1, scale=rule.scale,
@@ -76,17 +76,17 @@ def dot_product_attention(
         )  # fmt: skip
     groups = q.shape[1] // k.shape[1]
     k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)
-    found = (q @ k.transpose(-1, -2)) * rule.scale
+    logits = (q @ k.transpose(-1, -2)) * rule.scale
     if rule.softcap is not None:
-        found = rule.softcap * torch.tanh(found / rule.softcap)
+        logits = rule.softcap * torch.tanh(logits / rule.softcap)
     if causal:
-        mask = torch.ones(found.shape[-2:], dtype=torch.bool, device=q.device).tril()
+        mask = torch.ones(logits.shape[-2:], dtype=torch.bool, device=q.device).tril()
     if mask is not None:
-        found = found.masked_fill(~mask, float("-inf"))
+        logits = logits.masked_fill(~mask, float("-inf"))
     if rule.sinks is not None:
-        sinks = rule.sinks.to(found).view(1, -1, 1, 1).expand(*found.shape[:-1], 1)
-        found = torch.cat([found, sinks], -1)
-    weights = found.softmax(-1, dtype=torch.float32).to(q.dtype)
+        sinks = rule.sinks.to(logits).view(1, -1, 1, 1).expand(*logits.shape[:-1], 1)
+        logits = torch.cat([logits, sinks], -1)
+    weights = logits.softmax(-1, dtype=torch.float32).to(q.dtype)
     return weights[..., : k.shape[-2]] @ v
 
 

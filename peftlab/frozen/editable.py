@@ -145,14 +145,14 @@ class EditableLM(torch.nn.Module):
         batch = pack([Row(ids)], [edits], device=self.device)
         context = ForwardContext(batch, ForwardOptions(collect=True))
         self.run(context)
-        found = {}
+        kept = {}
         for block, (keys, values) in context.collected.items():
             before = [e for e in edits.attention.get(block, ()) if e.gate is None]
-            found[block] = KeysValues(
+            kept[block] = KeysValues(
                 torch.cat([*(e.keys.to(keys) for e in before), keys], -2),
                 torch.cat([*(e.values.to(values) for e in before), values], -2),
             )
-        return found
+        return kept
 
     def with_lead(self, edits: Edits, lead: Sequence[int]) -> Edits:
         """Edits under which a row without its first tokens `lead` gives what the whole row gave."""

@@ -1,7 +1,7 @@
 """Tiny random models of transformers' decoder families: which of them can be edited exactly?
 
-No weights are downloaded. `survey` runs the conformance check on each family, so its answer is that
-of the transformers that is installed.
+No weights are downloaded. `compatibilities` runs the conformance check on each family, so its
+answer is that of the transformers that is installed.
 """
 
 from __future__ import annotations
@@ -87,7 +87,9 @@ def tiny(family: str, seed: int = 0, **changes: Any) -> PreTrainedModel:
     return model
 
 
-def survey(families: Iterable[str] = (*REQUIRED, *WITH_EXPERTS, *OTHERS)) -> list[Compatibility]:
+def compatibilities(
+    families: Iterable[str] = (*REQUIRED, *WITH_EXPERTS, *OTHERS),
+) -> list[Compatibility]:
     """Check a tiny model of each family."""
     logging.set_verbosity_error()
     return [_verdict(family) for family in families]

@@ -45,7 +45,7 @@ def load_plain(
         config = read_config(path)
         _check_format(path, config, dtype)
         _check_blocks(path, config)
-        check_room(path, config, dtype, device)
+        check_memory(path, config, dtype, device)
         tokenizer = read_tokenizer(path)
         model, told = _read_weights(path, config, dtype, device)
     except PeftlabError:
@@ -83,10 +83,10 @@ def _read_weights(
 
 def _check_blocks(path: str, config: PretrainedConfig) -> None:
     values = config.get_text_config().to_dict()
-    found = [values[n] for n in ("num_hidden_layers", "n_layer", "num_layers") if n in values]
-    if any(not isinstance(n, int) or n < 1 for n in found):
+    counts = [values[n] for n in ("num_hidden_layers", "n_layer", "num_layers") if n in values]
+    if any(not isinstance(n, int) or n < 1 for n in counts):
         raise InputError(
-            f"the configuration of {path!r} has {found[0]!r} blocks; 1 or more expected"
+            f"the configuration of {path!r} has {counts[0]!r} blocks; 1 or more expected"
         )
 
 
@@ -113,19 +113,21 @@ def _check_format(path: str, config: PretrainedConfig, dtype: str) -> None:
     """
     if not _is_quantised(config):
         return
-    found = config.quantization_config
-    found = found if isinstance(found, dict) else found.to_dict()
-    if found.get("quant_method") != "bitsandbytes":
+    quantisation = config.quantization_config
+    quantisation = quantisation if isinstance(quantisation, dict) else quantisation.to_dict()
+    if quantisation.get("quant_method") != "bitsandbytes":
         raise InputError(
-            f"{path} is quantised by {found.get('quant_method')}; bitsandbytes, or a checkpoint "
-            "that is not quantised, was expected"
+            f"{path} is quantised by {quantisation.get('quant_method')}; bitsandbytes, "
+            "or a checkpoint that is not quantised, was expected"
         )
-    own = "int8" if found.get("load_in_8bit") else str(found.get("bnb_4bit_quant_type"))
+    own = (
+        "int8" if quantisation.get("load_in_8bit") else str(quantisation.get("bnb_4bit_quant_type"))
+    )
     if dtype not in ("fp32", own):
         raise InputError(f"{path} is quantised in {own} already and cannot be loaded in {dtype}")
 
 
-def check_room(
+def check_memory(
     name: str, config: PretrainedConfig, dtype: str, device: torch.device | str = "cpu"
 ) -> None:
     """Refuse a base whose weights alone are more than the device has free.

@@ -89,8 +89,8 @@ def _open(module: torch.nn.Module) -> None:
         return _matrix(module).to(dtype)
 
     def forward(x: torch.Tensor) -> torch.Tensor:
-        found: torch.Tensor = _Linear.apply(x, module.bias, weight)
-        return found
+        product: torch.Tensor = _Linear.apply(x, module.bias, weight)
+        return product
 
     module.forward = forward  # type: ignore[method-assign]
 
@@ -125,12 +125,12 @@ def _matrix(module: torch.nn.Module) -> torch.Tensor:
     """The dequantised weight [out, in]."""
     weight: Any = module.weight
     functional = library().functional
-    found: torch.Tensor = (
+    dequantised: torch.Tensor = (
         functional.dequantize_4bit(weight.data, weight.quant_state)
         if hasattr(weight, "quant_state")
         else functional.int8_vectorwise_dequant(weight.data, weight.SCB)
     )
-    return found
+    return dequantised
 
 
 def _input_first(module: torch.nn.Module) -> bool:
@@ -148,8 +148,8 @@ def with_parameters(
         bias = None if bias is None else bias.to(x.dtype)
         weight = tensors.get("weight")
         if weight is None:
-            found: torch.Tensor = _Linear.apply(x, bias, lambda d: _matrix(module).to(d))
-            return found
+            product: torch.Tensor = _Linear.apply(x, bias, lambda d: _matrix(module).to(d))
+            return product
         weight = weight.T if _input_first(module) else weight
         return torch.nn.functional.linear(x, weight.to(x.dtype), bias)
 

@@ -33,7 +33,7 @@ Shard = Literal["auto", "never", "always"]
 
 
 class Counted(Protocol):
-    """A method, as far as this room needs to know it."""
+    """A method, as far as this package needs to know it."""
 
     def count(self, shape: ModelShape) -> Any:
         """Has `trainable`, how many numbers are trained."""
@@ -69,8 +69,8 @@ def is_to_be_sharded(
     trained = method.count(ModelShape.read(values, shapes)).trainable
     needed = base_bytes(values, shapes, dtype) + _TRAINED_BYTES * trained
     here = torch.device(device).type == "cpu"
-    room = _USED * free_memory(device) / (processes.local if here else 1)
-    return any(each[0] for each in processes.numbers(needed > room))
+    usable = _USED * free_memory(device) / (processes.local if here else 1)
+    return any(each[0] for each in processes.numbers(needed > usable))
 
 
 def load_sharded(

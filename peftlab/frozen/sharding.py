@@ -160,8 +160,8 @@ def project(run: Project, block: torch.nn.Module, hidden: torch.Tensor) -> Any:
 
     They are freed in between, so no graph may hold them.
     """
-    found: Any = _Projected.apply(hidden, run, block)
-    return found
+    projected: Any = _Projected.apply(hidden, run, block)
+    return projected
 
 
 class _Projected(torch.autograd.Function):

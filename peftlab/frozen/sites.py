@@ -17,7 +17,7 @@ from transformers.pytorch_utils import Conv1D
 
 from peftlab.bases.shapes import Linear
 from peftlab.edits import LinearEdit, Sublayer
-from peftlab.frozen import quantised
+from peftlab.frozen import fused, quantised
 from peftlab.frozen.batch import Span
 from peftlab.frozen.forward import ForwardContext, current_forward
 from peftlab.frozen.narrowing import Used, on_kept_tokens, product
@@ -55,6 +55,7 @@ class _Leaf:
         self.linear, self.head = linear is not None or head, head
         self.used = Used.of(module, linear)
         self.plain: Forward = module.forward
+        self.norm = fused.rms_norm(module)
         self.axis = TokenAxis()
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -112,6 +113,8 @@ class _Leaf:
         rows = self.used.by(context)
         if rows is not None:
             return partial(product, _twin(self.module, tensors or {}), rows)
+        if self.norm is not None and context.options.fast:
+            return partial(self.norm, **_as_kept(self.module, tensors or {}))
         return self.plain if tensors is None else _with_parameters(self.module, tensors)
 
     def _spans(self, context: ForwardContext) -> Mapping[int, Span]:
@@ -127,6 +130,8 @@ def edit_sublayer(
         entry: the module whose input is the sublayer's input (OPT's feed-forward is two modules).
     """
     plain: Forward = module.forward
+    sooner = fused.rotary_attention if which == "attention" else fused.gated_feed_forward
+    fast = sooner(module) or plain
     split = entry is not module
 
     def forward(*args: Any, **kwargs: Any) -> Any:
@@ -136,7 +141,7 @@ def edit_sublayer(
         if which == "attention" and context.options.project is not None:
             args, kwargs = _with_input(context.options.project[1], args, kwargs)
         edits = context.batch.sites.sublayer.get((block, which))
-        out = plain(*args, **kwargs)
+        out = (fast if context.options.fast else plain)(*args, **kwargs)
         if not edits:
             return out
         hidden = out[0] if isinstance(out, tuple) else out
@@ -325,6 +330,13 @@ def _twin(module: torch.nn.Module, tensors: dict[str, torch.Tensor]) -> torch.nn
     twin.__dict__.update(module.__dict__)
     twin.__dict__.pop("forward", None)
     own = module.__dict__["_parameters"]
-    changed = {name: whole(tensor).to(own[name].dtype) for name, tensor in tensors.items()}
-    twin.__dict__["_parameters"] = {**own, **changed}
+    twin.__dict__["_parameters"] = {**own, **_as_kept(module, tensors)}
     return twin
+
+
+def _as_kept(
+    module: torch.nn.Module, tensors: Mapping[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """Other parameters of a module, whole and in the format of its own."""
+    own = module.__dict__["_parameters"]
+    return {name: whole(tensor).to(own[name].dtype) for name, tensor in tensors.items()}

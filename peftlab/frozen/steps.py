@@ -111,8 +111,10 @@ def attend_step(
         queries = q.new_zeros(run.span, q.shape[0], 1, q.shape[-1])
         places = run.slots - run.first
         queries[places, :, 0] = q[:, run.queries].transpose(0, 1)
-        found = dot_product_attention(queries, keys, values, _seen(run, rule.window), False, rule)
-        out[:, run.queries] = found[places, :, 0].transpose(0, 1)
+        attended = dot_product_attention(
+            queries, keys, values, _seen(run, rule.window), False, rule
+        )
+        out[:, run.queries] = attended[places, :, 0].transpose(0, 1)
 
 
 def _seen(run: _Run, window: int | None) -> torch.Tensor:

@@ -27,8 +27,8 @@ def banned_tokens(decoding: Decoding, tokenizer: Tokenizer) -> list[int]:
     """What a decoding setting forbids altogether: where asked, line breaks that are one token."""
     if not decoding.no_newlines:
         return []
-    found = (pieces(tokenizer, text, plain=True, begun=True)[0] for text in _BREAKS)
-    return [ids[0] for ids in found if len(ids) == 1]
+    encoded = (pieces(tokenizer, text, plain=True, begun=True)[0] for text in _BREAKS)
+    return [ids[0] for ids in encoded if len(ids) == 1]
 
 
 def greedy(logits: torch.Tensor) -> list[int]:
@@ -48,8 +48,8 @@ def greedy(logits: torch.Tensor) -> list[int]:
     best = torch.cat(blocks, -1).argmax(-1, keepdim=True)
     places = (best * _BLOCK + torch.arange(_BLOCK)).clamp(max=size - 1)
     within = logits.gather(-1, places).argmax(-1, keepdim=True)
-    found: list[int] = places.gather(-1, within).flatten().tolist()
-    return found
+    chosen: list[int] = places.gather(-1, within).flatten().tolist()
+    return chosen
 
 
 class Chooser:

@@ -1,93 +1,62 @@
-"""A guest's losses and texts: the same rows, decoding and scores as of our own methods."""
+"""A guest's losses and texts, for the same evaluation as of our own methods."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from statistics import fmean
 from typing import Any
 
 import torch
 
-from peftlab.errors import InputError
-from peftlab.evaluation import TEXT_TOKENS, Evaluation, SplitLoss, examples_of, scored
+from peftlab.evaluation import TEXT_TOKENS
 from peftlab.generation import Reply
 from peftlab.generation.choose import Chooser, banned_tokens
 from peftlab.guests.model import GuestModel, quiet
-from peftlab.tasks import Decoding, Encoded, Task
-from peftlab.tasks.fit import fitted, shortened
+from peftlab.tasks import Decoding, Encoded, Example, Task, Template
 from peftlab.tasks.plain import text_rows
 from peftlab.token_limits import max_row_tokens
 
 
-def split_loss(
-    model: GuestModel,
-    task: Task,
-    split: str,
-    *,
-    limit: int | None = None,
-    max_length: int | None = None,
-) -> SplitLoss:
-    """The loss over every (example, target) pair of a split, or the first `limit` of them.
+class AdaptedGuest:
+    """A guest for `peftlab.evaluation`: its rows have the task's own template."""
 
-    Raises:
-        InputError: the split is empty.
-    """
-    most, tokenizer = _row_tokens(model, max_length), model.base.tokenizer
-    task = _taken(model, task, most, split)
-    pairs = task.pairs(split)[:limit]
-    if not pairs:
-        raise InputError(f"the {split} split of {task.name} is empty: there is no loss to compute")
-    encoded = [task.template.encode(tokenizer, example, target, most) for example, target in pairs]
-    sums, counts = model.row_losses(encoded)
-    return SplitLoss(sum(sums) / sum(counts), sums, counts, sum(e.dropped > 0 for e in encoded))
+    prefix = 0  # a reply's prompt tokens have PEFT's virtual tokens among them
+
+    def __init__(self, model: GuestModel) -> None:
+        self.model, self.tokenizer = model, model.base.tokenizer
+
+    def template(self, task: Task) -> Template:
+        """PEFT's methods change no text."""
+        return task.template
+
+    def max_row_tokens(self, max_length: int | None) -> int:
+        """What PEFT's virtual tokens leave of the context."""
+        model = self.model
+        return max_row_tokens(model.base.shape.context, max_length, model.virtual_tokens)
+
+    def row_losses(self, encoded: Sequence[Encoded]) -> tuple[list[float], list[int]]:
+        """By PEFT's own forward, padded."""
+        return self.model.row_losses(encoded)
+
+    def replies(
+        self,
+        task: Task,
+        examples: Sequence[Example],
+        decoding: Decoding,
+        *,
+        max_length: int | None,
+        **how: Any,
+    ) -> list[Reply]:
+        """By transformers' `generate`."""
+        most = self.max_row_tokens(max_length) - task.max_new_tokens
+        prompts = [task.template.encode(self.tokenizer, e, None, most) for e in examples]
+        return generate(self.model, task, prompts, decoding, **how)
 
 
 def text_loss(model: GuestModel, documents: Sequence[str], window: int) -> float:
     """The loss in nats per token of plain text, see `peftlab.evaluation.text_loss`."""
     sums, counts = model.row_losses(text_rows(model.base.tokenizer, documents, window, TEXT_TOKENS))
     return sum(sums) / sum(counts)
-
-
-def evaluate(
-    model: GuestModel,
-    task: Task,
-    split: str = "test",
-    *,
-    metrics: Sequence[str] | None = None,
-    decoding: Decoding | None = None,
-    limit: int | None = None,
-    batch_size: int = 16,
-    max_length: int | None = None,
-    seed: int = 0,
-    done: Callable[[int], None] | None = None,
-) -> Evaluation:
-    """Generate by transformers' `generate` for every example of a split, and score the texts.
-
-    Raises:
-        InputError: the split is empty, or a metric is unknown.
-    """
-    task = _taken(model, task, _row_tokens(model, max_length), split)
-    examples = examples_of(task, split, limit)
-    tokenizer, most = model.base.tokenizer, _row_tokens(model, max_length) - task.max_new_tokens
-    prompts = [task.template.encode(tokenizer, example, None, most) for example in examples]
-    replies = generate(
-        model, task, prompts, decoding or task.decoding, batch_size=batch_size, seed=seed, done=done
-    )
-    sources = [len(tokenizer.encode(e.source, add_special_tokens=False)) for e in examples]
-    pairs = zip(replies, sources, strict=True)
-    context = fmean(reply.prompt_tokens - (source - reply.dropped) for reply, source in pairs)
-    return scored(task, split, metrics, examples, replies, context)
-
-
-def _taken(model: GuestModel, task: Task, max_tokens: int, split: str) -> Task:
-    tokenizer = model.base.tokenizer
-    own = fitted(task, tokenizer, (split,))
-    return shortened(own, own.template, tokenizer, max_tokens, (split,))
-
-
-def _row_tokens(model: GuestModel, max_length: int | None) -> int:
-    return max_row_tokens(model.base.shape.context, max_length, model.virtual_tokens)
 
 
 def generate(

@@ -6,9 +6,9 @@ from peftlab.measure.allocator import tune_allocator
 from peftlab.measure.company import in_company
 from peftlab.measure.environment import environment
 from peftlab.measure.gauges import held
+from peftlab.measure.memory import free_memory
 from peftlab.measure.phases import Phase, phase
 from peftlab.measure.precision import Precision, choose_precision
-from peftlab.measure.room import free_memory
 
 __all__ = [
     "Phase",

@@ -59,13 +59,13 @@ def counters() -> Counters | None:
 
 def _busy_seconds(stat: str) -> dict[int, float]:
     """By core, of a text like /proc/stat (proc(5))."""
-    found = {}
+    seconds = {}
     for line in stat.splitlines():
         name, *ticks = line.split()
         if name.startswith("cpu") and name != "cpu":
             busy = sum(int(ticks[column]) for column in _BUSY if column < len(ticks))
-            found[int(name.removeprefix("cpu"))] = busy / os.sysconf("SC_CLK_TCK")
-    return found
+            seconds[int(name.removeprefix("cpu"))] = busy / os.sysconf("SC_CLK_TCK")
+    return seconds
 
 
 def _own_seconds() -> float:

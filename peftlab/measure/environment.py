@@ -69,13 +69,13 @@ def environment() -> dict[str, Any]:
 def _versions() -> dict[str, str]:
     import torch
 
-    found = {"python": platform.python_version(), "peftlab": version.__version__}
+    versions = {"python": platform.python_version(), "peftlab": version.__version__}
     for package in _PACKAGES:
         try:
-            found[package] = metadata.version(package)
+            versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:  # an optional package; its absence says enough
             continue
-    return found | {
+    return versions | {
         "torch": str(torch.__version__)
     }  # which names the build, where metadata may not
 

@@ -212,10 +212,10 @@ class HighWaterGauge:
 
 
 def _high_water() -> int:
-    found = re.search(r"^VmHWM:\s+(\d+) kB$", _STATUS.read_text(), flags=re.MULTILINE)
-    if found is None:
+    match = re.search(r"^VmHWM:\s+(\d+) kB$", _STATUS.read_text(), flags=re.MULTILINE)
+    if match is None:
         raise OSError(f"{_STATUS} has no VmHWM")
-    return int(found[1]) * 1024
+    return int(match[1]) * 1024
 
 
 @cache

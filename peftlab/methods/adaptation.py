@@ -153,22 +153,23 @@ class Adaptation:
         for name in (DESCRIPTION, TENSORS):
             if not (folder / name).is_file():
                 raise InputError(f"{folder} holds no adaptation: {name} is missing")
-        found = files.read_json(folder / DESCRIPTION)
-        if found.get("format") != _FORMAT:
+        description = files.read_json(folder / DESCRIPTION)
+        if description.get("format") != _FORMAT:
             raise InputError(
-                f"{folder} has format {found.get('format')!r:.40}; this version reads {_FORMAT}"
+                f"{folder} has format {description.get('format')!r:.40}; "
+                f"this version reads {_FORMAT}"
             )
-        if lacks := [key for key in _KEYS if key not in found]:
+        if lacks := [key for key in _KEYS if key not in description]:
             raise InputError(f"{folder / DESCRIPTION} is damaged: it lacks {', '.join(lacks)}")
         for key in _KEYS[1:]:
-            if not isinstance(found[key], dict):
+            if not isinstance(description[key], dict):
                 raise InputError(f"{folder / DESCRIPTION} is damaged: {key} is no object")
         outline = admission.outline(folder / TENSORS)
         made = cls(
-            build(found["method"], found["settings"]),
-            State(outline, found["text"]),
-            Template.from_dict(found["template"]),
-            checked_base(found["base"]),
+            build(description["method"], description["settings"]),
+            State(outline, description["text"]),
+            Template.from_dict(description["template"]),
+            checked_base(description["base"]),
         )
         if model is not None:
             made.check(model)

@@ -112,13 +112,13 @@ class Composed(Method):
         return groups
 
     def _split(self, state: State) -> list[tuple[Method, State]]:
-        found = []
+        parts = []
         for i, part in enumerate(self.parts):
             key = f"{i}."
             own = {n.removeprefix(key): t for n, t in state.tensors.items() if n.startswith(key)}
             text = state.text.get(str(i), {})
-            found.append((part, State(own, text if isinstance(text, dict) else {})))
-        return found
+            parts.append((part, State(own, text if isinstance(text, dict) else {})))
+        return parts
 
 
 def _joined(states: list[State]) -> State:

@@ -96,10 +96,10 @@ class DiscreteSearch(Method):
             return _text(_sampled(length, model, rng, survivor))
         ids = tuple(start_ids("text", length, words, model, task, rng))
         # A last token that would merge with what follows it in the row is left out.
-        found = next(filter(None, (survivor(ids[:n]) for n in range(len(ids), 0, -1))), None)
-        if found is None:
+        prompt = next(filter(None, (survivor(ids[:n]) for n in range(len(ids), 0, -1))), None)
+        if prompt is None:
             raise InputError(f"{self.name}: no part of {words!r} keeps its tokens inside a row")
-        return _text(found)
+        return _text(prompt)
 
     def update(self, state: State, examples: Examples) -> SearchStep:
         tokenizer = examples.model.tokenizer
@@ -125,9 +125,9 @@ class DiscreteSearch(Method):
         return State(text={"instruction": state.text["instruction"]})
 
     def template(self, template: Template, state: State) -> Template:
-        if not isinstance(found := state.text.get("instruction"), str):
+        if not isinstance(instruction := state.text.get("instruction"), str):
             raise InputError(f"{self.name}: the instruction that was found is missing")
-        return template.with_instruction(found)
+        return template.with_instruction(instruction)
 
     def edits(self, state: State, model: FrozenLM, seed: int | None = None) -> Edits:
         return Edits()
@@ -150,8 +150,8 @@ def _sampled(length: int, model: FrozenLM, rng: torch.Generator, survivor: Any) 
         drawn = allowed[torch.randint(len(allowed), (length,), generator=rng)].tolist()
         text = model.tokenizer.decode([*ids, *drawn], clean_up_tokenization_spaces=False)
         ids = model.tokenizer.encode(text, add_special_tokens=False)[:length]
-        found: Prompt | None = survivor(tuple(ids)) if len(ids) == length else None
-        if found is not None:
-            return found
+        prompt: Prompt | None = survivor(tuple(ids)) if len(ids) == length else None
+        if prompt is not None:
+            return prompt
         ids = ids[: length // 2]
     raise InputError(f"no {length} sampled tokens keep their form as text; take start=instruction")

@@ -61,10 +61,10 @@ class PTuning(Method):
         if self.pattern:
             from peftlab.tasks import Template
 
-            found = Template(self.pattern).pseudo_tokens
-            if found != self.length:
+            held = Template(self.pattern).pseudo_tokens
+            if held != self.length:
                 raise InputError(
-                    f"p_tuning: the pattern has {found} pseudo tokens, but length={self.length}"
+                    f"p_tuning: the pattern has {held} pseudo tokens, but length={self.length}"
                 )
 
     def stored(self, shape: ModelShape) -> Shapes:

@@ -33,15 +33,15 @@ def specs(text: str) -> list[str]:
     Raises:
         InputError: there is none.
     """
-    found: list[str] = []
+    texts: list[str] = []
     for token in filter(None, (part.strip() for part in text.split(","))):
-        if found and "=" in token and not _starts_method(token):
-            found[-1] += f",{token}"
+        if texts and "=" in token and not _starts_method(token):
+            texts[-1] += f",{token}"
         else:
-            found.append(token)
-    if not found:
+            texts.append(token)
+    if not texts:
         raise InputError(f"no methods in {text!r}; there are {', '.join(sorted(REGISTRY))}")
-    return found
+    return texts
 
 
 def parse_one(spec: str) -> Method:

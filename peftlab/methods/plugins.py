@@ -26,8 +26,8 @@ def load() -> tuple[str, ...]:
         InputError: one cannot be imported, is no method, or has the name of another; names the
             package, since the mending is there.
     """
-    found = sorted(entry_points(group=GROUP), key=lambda entry: entry.name)
-    return tuple(_entered(entry) for entry in found)
+    entries = sorted(entry_points(group=GROUP), key=lambda entry: entry.name)
+    return tuple(_entered(entry) for entry in entries)
 
 
 def _entered(entry: EntryPoint) -> str:

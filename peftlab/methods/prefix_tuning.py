@@ -71,8 +71,8 @@ class PrefixTuning(Method):
             return State({n: torch.randn(s, generator=rng) for n, s in self.stored(shape).items()})
         ids = start_ids(self.initialisation, self.length, self.text, model, task, rng)
         with torch.no_grad():
-            found = model.keys_values(Edits(), ids)
-        pairs = [torch.stack([found[b].keys, found[b].values]) for b in range(shape.layers)]
+            kept = model.keys_values(Edits(), ids)
+        pairs = [torch.stack([kept[b].keys, kept[b].values]) for b in range(shape.layers)]
         return State({"prefix": torch.stack(pairs).float().cpu()})
 
     def materialise(self, state: State, model: FrozenLM) -> State:

@@ -98,8 +98,8 @@ def _tokens(model: FrozenLM, text: str) -> list[int]:
 
 
 def _sampled(length: int, model: FrozenLM, rng: torch.Generator) -> list[int]:
-    found: list[int] = torch.randint(model.shape.vocab, (length,), generator=rng).tolist()
-    return found
+    ids: list[int] = torch.randint(model.shape.vocab, (length,), generator=rng).tolist()
+    return ids
 
 
 def _embedding_name(model: FrozenLM) -> str:

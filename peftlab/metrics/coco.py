@@ -58,24 +58,24 @@ class Cider(MeanOverExamples):
 def _cosines(corpus: Corpus, ngrams: Ngrams) -> Floats:
     """Clipped cosine of each reference with its prediction for one order, [references]."""
     total = corpus.examples
-    found = tally(ngrams)
-    weight = found.count * _inverse_frequency(corpus, ngrams, found)[found.number]
-    norm = np.sqrt(sum_by(found.text, weight**2, len(corpus.lengths)))
-    theirs = found.text >= total
-    example = corpus.example[found.text]
-    keys = example * ngrams.distinct + found.number
+    counts = tally(ngrams)
+    weight = counts.count * _inverse_frequency(corpus, ngrams, counts)[counts.number]
+    norm = np.sqrt(sum_by(counts.text, weight**2, len(corpus.lengths)))
+    theirs = counts.text >= total
+    example = corpus.example[counts.text]
+    keys = example * ngrams.distinct + counts.number
     hit, place = locate(keys[theirs], keys[~theirs])
     wanted = weight[theirs][hit]
     shared = np.minimum(weight[~theirs][place], wanted) * wanted
-    dots = sum_by(found.text[theirs][hit] - total, shared, len(norm) - total)
+    dots = sum_by(counts.text[theirs][hit] - total, shared, len(norm) - total)
     scale = norm[total:] * norm[:total][corpus.example[total:]]
     return np.divide(dots, scale, out=np.zeros_like(dots), where=scale != 0)
 
 
-def _inverse_frequency(corpus: Corpus, ngrams: Ngrams, found: Tally) -> Floats:
+def _inverse_frequency(corpus: Corpus, ngrams: Ngrams, counts: Tally) -> Floats:
     """log(N / examples whose references have the n-gram), N if none has, [distinct]."""
-    theirs = found.text >= corpus.examples
-    keys = corpus.example[found.text[theirs]] * ngrams.distinct + found.number[theirs]
+    theirs = counts.text >= corpus.examples
+    keys = corpus.example[counts.text[theirs]] * ngrams.distinct + counts.number[theirs]
     inside = np.unique(keys) % max(ngrams.distinct, 1)
     frequency = np.bincount(inside, minlength=ngrams.distinct)
     return np.log(corpus.examples) - np.log(np.maximum(1.0, frequency))

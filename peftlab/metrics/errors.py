@@ -1,4 +1,4 @@
-"""Errors of the metrics room."""
+"""Errors of the metrics."""
 
 from __future__ import annotations
 

@@ -91,8 +91,8 @@ def iterate_orders(corpus: Corpus, highest: int) -> Iterator[Ngrams]:
         inside[inside] = corpus.text[last[inside]] == corpus.text[start[inside]]
         start, prefix = start[inside], number[inside]
         keys = prefix * vocabulary + corpus.words[last[inside]]
-        found, number = np.unique(keys, return_inverse=True)
-        distinct = len(found)
+        unique, number = np.unique(keys, return_inverse=True)
+        distinct = len(unique)
         yield Ngrams(corpus.text[start], number, prefix, distinct)
 
 

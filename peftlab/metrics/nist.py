@@ -96,13 +96,13 @@ def _information(ngrams: Ngrams, seen: Ints, of_prefix: Ints) -> Floats:
 
 def _matched(ngrams: Ngrams, bits: Floats, example: Ints, total: int) -> Floats:
     """Information of the n-grams that each prediction shares with its references, [examples]."""
-    found = tally(ngrams)
-    ours = found.text < total
-    keys = example[found.text] * ngrams.distinct + found.number
+    counts = tally(ngrams)
+    ours = counts.text < total
+    keys = example[counts.text] * ngrams.distinct + counts.number
     # of the references of one example, the highest count of an n-gram is what may match
     wanted, where = np.unique(keys[~ours], return_inverse=True)
     most = np.zeros(len(wanted), dtype=np.int64)
-    np.maximum.at(most, where, found.count[~ours])
+    np.maximum.at(most, where, counts.count[~ours])
     hit, place = locate(keys[ours], wanted)
-    gain = np.minimum(found.count[ours][hit], most[place]) * bits[found.number[ours][hit]]
-    return sum_by(found.text[ours][hit], gain, total)
+    gain = np.minimum(counts.count[ours][hit], most[place]) * bits[counts.number[ours][hit]]
+    return sum_by(counts.text[ours][hit], gain, total)

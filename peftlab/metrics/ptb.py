@@ -157,7 +157,7 @@ def ptb_tokens(text: str) -> list[str]:
     """
     if not (text.isascii() and text.isprintable()):
         text = _DELETED.sub(_NOTHING, text.replace("\u00ad", ""))
-    tokens = (_rewrite(found) for found in _TOKEN.findall(text))
+    tokens = (_rewrite(match) for match in _TOKEN.findall(text))
     return [token for token in tokens if token not in _DROPPED]
 
 

@@ -227,12 +227,12 @@ def _options(name: str) -> dict[str, object]:
     """Options of "name:key=value:key=value"; a value may hold colons (a URL, a drive letter)."""
     parts: Iterable[str] = re.split(r":(?=\w+=)", name)[1:]
     pairs = (part.partition("=") for part in parts)
-    found: dict[str, object] = {key: _literal(value) for key, _, value in pairs}
-    if not found and ":" in name:
+    options: dict[str, object] = {key: _literal(value) for key, _, value in pairs}
+    if not options and ":" in name:
         raise MetricOptionError(
             f"cannot read the options of {name!r}: expected name:key=value[:key=value …]"
         )
-    return found
+    return options
 
 
 def _literal(text: str) -> object:

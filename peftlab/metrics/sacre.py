@@ -66,8 +66,8 @@ class Bleu:
             padded = [*targets, *[""] * (widest - len(targets))]
             if self.mteval:
                 text, padded = ascii_lower(text), [ascii_lower(target) for target in padded]
-            found = self.scorer.sentence_score(text, padded)
-            rows[row] = [found.sys_len, found.ref_len, *found.counts, *found.totals]
+            score = self.scorer.sentence_score(text, padded)
+            rows[row] = [score.sys_len, score.ref_len, *score.counts, *score.totals]
         return rows
 
     def aggregate(self, rows: Rows) -> float:
@@ -75,16 +75,16 @@ class Bleu:
         ours, theirs, *counts = rows.sum(axis=0).astype(int).tolist()
         correct, total = counts[:ORDER], counts[ORDER:]
         if self.mteval and ours:
-            correct = [found if size else 1 for found, size in zip(correct, total, strict=True)]
+            correct = [matched if size else 1 for matched, size in zip(correct, total, strict=True)]
             total = [size or 1 for size in total]
-        found = BLEU.compute_bleu(
+        score = BLEU.compute_bleu(
             correct=correct,
             total=total,
             sys_len=ours,
             ref_len=theirs,
             smooth_method=self.smoothing,
         )
-        return float(found.score)
+        return float(score.score)
 
 
 class ChrF(CHRF):

@@ -1,4 +1,4 @@
-"""`score`: the one door through which predictions are scored."""
+"""`score`: the one way in which predictions are scored."""
 
 from __future__ import annotations
 

@@ -53,9 +53,9 @@ def unspaced_share(texts: Iterable[str]) -> float:
 
 def _count(texts: Iterable[str], wanted: regex.Pattern[str]) -> tuple[int, int]:
     """How many of the letters and numbers match, and how many there are."""
-    found = every = 0
+    matched = every = 0
     for text in texts:
         letters = "".join(_WORD_SIGN.findall(text.lower()))
-        found += len(wanted.findall(letters))
+        matched += len(wanted.findall(letters))
         every += len(letters)
-    return found, every
+    return matched, every

@@ -33,16 +33,16 @@ def drawing(width: float, height: float, label: str, kind: str = "") -> Element:
 
 def put(parent: Element, tag: str, text: str | None = None, **attributes: object) -> Element:
     """Append an element; `class_` is class, `_` in names is `-`, numbers lose needless digits."""
-    found = {}
+    texts = {}
     for name, value in attributes.items():
         if value is not None:
             name = name.rstrip("_").replace("_", "-")
-            found[name] = (
+            texts[name] = (
                 f"{value:.1f}".removesuffix(".0")
                 if isinstance(value, float)
                 else printable(str(value), lines=True)
             )
-    made = ElementTree.SubElement(parent, tag, found)
+    made = ElementTree.SubElement(parent, tag, texts)
     made.text = None if text is None else printable(text)
     return made
 

@@ -80,15 +80,15 @@ class _Place:
 
 def _places(one: Named, wide: float, inside: Box) -> list[_Place]:
     """Round the mark, the best first."""
-    found = []
+    places = []
     for anchor, dx, dy in _PLACES:
         shift = wide if anchor == "end" else wide / 2 if anchor == "middle" else 0
         left = one.x + dx - shift
         box = Box(left, one.y + dy - 11, left + wide, one.y + dy + 3)
         fits = box.left > inside.left and box.right < inside.right
         if fits and box.top > inside.top and box.bottom < inside.bottom:
-            found.append(_Place(one.x + dx, one.y + dy, anchor, box))
-    return found
+            places.append(_Place(one.x + dx, one.y + dy, anchor, box))
+    return places
 
 
 _PLACES = [

@@ -86,7 +86,7 @@ def schemes() -> str:
 
 def resolved(css: str, theme: Mapping[str, str] = LIGHT) -> str:
     """The same CSS without variables, for programs that draw SVG but know none."""
-    return re.sub(r"var\(--([a-z0-9-]+)\)", lambda found: theme[found[1]], css)
+    return re.sub(r"var\(--([a-z0-9-]+)\)", lambda match: theme[match[1]], css)
 
 
 def contrast(one: str, other: str) -> float:

@@ -38,8 +38,8 @@ class Scale:
 
     def ticks(self, wanted: int = 5) -> list[float]:
         """Round numbers within the axis; 0 first where it has a place of its own."""
-        found = self._powers(wanted) if self.logarithmic else self._steps(wanted)
-        return [0.0, *found] if self.zero is not None else found
+        ticks = self._powers(wanted) if self.logarithmic else self._steps(wanted)
+        return [0.0, *ticks] if self.zero is not None else ticks
 
     def _steps(self, wanted: int) -> list[float]:
         rough = (self.high - self.low) / max(wanted - 1, 1)
@@ -58,11 +58,11 @@ class Scale:
             for i in range(first, last + 1)
         ]
         for factors in ((1, 2, 5), (1, 3), (1,)):
-            found = [f * p for p in powers for f in factors if self._holds(f * p)]
-            if len(found) <= wanted + 1:
-                return found
-        every = math.ceil(len(found) / wanted)
-        return found[::every]
+            ticks = [f * p for p in powers for f in factors if self._holds(f * p)]
+            if len(ticks) <= wanted + 1:
+                return ticks
+        every = math.ceil(len(ticks) / wanted)
+        return ticks[::every]
 
     def _holds(self, value: float) -> bool:
         return self.low * 0.999 <= value <= self.high * 1.001
@@ -89,13 +89,13 @@ def fitted(
         )
     if not logarithmic:
         low, high = min(values), max(values)
-        room = (high - low) * 0.06 or abs(high) * 0.05 or 1.0
-        least = max(low - room, 0.0) if low >= 0 else low - room
-        return Scale(least, high + room, start, end, binary=binary)
+        margin = (high - low) * 0.06 or abs(high) * 0.05 or 1.0
+        least = max(low - margin, 0.0) if low >= 0 else low - margin
+        return Scale(least, high + margin, start, end, binary=binary)
     low, high = min(positive), max(positive)
-    room = max((high / low) ** 0.06, 1.15)
+    margin = max((high / low) ** 0.06, 1.15)
     if min(values) > 0:
-        return Scale(low / room, high * room, start, end, True, binary=binary)
+        return Scale(low / margin, high * margin, start, end, True, binary=binary)
     ahead = math.copysign(_ZERO_GAP, end - start)
     place = start + ahead / 4
-    return Scale(low / room, high * room, start + ahead, end, True, place, binary)
+    return Scale(low / margin, high * margin, start + ahead, end, True, place, binary)

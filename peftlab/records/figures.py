@@ -261,11 +261,11 @@ def named(name: str) -> Figure:
     Raises:
         InputError: there is none; names the nearest.
     """
-    found = {figure.name: figure for figure in FIGURES}
-    if name not in found:
-        raise InputError(f"there is no figure {name!r}; known: {', '.join(found)}"
-                         f".{nearest(name, found)}")  # fmt: skip
-    return found[name]
+    by_name = {figure.name: figure for figure in FIGURES}
+    if name not in by_name:
+        raise InputError(f"there is no figure {name!r}; known: {', '.join(by_name)}"
+                         f".{nearest(name, by_name)}")  # fmt: skip
+    return by_name[name]
 
 
 def scored(metric: str, part: str | None = None) -> Figure:

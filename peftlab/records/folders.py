@@ -54,12 +54,12 @@ def claim(out: Path, identity: dict[str, Any], described: dict[str, Any]) -> Non
             )
         write_json(path, {**identity, **described})
         return
-    found = read_json(path)
+    claimed = read_json(path)
     other = [
-        f"{part} {found.get(part, {}).get('name')} ({_short(found.get(part))}) instead of "
+        f"{part} {claimed.get(part, {}).get('name')} ({_short(claimed.get(part))}) instead of "
         f"{mine['name']} ({_short(mine)})"
         for part, mine in identity.items()
-        if not _same(found.get(part), mine)
+        if not _same(claimed.get(part), mine)
     ]
     if other:
         raise InputError(
@@ -74,10 +74,10 @@ def record(folder: Path, config_hash: str) -> Record | None:
     if not path.exists():
         return None
     try:
-        found = Record.read(path)
+        stored = Record.read(path)
     except InputError:
         return None  # half written or of another version: the run is made again
-    return found if found.config_hash == config_hash else None
+    return stored if stored.config_hash == config_hash else None
 
 
 def forget_failure(folder: Path) -> None:
@@ -93,8 +93,8 @@ def forget_failure(folder: Path) -> None:
 
 def finished(out: Path, folder: Path, config_hash: str) -> Record | None:
     """The record of a run that has ended well under the same configuration."""
-    found = record(out / folder, config_hash)
-    return found if found is not None and found.status == "finished" else None
+    stored = record(out / folder, config_hash)
+    return stored if stored is not None and stored.status == "finished" else None
 
 
 def found_rate(folder: Path) -> Search | None:

@@ -116,16 +116,16 @@ def read(out: Path) -> StoredRuns:
     """
     if not out.is_dir():
         raise InputError(f"there is no folder {out}; give the --out of a comparison")
-    found = StoredRuns([], [])
+    stored = StoredRuns([], [])
     for path in sorted(out.rglob(NAME), key=lambda path: (path.stat().st_mtime, str(path))):
         try:
             record = Record.read(path)
         except InputError as error:
-            found.problems.append(f"left out: {error}")
+            stored.problems.append(f"left out: {error}")
         else:
             if record.trial is None:
-                found.runs.append(StoredRun(record, path.parent))
-    if not found.runs:
-        said = f" ({'; '.join(found.problems)})" if found.problems else ""
+                stored.runs.append(StoredRun(record, path.parent))
+    if not stored.runs:
+        said = f" ({'; '.join(stored.problems)})" if stored.problems else ""
         raise InputError(f"{out} holds no record of a run{said}; give the --out of a comparison")
-    return found
+    return stored

@@ -277,8 +277,8 @@ class Record(Part):
 
     def failed(self, message: str, diverged_at: int | None = None) -> Record:
         """The same run, ended by an error."""
-        found = {"status": "failed", "error": message, "diverged_at": diverged_at}
-        return self.model_copy(update=found)
+        changes = {"status": "failed", "error": message, "diverged_at": diverged_at}
+        return self.model_copy(update=changes)
 
     def write(self, folder: Path) -> None:
         """Replace the folder's record, whole or not at all; makes the folder if there is none."""

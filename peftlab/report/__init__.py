@@ -1,1 +1,1 @@
-"""Records in, tables and pages out: this room reads what runs left behind, nothing else."""
+"""Records in, tables and pages out: this package reads what runs left behind, nothing else."""

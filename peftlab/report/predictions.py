@@ -15,7 +15,7 @@ PREDICTED = {figure.name: figure for figure in FIGURES if figure.predicted}
 
 
 @dataclass(frozen=True)
-class Foretold:
+class Predicted:
     """A method's prediction of one kind, and its measurement; means over seeds."""
 
     label: str
@@ -28,9 +28,9 @@ class Foretold:
         return self.predicted / self.measured - 1
 
 
-def foretold(records: Sequence[Record]) -> dict[str, list[Foretold]]:
+def predictions_of(records: Sequence[Record]) -> dict[str, list[Predicted]]:
     """By the names of `PREDICTED`, one a method of those that were predicted and measured."""
-    found: dict[str, list[Foretold]] = {}
+    predictions: dict[str, list[Predicted]] = {}
     for key, figure in PREDICTED.items():
         pairs: dict[str, list[tuple[float, float]]] = {}
         for record in records:
@@ -38,28 +38,28 @@ def foretold(records: Sequence[Record]) -> dict[str, list[Foretold]]:
             if predicted is not None and measured and not figure.shared([record]):
                 pairs.setdefault(record.label, []).append((predicted, measured))
         if pairs:
-            found[key] = [
-                Foretold(label, *map(fmean, zip(*seeds, strict=True)))
+            predictions[key] = [
+                Predicted(label, *map(fmean, zip(*seeds, strict=True)))
                 for label, seeds in pairs.items()
             ]
-    return found
+    return predictions
 
 
 def words(records: Sequence[Record]) -> list[str]:
     """How far predictions of memory and time were off, and whose was off furthest."""
-    found = []
-    for key, methods in foretold(records).items():
+    sentences = []
+    for key, methods in predictions_of(records).items():
         figure, furthest = PREDICTED[key], max(methods, key=lambda one: abs(one.error))
         if figure.exact:
             continue
         show = figure.unit.said
-        found.append(
+        sentences.append(
             f"Predictions of {figure.predicted} were off by {percent(_mean_error(methods))} on"
             f" average, at most by {percent(abs(furthest.error))} ({furthest.label}:"
             f" {show(furthest.predicted)} for {show(furthest.measured)})."
         )
-    return found
+    return sentences
 
 
-def _mean_error(methods: Sequence[Foretold]) -> float:
+def _mean_error(methods: Sequence[Predicted]) -> float:
     return fmean(abs(one.error) for one in methods)

@@ -10,7 +10,7 @@ from peftlab.errors import InputError
 from peftlab.printable import printable, terminal
 from peftlab.records.reading import StoredRun
 from peftlab.records.record import Record
-from peftlab.report import predictions as foretold
+from peftlab.report import predictions
 from peftlab.report.table import as_rich, rows
 from peftlab.verdict.outcome import said, verdict
 
@@ -37,10 +37,10 @@ def words(runs: Sequence[StoredRun]) -> list[str]:
     """The verdict in sentences, or why there is none, and how good the predictions were."""
     problems: list[str] = []
     try:
-        found = said(verdict(runs, problems=problems))
+        sentences = said(verdict(runs, problems=problems))
     except InputError as error:
-        found = [str(error)]
-    return [*found, *problems, *foretold.words([run.record for run in runs])]
+        sentences = [str(error)]
+    return [*sentences, *problems, *predictions.words([run.record for run in runs])]
 
 
 def _title(records: Sequence[Record]) -> str:

@@ -131,12 +131,12 @@ def as_rich(
     from rich.table import Table
 
     wanted = chosen(records, columns)
-    found = [(row, [] if row.problem else cells(row, wanted)) for row in rows(records)]
+    lines = [(row, [] if row.problem else cells(row, wanted)) for row in rows(records)]
     usual = columns == "usual"
-    while usual and _width(wanted, found) > width - _LABEL and any(one.extra for one in wanted):
+    while usual and _width(wanted, lines) > width - _LABEL and any(one.extra for one in wanted):
         last = max(i for i, figure in enumerate(wanted) if figure.extra)
         wanted = wanted[:last] + wanted[last + 1 :]
-        found = [(row, own[:last] + own[last + 1 :]) for row, own in found]
+        lines = [(row, own[:last] + own[last + 1 :]) for row, own in lines]
     table = Table(
         title=cell(title) if title else None,
         title_justify="left",
@@ -147,7 +147,7 @@ def as_rich(
     table.add_column("method", overflow="fold", min_width=_LABEL)
     for figure in wanted:
         table.add_column(_head(figure), justify="right", no_wrap=True)
-    for row, own in found:
+    for row, own in lines:
         table.add_row(cell(row.label), *own)
     return table
 
@@ -159,10 +159,10 @@ def _head(figure: Figure) -> Text:
     return Text(printable(figure.title).replace(" ", "\n").replace("-", "\n-"))
 
 
-def _width(wanted: Sequence[Figure], found: Sequence[tuple[TableRow, list[str]]]) -> int:
+def _width(wanted: Sequence[Figure], lines: Sequence[tuple[TableRow, list[str]]]) -> int:
     """Columns of the terminal that everything but the methods' names takes."""
     total = 0
     for i, figure in enumerate(wanted):
-        texts = [*_head(figure).plain.split("\n"), *(own[i] for _, own in found if own)]
+        texts = [*_head(figure).plain.split("\n"), *(own[i] for _, own in lines if own)]
         total += _GAP + max(map(len, texts))
     return total

@@ -102,8 +102,8 @@ def _first_line(path: Path) -> Any:
 def _object(path: Path) -> dict[str, Any]:
     if not path.is_file() or path.stat().st_size > _MOST_BYTES:
         return {}
-    found = json.loads(path.read_bytes())
-    return found if isinstance(found, dict) else {}
+    value = json.loads(path.read_bytes())
+    return value if isinstance(value, dict) else {}
 
 
 def _at(value: Any, *names: str) -> Any:

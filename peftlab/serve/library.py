@@ -83,9 +83,9 @@ class Library:
 
     def rescan(self) -> None:
         """Look for adapters that have come into the folder."""
-        found = {} if self._folder is None else self._folder.adapters()
+        present = {} if self._folder is None else self._folder.adapters()
         with self._lock:
-            self._known |= found
+            self._known |= present
 
     def adapters(self) -> list[Listed]:
         """All known adapters by name."""
@@ -153,10 +153,10 @@ class Library:
     def get(self, name: str) -> LoadedAdapter | None:
         """The present version if it is in memory, which then counts as used."""
         with self._lock:
-            found = self._loaded.get(name)
-            if found is not None:
+            loaded = self._loaded.get(name)
+            if loaded is not None:
                 self._loaded.move_to_end(name)
-            return found
+            return loaded
 
     def failure(self, name: str) -> PeftlabError | None:
         """Why an adapter that was wanted cannot be had; told once, the next wish tries again."""

@@ -86,16 +86,16 @@ class LoadedAdapter:
         self.size = self._bytes()
 
     def _probes(self, model: FrozenLM) -> list[tuple[int, ...]]:
-        found = []
+        prompts = []
         for text in _PROBES:
             try:
                 example = Example(text, (), _AnyField())
-                found.append(
+                prompts.append(
                     self.template.encode(model.tokenizer, example, None, model.shape.context).ids
                 )
             except InputError as error:
                 raise InputError(f"{self.name!r} has no room for a source: {error}") from error
-        return found
+        return prompts
 
     def owner(self, ids: tuple[int, ...]) -> Owner:
         """The owner of a row: the longest start that is the row's own."""

@@ -137,9 +137,9 @@ def _encode_chat(template: Template, tokenizer: Any, chat: Chat) -> Encoded:
     if single and (template.chat or _has_words(template)):
         return template.encode(tokenizer, Example(chat.turns[0][1], ()), None, _ANY_LENGTH)
     for _, content in chat.turns:
-        if found := traits(tokenizer).special.search(content):
+        if match := traits(tokenizer).special.search(content):
             raise InputError(
-                f"a message holds the text {found.group()!r}, which is a special token of this "
+                f"a message holds the text {match.group()!r}, which is a special token of this "
                 "tokenizer; take it out"
             )
     turns = [{"role": role, "content": content} for role, content in chat.turns]

@@ -50,17 +50,17 @@ class TextStream:
 
     def _decode(self, tokens: Sequence[int]) -> str:
         # Cleaning up would change text that is already given out.
-        found: str = self._tokenizer.decode(
+        text: str = self._tokenizer.decode(
             tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
-        return found
+        return text
 
     def _give(self, text: str, last: bool) -> str:
         """Append to what is held, and take from it all that is certain, without outer space."""
         held = self._held + text
-        found = [at for at in (held.find(stop) for stop in self._stops) if at >= 0]
-        if found:
-            held, last, self.stopped = held[: min(found)], True, True
+        ends = [at for at in (held.find(stop) for stop in self._stops) if at >= 0]
+        if ends:
+            held, last, self.stopped = held[: min(ends)], True, True
         certain = held if last else held[: len(held) - self._possible_stop(held)]
         given = certain.rstrip()
         self._held = "" if last else held[len(given) :]

@@ -41,5 +41,5 @@ def find(name: str) -> Study:
         raise InputError(
             f"there is no study {name!r}; there are {', '.join(known)}.{nearest(name, known)}"
         )
-    found: Study = import_module(f"peftlab.study.studies.{name}").STUDY
-    return found
+    study: Study = import_module(f"peftlab.study.studies.{name}").STUDY
+    return study

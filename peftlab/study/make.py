@@ -73,23 +73,23 @@ def make(
             methods = groups.setdefault(key, (group, []))[1]
             if variant.method not in methods:
                 methods.append(variant.method)
-    found: dict[tuple[Any, ...], list[StoredRun]] = {}
+    runs_of: dict[tuple[Any, ...], list[StoredRun]] = {}
     for key, (group, methods) in groups.items():
         for kept in _compared(setting, group, methods, teller, command, problems):
-            found.setdefault((key, kept.record.label), []).append(kept)
-    return [_made(setting, task, variant, found, problems) for variant in variants]
+            runs_of.setdefault((key, kept.record.label), []).append(kept)
+    return [_made(setting, task, variant, runs_of, problems) for variant in variants]
 
 
 def _made(
     setting: Setting,
     task: Task,
     variant: Variant,
-    found: dict[tuple[Any, ...], list[StoredRun]],
+    runs_of: dict[tuple[Any, ...], list[StoredRun]],
     problems: list[str],
 ) -> Made:
     name = variant.method.label
     keys = [key for key, _ in _groups(setting, task, variant)]
-    runs = [kept for key in keys for kept in found[key, name]]
+    runs = [kept for key in keys for kept in runs_of[key, name]]
     failed = [kept for kept in runs if kept.record.status != "finished"]
     problems += [
         f"{name}, seed {kept.record.seed}, on {kept.record.task.name}: {kept.record.status}: "

@@ -51,8 +51,8 @@ def measured(study: Study, setting: Setting, task: Task, made: Made, teller: Tel
     if not study.measures:
         return made
     asked = json.loads(json.dumps(study.asks(setting, made)))
-    found = [_one(study, setting, task, made, kept, asked, teller) for kept in made.runs]
-    return replace(made, measured=tuple(found))
+    results = [_one(study, setting, task, made, kept, asked, teller) for kept in made.runs]
+    return replace(made, measured=tuple(results))
 
 
 def _one(

@@ -79,8 +79,8 @@ def _across(panel: Panel, width: float) -> Scale:
     left, right = _LEFT + 14, width - _RIGHT - 14
     if panel.axis.names:
         last = len(panel.axis.names) - 1
-        room = (right - left) / (2 * last + 2)
-        return Scale(0, max(last, 1e-9), left + room, right - room)
+        margin = (right - left) / (2 * last + 2)
+        return Scale(0, max(last, 1e-9), left + margin, right - margin)
     return fitted([point.x for point in panel.points], left - 8, right + 8)
 
 
@@ -149,15 +149,15 @@ def _spread(panel: Panel, values: Sequence[float]) -> bool:
 
 def _along(places: Sequence[tuple[float, float]]) -> list[Box]:
     """Boxes along a line, which names do not cover."""
-    found = []
+    boxes = []
     for (x, y), (u, v) in pairwise(places):
         steps = max(1, int(abs(u - x) // 12))
         for i in range(steps):
             top, bottom = sorted((y + (v - y) * i / steps, y + (v - y) * (i + 1) / steps))
-            found.append(
+            boxes.append(
                 Box(x + (u - x) * i / steps, top - 1, x + (u - x) * (i + 1) / steps, bottom + 1)
             )
-    return found
+    return boxes
 
 
 def _levels(svg: Element, panel: Panel, up: Scale, width: float) -> list[Box]:

@@ -50,14 +50,14 @@ def panel(study: Figure, context: Context, metric: str) -> Panel:
         InputError: no run that it could show.
     """
     shown = [made for made in context.made if made.variant.task is None and made.runs]
-    found = _intervals(shown, metric, context.problems)
+    bounds = _intervals(shown, metric, context.problems)
     points, levels = [], []
     for i, made in enumerate(shown):
-        point = _point(study, made, metric, found.get(i))
+        point = _point(study, made, metric, bounds.get(i))
         if point is not None:
             points.append(point)
         elif made.variant.x is None:
-            levels.append(_level(made, metric, found.get(i)))
+            levels.append(_level(made, metric, bounds.get(i)))
     if not points:
         raise InputError(f"{study.name}: no run on {context.task.name} could be used")
     made_panel = Panel(
@@ -130,12 +130,12 @@ def runs_of(made: Made, metric: str, name: str) -> Runs:
     groups: dict[str, dict[Path, Record]] = {}  # seeds may have drawn different training rows
     for kept in made.runs:
         groups.setdefault(kept.record.task.fingerprint, {})[kept.folder] = kept.record
-    found = [runs for own in groups.values() if (runs := read_entries(own, metric)[0].runs)]
+    several = [runs for own in groups.values() if (runs := read_entries(own, metric)[0].runs)]
     return replace(
-        found[0],
+        several[0],
         name=name,
-        scores=np.concatenate([runs.scores for runs in found]),
-        deterministic=found[0].deterministic and len(found) == 1,
+        scores=np.concatenate([runs.scores for runs in several]),
+        deterministic=several[0].deterministic and len(several) == 1,
     )
 
 
@@ -166,33 +166,33 @@ def _intervals(shown: Sequence[Made], metric: str, problems: list[str]) -> dict[
     return dict(enumerate(intervals(estimate(runs))))
 
 
-def _judged(found: Panel, study: Figure, shown: Sequence[Made]) -> Panel:
+def _judged(judged: Panel, study: Figure, shown: Sequence[Made]) -> Panel:
     """The panel with each point's standing against the best of its series."""
-    if any(point.low is None for point in found.points):
-        return found
+    if any(point.low is None for point in judged.points):
+        return judged
     of = [made for made in shown if study.place(made) is not None]
-    points = list(found.points)
-    for own in found.series().values():
+    points = list(judged.points)
+    for own in judged.series().values():
         numbers = [i for i, point in enumerate(points) if point.series == own[0].series]
         standings = _standings(
-            [points[i] for i in numbers], [of[i] for i in numbers], found.metric, found
+            [points[i] for i in numbers], [of[i] for i in numbers], judged.metric, judged
         )
         for i, standing in zip(numbers, standings, strict=True):
             points[i] = replace(points[i], standing=standing)
-    return replace(found, points=tuple(points))
+    return replace(judged, points=tuple(points))
 
 
 def _standings(
-    points: Sequence[Point], made: Sequence[Made], metric: str, found: Panel
+    points: Sequence[Point], made: Sequence[Made], metric: str, own: Panel
 ) -> list[Standing]:
-    best = points.index(found.best(points))
+    best = points.index(own.best(points))
     if len(points) == 1:
         return ["best"]
     estimates = estimate([runs_of(one, metric, str(i)) for i, one in enumerate(made)])
     pairs = compare_pairs(
         estimates,
         margin=absolute_margin(_MARGIN, points[best].value),
-        higher_is_better=bool(found.higher_is_better),
+        higher_is_better=bool(own.higher_is_better),
         plan=False,
     )
     standings: list[Standing] = ["best"] * len(points)

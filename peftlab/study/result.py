@@ -87,10 +87,10 @@ class Panel:
 
     def series(self) -> dict[str, list[Point]]:
         """The points of each series by rising place, in the order in which the series come."""
-        found: dict[str, list[Point]] = {}
+        series: dict[str, list[Point]] = {}
         for point in self.points:
-            found.setdefault(point.series, []).append(point)
-        return {name: sorted(own, key=lambda p: p.x) for name, own in found.items()}
+            series.setdefault(point.series, []).append(point)
+        return {name: sorted(own, key=lambda p: p.x) for name, own in series.items()}
 
     def best(self, points: Sequence[Point]) -> Point:
         """The best of some points."""

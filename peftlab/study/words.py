@@ -62,16 +62,18 @@ def _level(points: Sequence[Point], at: At) -> str:
 
 def against(panel: Panel, level: str) -> str:
     """The best of each series in words of a level: "prompt_tuning reaches 97 % of it"."""
-    found = next((one for one in panel.levels if one.name == level), None)
-    if found is None or found.value <= 0:
+    level_point = next((one for one in panel.levels if one.name == level), None)
+    if level_point is None or level_point.value <= 0:
         return ""
     parts = []
     for name, points in panel.series().items():
         best = panel.best(points)
-        share = f" ({percent(best.value / found.value)} of it)" * bool(panel.higher_is_better)
+        share = f" ({percent(best.value / level_point.value)} of it)" * bool(panel.higher_is_better)
         parts.append(f"{name} {shown(panel, best.value)}{share}")
     which = "the best of each series" if len(parts) > 1 else "the best"
-    return f"{head(panel)} of {level} is {shown(panel, found.value)}; {which}: {listed(parts)}."
+    return (
+        f"{head(panel)} of {level} is {shown(panel, level_point.value)}; {which}: {listed(parts)}."
+    )
 
 
 def ranking(panel: Panel, points: Sequence[Point], at: At, of: str = "") -> str:

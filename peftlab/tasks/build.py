@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from peftlab.errors import InputError
-from peftlab.tasks import columns as column_room
+from peftlab.tasks import columns as table_columns
 from peftlab.tasks.columns import RowReader
 from peftlab.tasks.example import Example
 from peftlab.tasks.markup import escape
@@ -68,14 +68,14 @@ def from_tables(
 ) -> Task:
     """Return the task of own data or of any hub data set, with columns given or guessed."""
     first = tables.get("train") or next(iter(tables.values()))
-    chosen = column_room.choose(first, options.columns or {})
+    chosen = table_columns.choose(first, options.columns or {})
     text = options.template or usual_template(chosen.target, options.cue)
     classes = first.classes.get(chosen.target)
     extra = Template(text).markup.columns
-    rest = column_room.unused(first, chosen, extra)
+    rest = table_columns.unused(first, chosen, extra)
     notes = [f"Columns: {chosen} ({'guessed' if chosen.guessed else 'given'}){rest}."]
     labels = options.labels or (tuple(classes) if classes else None)
-    named = chosen.target.lower() in column_room.LABEL_NAMES
+    named = chosen.target.lower() in table_columns.LABEL_NAMES
     splits: Splits = {}
     for split, table in tables.items():
         notes += table.notes
@@ -104,7 +104,7 @@ def from_tables(
 def _join_references(splits: Splits, notes: list[str]) -> None:
     """Make rows of the same source one example with all their targets."""
     for split, rows in splits.items():
-        splits[split] = column_room.group(rows)
+        splits[split] = table_columns.group(rows)
         if len(splits[split]) < len(rows):
             notes.append(
                 f"{len(rows)} rows of {split} are {len(splits[split])} examples: rows of the same "
@@ -115,7 +115,7 @@ def _join_references(splits: Splits, notes: list[str]) -> None:
 def _count_disputed(splits: Splits, notes: list[str]) -> None:
     """Leave rows of labels as they are, and say where one text has several."""
     for split, rows in splits.items():
-        count = column_room.disputed(rows)
+        count = table_columns.disputed(rows)
         if count:
             notes.append(
                 f"{count} texts of {split} stand there with different labels; every row counts by "
@@ -125,10 +125,10 @@ def _count_disputed(splits: Splits, notes: list[str]) -> None:
 
 def _guessed_labels(splits: Splits, notes: list[str]) -> tuple[str, ...] | None:
     """Return the different targets where they recur so often that they must be class labels."""
-    found = {target for rows in splits.values() for row in rows for target in row.targets}
-    if not 2 <= len(found) <= _MOST_LABELS or 4 * len(found) > sum(map(len, splits.values())):
+    distinct = {target for rows in splits.values() for row in rows for target in row.targets}
+    if not 2 <= len(distinct) <= _MOST_LABELS or 4 * len(distinct) > sum(map(len, splits.values())):
         return None
-    labels = tuple(sorted(found))
+    labels = tuple(sorted(distinct))
     notes.append(f"The targets are class labels: {', '.join(labels)} (guessed from the column).")
     return labels
 

@@ -280,7 +280,7 @@ def disputed(rows: Sequence[Example]) -> int:
     hashes = source_hashes(rows)
     if len(set(hashes)) == len(hashes):
         return 0
-    found: dict[str, set[str]] = {}
+    targets_of: dict[str, set[str]] = {}
     for row in rows:
-        found.setdefault(row.source, set()).update(row.targets)
-    return sum(len(targets) > 1 for targets in found.values())
+        targets_of.setdefault(row.source, set()).update(row.targets)
+    return sum(len(targets) > 1 for targets in targets_of.values())

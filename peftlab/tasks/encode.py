@@ -200,14 +200,16 @@ def _extents(offsets: Sequence[tuple[int, int]], length: int) -> list[tuple[int,
 def _plain(tokenizer: Tokenizer, run: Sequence[Chunk], example: Example) -> bool:
     """Say whether special tokens are to be read as mere text: data must not smuggle them in."""
     special = traits(tokenizer).special
-    found = next((m for c in run if c.kind != "template" for m in special.findall(c.text)), None)
-    if found is None:
+    special_token = next(
+        (m for c in run if c.kind != "template" for m in special.findall(c.text)), None
+    )
+    if special_token is None:
         return False
     if any(special.search(chunk.text) for chunk in run if chunk.kind == "template"):
         raise InputError(
-            f'The example "{example.excerpt()}" holds the text {found!r}, which is a special token '
-            "of this tokenizer, beside special tokens of the template; the model could not tell "
-            "them apart. Take it out of the data."
+            f'The example "{example.excerpt()}" holds the text {special_token!r}, '
+            "which is a special token of this tokenizer, beside special tokens "
+            "of the template; the model could not tell them apart. Take it out of the data."
         )
     return True
 

@@ -32,10 +32,10 @@ class Example:
     @classmethod
     def from_dict(cls, values: Any) -> Example:
         """Return the example that `to_dict` wrote. Raises `InputError` for anything else."""
-        found: dict[str, Any] = values if isinstance(values, dict) else {}
-        source: Any = found.get("source")
-        targets: Any = found.get("targets")
-        fields: Any = found.get("fields", {})
+        known: dict[str, Any] = values if isinstance(values, dict) else {}
+        source: Any = known.get("source")
+        targets: Any = known.get("targets")
+        fields: Any = known.get("fields", {})
         lists = isinstance(targets, list | tuple) and isinstance(fields, dict)
         texts = [source, *targets, *fields.values()] if lists else [None]
         if not all(isinstance(text, str) for text in texts):

@@ -101,10 +101,10 @@ def data_files(folder: Path, *, below: bool = False) -> list[Path]:
     Raises:
         InputError: a folder cannot be read, or there are so many that this is no data set.
     """
-    found: list[Path] = []
+    paths: list[Path] = []
     seen = 0
     for place, _, names in os.walk(folder, onerror=_refuse_unreadable):
-        found += [Path(place, name) for name in names if is_data(Path(name))]
+        paths += [Path(place, name) for name in names if is_data(Path(name))]
         seen += 1 + len(names)
         if not below:
             break
@@ -113,7 +113,7 @@ def data_files(folder: Path, *, below: bool = False) -> list[Path]:
                 f"{folder} holds more than {MOST_FILES:,} files and folders; the folder of one "
                 "data set was expected."
             )
-    return sorted(path for path in found if os.path.isfile(path))  # noqa: PTH113 (never raises)
+    return sorted(path for path in paths if os.path.isfile(path))  # noqa: PTH113 (never raises)
 
 
 def _refuse_unreadable(error: OSError) -> None:

@@ -92,12 +92,12 @@ def look(task: Task, tokenizer: Tokenizer, splits: Sequence[str] = SPLITS) -> Fi
         for split, count in counts.items()
         if count
     ]
-    found = ends if any(counts.values()) else ()
+    kept_ends = ends if any(counts.values()) else ()
     guess = None
     if task.guesses_length:
         guess, said = _enough_tokens(task, tokenizer)
         notes.append(said)
-    return Fit(found, guess, notes=tuple(notes), whole=tuple(splits) == SPLITS)
+    return Fit(kept_ends, guess, notes=tuple(notes), whole=tuple(splits) == SPLITS)
 
 
 def fitted(task: Task, tokenizer: Tokenizer, splits: Sequence[str] = SPLITS) -> Task:
@@ -106,7 +106,7 @@ def fitted(task: Task, tokenizer: Tokenizer, splits: Sequence[str] = SPLITS) -> 
 
 
 def shortened(
-    task: Task, template: Template, tokenizer: Tokenizer, room: int, splits: Sequence[str]
+    task: Task, template: Template, tokenizer: Tokenizer, limit: int, splits: Sequence[str]
 ) -> Task:
     """The task without the rows that do not fit whole, where `long` asks for that.
 
@@ -115,13 +115,13 @@ def shortened(
     """
     if task.long == "cut":
         return task
-    return too_long(task, template, tokenizer, room, splits).apply(task)
+    return too_long(task, template, tokenizer, limit, splits).apply(task)
 
 
 def too_long(
-    task: Task, template: Template, tokenizer: Tokenizer, room: int, splits: Sequence[str] = SPLITS
+    task: Task, template: Template, tokenizer: Tokenizer, limit: int, splits: Sequence[str] = SPLITS
 ) -> Fit:
-    """Which rows do not fit whole into `room` tokens: with a target, or in test with the reply.
+    """Which rows do not fit whole into `limit` tokens: with a target, or in test with the reply.
 
     Raises:
         InputError: `long` refuses them, or no row would be left.
@@ -133,11 +133,11 @@ def too_long(
         units = [[pair] for pair in task.pairs(split)] if split == "train" else _units(task, split)
         reply = task.max_new_tokens if split == "test" else 0
         longest = [max(_length(template, tokenizer, *one, reply) for one in unit) for unit in units]
-        long = tuple(i for i, length in enumerate(longest) if length > room)
+        long = tuple(i for i, length in enumerate(longest) if length > limit)
         if long and (task.long == "refuse" or len(long) == len(units)):
             worst = longest.index(max(longest))
             raise InputError(
-                f"{len(long):,} of {len(units):,} rows of {split} are longer than the {room:,} "
+                f"{len(long):,} of {len(units):,} rows of {split} are longer than the {limit:,} "
                 f'tokens that fit ("{units[worst][0][0].excerpt()}" takes {longest[worst]:,}). '
                 "Shorten them, take a longer context, or -o long=cut to cut their sources"
                 f"{', or -o long=skip to leave them out' if task.long == 'refuse' else ''}."
@@ -149,7 +149,7 @@ def too_long(
         if long
     )
     verb = "are" if sum(map(len, gone.values())) > 1 else "is"
-    note = f"{said} {verb} longer than the {room:,} tokens that fit, and left out (-o long=skip)."
+    note = f"{said} {verb} longer than the {limit:,} tokens that fit, and left out (-o long=skip)."
     return Fit(too_long=gone, notes=(note,) if said else ())
 
 

@@ -35,7 +35,7 @@ def catalogue() -> list[Entry]:
 
     demo = [Entry(name, "demo", task.instruction.strip()) for name, task in demo_tasks().items()]
     read = ((name, recipe.read(path)) for name, path in recipe.bundled().items())
-    return demo + [Entry(name, "recipe", found.title) for name, found in read]
+    return demo + [Entry(name, "recipe", described.title) for name, described in read]
 
 
 def load(name_or_path: str | Path, **options: Any) -> Task:

@@ -68,19 +68,19 @@ def with_plugins(names: Sequence[str], notes: list[str]) -> tuple[str, ...]:
 
 def _blind_spots(chosen: Sequence[str], share: float, targets: Iterable[str]) -> list[str]:
     """What the chosen metrics cannot see of these targets."""
-    found = []
+    warnings = []
     google = [name for name in chosen if name.startswith("rouge") and _UNICODE not in name]
     google = [name for name in google if not name.startswith("rougeL-coco")]
     if google and share < _FEW:
-        found.append(
+        warnings.append(
             f"{', '.join(google)}: {share:.0%} of the letters and digits of the test targets are"
             " a–z or 0–9, and Google's ROUGE drops all others;"
             f" rouge1:{_UNICODE} reads every script."
         )
     spaced = [name for name in chosen if name == "bleu" or name.startswith("bleu-e2e")]
     if spaced and unspaced_share(targets) >= _FEW:
-        found.append(
+        warnings.append(
             f"{', '.join(spaced)}: the test targets have no spaces between words, so a sentence is"
             " one token; take bleu:tokenize=zh, ja-mecab, flores200 or char."
         )
-    return found
+    return warnings

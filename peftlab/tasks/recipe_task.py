@@ -174,10 +174,10 @@ def _holds(where: Where, row: Mapping[str, Any], place: str) -> bool:
     return str(columns.at(row, where.column, place)) in where.values
 
 
-def _compare_size(recipe: Recipe, split: Split, found: int, notes: list[str]) -> None:
+def _compare_size(recipe: Recipe, split: Split, count: int, notes: list[str]) -> None:
     published = recipe.sizes.get(split)
-    if published is not None and published != found:
-        notes.append(f"{split} has {found} rows here; {published} are published.")
+    if published is not None and published != count:
+        notes.append(f"{split} has {count} rows here; {published} are published.")
 
 
 def _subsets(subsets: Subsets, table: Table, test: Sequence[Example]) -> dict[str, tuple[int, ...]]:

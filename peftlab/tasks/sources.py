@@ -28,10 +28,10 @@ def from_folder(folder: Path, config: str | None = None) -> dict[str, Table]:
 
     if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
         return _tables(datasets.load_from_disk(str(folder)), str(folder))
-    found = splits.find_splits(folder)
-    if found:
-        tables = {split: _joined(folder, split, paths) for split, paths in found.items()}
-        return _saying(tables, _passed_over(folder, found))
+    by_split = splits.find_splits(folder)
+    if by_split:
+        tables = {split: _joined(folder, split, paths) for split, paths in by_split.items()}
+        return _saying(tables, _passed_over(folder, by_split))
     held = files.data_files(folder, below=True)
     if not held:
         raise InputError(
@@ -52,8 +52,8 @@ def _joined(folder: Path, split: str, paths: Sequence[Path]) -> Table:
     return Table(f"{folder}, split {split}", rows)
 
 
-def _passed_over(folder: Path, found: Mapping[str, Sequence[Path]]) -> tuple[str, ...]:
-    read = {path for paths in found.values() for path in paths}
+def _passed_over(folder: Path, by_split: Mapping[str, Sequence[Path]]) -> tuple[str, ...]:
+    read = {path for paths in by_split.values() for path in paths}
     others = [path.name for path in files.data_files(folder) if path not in read]
     return (f"Not read, since no split is called so: {', '.join(others)}.",) if others else ()
 

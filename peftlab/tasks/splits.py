@@ -30,20 +30,20 @@ def split_of(name: str) -> str | None:
     None where no word says one, and where words say several.
     """
     words = re.findall(r"[a-z]+", name.lower())
-    found = {exact_split(re.sub(r"(?<=.)_?(set|data)$", "", word)) for word in words} - {None}
-    return found.pop() if len(found) == 1 else None
+    splits = {exact_split(re.sub(r"(?<=.)_?(set|data)$", "", word)) for word in words} - {None}
+    return splits.pop() if len(splits) == 1 else None
 
 
 def sorted_by_split(names: Iterable[str]) -> dict[str, list[str]]:
     """Names by the split that they say; a split's own name leaves no others beside it."""
-    found: dict[str, list[str]] = {}
+    names_of: dict[str, list[str]] = {}
     for name in names:
         split = split_of(name)
         if split is not None:
-            found.setdefault(split, []).append(name)
-    for split, those in found.items():
-        found[split] = [name for name in those if exact_split(name)] or those
-    return found
+            names_of.setdefault(split, []).append(name)
+    for split, those in names_of.items():
+        names_of[split] = [name for name in those if exact_split(name)] or those
+    return names_of
 
 
 def find_splits(folder: Path) -> dict[str, list[Path]]:
@@ -59,11 +59,11 @@ def find_splits(folder: Path) -> dict[str, list[Path]]:
     if any(_SHARD.search(path.stem) for path in files):
         return {}
     by_split = sorted_by_split(dict.fromkeys(map(stem_of, files)))
-    found: dict[str, list[Path]] = {}
+    paths_of: dict[str, list[Path]] = {}
     for split, stems in by_split.items():
         paths = [path for path in files if stem_of(path) in stems]
-        found[split] = [_only(folder, split, paths)]
-    return found or _xml_splits(folder)
+        paths_of[split] = [_only(folder, split, paths)]
+    return paths_of or _xml_splits(folder)
 
 
 def _only(folder: Path, split: str, paths: Sequence[Path]) -> Path:
@@ -81,12 +81,12 @@ def _only(folder: Path, split: str, paths: Sequence[Path]) -> Path:
 
 def _xml_splits(folder: Path) -> dict[str, list[Path]]:
     """`train/1triples/….xml`, `dev/…`, `test/testdata_with_lex.xml`, where all rows are XML."""
-    found: dict[str, list[Path]] = {}
+    by_split: dict[str, list[Path]] = {}
     for path in data_files(folder, below=True):
         if suffix_of(path) != ".xml":
             return {}
         folders = path.relative_to(folder).parts[:-1]
         split = next(filter(None, map(split_of, folders)), None) or split_of(stem_of(path))
         if split is not None:
-            found.setdefault(split, []).append(path)
-    return found
+            by_split.setdefault(split, []).append(path)
+    return by_split

@@ -1,6 +1,6 @@
 """What a template needs to know of a tokenizer, and pieces of text as ids.
 
-Tokenizers are fast tokenizers of transformers, handed in as objects: this room imports neither
+Tokenizers are fast tokenizers of transformers, handed in as objects: this package imports neither
 transformers nor torch.
 """
 
@@ -150,9 +150,9 @@ def pieces(tokenizer: Tokenizer, text: str, plain: bool, begun: bool) -> Pieces:
     if not sentinel:
         return _pieces(tokenizer, text, plain)
     for before in (sentinel, *_SENTINELS):
-        found = _after(tokenizer, before, text, plain)
-        if found is not None:
-            return found
+        after = _after(tokenizer, before, text, plain)
+        if after is not None:
+            return after
     raise InputError(
         f"The tokenizer {type(tokenizer).__name__} does not begin a token at {text[:40]!r}, so "
         "this text cannot stand by itself in a row. Put a space or a line break before it."

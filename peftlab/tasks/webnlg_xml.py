@@ -57,4 +57,4 @@ def _row(entry: Element, stem: str) -> dict[str, Any]:
 
 
 def _sets(entry: Element, name: str, triple: str) -> list[list[str]]:
-    return [[(it.text or "") for it in found.findall(triple)] for found in entry.findall(name)]
+    return [[(it.text or "") for it in triples.findall(triple)] for triples in entry.findall(name)]

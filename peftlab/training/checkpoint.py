@@ -115,8 +115,8 @@ def save(
     alone: dict[str, torch.Tensor] = {}
     for name, tensor in tensors.items():
         if writes or is_sharded(tensor):
-            found = _alone(whole(tensor.detach()).cpu())
-            alone |= {name: found} if writes else {}
+            own = _alone(whole(tensor.detach()).cpu())
+            alone |= {name: own} if writes else {}
     if not writes:
         return
     about = {"state": json.dumps(described)}
@@ -160,14 +160,14 @@ def load(path: Path, run: str) -> Checkpoint:
         )
     text, progress = described["text"], Progress.read(described["progress"])
     state, best = State({}, text["parameter"]), State({}, text["best"])
-    found = Checkpoint(state, best, {}, described["scheduler"], progress)
+    checkpoint = Checkpoint(state, best, {}, described["scheduler"], progress)
     for name, tensor in tensors.items():
         kind, _, rest = name.partition(".")
         if kind == "optimizer":
             index, _, key = rest.partition(".")
-            found.optimizer.setdefault(int(index), {})[key] = tensor
+            checkpoint.optimizer.setdefault(int(index), {})[key] = tensor
         else:
-            (found.state if kind == "parameter" else found.best).tensors[rest] = tensor
+            (checkpoint.state if kind == "parameter" else checkpoint.best).tensors[rest] = tensor
     for index, values in described["optimizer"].items():
-        found.optimizer.setdefault(int(index), {}).update(values)
-    return found
+        checkpoint.optimizer.setdefault(int(index), {}).update(values)
+    return checkpoint

@@ -66,12 +66,12 @@ class Journal:
             if self.writes:
                 self._metrics.unlink(missing_ok=True)
             return None
-        found = checkpoint.load(self._checkpoint, self.identity)
+        restored = checkpoint.load(self._checkpoint, self.identity)
         if self.writes and self._metrics.exists():
             text = self._metrics.read_text(encoding="utf-8")
-            kept = [f"{x}\n" for x in lines_of(text) if _step_of(x) <= found.progress.step]
+            kept = [f"{x}\n" for x in lines_of(text) if _step_of(x) <= restored.progress.step]
             write_text(self._metrics, "".join(kept))
-        return found
+        return restored
 
 
 def _step_of(line: str) -> float:

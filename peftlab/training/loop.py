@@ -297,13 +297,13 @@ class Loop(Generic[Made]):
             self.progress.saving_seconds += time.perf_counter() - begun
 
     def _restore(self) -> None:
-        found = self.journal.restore()
-        self.processes.agree({_CHECKPOINT: None if found is None else found.progress.step})
-        if found is None:
+        restored = self.journal.restore()
+        self.processes.agree({_CHECKPOINT: None if restored is None else restored.progress.step})
+        if restored is None:
             return
-        self.progress, self.best = found.progress, self.trainee.steps.placed(found.best)
+        self.progress, self.best = restored.progress, self.trainee.steps.placed(restored.best)
         self.earlier_seconds = self.progress.all_seconds
-        self.trainee.steps.restore(found)
+        self.trainee.steps.restore(restored)
         self.trainee.moved()
 
     def result(self) -> Trained[Made]:

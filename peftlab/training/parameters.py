@@ -44,8 +44,8 @@ class Parameters:
         """
         together = [leaf for leaf in self.live.values() if not is_sharded(leaf)]
         if self.processes.count > 1:
-            found = [torch.zeros_like(p) if p.grad is None else p.grad for p in together]
-            for leaf, gradient in zip(together, self.processes.sum(found), strict=True):
+            gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in together]
+            for leaf, gradient in zip(together, self.processes.sum(gradients), strict=True):
                 leaf.grad = gradient
         for name, leaf in self.live.items():
             if is_sharded(leaf) and leaf.grad is not None:

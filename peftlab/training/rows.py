@@ -70,11 +70,11 @@ class Piece:
     @classmethod
     def of(cls, rows: Rows, indices: list[int]) -> Piece:
         """A whole step."""
-        found = [rows[i] for i in indices]
-        columns = enumerate(zip(*(row.ids for row in found), strict=False))
-        shortest = min(len(row.ids) for row in found)
+        own = [rows[i] for i in indices]
+        columns = enumerate(zip(*(row.ids for row in own), strict=False))
+        shortest = min(len(row.ids) for row in own)
         alike = next((at for at, column in columns if len(set(column)) > 1), shortest)
-        return cls(found, indices, list(range(len(found))), alike)
+        return cls(own, indices, list(range(len(own))), alike)
 
     def part(self, places: Sequence[int]) -> Piece:
         """The rows at some places of the step."""

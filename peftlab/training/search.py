@@ -60,12 +60,12 @@ class Examples:
             sizes = [sum(len(row.ids) for row in candidates[i].rows) for i in chosen]
             return list(token_chunks(chosen, sizes, _TOKENS_A_BATCH))
 
-        found = torch.zeros(len(candidates), dtype=torch.float64)
+        losses = torch.zeros(len(candidates), dtype=torch.float64)
         for chunk, own in self.processes.shares(share_of, even=self.model.is_sharded):
             sums = self._sums([candidates[i] for i in chunk])
             for i, loss in zip(chunk if own else (), sums, strict=False):
-                found[i] = float(loss) / _targets(candidates[i].rows)
-        return self.processes.sum([found])[0].tolist()
+                losses[i] = float(loss) / _targets(candidates[i].rows)
+        return self.processes.sum([losses])[0].tolist()
 
     def gradient(self, candidate: Candidate) -> torch.Tensor:
         """The gradient [P, D] of the candidate's loss per target token by `edits.embeddings`."""

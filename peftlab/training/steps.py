@@ -91,9 +91,9 @@ class Steps:
         """What the optimiser and the schedule remember."""
         return Descending({}, {})
 
-    def restore(self, found: Checkpoint) -> None:
+    def restore(self, restored: Checkpoint) -> None:
         """Go on from a checkpoint."""
-        self.state = self.placed(found.state)
+        self.state = self.placed(restored.state)
 
     def placed(self, state: State) -> State:
         """A whole state, its tensors where and as those of the current one are."""
@@ -118,9 +118,9 @@ class Search(Steps):
         given = (self.model, self.template, data.rows, indices, self.config, rng, self.processes)
         examples = Examples(*given)
         with self.accelerator.autocast():
-            found = self.method.update(self.state, examples)
-        self.state = found.state
-        return Taken(found.loss, examples.tokens, examples.forward_tokens, dict(found.notes))
+            updated = self.method.update(self.state, examples)
+        self.state = updated.state
+        return Taken(updated.loss, examples.tokens, examples.forward_tokens, dict(updated.notes))
 
 
 class Descent(Steps):
@@ -246,11 +246,11 @@ class Descent(Steps):
         self.scheduler.last_epoch = point - 1  # which `step` raises by one
         self.scheduler.step()
 
-    def restore(self, found: Checkpoint) -> None:
-        self.parameters.set(found.state.tensors)
-        moments = self._each_moment(found.optimizer, "held_moment")
+    def restore(self, restored: Checkpoint) -> None:
+        self.parameters.set(restored.state.tensors)
+        moments = self._each_moment(restored.optimizer, "held_moment")
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
-        self.scheduler.load_state_dict(found.scheduler)
+        self.scheduler.load_state_dict(restored.scheduler)
         # The next step's rate lies in the optimiser's groups, where a schedule only writes it.
         for group, rate in zip(
             self.optimizer.param_groups, self.scheduler.get_last_lr(), strict=True

@@ -88,13 +88,13 @@ def balances(ranked: Ranked) -> dict[str, float]:
     spread = max(ranked.loss_of(len(ranked.entries) - 1), LEAST_SPREAD * abs(ranked.qualities[0]))
     columns = [[_cost(entry, name) for entry in ranked.entries] for name in BALANCED_BY]
     columns = [_cheapness(costs) for costs in columns if all(map(math.isfinite, costs))]
-    found: dict[str, float] = {}
+    scores: dict[str, float] = {}
     for index, entry in enumerate(ranked.entries if columns else ()):
         good = 1 - ranked.loss_of(index) / spread if spread else 1.0
         cheap = sum(column[index] for column in columns) / max(len(columns), 1)
         if good >= LEAST_GOOD:
-            found[entry.name] = 2 * good * cheap / (good + cheap)
-    return dict(sorted(found.items(), key=lambda one: -one[1]))
+            scores[entry.name] = 2 * good * cheap / (good + cheap)
+    return dict(sorted(scores.items(), key=lambda one: -one[1]))
 
 
 def fronts(ranked: Ranked) -> dict[str, tuple[str, ...]]:
@@ -102,7 +102,7 @@ def fronts(ranked: Ranked) -> dict[str, tuple[str, ...]]:
 
     Cheapest first; methods whose cost was not measured are left out, and a cost that nobody has.
     """
-    found = {}
+    front_of = {}
     for name in FRONTS:
         places = [
             (cost, ranked.loss_of(i), entry.name)
@@ -114,8 +114,8 @@ def fronts(ranked: Ranked) -> dict[str, tuple[str, ...]]:
             if not front or place[1] < front[-1][1] or place[:2] == front[-1][:2]:
                 front.append(place)
         if front:
-            found[name] = tuple(one for _, _, one in front)
-    return found
+            front_of[name] = tuple(one for _, _, one in front)
+    return front_of
 
 
 def _cost(entry: Entry, name: str) -> float:

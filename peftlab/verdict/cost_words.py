@@ -52,14 +52,14 @@ def _overfitting(entries: Sequence[Entry]) -> list[str]:
         if train and validation is not None and entry.cost("trainable_parameters") != 0:
             gaps.append((validation / train - 1, entry, train, validation))
     gaps.sort(key=lambda gap: -gap[0])
-    found = [
+    sentences = [
         f"{entry.name} overfits: its loss is {loss(train)} on training text and"
         f" {loss(validation)} on validation text, {percent(gap)} more."
         for gap, entry, train, validation in gaps
         if gap > OVERFIT
     ]
-    if found or not gaps:
-        return found
+    if sentences or not gaps:
+        return sentences
     _, entry, train, validation = gaps[0]
     return [
         f"No method overfits by more than {percent(OVERFIT)}: validation loss is furthest from"

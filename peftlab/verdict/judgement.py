@@ -1,6 +1,6 @@
 """From the measured entries of a comparison to a verdict: what is best, at what price, how surely.
 
-`judge` is the door. What is chosen how: docs/statistics.md; the sentences: verdict_words.py.
+`judge` is the way in. What is chosen how: docs/statistics.md; the sentences: verdict_words.py.
 """
 
 from __future__ import annotations

@@ -101,10 +101,10 @@ def _entry(
             both = ", ".join(str(f) for f, record in group.items() if record.seed == seed)
             raise InputError(f"{label} is there twice with seed {seed}: {both}")
     records = [record for record in group.values() if record.status == "finished"]
-    found = {folder: scores[folder] for folder in group if folder in scores}
+    own = {folder: scores[folder] for folder in group if folder in scores}
     return Entry(
         name=label,
-        runs=_runs(label, found, records, metric) if records else None,
+        runs=_runs(label, own, records, metric) if records else None,
         costs={name: cost.alone(records) for name, cost in COSTS.items()},
         others=_others(records),
         losses={
@@ -134,16 +134,18 @@ def _others(records: Sequence[Record]) -> dict[str, float]:
     return {name: share for name, share in shares.items() if share is not None}
 
 
-def _runs(label: str, found: Mapping[Path, Array], records: Sequence[Record], metric: str) -> Runs:
+def _runs(
+    label: str, scores_of: Mapping[Path, Array], records: Sequence[Record], metric: str
+) -> Runs:
     scorer = build_metric(metric)
-    scores = list(found.values())
+    scores = list(scores_of.values())
     if len({len(one) for one in scores}) > 1:
-        sizes = ", ".join(f"{folder}: {len(one)}" for folder, one in found.items())
+        sizes = ", ".join(f"{folder}: {len(one)}" for folder, one in scores_of.items())
         raise StatisticsInputError(f"{label}: numbers of predictions differ between runs ({sizes})")
     untrained = all(record.parameters.trainable == 0 for record in records)
     equal = all(np.array_equal(one, scores[0]) for one in scores)
     # equal scores from different seeds mean that no seed was ever used; a single run may hide one
-    fixed = untrained and equal and (len(scores) > 1 or not _seeded(next(iter(found)) / CONFIG))
+    fixed = untrained and equal and (len(scores) > 1 or not _seeded(next(iter(scores_of)) / CONFIG))
     return Runs(
         label,
         np.stack(scores[:1] if fixed else scores),
@@ -156,9 +158,9 @@ def _runs(label: str, found: Mapping[Path, Array], records: Sequence[Record], me
 def _seeded(config: Path) -> bool:
     """Whether another seed could have given another result; what cannot be known counts as such."""
     try:
-        found = read_json(config)
-        method = build(found["method"], found["settings"])
-        return bool(method.seeded or found["task"]["decoding"]["sample"])
+        described = read_json(config)
+        method = build(described["method"], described["settings"])
+        return bool(method.seeded or described["task"]["decoding"]["sample"])
     except (InputError, KeyError, TypeError):  # by hand, or by a plugin that is not installed
         return True
 
@@ -170,24 +172,24 @@ def _scores(folder: Path, metric: str, scorer: Metric) -> Array:
         raise InputError(f"{path} is missing or empty, so its run cannot be compared")
     try:
         if isinstance(scorer, MeanOverExamples):
-            found = np.array([row["scores"][metric] for row in rows], dtype=np.float64)
+            scores = np.array([row["scores"][metric] for row in rows], dtype=np.float64)
         else:
             texts = [row["prediction"] for row in rows]
-            found = scorer.statistics(texts, [row["references"] for row in rows])
+            scores = scorer.statistics(texts, [row["references"] for row in rows])
     except KeyError as error:
         raise InputError(
             f"{path} has no {error}; evaluate all runs with the metric {metric!r}"
         ) from error
-    if not np.isfinite(found).all():
+    if not np.isfinite(scores).all():
         raise StatisticsInputError(f"{path} has scores that are not finite")
-    return found
+    return scores
 
 
 def _conditions(
     label: str, records: Sequence[Record], checkpoints: Mapping[str, str]
 ) -> dict[str, object]:
     """What must be the same for all methods, after checking that it is for one method's seeds."""
-    found = [
+    conditions = [
         {
             "task": record.task.name,
             "rows of the task": record.task.fingerprint,
@@ -201,14 +203,15 @@ def _conditions(
         }
         for record in records
     ]
-    for other in found[1:]:
+    for other in conditions[1:]:
         for key, value in other.items():
-            if value != found[0][key]:
+            if value != conditions[0][key]:
                 raise InputError(
-                    f"The runs of {label} cannot be taken together: {key} is {found[0][key]!r} and"
-                    f" {value!r}. Compare runs of one task, one model and one budget."
+                    f"The runs of {label} cannot be taken together: {key} is "
+                    f"{conditions[0][key]!r} and {value!r}. "
+                    "Compare runs of one task, one model and one budget."
                 )
-    return found[0]
+    return conditions[0]
 
 
 def _search(record: Record) -> str:

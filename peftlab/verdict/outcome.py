@@ -29,11 +29,11 @@ def verdict(
     return judge(entries, metric=metric, higher_is_better=metric_spec(metric).higher_is_better)
 
 
-def said(found: Verdict) -> list[str]:
+def said(outcome: Verdict) -> list[str]:
     """The verdict in words: all that several seeds allow, or three sentences and a caution."""
-    if found.caution is None:
-        return list(found.sentences)
-    return [*(found.quick or found.sentences), found.caution]
+    if outcome.caution is None:
+        return list(outcome.sentences)
+    return [*(outcome.quick or outcome.sentences), outcome.caution]
 
 
 def main_metric(scores: Mapping[str, float]) -> str:

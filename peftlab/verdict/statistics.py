@@ -1,6 +1,6 @@
 """Means with intervals, and for every pair of methods: better, tied or undecided.
 
-`analyse(runs)` is the door. What is estimated and how it was chosen: docs/statistics.md.
+`analyse(runs)` is the way in. What is estimated and how it was chosen: docs/statistics.md.
 
 A claim about *methods* needs at least two seeds of each (or none at all, for a method in which
 nothing is random). With one seed, the same numbers speak of the trained models at hand only: such a
@@ -191,7 +191,7 @@ def intervals(
     from the rest is moved out (`_stretch`), and neither leaves the metric's range.
     """
     generator = np.random.default_rng(seed)
-    found = []
+    results = []
     for index, runs in enumerate(estimates.runs):
         mean = float(estimates.means[index])
         draws = mean + estimates.replicates[:, index]
@@ -200,7 +200,7 @@ def intervals(
         stretch = _stretch(estimates, index, confidence)
         least, greatest = runs.bounds
         variance = estimates.raw_seed_variances[index]
-        found.append(
+        results.append(
             Interval(
                 name=runs.name,
                 mean=mean,
@@ -214,7 +214,7 @@ def intervals(
                 uneven=abs(estimates.skewness(index)) > UNEVEN,
             )
         )
-    return tuple(found)
+    return tuple(results)
 
 
 def _stretch(estimates: Estimates, index: int, confidence: float) -> float:
@@ -270,13 +270,15 @@ def compare_pairs(
     pairs: dict[tuple[int, int], Pair] = {}
     for scope in ("methods", "trained models"):
         family = [one for one in tested if one.scope == scope]
-        found = [
+        pairs_judged = [
             _outcome(estimates, one, corrected, confidence, higher_is_better)
             for one, corrected in zip(family, _corrected(family), strict=True)
         ]
         if plan and scope == "methods":
-            found = _planned(family, found, margin, confidence)
-        pairs |= {(one.first, one.second): pair for one, pair in zip(family, found, strict=True)}
+            pairs_judged = _planned(family, pairs_judged, margin, confidence)
+        pairs |= {
+            (one.first, one.second): pair for one, pair in zip(family, pairs_judged, strict=True)
+        }
     return tuple(pairs[key] for key in sorted(pairs))
 
 
@@ -324,11 +326,11 @@ def _outcome(
     higher_is_better: bool,
 ) -> Pair:
     different, equivalent = corrected
-    found: Outcome = "undecided"
+    outcome: Outcome = "undecided"
     if equivalent < 1 - confidence:
-        found = "tied"
+        outcome = "tied"
     elif different < 1 - confidence:
-        found = "better"
+        outcome = "better"
     names = (estimates.runs[one.first].name, estimates.runs[one.second].name)
     of_methods = one.scope == "methods"
     half = one.error.quantile(confidence)
@@ -346,10 +348,10 @@ def _outcome(
         p_different=different,
         p_equivalent=equivalent,
         scope=one.scope,
-        outcome=found if of_methods else "undecided",
-        among_models=None if of_methods else found,
+        outcome=outcome if of_methods else "undecided",
+        among_models=None if of_methods else outcome,
         leader=leader,
-        winner=leader if of_methods and found == "better" else None,
+        winner=leader if of_methods and outcome == "better" else None,
     )
 
 

@@ -191,9 +191,13 @@ def _limits(f: Findings) -> list[str]:
     left_out = "; ".join(f"{name}: {listed(reasons)}" for name, reasons in f.beyond.items())
     if f.best_within_limits is None:
         return [f"No method stays within your limits of {allowed} ({left_out})."]
-    found = f"Within your limits of {allowed}, {f.best_within_limits} is best:"
-    found += f" {f.score(f.best_within_limits)}"
-    return [f"{found} (beyond them: {left_out})." if left_out else f"{found}, and all methods fit."]
+    sentence = f"Within your limits of {allowed}, {f.best_within_limits} is best:"
+    sentence += f" {f.score(f.best_within_limits)}"
+    return [
+        f"{sentence} (beyond them: {left_out})."
+        if left_out
+        else f"{sentence}, and all methods fit."
+    ]
 
 
 def _frugal(f: Findings) -> str:
@@ -264,15 +268,15 @@ def _pairs(f: Findings) -> list[str]:
     rank = {name: i for i, name in enumerate(dict.fromkeys((f.best, f.balance, f.frugal)))}
     told = [p for p in f.statistics.pairs if p.scope == "methods" and p.outcome != "better"]
     told.sort(key=lambda p: sum(rank.get(name, len(rank)) for name in (p.first, p.second)))
-    found = [_pair(f, pair) for pair in told[:MOST_PAIRS]]
+    sentences = [_pair(f, pair) for pair in told[:MOST_PAIRS]]
     rest = told[MOST_PAIRS:]
     if rest:
         tied = sum(pair.outcome == "tied" for pair in rest)
-        found.append(
+        sentences.append(
             f"Of {counted(len(rest), 'further pair')}, {tied} {'is' if tied == 1 else 'are'} tied"
             f" and {len(rest) - tied} undecided."
         )
-    return found
+    return sentences
 
 
 def _pair(f: Findings, pair: Pair) -> str:

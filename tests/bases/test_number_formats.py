@@ -9,7 +9,7 @@ import torch
 
 from peftlab.bases import known_models, layouts
 from peftlab.bases.number_formats import FORMATS, base_bytes, quantises, rest_format
-from peftlab.measure import free_memory, room
+from peftlab.measure import free_memory, memory
 
 
 def test_llama_in_every_format() -> None:
@@ -37,7 +37,7 @@ def test_free_memory_heeds_the_container(tmp_path: Path, monkeypatch: pytest.Mon
     files = {"_LIMIT": "1000000", "_USED": "400000", "_STATISTICS": "anon 1\ninactive_file 100000"}
     for name, text in files.items():
         (tmp_path / name).write_text(text)
-        monkeypatch.setattr(room, name, tmp_path / name)
+        monkeypatch.setattr(memory, name, tmp_path / name)
     assert free_memory("cpu") == 700_000
     (tmp_path / "_LIMIT").write_text("max\n")
     assert free_memory("cpu") > 700_000

@@ -25,11 +25,11 @@ MANY = 60_000
 
 
 def poisson(rate: float, count: int = MANY, seed: int = 0) -> list[float]:
-    rng, now, found = random.Random(seed), 0.0, []
+    rng, now, moments = random.Random(seed), 0.0, []
     for _ in range(count):
         now += rng.expovariate(rate)
-        found.append(now)
-    return found
+        moments.append(now)
+    return moments
 
 
 def test_closed_forms_agree_with_each_other_and_with_textbooks() -> None:
@@ -46,10 +46,10 @@ def test_closed_forms_agree_with_each_other_and_with_textbooks() -> None:
 def test_the_queue_waits_as_long_as_theory_says(servers: int, rate: float) -> None:
     rng = random.Random(1)
     exponential = [rng.expovariate(1.0) for _ in range(MANY)]
-    found = fmean(waits(poisson(rate), exponential, servers))
-    assert found == pytest.approx(mean_wait_exponential(rate, 1.0, servers), rel=0.1)
-    found = fmean(waits(poisson(rate), [1.0] * MANY, servers))
-    assert found == pytest.approx(mean_wait_constant(rate, 1.0, servers), rel=0.1)
+    wait = fmean(waits(poisson(rate), exponential, servers))
+    assert wait == pytest.approx(mean_wait_exponential(rate, 1.0, servers), rel=0.1)
+    wait = fmean(waits(poisson(rate), [1.0] * MANY, servers))
+    assert wait == pytest.approx(mean_wait_constant(rate, 1.0, servers), rel=0.1)
 
 
 @pytest.mark.parametrize(("slots", "rate"), [(1, 0.7), (4, 3.2)])
@@ -98,7 +98,7 @@ def test_list_schedules_stay_within_grahams_bounds() -> None:
 def test_hits_of_a_cache_are_ches() -> None:
     shares = zipf(1000, 1.0)
     asked = random.Random(4).choices(range(1000), shares, k=40_000)
-    for room in (10, 100, 400):
-        assert hits(asked, room) == pytest.approx(expected_hits(shares, room), abs=0.02)
+    for slots in (10, 100, 400):
+        assert hits(asked, slots) == pytest.approx(expected_hits(shares, slots), abs=0.02)
     assert expected_hits(shares, 1000) == 1.0
     assert hits([1, 1, 2, 1], 1) == 0.25

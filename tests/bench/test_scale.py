@@ -39,9 +39,9 @@ def test_more_machines_take_less_time_and_no_less_money() -> None:
 
 
 def test_all_adapters_hit_where_all_fit() -> None:
-    found = scale_plan.adapters(1e6, 100, 1e8, 1.0, Machine(disk=1e9))
-    assert (found["room"], found["hits"]) == (100, 1.0)
-    assert found["miss_seconds"] == pytest.approx(1e-3)
+    result = scale_plan.adapters(1e6, 100, 1e8, 1.0, Machine(disk=1e9))
+    assert (result["slots"], result["hits"]) == (100, 1.0)
+    assert result["miss_seconds"] == pytest.approx(1e-3)
     assert scale_plan.adapters(1e6, 100, 1e7, 1.0, Machine())["hits"] < 1
 
 
@@ -54,8 +54,8 @@ def test_a_steps_cost_is_found_from_steps() -> None:
         seconds = cost.seconds(rows, prompt, adapters) * noise
         steps.append(Step(rows, prompt, adapters, seconds))
     steps.append(Step(1, 0, 1, 5.0))  # something else happened
-    found = fitted(steps)
-    assert found.fixed == pytest.approx(cost.fixed, rel=0.1)
-    assert found.row == pytest.approx(cost.row, rel=0.1)
-    assert found.prompt == pytest.approx(cost.prompt, rel=0.1)
-    assert found.adapter == pytest.approx(cost.adapter, rel=0.1)
+    fitted_cost = fitted(steps)
+    assert fitted_cost.fixed == pytest.approx(cost.fixed, rel=0.1)
+    assert fitted_cost.row == pytest.approx(cost.row, rel=0.1)
+    assert fitted_cost.prompt == pytest.approx(cost.prompt, rel=0.1)
+    assert fitted_cost.adapter == pytest.approx(cost.adapter, rel=0.1)

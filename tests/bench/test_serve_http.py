@@ -48,10 +48,10 @@ def test_latencies_are_of_replies_alone() -> None:
     outcomes = [
         Outcome(0, 200, "x", first=0.1 * n, total=0.1 * n + 0.9, tokens=10) for n in range(1, 101)
     ]
-    found = latencies([*outcomes, Outcome(0, 429, first=None, total=99.0), Outcome(0, 0)])
-    assert found["first"] == pytest.approx({"p50": 5.05, "p95": 9.505, "p99": 9.901})
-    assert found["token"] == pytest.approx({"p50": 0.1, "p95": 0.1, "p99": 0.1})
-    assert found["total"] == pytest.approx({"p50": 5.95, "p95": 10.405, "p99": 10.801})
+    result = latencies([*outcomes, Outcome(0, 429, first=None, total=99.0), Outcome(0, 0)])
+    assert result["first"] == pytest.approx({"p50": 5.05, "p95": 9.505, "p99": 9.901})
+    assert result["token"] == pytest.approx({"p50": 0.1, "p95": 0.1, "p99": 0.1})
+    assert result["total"] == pytest.approx({"p50": 5.95, "p95": 10.405, "p99": 10.801})
     assert latencies([Outcome(0, 429)]) == {"first": None, "token": None, "total": None}
 
 
@@ -84,8 +84,8 @@ def test_requests_come_whether_others_are_answered_or_not() -> None:
 
 
 def test_adapters_take_greedy_and_sampled_requests() -> None:
-    found = [(one.number, one.adapter, one.seed) for one in asked()]
-    assert found == [(0, "task0", None), (1, "task1", None), (2, "task0", 2), (3, "task1", 3)]
+    rows = [(one.number, one.adapter, one.seed) for one in asked()]
+    assert rows == [(0, "task0", None), (1, "task1", None), (2, "task0", 2), (3, "task1", 3)]
 
 
 class Refusing(Stuck):
@@ -102,18 +102,18 @@ def test_capacity_counts_replies_and_not_refusals() -> None:
         side = Refusing(0)
         return side, await at_capacity(side, asked(), slots=2, seconds=0.3)
 
-    side, found = asyncio.run(work())
-    assert found["tokens"] == pytest.approx(2 * found["requests"])
-    assert 0 < found["requests"] < side.asked / 0.3
+    side, result = asyncio.run(work())
+    assert result["tokens"] == pytest.approx(2 * result["requests"])
+    assert 0 < result["requests"] < side.asked / 0.3
 
 
-def side(**found: object) -> dict[str, object]:
+def side(**changes: object) -> dict[str, object]:
     counts = {"sent": 9, "finished": 5, "refused": 4, "lost": 0, "mixed": 0, "differing": 1}
-    return {**counts, "details": [], **found}
+    return {**counts, "details": [], **changes}
 
 
 @pytest.mark.parametrize(
-    "found, said",
+    "counts, said",
     [
         ({}, ""),
         ({"lost": 2, "details": ["cut off"]}, "2 lost at 2 × (http); cut off"),
@@ -122,6 +122,6 @@ def side(**found: object) -> dict[str, object]:
         ({"refused": 0}, "nothing was refused at 2 ×; take more --seconds"),
     ],
 )
-def test_what_must_not_be_is_said(found: dict[str, object], said: str) -> None:
-    load = {"share": 2.0, "http": side(**found), "engine": side()}
+def test_what_must_not_be_is_said(counts: dict[str, object], said: str) -> None:
+    load = {"share": 2.0, "http": side(**counts), "engine": side()}
     assert problems({"loads": [load]}) == said

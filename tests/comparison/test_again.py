@@ -54,12 +54,12 @@ class Machine:
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Machine]:
     def made(share: Callable[[str], float | None]) -> Machine:
-        found = Machine(share)
+        made_machine = Machine(share)
         monkeypatch.setattr(company, "MOST", 0.05)
-        monkeypatch.setattr(local, "call", found.call)
+        monkeypatch.setattr(local, "call", made_machine.call)
         for module in (company, phases):
-            monkeypatch.setattr(module, "counters", found.counters)
-        return found
+            monkeypatch.setattr(module, "counters", made_machine.counters)
+        return made_machine
 
     return made
 
@@ -78,8 +78,8 @@ def plan(base: str, task: Task) -> Plan:
     return replace(plan, evaluation=replace(plan.evaluation, latency_tokens=2))
 
 
-def record_of(found: Compared, label: str = "lora:rank=2") -> Record:
-    return next(record for record in found.records if record.label == label)
+def record_of(compared: Compared, label: str = "lora:rank=2") -> Record:
+    return next(record for record in compared.records if record.label == label)
 
 
 def cells(record: Record) -> dict[str, str]:
@@ -105,11 +105,11 @@ def test_what_others_disturbed_is_measured_again_at_the_end(
     plan: Plan, tmp_path: Path, machine: Callable[..., Machine]
 ) -> None:
     busy, told = machine(lambda name: QUIET if name == "again" else BUSY), Told()
-    found = compare(plan, tmp_path, told)
+    compared = compare(plan, tmp_path, told)
     assert busy.calls[-4:] == ["work", "work", "again", "again"]
     assert told.labels == ["hard_prompt", "lora:rank=2"]  # the former's latency alone
-    record = record_of(found)
-    assert record == Record.read(found.runs[1].folder / NAME)
+    record = record_of(compared)
+    assert record == Record.read(compared.runs[1].folder / NAME)
     assert (record.others.step, record.others.latency) == pytest.approx((QUIET, QUIET))
     assert (record.others.train, record.others.generate) == pytest.approx((BUSY, BUSY))
     assert record.seconds.train_again is not None and record.seconds.train is not None
@@ -118,7 +118,7 @@ def test_what_others_disturbed_is_measured_again_at_the_end(
     assert shown["generation time"].startswith("≈ ")
     for title in ("train time", "per token", "step time"):
         assert not shown[title].startswith("≈")
-    assert "nothing is judged" not in found.verdict
+    assert "nothing is judged" not in compared.verdict
 
 
 def test_where_others_stay_the_figures_are_uncertain_until_they_leave(
@@ -126,16 +126,16 @@ def test_where_others_stay_the_figures_are_uncertain_until_they_leave(
 ) -> None:
     busy = machine(lambda _: BUSY)
     plan = make(base, task, "lora:rank=2", evaluation=EvaluationConfig(latency_tokens=2))
-    found = compare(plan, tmp_path)
-    before = record_of(found)
+    compared = compare(plan, tmp_path)
+    before = record_of(compared)
     assert before.seconds.train_again is None and before.others.step == pytest.approx(BUSY)
-    row = render(found.records, "md").splitlines()[2]
+    row = render(compared.records, "md").splitlines()[2]
     assert row.count("≈") == 2  # training and latency
     told = (
         "Other programs had up to 30 % of the cores meanwhile, so nothing is judged by training"
         " time and serving latency of lora:rank=2"
     )
-    assert told in found.verdict
+    assert told in compared.verdict
     busy.share, busy.calls = (lambda _: QUIET), []
     after = compare(plan, tmp_path)
     assert "work" not in busy.calls and busy.calls[-1] == "again"
@@ -171,8 +171,8 @@ def test_the_time_of_a_guest_and_of_a_search(
     guest = Guest.parse("peft:ia3,target_modules=c_attn+,feedforward_modules=c_attn+")
     plan = make(base, task, (guest,), search=SearchConfig(trials=2))
     machine(lambda name: BUSY if name in ("work", "search") else QUIET)
-    found = compare(plan, tmp_path)
-    (record,) = found.records
+    compared = compare(plan, tmp_path)
+    (record,) = compared.records
     assert record.search is not None and record.search.others == pytest.approx(BUSY)
     assert record.others.step == pytest.approx(QUIET) and record.seconds.train_again
     shown = cells(record)

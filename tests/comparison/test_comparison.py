@@ -112,10 +112,10 @@ def test_what_was_forgotten_is_in_the_record(base: str, task: Task, tmp_path: Pa
     window = 96 - 60  # what the longest prompt leaves of the context, for all
     assert hard.before == pytest.approx(text_loss(model, None, text, window=window))
     assert hard.after == hard.before == soft.before == last.before
-    for record, found in (("prompt_tuning", soft), ("last_k", last)):
+    for record, forgotten in (("prompt_tuning", soft), ("last_k", last)):
         (folder,) = tmp_path.glob(f"{record}*/seed-0/adapter")
         own = text_loss(model, Adaptation.load(folder), text, window=window)
-        assert found.after == pytest.approx(own) != found.before
+        assert forgotten.after == pytest.approx(own) != forgotten.before
     watcher = Counting()
     again = compare(plan, tmp_path, watcher)
     assert not watcher.made and again.records == compared.records
@@ -214,14 +214,14 @@ def test_all_methods_get_the_same_source(base: str, tmp_path: Path) -> None:
     plan = make(base, task, "hard_prompt,prompt_tuning:length=30,prefix_tuning:length=10")
     compared = compare(plan, tmp_path / "out")
     assert [record.status for record in compared.records] == ["finished"] * 3
-    room = compared.profile.source_tokens
-    assert room is not None and compared.profile.longest == ("prompt_tuning:length=30", 30)
+    left = compared.profile.source_tokens
+    assert left is not None and compared.profile.longest == ("prompt_tuning:length=30", 30)
     assert {record.truncated for record in compared.records} == {len(task.test)}
     bare = compared.records[0].context_tokens
     assert bare is not None
     assert compared.records[1].context_tokens == pytest.approx(bare + 30)
     assert compared.records[2].context_tokens == pytest.approx(bare + 10)
-    assert bare + 30 + room <= 96
+    assert bare + 30 + left <= 96
 
 
 def test_long_test_rows_leave_for_all_methods_alike(base: str, tmp_path: Path) -> None:

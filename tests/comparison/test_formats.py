@@ -124,8 +124,8 @@ def test_a_model_that_is_not_here_is_predicted_in_a_format(
     asked = ("--methods", "lora:rank=2,last_k:k=31", "--base-dtype", "nf4", "--format", "json")
     line = ("estimate", "--model", str(tmp_path), "--task", str(data), "--steps", "2", *asked)
     assert command([*line, "--device", "cpu"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    lora, last = found["methods"]
+    told = json.loads(capsys.readouterr().out)
+    lora, last = told["methods"]
     assert lora["trainable_parameters"] == 30 * 256 and lora["peak_memory"] > 0
     assert "k=31" in last["problem"] and "30 blocks" in last["problem"]
     few, _ = Miniature(config).write(tmp_path, base)

@@ -73,20 +73,20 @@ def lasting(record: Record) -> dict[str, Any]:
 
 def results(out: Path, without: str = "-") -> dict[str, Any]:
     """A comparison's files by name, without what clocks and gauges say, and without a method."""
-    found: dict[str, Any] = {}
+    files: dict[str, Any] = {}
     for path in sorted(out.glob("*/**/*")):
         name = path.relative_to(out).as_posix()
         if name.startswith(without):
             continue
         if path.name == "record.json":
-            found[name] = lasting(Record.read(path))
+            files[name] = lasting(Record.read(path))
         elif path.name == "metrics.jsonl":
-            found[name] = [line | {"tokens_per_second": 0} for line in reading.metrics(path.parent)]
+            files[name] = [line | {"tokens_per_second": 0} for line in reading.metrics(path.parent)]
         elif path.name == "search.json":
-            found[name] = json.loads(path.read_text()) | UNTIMED
+            files[name] = json.loads(path.read_text()) | UNTIMED
         elif path.is_file() and path.name not in (".lock", "checkpoint.safetensors", "error.txt"):
-            found[name] = path.read_bytes()
-    return found
+            files[name] = path.read_bytes()
+    return files
 
 
 def test_both_engines_give_the_same_records(
@@ -98,7 +98,10 @@ def test_both_engines_give_the_same_records(
     here = compare(plan, tmp_path / "here").records
     there = compare(plan, tmp_path / "there", engine=engine).records
     assert [lasting(record) for record in there] == [lasting(record) for record in here]
-    assert [record.status for record in here] == [*["finished"] * 3, "failed"] * 2
+    # Of a method without a seed one run knows it all.
+    assert [record.status for record in here] == [
+        *["finished"] * 3, "failed", *["finished"] * 2, "failed",
+    ]  # fmt: skip
     assert results(tmp_path / "there", "odd") == results(tmp_path / "here", "odd")
     assert notices[0] == "Ray: 2 nodes, 1 CPU a run, at most 2 runs at once."
     assert notices[1].startswith("odd:how=killed, seed 0: tried again, since on ")
@@ -182,10 +185,10 @@ def test_a_run_goes_on_when_its_worker_is_killed(
     whole: dict[str, Any],
     tmp_path: Path,
 ) -> None:
-    found = Disturbed(long_plan, tmp_path, engine, first_worker_dies(cluster))
+    disturbed = Disturbed(long_plan, tmp_path, engine, first_worker_dies(cluster))
     assert results(tmp_path) == whole
     assert len([n for n in notices if "tried again" in n]) == 1
-    assert all(found.went_on_from(path) > 3 for path in found.before)
+    assert all(disturbed.went_on_from(path) > 3 for path in disturbed.before)
 
 
 def test_results_are_fetched_from_nodes_that_do_not_see_the_folder(
@@ -199,11 +202,11 @@ def test_results_are_fetched_from_nodes_that_do_not_see_the_folder(
 ) -> None:
     """The nodes look for a lock of another name; and a worker dies here too."""
     monkeypatch.setattr(folders, "LOCK", ".another-lock")
-    found = Disturbed(long_plan, tmp_path, engine, first_worker_dies(cluster))
+    disturbed = Disturbed(long_plan, tmp_path, engine, first_worker_dies(cluster))
     assert "Files are fetched" in notices[0]
     assert results(tmp_path) == whole
     assert len([n for n in notices if "tried again" in n]) == 1
-    assert all(found.went_on_from(path) > 3 for path in found.before)
+    assert all(disturbed.went_on_from(path) > 3 for path in disturbed.before)
     assert not list(tmp_path.glob("**/trunk"))
 
 
@@ -218,12 +221,12 @@ def test_runs_of_a_lost_node_go_on_elsewhere(
     """Nothing of the node is left, not even the run that would have saved."""
     last = len(cluster.nodes) - 1
     try:
-        found = Disturbed(long_plan, tmp_path, engine, lambda: cluster.kill(last))
+        disturbed = Disturbed(long_plan, tmp_path, engine, lambda: cluster.kill(last))
     finally:
         cluster.start()
     assert results(tmp_path) == whole
     assert len([n for n in notices if "tried again" in n]) == 1
-    assert all(found.went_on_from(path) > 3 for path in found.before)
+    assert all(disturbed.went_on_from(path) > 3 for path in disturbed.before)
 
 
 def test_ctrl_c_saves_and_the_same_command_continues(

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from peftlab.comparison import search as room
+from peftlab.comparison import search as search_module
 from peftlab.comparison.plan import Base, Plan, Run, runs_of
 from peftlab.comparison.run import compare
 from peftlab.comparison.search import LADDER, search, trial_config
@@ -44,37 +44,37 @@ def run_of(about: Base, task: Task, method: str = "ia3", **changes: Any) -> Run:
 
 def test_the_rate_with_the_lowest_validation_loss(about: Base, task: Task, tmp_path: Path) -> None:
     run, said = run_of(about, replace(task, test=())), list[tuple[Any, ...]]()
-    found = search(lambda *words: said.append(words), run, tmp_path)
+    searched = search(lambda *words: said.append(words), run, tmp_path)
     own = run.method.learning_rate
-    assert [one.rate for one in found.trials] == pytest.approx([own * x for x in LADDER])
-    ended = [one for one in found.trials if one.status == "finished"]
-    assert found.rate == min(ended, key=lambda one: one.loss or 9e9).rate
-    assert {one.status for one in found.trials} <= {"finished", "pruned"}
+    assert [one.rate for one in searched.trials] == pytest.approx([own * x for x in LADDER])
+    ended = [one for one in searched.trials if one.status == "finished"]
+    assert searched.rate == min(ended, key=lambda one: one.loss or 9e9).rate
+    assert {one.status for one in searched.trials} <= {"finished", "pruned"}
     assert all(one.steps == 10 for one in ended), "half of a run's 20"
     records = [Record.read(p) for p in sorted(tmp_path.glob("*-search/trial-*/record.json"))]
     assert [r.trial for r in records] == [0, 1, 2, 3, 4]
     for record in records:
         assert record.scores == {} and record.loss.test is None and record.latency is None
     spent = [r.progress for r in records if r.progress]
-    assert found.tokens == sum((p.forward_tokens or 0) + (p.validated or 0) for p in spent) > 0
-    assert found.seconds == pytest.approx(
+    assert searched.tokens == sum((p.forward_tokens or 0) + (p.validated or 0) for p in spent) > 0
+    assert searched.seconds == pytest.approx(
         sum((r.seconds.train or 0) + (r.seconds.evaluate or 0) for r in records)
     )
     assert [words[1] for words in said if words[0] == "trial"] == [1, 2, 3, 4, 5]
     said.clear()
-    assert search(lambda *words: said.append(words), run, tmp_path) == found
+    assert search(lambda *words: said.append(words), run, tmp_path) == searched
     assert not any(words[0] == "trial" for words in said), "nothing is tried again"
 
 
 def test_trials_that_do_worse_are_ended_and_those_that_diverge_are_named(
     about: Base, task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(room, "LADDER", (1.0, 1e-4, 1e25))
-    monkeypatch.setattr(room, "_WIDEST", 1e30)
+    monkeypatch.setattr(search_module, "LADDER", (1.0, 1e-4, 1e25))
+    monkeypatch.setattr(search_module, "_WIDEST", 1e30)
     run = replace(run_of(about, task, "full"), search=SearchConfig(trials=3))
-    found = search(lambda *_: None, run, tmp_path)
-    assert [one.status for one in found.trials] == ["finished", "pruned", "failed"]
-    assert found.trials[1].steps < 10 and found.rate == run.config.learning_rate
+    searched = search(lambda *_: None, run, tmp_path)
+    assert [one.status for one in searched.trials] == ["finished", "pruned", "failed"]
+    assert searched.trials[1].steps < 10 and searched.rate == run.config.learning_rate
     (path,) = tmp_path.glob("*-search/trial-2/record.json")
     failed = Record.read(path)
     assert failed.diverged_at is not None and f"step {failed.diverged_at}" in str(failed.error)
@@ -88,8 +88,8 @@ def test_trials_that_do_worse_are_ended_and_those_that_diverge_are_named(
 def test_no_rate_that_trains_is_one_clear_error(
     about: Base, task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(room, "LADDER", (1e25, 1e26))
-    monkeypatch.setattr(room, "_WIDEST", 1e30)
+    monkeypatch.setattr(search_module, "LADDER", (1e25, 1e26))
+    monkeypatch.setattr(search_module, "_WIDEST", 1e30)
     run = replace(run_of(about, task, "full"), search=SearchConfig(trials=2))
     with pytest.raises(InputError, match=r"full: none of 2 rates .* came to a finite loss"):
         search(lambda *_: None, run, tmp_path)

@@ -90,13 +90,13 @@ def test_towns_with_their_people_are_in_one_split_only(seed: int) -> None:
     keys = {split: set[tuple[str, ...]]() for split in SPLITS}
     for split in SPLITS:
         for row in examples(split, 300, seed):
-            found = line.search(row["target"])
-            assert found is not None
+            match = line.search(row["target"])
+            assert match is not None
             # The full name, as the target has the initial alone.
-            initial, surname = found["person"].split(". ")
+            initial, surname = match["person"].split(". ")
             name = re.search(rf"{initial}\w+ {surname}", row["source"])
             assert name is not None
-            keys[split].add((found["town"], name[0]))
+            keys[split].add((match["town"], name[0]))
     assert not keys["train"] & keys["validation"]
     assert not keys["train"] & keys["test"]
     assert not keys["validation"] & keys["test"]

@@ -273,23 +273,23 @@ def test_several_tasks_and_bases_end_in_one_table(spec: ExperimentSpec, tmp_path
         latency_tokens=0,
     )
     grid, out, watcher = parts(spec, over), tmp_path / "out", Counting()
-    found = run(spec, grid, out, lambda *_: watcher)
+    experiment = run(spec, grid, out, lambda *_: watcher)
     assert watcher.made == ["bitfit", "hard_prompt"] * 4
-    assert len(found.records) == 8
-    assert {record.status for record in found.records.values()} == {"finished"}
-    for cell, record in found.records.items():
+    assert len(experiment.records) == 8
+    assert {record.status for record in experiment.records.values()} == {"finished"}
+    for cell, record in experiment.records.items():
         if cell.task == "webnlg_2017":
             assert set(record.subsets) == {"seen", "unseen"}
             assert set(record.subsets["seen"]) == set(record.scores)
-    webnlg, dart = sections(found)
+    webnlg, dart = sections(experiment)
     assert webnlg.heads == ("BLEU seen", "BLEU unseen", "BLEU all", "TER ↓")
     assert [(line.model, line.row, line.source) for line in webnlg.lines] == [
         (base, row, None) for base in bases for row in ("biases", "words")
     ] + [("first", "biases", "us")]
     assert dart.lines[1].numbers[0].text == "0"
-    assert as_markdown(read(out)) == as_markdown(found)
+    assert as_markdown(read(out)) == as_markdown(experiment)
     again = run(spec, grid, out, lambda *_: watcher)
-    assert len(watcher.made) == 8 and again == found, "what is finished is not made again"
+    assert len(watcher.made) == 8 and again == experiment, "what is finished is not made again"
     with pytest.raises(InputError, match="holds the experiment small"):
         run(spec.model_copy(update={"name": "other"}), grid, out, lambda *_: watcher)
 
@@ -305,13 +305,13 @@ def test_a_bundled_experiment_runs_whole_on_invented_rows(
     line = f"compare --experiment {name} --model {base} --data {data} --steps 2 --out {out}"
     assert command(line.split()) == 0
     shown = capsys.readouterr().out
-    found = read(out)
-    assert {record.status for record in found.records.values()} == {"finished"}
-    assert len(found.records) == len(spec.tasks) * len(rows_of(spec, base))
+    experiment = read(out)
+    assert {record.status for record in experiment.records.values()} == {"finished"}
+    assert len(experiment.records) == len(spec.tasks) * len(rows_of(spec, base))
     for row in rows_of(spec, base):
         assert re.search(rf"tiny {re.escape(row.title)}", shown)
     assert command(["report", str(out), "--format", "md"]) == 0
-    assert capsys.readouterr().out == as_markdown(found)
+    assert capsys.readouterr().out == as_markdown(experiment)
 
 
 @pytest.mark.parametrize(

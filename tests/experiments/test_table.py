@@ -78,8 +78,8 @@ def made(full: Any, lora: Any) -> Experiment:
 
 
 def test_numbers_stand_in_the_papers_unit_and_the_best_of_each_base_is_marked() -> None:
-    found = made([(61.0, 40.0, 45.0)], [(60.0, 40.04, 55.0)])
-    (section,) = sections(found)
+    experiment = made([(61.0, 40.0, 45.0)], [(60.0, 40.04, 55.0)])
+    (section,) = sections(experiment)
     assert section.heads == ("BLEU seen", "BLEU all", "TER ↓", "MB")
     shown = {(line.model, line.row, line.source): line for line in section.lines}
     ours = shown["big", "full", None]
@@ -104,27 +104,27 @@ def test_several_seeds_are_their_mean() -> None:
 
 
 def test_what_failed_or_is_not_made_says_so() -> None:
-    found = made([(60.0, 40.0, 45.0)], [None])
-    assert "WebNLG, big, lora: failed: out of luck." in notes(found)
-    assert {n.text for n in sections(found)[0].lines[2].numbers} == {"–"}
+    experiment = made([(60.0, 40.0, 45.0)], [None])
+    assert "WebNLG, big, lora: failed: out of luck." in notes(experiment)
+    assert {n.text for n in sections(experiment)[0].lines[2].numbers} == {"–"}
     nothing = Experiment(spec(), ("big",), ("webnlg_2017",), {})
     assert "WebNLG, big, full: not made yet." in notes(nothing)
 
 
 def test_the_formats() -> None:
-    found = made([(61.0, 40.0, 45.0)], [(60.0, 41.0, 55.0)])
-    text = as_markdown(found)
+    experiment = made([(61.0, 40.0, 45.0)], [(60.0, 41.0, 55.0)])
+    text = as_markdown(experiment)
     assert "| WebNLG | BLEU seen | BLEU all | TER ↓ | MB |" in text
     assert "| big full | **61.0** | 40.0 | **0.45** | 315 |" in text
     assert "| big full (published, us) | **60.0** | 50.5 | 0.40 | – |" in text
     assert "Published (us): Us et al. 2020, table 1." in text and "Mind this." in text
-    latex = as_latex(found)
+    latex = as_latex(experiment)
     assert r"TER $\downarrow$ & MB \\" in latex
     assert r"big full & \textbf{61.0} & 40.0 & \textbf{0.45} & 315 \\" in latex
-    values = json.loads(render(found, "json"))
+    values = json.loads(render(experiment, "json"))
     assert values[0]["lines"][0]["numbers"][0] == {"text": "61.0", "value": 61.0, "best": True}
     with pytest.raises(InputError, match="no format 'html'"):
-        render(found, "html")
+        render(experiment, "html")
 
 
 def test_times_that_others_disturbed_are_marked(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,7 +138,7 @@ def test_times_that_others_disturbed_are_marked(monkeypatch: pytest.MonkeyPatch)
         Cell("big", "webnlg_2017", name, name): record(name, others={"step": share})
         for name, share in (("full", 0.3), ("lora", 0.0))
     }
-    found = Experiment(parse(values, "here"), ("big",), ("webnlg_2017",), records)
-    assert "| big full | ≈ 12.5 |" in as_markdown(found)
-    assert "| big lora | 12.5 |" in as_markdown(found)
-    assert r"$\approx$ 12.5" in as_latex(found)
+    experiment = Experiment(parse(values, "here"), ("big",), ("webnlg_2017",), records)
+    assert "| big full | ≈ 12.5 |" in as_markdown(experiment)
+    assert "| big lora | 12.5 |" in as_markdown(experiment)
+    assert r"$\approx$ 12.5" in as_latex(experiment)

@@ -33,13 +33,13 @@ SOURCES = ("red cat runs", "old moon")
 def _made(lm: FrozenLM, template: Template = TEMPLATE) -> dict[str, Adaptation]:
     base = base_of(lm)
     rng = torch.Generator().manual_seed(4)
-    found = {}
+    adaptations = {}
     for name, spec in SPECS.items():
         method = parse_one(spec)
         length = method.settings()["length"]
         state = State({"prompt": torch.randn(length, lm.shape.hidden, generator=rng)})
-        found[name] = Adaptation(method, state, template, base)
-    return found
+        adaptations[name] = Adaptation(method, state, template, base)
+    return adaptations
 
 
 def _ours(lm: FrozenLM, adaptation: Adaptation, source: str) -> torch.Tensor:

@@ -11,7 +11,7 @@ from peftlab import export
 from peftlab.admission import OtherBase
 from peftlab.errors import InputError
 from peftlab.export.peft import modules
-from peftlab.export.peft.found import PeftFolder
+from peftlab.export.peft.folder import PeftFolder
 from tests.export.made import made
 from tests.models import frozen
 
@@ -49,11 +49,11 @@ def _change(folder: Path, **values: object) -> None:
 
 
 def test_expressions_take_bounded_time_and_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = PeftFolder(Path("it") / "adapter_model.safetensors", {}, frozen("gpt2"))
-    bomb = modules.Expression(found, "(([a-z0-9_.])+)+!")  # `re` would take years
+    folder = PeftFolder(Path("it") / "adapter_model.safetensors", {}, frozen("gpt2"))
+    bomb = modules.Expression(folder, "(([a-z0-9_.])+)+!")  # `re` would take years
     assert not bomb.match("transformer.h.0.attn.c_attn.and.many.more")
-    assert modules.Expression(found, r".*\.(c_attn|c_fc)").match("h.0.c_fc")
-    assert not modules.Expression(found, "c_fc").match("h.c_fc")  # the whole name
+    assert modules.Expression(folder, r".*\.(c_attn|c_fc)").match("h.0.c_fc")
+    assert not modules.Expression(folder, "c_fc").match("h.c_fc")  # the whole name
     for pattern, words in (
         ("((a{1000}){1000}){1000}", "too large"),
         ("a" * 20_000, "too large"),
@@ -61,7 +61,7 @@ def test_expressions_take_bounded_time_and_memory(monkeypatch: pytest.MonkeyPatc
         ("(" * 2000 + ")" * 2000, "cannot be read"),
     ):
         with pytest.raises(InputError, match=words):
-            modules.Expression(found, pattern)
-    found.seconds = modules._SECONDS
+            modules.Expression(folder, pattern)
+    folder.seconds = modules._SECONDS
     with pytest.raises(InputError, match="takes more than"):
         bomb.match("one more")

@@ -131,11 +131,11 @@ def _peft_gradients(model: Any) -> dict[str, torch.Tensor]:
         row = torch.tensor([ids])
         logits = model(row).logits[0, -len(ids) :]
         torch.nn.functional.cross_entropy(logits[:-1], row[0, 1:], reduction="sum").backward()
-    found = {
+    gradients = {
         n.replace(".default", ""): p.grad for n, p in model.named_parameters() if p.requires_grad
     }
-    prompt = found.pop("prompt_encoder.embedding.weight", None)
-    return found if prompt is None else {"prompt_embeddings": prompt}
+    prompt = gradients.pop("prompt_encoder.embedding.weight", None)
+    return gradients if prompt is None else {"prompt_embeddings": prompt}
 
 
 def _our_gradients(spec: str, family: str) -> tuple[Adaptation, dict[str, torch.Tensor]]:

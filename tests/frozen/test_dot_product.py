@@ -24,9 +24,9 @@ def test_with_gradients_a_cpu_attends_in_float32(rule: Rule, autocast: bool) -> 
     given = [torch.randn(1, 2, 7, 8, generator=generator).bfloat16() for _ in range(3)]
     expected, slopes = attended(*(x.float() for x in given), rule)
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-        found, own = attended(*given, rule)
-    assert found.dtype == torch.bfloat16
-    assert torch.equal(found, expected.bfloat16())
+        attended_to, own = attended(*given, rule)
+    assert attended_to.dtype == torch.bfloat16
+    assert torch.equal(attended_to, expected.bfloat16())
     for slope, piece in zip(slopes, own, strict=True):
         assert piece.dtype == torch.bfloat16
         torch.testing.assert_close(piece.float(), slope, rtol=0.02, atol=0.02)

@@ -11,10 +11,11 @@ from peftlab.frozen.forward import ForwardOptions
 from peftlab.frozen.model import FrozenLM
 from peftlab.frozen.offload import check_device, kept_on_cpu
 from peftlab.frozen.packing import pack
+from peftlab.laws.trial import leaves
 from peftlab.loss import token_losses, training_row
 from peftlab.tasks import Encoded
 from peftlab.training import TrainConfig, train
-from tests.laws.cases import leaves, made
+from tests.laws.cases import made
 from tests.laws.world import task
 
 _ROWS = [Encoded(tuple(range(3 + i, 67 + i)), 54, 0) for i in range(4)]
@@ -87,13 +88,13 @@ def test_moved_activations_leave_nothing_but_weights(case: str, recompute: bool)
 
 def test_a_whole_training_with_recomputed_blocks_is_the_same() -> None:
     it = made("lora:rank=4,dropout=0.2,plus=4", "llama")
-    found = []
+    trainings = []
     for recompute in (False, True):
         config = TrainConfig(steps=4, batch_size=3, recompute=recompute)
-        found.append(train(it.model, it.method, task(), config))
-    for name, tensor in found[0].adaptation.state.tensors.items():
+        trainings.append(train(it.model, it.method, task(), config))
+    for name, tensor in trainings[0].adaptation.state.tensors.items():
         torch.testing.assert_close(
-            found[1].adaptation.state.tensors[name], tensor, atol=1e-6, rtol=1e-6
+            trainings[1].adaptation.state.tensors[name], tensor, atol=1e-6, rtol=1e-6
         )
 
 

@@ -42,15 +42,15 @@ def test_states_and_gradients_are_those_of_the_whole_block(family: str, what: st
     edits = weights if what == "weights" else maker.linear()
     edits = weights.compose(edits) if what == "both" else edits
     wanting = [*(tensors if what != "linear" else []), *maker.tensors]
-    found = []
+    results = []
     for fast in (True, False):
         batch, options = pack(_rows(), [edits]), ForwardOptions(fast=fast)
         assert ForwardContext(batch, options).narrows is fast
         states = lm.hidden(batch, options)
         ramp = torch.linspace(0.5, 2, states.numel()).view_as(states)
-        found.append((states, torch.autograd.grad((states * ramp).sum(), wanting)))
-    torch.testing.assert_close(found[0][0], found[1][0], atol=1e-5, rtol=1e-5)
-    for got, expected in zip(found[0][1], found[1][1], strict=True):
+        results.append((states, torch.autograd.grad((states * ramp).sum(), wanting)))
+    torch.testing.assert_close(results[0][0], results[1][0], atol=1e-5, rtol=1e-5)
+    for got, expected in zip(results[0][1], results[1][1], strict=True):
         assert float((got - expected).norm()) <= 2e-5 * float(expected.norm()) + 1e-6
 
 

@@ -17,12 +17,13 @@ from peftlab.frozen.model import FrozenLM
 from peftlab.frozen.packing import Row, pack
 from peftlab.generation import Request, generate
 from peftlab.guests.model import quiet
+from peftlab.laws.law import require_close_gradients
+from peftlab.laws.trial import leaves
 from peftlab.loss import token_losses, training_row
 from peftlab.methods import parse_one
 from peftlab.methods.adaptation import Adaptation, OtherFormat, base_of
 from tests.laws import world
-from tests.laws.cases import TRAINED, leaves
-from tests.laws.test_rows import same_gradients
+from tests.laws.cases import TRAINED
 from tests.quantised import base, folder, plain_twin
 
 pytest.importorskip("bitsandbytes")
@@ -71,7 +72,7 @@ def test_losses_and_gradients_of_every_method_are_those_on_the_dequantised_base(
     case: str, family: str, dtype: str
 ) -> None:
     """Through the frozen maps to every trained tensor, those below others included."""
-    found = []
+    results = []
     for lm in (base(family, dtype), _dequantised(family, dtype)):
         method = parse_one(case)
         first = method.init(lm, world.task(), torch.Generator().manual_seed(3))
@@ -84,11 +85,11 @@ def test_losses_and_gradients_of_every_method_are_those_on_the_dequantised_base(
         losses = token_losses(lm, batch, encoded)
         losses.sum().backward()
         gradients = {n: t.grad for n, t in state.tensors.items() if t.grad is not None}
-        found.append((losses.detach(), gradients))
-    (losses, gradients), (expected, plain) = found
+        results.append((losses.detach(), gradients))
+    (losses, gradients), (expected, plain) = results
     torch.testing.assert_close(losses, expected, atol=1e-5, rtol=1e-5)
     assert gradients.keys() == plain.keys()
-    same_gradients(gradients, plain)
+    require_close_gradients(gradients, plain, 1e-5)
 
 
 _TWINS: dict[tuple[str, str], FrozenLM] = {}
@@ -169,7 +170,8 @@ def test_qlora_gives_the_loss_and_gradients_of_peft_on_the_same_base(
     theirs.backward()
     torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-6)
     expected = {name: parameter.grad for name, parameter, _ in named}
-    same_gradients({n: state.tensors[n].grad for n in expected}, expected)
+    got = {n: state.tensors[n].grad for n in expected}
+    require_close_gradients(got, expected, 1e-5)
 
 
 def test_memory_is_what_was_said_before_loading() -> None:

@@ -84,11 +84,13 @@ def test_recomputed_blocks_give_the_same_gradients_after_another_batch(family: s
     loss = _loss([lm(pack(rows, owners), ForwardOptions(checkpoint=True))])
     with torch.no_grad():
         lm(pack(_rows(owners, seed=1)[:3], owners))
-    found: list[torch.Tensor] = []
-    thread = threading.Thread(target=lambda: found.extend(torch.autograd.grad(loss, maker.tensors)))
+    gradients: list[torch.Tensor] = []
+    thread = threading.Thread(
+        target=lambda: gradients.extend(torch.autograd.grad(loss, maker.tensors))
+    )
     thread.start()
     thread.join()
-    for got, expected in zip(found, plain, strict=True):
+    for got, expected in zip(gradients, plain, strict=True):
         assert float((got - expected).norm()) <= 1e-5 * float(expected.norm()) + 1e-6
 
 

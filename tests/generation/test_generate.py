@@ -47,10 +47,10 @@ def _requests(family: str) -> list[Request]:
 
 def _plain(family: str, ids: tuple[int, ...], **options: object) -> list[int]:
     """What transformers generates after these ids, without the end."""
-    found = tiny(family).eval().generate(
+    tokens = tiny(family).eval().generate(
         torch.tensor([ids]), attention_mask=torch.ones(1, len(ids), dtype=torch.long), **options
     )[0, len(ids) :].tolist()  # fmt: skip
-    return found[: found.index(2)] if 2 in found else found
+    return tokens[: tokens.index(2)] if 2 in tokens else tokens
 
 
 @pytest.mark.parametrize("family", world.FAMILIES)
@@ -145,9 +145,9 @@ def test_line_breaks_can_be_forbidden(decoding: Decoding) -> None:
     assert any(newline in reply.tokens for reply in freely)
     without = generate(model, requests, replace(decoding, no_newlines=True))
     assert not any(newline in reply.tokens for reply in without)
-    room = model.shape.context - 8
+    limit = model.shape.context - 8
     for example, reply in zip(task.test, without, strict=True):
-        ids = task.template.encode(tokenizer, example, None, room).ids
+        ids = task.template.encode(tokenizer, example, None, limit).ids
         expected = plain.generate(
             torch.tensor([ids]),
             attention_mask=torch.ones(1, len(ids), dtype=torch.long),

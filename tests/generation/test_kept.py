@@ -39,8 +39,8 @@ def test_replies_are_the_same_at_every_reading(
     expected = [r.tokens for r in generate(model, requests, decoding)]
     store = TrunkStore(*limits, tmp_path / "kept")
     for _ in range(2):
-        found = generate(model, requests, decoding, batch_size=5, store=store)
-        assert [r.tokens for r in found] == expected
+        replies = generate(model, requests, decoding, batch_size=5, store=store)
+        assert [r.tokens for r in replies] == expected
     assert store.bytes_in_memory <= limits[0] and store.bytes_on_disk <= limits[1]
 
 

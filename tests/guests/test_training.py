@@ -18,8 +18,8 @@ import torch
 
 from peftlab import guests
 from peftlab.errors import InputError
-from peftlab.evaluation import evaluate, split_loss, text_loss
-from peftlab.guests import Guest, PlainBase
+from peftlab.evaluation import AdaptedLM, evaluate, split_loss, text_loss
+from peftlab.guests import AdaptedGuest, Guest, PlainBase
 from peftlab.methods import parse_one
 from peftlab.tasks import Decoding
 from peftlab.training import TrainConfig, train
@@ -76,15 +76,15 @@ def test_losses_and_texts_are_those_of_ours(decoding: Decoding) -> None:
     model, task = world.model("llama"), world.task()
     own = train(model, parse_one(OURS["llama"]), task, CONFIG).adaptation
     guest = guests.train(_base("llama"), Guest.parse(THEIRS["llama"]), task, CONFIG).adaptation
-    expected, got = split_loss(model, own, task, "test"), guests.split_loss(guest, task, "test")
+    adapted = AdaptedLM(model, own), AdaptedGuest(guest)
+    expected, got = (split_loss(one, task, "test") for one in adapted)
     assert got.sums == pytest.approx(expected.sums, rel=1e-3)
     assert (got.counts, got.truncated) == (expected.counts, expected.truncated)
     documents = [example.source for example in task.test]
     assert guests.text_loss(guest, documents, 9) == pytest.approx(
         text_loss(model, own, documents, window=9), rel=1e-4
     )
-    texts = evaluate(model, own, task, decoding=decoding)
-    again = guests.evaluate(guest, task, decoding=decoding)
+    texts, again = (evaluate(one, task, decoding=decoding) for one in adapted)
     assert [r.tokens for r in again.replies] == [r.tokens for r in texts.replies]
     assert [r.text for r in again.replies] == [r.text for r in texts.replies]
     assert [r.finished for r in again.replies] == [r.finished for r in texts.replies]
@@ -114,16 +114,16 @@ def test_methods_that_we_do_not_have(family: str, spec: str, tmp_path: Path) -> 
     trained = guests.train(base, guest, task, CONFIG)
     untrained = guests.GuestModel(_base(family), guest, steps=CONFIG.steps)
     learnt, before_it = (
-        guests.split_loss(m, task, "train") for m in (trained.adaptation, untrained)
+        split_loss(AdaptedGuest(m), task, "train") for m in (trained.adaptation, untrained)
     )
     assert learnt.loss < before_it.loss
     assert trained.adaptation.virtual_tokens == guest.options.get("num_virtual_tokens", 0)
-    result = guests.evaluate(trained.adaptation, task)
+    result = evaluate(AdaptedGuest(trained.adaptation), task)
     assert len(result.replies) == len(task.test)
     assert 0 < trained.adaptation.trainable < base.shape.size
     own = {n.replace("base_layer.", ""): p for n, p in base.model.named_parameters()}
     assert all(torch.equal(own[n], before[n]) for n in before if n in own)
-    loss = guests.split_loss(trained.adaptation, task, "test").loss
+    loss = split_loss(AdaptedGuest(trained.adaptation), task, "test").loss
     trained.adaptation.save(tmp_path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of PEFT about what it has saved itself
@@ -199,7 +199,10 @@ def _replies(folder: Path, defaults: dict[str, Any]) -> list[list[tuple[int, ...
     (folder / "generation_config.json").write_text(json.dumps(defaults))
     guest = guests.GuestModel(PlainBase.load(folder), Guest.parse(THEIRS["llama"]), steps=1)
     return [
-        [reply.tokens for reply in guests.evaluate(guest, world.task(), decoding=decoding).replies]
+        [
+            reply.tokens
+            for reply in evaluate(AdaptedGuest(guest), world.task(), decoding=decoding).replies
+        ]
         for decoding in (Decoding(), Decoding(beams=2), Decoding(sample=True))
     ]
 

@@ -6,19 +6,13 @@ through other code.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any
 
 import torch
 
 from peftlab.edits import Edits
-from peftlab.frozen.model import FrozenLM
-from peftlab.frozen.packing import Row
-from peftlab.loss import training_row
-from peftlab.methods import REGISTRY, Method, State, parse_one
-from peftlab.methods.adaptation import Adaptation, base_of
-from peftlab.tasks import Encoded, Example
+from peftlab.laws import Trial
+from peftlab.methods import REGISTRY, Method, parse_one
 from tests.laws import world
 
 _VARIANTS = (
@@ -69,65 +63,15 @@ def method(case: str) -> Method:
 TRAINED = tuple(case for case in CASES if method(case).trains)
 
 
-@dataclass(frozen=True)
-class Made:
-    """A case on a model: its first state, and one moved away so that every tensor counts."""
-
-    case: str
-    model: FrozenLM
-    method: Method
-    first: State
-    moved: State
-
-    def edits(self, state: State, seed: int | None = None) -> Edits:
-        """The edits of a state that is trained."""
-        return self.method.edits(self.method.materialise(state, self.model), self.model, seed)
-
-    def adaptation(self, state: State) -> Adaptation:
-        """The state, ready for use."""
-        with torch.no_grad():
-            materialised = self.method.materialise(state, self.model)
-        return Adaptation(self.method, materialised, world.task().template, base_of(self.model))
-
-    def encoded(self) -> list[Encoded]:
-        """The rows of the test split as this case's template writes them."""
-        return [self.encode(e, t) for e, t in world.task().pairs("test")]
-
-    def encode(
-        self, example: Example, target: str | None, *, room: int | None = None, **changes: Any
-    ) -> Encoded:
-        """One row, in the template that the method makes of the task's with these changes."""
-        changed = replace(world.task().template, **changes)
-        template = self.method.template(changed, self.first)
-        room = 96 - self.edits(self.first).prefix_length if room is None else room
-        return template.encode(self.model.tokenizer, example, target, room)
-
-    def rows(self, owner: int = 0, count: int = 3) -> list[Row]:
-        """Rows whose logits are asked for from the first target token on."""
-        return [training_row(encoded, owner) for encoded in self.encoded()[:count]]
+@cache
+def made(case: str, family: str, dtype: torch.dtype = torch.float32) -> Trial:
+    """A case on a tiny model of a family, beside the bare base and one with every weight moved."""
+    lm, chosen = world.model(family, dtype), method(case)
+    chosen.check(lm.shape)
+    return Trial(chosen, lm, world.task(), neighbours=_neighbours(family, dtype), tolerance=1e-5)
 
 
 @cache
-def made(case: str, family: str, dtype: torch.dtype = torch.float32) -> Made:
-    """A case on a tiny model of a family."""
-    model, chosen = world.model(family, dtype), method(case)
-    chosen.check(model.shape)
-    first = chosen.init(model, world.task(), torch.Generator().manual_seed(3))
-    return Made(case, model, chosen, first, _moved(first, world.spread(family)))
-
-
-def _moved(state: State, spread: float) -> State:
-    rng = torch.Generator().manual_seed(5)
-    moved = {
-        name: tensor + spread * torch.randn(tensor.shape, generator=rng)
-        for name, tensor in state.tensors.items()
-    }
-    return State(moved, state.text)
-
-
-def leaves(state: State) -> State:
-    """A copy whose tensors are leaves that want gradients."""
-    copied = {
-        name: tensor.detach().clone().requires_grad_() for name, tensor in state.tensors.items()
-    }
-    return State(copied, state.text)
+def _neighbours(family: str, dtype: torch.dtype) -> tuple[Edits, ...]:
+    full = Trial(method("full"), world.model(family, dtype), world.task())
+    return Edits(), full.edits(full.moved)

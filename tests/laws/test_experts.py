@@ -15,11 +15,10 @@ from peftlab.frozen.families import WITH_EXPERTS
 from peftlab.frozen.families import tiny as tiny_family
 from peftlab.frozen.forward import ForwardOptions
 from peftlab.frozen.packing import Row, pack
-from peftlab.generation import Request, generate
-from peftlab.loss import token_losses, training_row
-from peftlab.tasks import Example
-from tests.laws.cases import CASES, TRAINED, Made, leaves, made, method
-from tests.laws.test_rows import same_gradients
+from peftlab.laws import Trial, rows
+from peftlab.laws.law import Tensors, require_close_gradients
+from peftlab.laws.trial import gradients, leaves
+from tests.laws.cases import CASES, TRAINED, made, method
 from tests.laws.world import model
 from tests.models import frozen
 
@@ -46,56 +45,42 @@ def test_what_changes_a_feed_forward_s_projection_is_refused(case: str) -> None:
 def _mixed() -> dict[str, torch.Tensor]:
     """The logits of one row a case, all cases in one batch."""
     them = [made(case, FAMILY) for case in FITTING]
-    rows = [it.rows(owner, 1)[0] for owner, it in enumerate(them)]
-    with torch.no_grad():
-        batch = pack(rows, [it.edits(it.moved) for it in them])
-        return dict(zip(FITTING, batch.split_kept(them[0].model(batch)), strict=True))
+    first = [it.rows(owner, 1)[0] for owner, it in enumerate(them)]
+    logits = them[0].logits(first, *(it.edits(it.moved).detach() for it in them))
+    return dict(zip(FITTING, logits, strict=True))
 
 
 @pytest.mark.parametrize("case", FITTING)
 def test_a_batch_of_all_methods_equals_the_row_alone(case: str) -> None:
     it = made(case, FAMILY)
-    with torch.no_grad():
-        expected = it.model(pack(it.rows(0, 1), [it.edits(it.moved)]))
+    (expected,) = it.logits(it.rows(0, 1), it.edits(it.moved))
     torch.testing.assert_close(_mixed()[case], expected, atol=2e-5, rtol=1e-5)
 
 
-def _losses(
-    it: Made, share: bool = True, **how: bool
-) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    state, encoded = leaves(it.moved), it.encoded()[:3]
-    batch = pack([training_row(e) for e in encoded], [it.edits(state, seed=4)], share=share)
-    losses = token_losses(it.model, batch, encoded, options=ForwardOptions(**how))
-    found = torch.autograd.grad(losses.sum(), list(state.tensors.values()), allow_unused=True)
-    gradients = {n: g for n, g in zip(state.tensors, found, strict=True) if g is not None}
-    return losses.detach(), gradients
+def _losses(it: Trial, share: bool = True, **how: bool) -> tuple[torch.Tensor, Tensors]:
+    state = leaves(it.moved)
+    losses = it.losses(state, seed=4, share=share, options=ForwardOptions(**how))
+    losses.sum().backward()
+    return losses.detach(), gradients(state)  # of an expert that no token goes to there is none
 
 
 @pytest.mark.parametrize("case", FITTING_TRAINED)
 def test_recomputed_blocks_and_slow_paths_give_the_same(case: str) -> None:
     it = made(case, FAMILY)
-    expected, gradients = _losses(it)
-    assert gradients
+    expected, plain = _losses(it)
+    assert plain
     ways = [{"checkpoint": True}]
     if "dropout" not in case:  # its masks hang on how many tokens a block runs on
         ways.append({"fast": False, "share": False})
     for how in ways:
-        losses, found = _losses(it, **how)
+        losses, own = _losses(it, **how)
         torch.testing.assert_close(losses, expected, atol=2e-5, rtol=1e-5)
-        assert found.keys() == gradients.keys()
-        same_gradients(found, gradients)
+        require_close_gradients(own, plain, it.tolerance)
 
 
 @pytest.mark.parametrize("case", ["prompt_tuning", "prefix_tuning", "lora", "bitfit", "last_k"])
 def test_generated_tokens_are_those_of_the_uncached_forward(case: str) -> None:
-    it = made(case, FAMILY)
-    (reply,) = generate(it.model, [Request(it.adaptation(it.moved), "the cat sings", 4)])
-    prompt = it.encode(Example("the cat sings", ()), None).ids
-    tokens = list(reply.tokens)
-    with torch.no_grad():
-        row = Row([*prompt, *tokens], 0, len(prompt) - 1)
-        logits = it.model(pack([row], [it.edits(it.moved)]))
-    assert logits.argmax(-1).tolist()[: len(tokens)] == tokens
+    rows.generated.check(made(case, FAMILY))
 
 
 def test_a_tiny_model_has_several_experts() -> None:

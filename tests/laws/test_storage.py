@@ -1,60 +1,42 @@
-"""What is stored is what was trained: the same logits, and as many numbers as promised."""
+"""As many numbers as promised, on every family, and as published."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from functools import lru_cache
 
 import pytest
-import torch
 
 from peftlab.bases.known_models import config
 from peftlab.bases.layouts import parameter_shapes
 from peftlab.bases.shapes import ModelShape
 from peftlab.frozen.conformance import UnsupportedModel
-from peftlab.frozen.packing import pack
-from peftlab.methods.adaptation import Adaptation
+from peftlab.frozen.model import FrozenLM
+from peftlab.laws import Trial, settings
 from peftlab.methods.parse import parse_one
-from tests.laws import world
-from tests.laws.cases import CASES, made, method
-from tests.laws.world import FAMILIES, task
-from tests.models import REQUIRED
+from tests.laws.cases import CASES, method
+from tests.laws.world import task, tokenizer
+from tests.models import REQUIRED, tiny
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("case", CASES)
-def test_saved_and_loaded_it_gives_the_same_logits(case: str, family: str, tmp_path: Path) -> None:
-    it = made(case, family)
-    adaptation = it.adaptation(it.moved)
-    adaptation.save(tmp_path / "stored")
-    loaded = Adaptation.load(tmp_path / "stored")
-    assert loaded.method == it.method
-    assert loaded.edits(it.model).template == adaptation.edits(it.model).template
-    with torch.no_grad():
-        trained = it.model(pack(it.rows(), [it.edits(it.moved)]))
-        again = it.model(pack(it.rows(), [loaded.edits(it.model)]))
-    assert torch.equal(trained, again)
-    assert not [path for path in (tmp_path / "stored").iterdir() if path.name.startswith(".")]
+@lru_cache(maxsize=1)
+def _model(family: str) -> FrozenLM:
+    return FrozenLM(tiny(family), tokenizer(), family)
 
 
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("family", REQUIRED)
 def test_counts_equal_the_closed_formula(family: str, case: str) -> None:
-    model, it = world.model(family), method(case)
+    model, it = _model(family), method(case)
     try:
         for site in it.sites:
             model.conformance.require(site, it.name)
     except UnsupportedModel:
         assert (family, "parallel" in case) == ("opt", True)
         return
-    state = it.init(model, task(), torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        stored = it.materialise(state, model)
-        it.edits(stored, model)
-    count = it.count(model.shape)
-    assert it.stored(model.shape) == {n: tuple(t.shape) for n, t in stored.tensors.items()}
-    assert count.trainable == sum(tensor.numel() for tensor in state.tensors.values())
-    assert count.stored == sum(tensor.numel() for tensor in stored.tensors.values())
-    assert (count.trainable > 0) == it.trains
+    trial = Trial(it, model, task())
+    settings.counted.check(trial)
+    settings.laid_out.check(trial)
+    trial.edits(trial.first)
 
 
 @pytest.mark.parametrize(

@@ -69,22 +69,9 @@ def task() -> Task:
     )
 
 
-def spread(family: str) -> float:
-    """How far states are moved from their start: enough to matter, and no model turns to noise."""
-    return 0.02 if family == real_model.REAL else 0.1
-
-
 def slack(family: str) -> float:
     """How much more rounding there is than on a tiny model: ten times the blocks, larger logits."""
     return 30.0 if family == real_model.REAL else 1.0
-
-
-def assert_close(
-    family: str, got: torch.Tensor, expected: torch.Tensor, atol: float = 2e-5, rtol: float = 1e-5
-) -> None:
-    """Equal but for rounding."""
-    more = slack(family)
-    torch.testing.assert_close(got, expected, atol=more * atol, rtol=more * rtol)
 
 
 def model(family: str, dtype: torch.dtype = torch.float32) -> FrozenLM:

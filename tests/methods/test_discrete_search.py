@@ -119,10 +119,10 @@ def test_one_token_of_a_small_vocabulary_is_found_as_by_exhaustion(strategy: str
     width = 120 if strategy == "autoprompt" else 3000
     method = DiscreteSearch(strategy=strategy, text="red", length=1, width=width, top_k=120)
     start = method.init(lm, task(), torch.Generator())
-    found = method.update(start, _examples(count=4))
+    updated = method.update(start, _examples(count=4))
     best = min(losses, key=lambda text: losses[text])
-    assert found.state.text["instruction"] == best != start.text["instruction"]
-    assert found.loss == pytest.approx(losses[best], abs=1e-5)
+    assert updated.state.text["instruction"] == best != start.text["instruction"]
+    assert updated.loss == pytest.approx(losses[best], abs=1e-5)
 
 
 @pytest.mark.parametrize("start", ["instruction", "vocabulary"])
@@ -214,8 +214,8 @@ def test_what_is_stored_is_text_and_works_as_a_hard_prompt_does(tmp_path: Path) 
 # -- re-tokenisation --------------------------------------------------------------------------
 
 
-def _encode(made: Any, room: int = 200) -> Encode:
-    return lambda template, _: [template.encode(made, EXAMPLE, EXAMPLE.targets[0], room)]
+def _encode(made: Any, limit: int = 200) -> Encode:
+    return lambda template, _: [template.encode(made, EXAMPLE, EXAMPLE.targets[0], limit)]
 
 
 TOKENIZERS = {
@@ -254,12 +254,12 @@ def test_survivors_are_what_their_text_is_tokenised_to_in_its_row(
         drawn = list(words)
         slot = int(torch.randint(len(words), (1,), generator=rng))
         drawn[slot] = int(torch.randint(len(made), (1,), generator=rng))
-        found = frame.survivor(tuple(drawn))
-        if found is not None and found != start:
+        survivor = frame.survivor(tuple(drawn))
+        if survivor is not None and survivor != start:
             survived += 1
-            (other,) = encode(template.with_instruction(found.text), None)
+            (other,) = encode(template.with_instruction(survivor.text), None)
             changed = [i for i, (a, b) in enumerate(zip(row.ids, other.ids, strict=True)) if a != b]
-            assert found.ids == tuple(drawn) and len(changed) == 1
+            assert survivor.ids == tuple(drawn) and len(changed) == 1
             assert other.ids[changed[0]] == drawn[slot]
     assert survived > 10
 

@@ -12,21 +12,22 @@ import torch
 from transformers import DynamicCache
 
 from peftlab.frozen.packing import pack
+from peftlab.laws import Trial
 from peftlab.methods import parse_one
 from peftlab.methods.fastfood import fastfood
-from tests.laws.cases import Made, made
+from tests.laws.cases import made
 from tests.models import REQUIRED, tiny
 
 FAMILIES = ("gpt2", "llama", "gemma3_text", "gpt_neox")
 each_family = pytest.mark.parametrize("family", FAMILIES)
 
 
-def _ours(it: Made) -> torch.Tensor:
+def _ours(it: Trial) -> torch.Tensor:
     with torch.no_grad():
         return it.model(pack(it.rows(0, 1), [it.edits(it.moved)]))
 
 
-def _theirs(it: Made, change: Callable[[Any], None]) -> torch.Tensor:
+def _theirs(it: Trial, change: Callable[[Any], None]) -> torch.Tensor:
     """The plain model, after `change`, on the same row."""
     plain = tiny(it.model.name).eval()
     row = it.rows(0, 1)[0]
@@ -36,7 +37,7 @@ def _theirs(it: Made, change: Callable[[Any], None]) -> torch.Tensor:
     return out.logits[0, row.keep_from :]  # type: ignore[no-any-return]
 
 
-def _agree(it: Made, change: Callable[[Any], None]) -> None:
+def _agree(it: Trial, change: Callable[[Any], None]) -> None:
     torch.testing.assert_close(_ours(it), _theirs(it, change), atol=5e-5, rtol=1e-4)
 
 

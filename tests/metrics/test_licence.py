@@ -12,10 +12,10 @@ PLUGIN = ROOT / "plugins" / "peftlab-meteor"
 
 def project(folder: Path) -> dict[str, Any]:
     text = (folder / "pyproject.toml").read_text(encoding="utf-8")
-    found: dict[str, Any] = tomllib.loads(text)["project"]
-    for name in found["license-files"]:
+    table: dict[str, Any] = tomllib.loads(text)["project"]
+    for name in table["license-files"]:
         assert (folder / name).is_file()
-    return found
+    return table
 
 
 def test_every_file_of_the_port_names_its_licence() -> None:

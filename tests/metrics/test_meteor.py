@@ -158,9 +158,9 @@ def test_blocks_do_not_change_the_score(release: Path, monkeypatch: pytest.Monke
     assert score(name, predictions, references).per_example[name] == whole
 
 
-def check_official(found: Case, name: str) -> None:
-    ours = score(name, found.predictions, found.references).corpus[name]
-    published = found.expected["official_run_perl" if name == "meteor-coco" else "published"]
+def check_official(system: Case, name: str) -> None:
+    ours = score(name, system.predictions, system.references).corpus[name]
+    published = system.expected["official_run_perl" if name == "meteor-coco" else "published"]
     digits = 4 if name == "meteor-coco" else 12
     assert f"{ours:.{digits}f}" == f"{published['METEOR']:.{digits}f}"
 
@@ -186,11 +186,11 @@ def test_official_numbers_of_webnlg(case: Load, name: str) -> None:
 
 @released
 def test_official_scores_per_segment(case: Load) -> None:
-    found = case("webnlg17_PKUWriter_new-cat")
-    report = (found.folder / "official_meteor.txt").read_text(encoding="utf-8").splitlines()
+    system = case("webnlg17_PKUWriter_new-cat")
+    report = (system.folder / "official_meteor.txt").read_text(encoding="utf-8").splitlines()
     official = [float(line.split()[-1]) for line in report if line.startswith("Segment")]
-    scores = score("meteor", found.predictions, found.references)
+    scores = score("meteor", system.predictions, system.references)
     assert scores.per_example["meteor"] == pytest.approx(official, abs=1e-12)
     assert scores.corpus["meteor"] == pytest.approx(
-        found.expected["published"]["METEOR"], abs=1e-12
+        system.expected["published"]["METEOR"], abs=1e-12
     )

@@ -76,9 +76,9 @@ def states(folder: Path, text: str) -> tuple[list[str], Any]:
     tokenizer, model = opened(folder, "AutoModel")
     inputs = tokenizer(text, return_tensors="pt")
     with torch.no_grad():
-        found = model(**inputs, output_hidden_states=True).hidden_states
+        layers = model(**inputs, output_hidden_states=True).hidden_states
     tokens = tokenizer.convert_ids_to_tokens(inputs["input_ids"][0].tolist())
-    return tokens, torch.cat(found).numpy()
+    return tokens, torch.cat(layers).numpy()
 
 
 def direct_bertscore(folder: Path, text: str, target: str, layer: int) -> float:
@@ -121,8 +121,8 @@ def test_a_checkpoint_that_is_not_there(tmp_path: Path) -> None:
 
 def direct_units(folder: Path, text: str) -> Any:
     """Power means over the last five layers of the words of one text, unit length."""
-    tokens, found = states(folder, text)
-    unit = found[-5:] / np.linalg.norm(found[-5:], axis=-1, keepdims=True)
+    tokens, vectors = states(folder, text)
+    unit = vectors[-5:] / np.linalg.norm(vectors[-5:], axis=-1, keepdims=True)
     joined = np.concatenate([unit.min(0), unit.mean(0), unit.max(0)], axis=-1)[1:-1]
     kept = [i for i, token in enumerate(tokens[1:-1]) if "##" not in token and token not in ".,"]
     return joined[kept] / np.linalg.norm(joined[kept], axis=-1, keepdims=True)

@@ -57,9 +57,9 @@ def test_rouge_lsum_unites_subsequences_over_sentences() -> None:
 
 def test_bleu_by_hand() -> None:
     """Matches 5/6, 3/5, 1/4 and none of 3, which exponential smoothing takes for 1/2 of one."""
-    found = corpus("bleu", ["the cat sat on the mat"], [["the cat is on the mat"]])
+    bleu = corpus("bleu", ["the cat sat on the mat"], [["the cat is on the mat"]])
     wanted = (5 / 6 * 3 / 5 * 1 / 4 * (1 / 2) / 3) ** 0.25
-    assert found == pytest.approx(100 * wanted)
+    assert bleu == pytest.approx(100 * wanted)
 
 
 def test_an_empty_line_as_reference_removes_the_brevity_penalty() -> None:

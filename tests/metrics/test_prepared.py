@@ -37,14 +37,14 @@ def test_raw_text_scores_as_the_challenge_scored_its_own(
     case: Callable[[str], Case], part: str
 ) -> None:
     """The official files hold prepared text, of the first three references."""
-    found = case(f"webnlg17_PKUWriter_{part}-cat")
-    predictions = [_raw(text) for text in found.predictions]
-    references = [[_raw(text) for text in several] for several in found.references]
+    system = case(f"webnlg17_PKUWriter_{part}-cat")
+    predictions = [_raw(text) for text in system.predictions]
+    references = [[_raw(text) for text in several] for several in system.references]
     for several in references:
         if len(several) == 3:
             several.append("A FOURTH REFERENCE DOES NOT COUNT.")
     ours = score("bleu-webnlg-raw", predictions, references).corpus["bleu-webnlg-raw"]
-    assert f"{ours:.2f}" == f"{found.expected['published']['BLEU']:.2f}"
+    assert f"{ours:.2f}" == f"{system.expected['published']['BLEU']:.2f}"
 
 
 def test_without_text_unidecode_one_line_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

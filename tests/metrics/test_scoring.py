@@ -37,7 +37,7 @@ REFERENCES = [
 OFFLINE = [spec.name for spec in metric_specs() if spec.extra in (None, "webnlg")]
 
 
-def test_importing_the_room_loads_no_scorer() -> None:
+def test_importing_the_metrics_loads_no_scorer() -> None:
     code = (
         "import sys, peftlab.metrics as m; m.metric_specs();"
         "print({'torch._C', 'sacrebleu', 'nltk', 'rouge_score'} & set(sys.modules))"

@@ -108,9 +108,9 @@ def test_tokens_by_example(text: str, tokens: str) -> None:
 
 @pytest.mark.parametrize("name", ["e2e_dev_ukp_model_d_seed1", "e2e_example10", "e2e_test_tgen"])
 def test_tokens_of_published_outputs(case: Callable[[str], Case], name: str) -> None:
-    found = case(name)
+    system = case(name)
     for row, text, targets in zip(
-        found.lines("ptb_tokens.jsonl"), found.predictions, found.references, strict=True
+        system.lines("ptb_tokens.jsonl"), system.predictions, system.references, strict=True
     ):
         assert " ".join(ptb_tokens(text)) == row["prediction"]
         assert [" ".join(ptb_tokens(target)) for target in targets] == row["references"]

@@ -52,21 +52,21 @@ for label, energy, wit in (("lora", 3 << 20, 1.9849), ("full", 5 << 20, 2.5)):
         made = keep(out, label, seed, environment={"energy": energy}, predicted={"energy": 4 << 20})
         made.scores["wit"] = wit
         made.write(out / label / f"seed-{seed}")
-found = read(out)
+stored = read(out)
 console = Console(width=250, record=True, file=StringIO())
-show(found.runs, console)
-limited = judge(read_entries({r.folder: r.record for r in found.runs}, "rougeL"),
+show(stored.runs, console)
+limited = judge(read_entries({r.folder: r.record for r in stored.runs}, "rougeL"),
                 limits={"energy": 4 << 20})
 print(json.dumps({
     "table": console.export_text(),
-    "md": render(found.records, "md"),
-    "latex": render(found.records, "latex"),
-    "csv": render(found.records, "csv"),
-    "page": page.render(out, found),
-    "front": verdict(found.runs).front["energy"],
+    "md": render(stored.records, "md"),
+    "latex": render(stored.records, "latex"),
+    "csv": render(stored.records, "csv"),
+    "page": page.render(out, stored),
+    "front": verdict(stored.runs).front["energy"],
     "limits": " ".join(limited.sentences),
-    "words": " ".join(words(found.runs)),
-    "trackers": figures.tracked(found.records[0]),
+    "words": " ".join(words(stored.runs)),
+    "trackers": figures.tracked(stored.records[0]),
     "study": [drawn("wit").title, drawn("wit").unit.said(1.98)],
 }))
 """

@@ -116,14 +116,14 @@ def test_svg_is_xml_whatever_a_name_holds() -> None:
 
 def test_whatever_is_printed_goes_one_way() -> None:
     """`typer.echo`, `print` and a console of one's own would send names raw."""
-    room = Path(peftlab.__file__).parent
+    package = Path(peftlab.__file__).parent
     own = {"printable.py", "metrics/cases.py", "demo/sizes.py"}  # itself, and no user's data
-    found = [
-        f"{path.relative_to(room)}:{call.lineno}"
-        for path in room.rglob("*.py")
-        if str(path.relative_to(room)) not in own
+    problems = [
+        f"{path.relative_to(package)}:{call.lineno}"
+        for path in package.rglob("*.py")
+        if str(path.relative_to(package)) not in own
         for call in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(call, ast.Call)
         and ast.unparse(call.func) in ("print", "typer.echo", "click.echo", "Console")
     ]
-    assert not found
+    assert not problems

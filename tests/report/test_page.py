@@ -117,11 +117,11 @@ def test_leaderboard_has_the_means_of_the_records(folder: Path, page: str) -> No
     for label in {one.label for one in records if one.scores}:
         values = [one.scores["rougeL"] for one in records if one.label == label]
         means[label] = sum(values) / len(values)
-    found = {label: re.findall(r'data-value="([^"]*)"', rest) for label, rest in rows}
+    cells = {label: re.findall(r'data-value="([^"]*)"', rest) for label, rest in rows}
     assert [label for label, _ in rows] == [*sorted(means, key=lambda n: -means[n]), "ia3"]
     for label, mean in means.items():
-        assert float(found[label][0]) == pytest.approx(mean)
-    assert "24576" in found["lora"] or "24576.0" in found["lora"]
+        assert float(cells[label][0]) == pytest.approx(mean)
+    assert "24576" in cells["lora"] or "24576.0" in cells["lora"]
     assert "no memory" in dict(rows)["ia3"]
     outcome = verdict(read(folder).runs)
     (pair,) = [p for p in outcome.pairs if {p.first, p.second} == {"lora", "full"}]

@@ -14,8 +14,8 @@ from peftlab.errors import InputError
 from peftlab.measure import company
 from peftlab.records.reading import StoredRun, metrics, predictions, read
 from peftlab.records.record import Record
-from peftlab.report import predictions as foretold
 from peftlab.report.formats import render
+from peftlab.report.predictions import words as prediction_words
 from peftlab.report.show import show
 from peftlab.report.table import as_rich
 from tests.report.made import record
@@ -127,9 +127,9 @@ def test_damaged_records_are_named_and_left_out(tmp_path: Path, text: str, said:
     record().write(tmp_path / "good")
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "record.json").write_text(text)
-    found = read(tmp_path)
-    assert found.records == [record()]
-    (problem,) = found.problems
+    stored = read(tmp_path)
+    assert stored.records == [record()]
+    (problem,) = stored.problems
     assert said in problem and "bad" in problem
     (tmp_path / "good" / "record.json").unlink()
     with pytest.raises(InputError, match="holds no record of a run"):
@@ -176,6 +176,6 @@ def test_predictions_are_not_held_against_times_that_others_disturbed(
         record(name, predicted=predicted, others={"step": share}, seconds={"train": seconds})
         for name, share, seconds in (("ia3", 0.0, 12.5), ("lora", 0.3, 99.0))
     )
-    (told,) = foretold.words([quiet, disturbed])
+    (told,) = prediction_words([quiet, disturbed])
     assert "by 20 % on average, at most by 20 % (ia3" in told
-    assert foretold.words([disturbed]) == []
+    assert prediction_words([disturbed]) == []

@@ -23,11 +23,11 @@ def told() -> Descriptions:
 def test_method_count_and_size_of_every_kind(told: Descriptions, tmp_path: Path, name: str) -> None:
     adaptation = world.adaptation(name, 0)
     adaptation.save(tmp_path / name)
-    found = told.of(tmp_path / name)
-    assert found.method == adaptation.method.name
-    assert found.trainable == adaptation.method.count(laws.model("gpt2").shape).trainable
-    assert found.bytes == (tmp_path / name / "adaptation.safetensors").stat().st_size
-    assert found.task is None
+    described = told.of(tmp_path / name)
+    assert described.method == adaptation.method.name
+    assert described.trainable == adaptation.method.count(laws.model("gpt2").shape).trainable
+    assert described.bytes == (tmp_path / name / "adaptation.safetensors").stat().st_size
+    assert described.task is None
 
 
 def run(folder: Path) -> Path:
@@ -41,8 +41,8 @@ def run(folder: Path) -> Path:
 
 
 def test_the_run_beside_it_tells_the_task(told: Descriptions, tmp_path: Path) -> None:
-    found = told.of(run(tmp_path))
-    assert (found.task, found.trainable) == ("news", 77)
+    described = told.of(run(tmp_path))
+    assert (described.task, described.trainable) == ("news", 77)
     assert example(tmp_path / "adapter") == "first"
 
 
@@ -67,7 +67,7 @@ def test_what_is_damaged_tells_nothing(told: Descriptions, tmp_path: Path, text:
     (tmp_path / "adapter").mkdir()
     for path in ("adapter/adaptation.json", "record.json", "predictions.jsonl"):
         (tmp_path / path).write_bytes(text.encode("latin-1"))
-    found = told.of(tmp_path / "adapter")
-    assert (found.method, found.task, found.trainable) == (None, None, None)
+    described = told.of(tmp_path / "adapter")
+    assert (described.method, described.task, described.trainable) == (None, None, None)
     assert example(tmp_path / "adapter") is None
     assert told.of(None) == Described() == told.of(tmp_path / "nowhere")

@@ -58,10 +58,10 @@ def test_all_methods_in_one_batch_answer_as_each_alone(
 def test_alone_it_answers_as_generate_does() -> None:
     for name in NAMES:
         request = Asked(world.adaptation(name, 0), sources()[0], world.LONGEST)
-        expected, found = generate(laws.model("gpt2"), [request])[0], alone(name, 0, sources()[0])
-        assert (found.text, found.finished) == (expected.text, expected.finished)
-        assert tuple(token.id for token in found.tokens) == expected.tokens
-        assert found.prompt_tokens == expected.prompt_tokens
+        expected, reply = generate(laws.model("gpt2"), [request])[0], alone(name, 0, sources()[0])
+        assert (reply.text, reply.finished) == (expected.text, expected.finished)
+        assert tuple(token.id for token in reply.tokens) == expected.tokens
+        assert reply.prompt_tokens == expected.prompt_tokens
 
 
 def test_pieces_make_the_text_and_tell_every_token() -> None:
@@ -310,13 +310,13 @@ def test_scores_that_are_no_numbers_fail_their_row_and_leave_the_slot_clean() ->
 def test_in_threads_it_serves_drains_and_then_takes_nothing() -> None:
     served = engine()
     served.start()
-    found: dict[tuple[int, str], tuple[str, Reply]] = {}
+    replies: dict[tuple[int, str], tuple[str, Reply]] = {}
 
     def client(number: int) -> None:
         for name in NAMES[number::3]:
             ticket = served.submit(ServeRequest(name, sources()[number], world.LONGEST))
             text = "".join(piece.text for piece in ticket)
-            found[number, name] = text, ticket.result(10)
+            replies[number, name] = text, ticket.result(10)
 
     threads = [threading.Thread(target=client, args=(number,)) for number in range(3)]
     for thread in threads:
@@ -326,8 +326,8 @@ def test_in_threads_it_serves_drains_and_then_takes_nothing() -> None:
     last = served.submit(ServeRequest("a9", sources()[0], world.LONGEST))
     served.stop()
     assert last.result(0).finished in ("end", "length")
-    assert len(found) == len(NAMES)
-    for (number, name), (text, reply) in found.items():
+    assert len(replies) == len(NAMES)
+    for (number, name), (text, reply) in replies.items():
         assert text == reply.text
         compare(reply, alone(name, 0, sources()[number]))
     with pytest.raises(Closed):

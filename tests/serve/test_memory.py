@@ -84,7 +84,7 @@ LONG = "cat sat on a mat, 7 of them; " * 3000
 def test_of_a_prompt_far_too_long_what_decides_nothing_is_not_encoded(
     cut: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model, room, seen = laws.model("gpt2"), RowLimits(world.CAPACITY), []
+    model, limits, seen = laws.model("gpt2"), RowLimits(world.CAPACITY), []
     loaded = LoadedAdapter.make("a9", 1, world.adaptation("a9", 0), model)
     template = replace(loaded.template, truncate=cut)
     loaded.template = template
@@ -97,15 +97,15 @@ def test_of_a_prompt_far_too_long_what_decides_nothing_is_not_encoded(
         return encode(self, tokenizer, example, *rest)
 
     monkeypatch.setattr(type(template), "encode", watched)
-    assert loaded.encode(model, asked, room).ids == whole.ids
+    assert loaded.encode(model, asked, limits).ids == whole.ids
     assert len(seen) == 1 and seen[0] <= 16 * world.CAPACITY
     limited = replace(template, source_tokens=20)
     loaded.template = limited
     expected = encode(limited, model.tokenizer, Example(LONG, ()), None, 1 << 30)
-    assert loaded.encode(model, replace(asked, truncate=False), room).ids == expected.ids
+    assert loaded.encode(model, replace(asked, truncate=False), limits).ids == expected.ids
     loaded.template = template
     seen.clear()
     for source in (LONG, Chat((("user", LONG),))):
         with pytest.raises(PromptTooLong, match=r"over \d+ tokens, and there is room for \d+"):
-            loaded.encode(model, replace(asked, source=source, truncate=False), room)
+            loaded.encode(model, replace(asked, source=source, truncate=False), limits)
     assert not seen

@@ -72,9 +72,9 @@ def test_the_reply_is_pefts(kind: str, tmp_path: Path) -> None:
     for source, ticket in zip(sources(), tickets, strict=True):
         ids = laws.tokenizer()(source, add_special_tokens=False)["input_ids"]
         expected, nearest = greedy(theirs, ids)
-        found = [token.id for token in ticket.result(0).tokens]
-        assert found == expected or nearest < 1e-4
-        exact += found == expected
+        tokens = [token.id for token in ticket.result(0).tokens]
+        assert tokens == expected or nearest < 1e-4
+        exact += tokens == expected
         texts.add(tuple(expected))
     assert exact >= len(sources()) - 1 and len(texts) > 1
     plain = [greedy(tiny("gpt2").eval(), ids)[0]]

@@ -34,9 +34,9 @@ def test_the_best_method_of_each_task(tmp_path: Path) -> None:
         run(tmp_path / "two", "ia3", 0.2, **task("e2e_nlg")),
         run(tmp_path / "two", "lora", 0.1, **task("e2e_nlg")),
     ]
-    found = winners(runs)
-    assert [(it.name, it.label) for it in found] == [("long", "full"), ("e2e_nlg", "ia3")]
-    assert found[0].folder == tmp_path / "one" / "full" / "seed-0" / "adapter"
+    winning = winners(runs)
+    assert [(it.name, it.label) for it in winning] == [("long", "full"), ("e2e_nlg", "ia3")]
+    assert winning[0].folder == tmp_path / "one" / "full" / "seed-0" / "adapter"
 
 
 def test_validation_chooses_among_seeds(tmp_path: Path) -> None:
@@ -46,13 +46,13 @@ def test_validation_chooses_among_seeds(tmp_path: Path) -> None:
         for label, quality in (("lora", 0.6), ("full", 0.3))
         for seed in losses
     ]
-    (found,) = winners(runs)
-    assert (found.label, found.seed) == ("lora", 1), "seed 2 scores best on the test split"
+    (winner,) = winners(runs)
+    assert (winner.label, winner.seed) == ("lora", 1), "seed 2 scores best on the test split"
 
 
 def test_one_method_alone_wins(tmp_path: Path) -> None:
-    (found,) = winners([run(tmp_path, "lora", 0.5)])
-    assert (found.name, found.label) == ("t", "lora")
+    (winner,) = winners([run(tmp_path, "lora", 0.5)])
+    assert (winner.name, winner.label) == ("t", "lora")
 
 
 def test_what_cannot_be_served_takes_no_part(tmp_path: Path) -> None:
@@ -78,22 +78,22 @@ def test_one_comparison_has_a_winner_for_each_format_of_its_base(tmp_path: Path)
         for dtype, fingerprint in formats
         for label, score in (("lora", 0.6), ("full", 0.5))
     ]  # fmt: skip
-    found = winners(runs)
-    assert [(it.name, it.base[2]) for it in found] == [("t", "fp32"), ("t", "nf4")]
-    fitting, (said,) = for_base(found, model)
-    assert fitting == found[:1]
+    winning = winners(runs)
+    assert [(it.name, it.base[2]) for it in winning] == [("t", "fp32"), ("t", "nf4")]
+    fitting, (said,) = for_base(winning, model)
+    assert fitting == winning[:1]
     assert "in nf4, not for" in said and "in fp32 (see --base-dtype)" in said
 
 
 def test_winners_of_another_base_are_left_out_and_named(tmp_path: Path) -> None:
     model = laws.model("gpt2")
-    found = winners([run(tmp_path, "lora", 0.5)])
+    winning = winners([run(tmp_path, "lora", 0.5)])
     with pytest.raises(
         InputError, match=r"t .lora. was made for m, whose weights are not those of"
     ):
-        for_base(found, model)
-    own = replace(found[0], name="own", base=("gpt2", model.fingerprint, "fp32"))
-    fitting, said = for_base([*found, own], model)
+        for_base(winning, model)
+    own = replace(winning[0], name="own", base=("gpt2", model.fingerprint, "fp32"))
+    fitting, said = for_base([*winning, own], model)
     assert fitting == [own] and len(said) == 1
     with pytest.raises(InputError, match="no finished run with an adapter"):
         for_base([], model)

@@ -79,29 +79,29 @@ def whole(base: str, task: Task, tmp_path_factory: pytest.TempPathFactory) -> Se
 
 def test_a_study_is_made_once_and_read_again(whole: Setting) -> None:
     again = Counting()
-    found = carry_out(Few(), whole, again, "peftlab study few")
+    result = carry_out(Few(), whole, again, "peftlab study few")
     assert again.made == [], "nothing is made twice"
-    assert Result.read(whole.out / "few") == found
-    assert [panel.quantity for panel in found.panels] == ["ROUGE-L", "chrF", "test loss"]
-    assert [point.x for point in found.panels[0].points] == [1.0, 2.0]
-    assert [level.name for level in found.panels[0].levels] == ["asked"]
-    assert found.words == ["ROUGE-L: 2 points", "chrF: 2 points", "test loss: 2 points"]
-    assert found.caution == "", "two seeds"
+    assert Result.read(whole.out / "few") == result
+    assert [panel.quantity for panel in result.panels] == ["ROUGE-L", "chrF", "test loss"]
+    assert [point.x for point in result.panels[0].points] == [1.0, 2.0]
+    assert [level.name for level in result.panels[0].levels] == ["asked"]
+    assert result.words == ["ROUGE-L: 2 points", "chrF: 2 points", "test loss: 2 points"]
+    assert result.caution == "", "two seeds"
 
 
 def test_another_study_shares_the_runs(whole: Setting) -> None:
     watcher = Counting()
     fewer = replace(whole, values=(2.0,), metrics=("loss",))
-    found = carry_out(Few(), fewer, watcher)
-    assert watcher.made == [] and [point.x for point in found.panels[0].points] == [2.0]
+    result = carry_out(Few(), fewer, watcher)
+    assert watcher.made == [] and [point.x for point in result.panels[0].points] == [2.0]
 
 
 def test_values_are_those_of_the_records(whole: Setting) -> None:
-    found = carry_out(Few(), whole)
+    result = carry_out(Few(), whole)
     records = [Record.read(p) for p in whole.out.glob("runs/*/*length=2-*/seed-*/record.json")]
     assert len(records) == 2
     for panel, values in zip(
-        found.panels,
+        result.panels,
         (
             [r.scores["rougeL"] for r in records],
             [r.scores["chrf"] for r in records],
@@ -119,13 +119,13 @@ def test_values_are_those_of_the_records(whole: Setting) -> None:
 
 
 def test_files_of_a_study(whole: Setting) -> None:
-    found = carry_out(Few(), whole)
+    result = carry_out(Few(), whole)
     folder = whole.out / "few"
-    files = {path.name for path in write(folder, found)}
+    files = {path.name for path in write(folder, result)}
     assert {"study.html", "figure.svg", "study.csv"} <= files
     values: dict[str, Any] = json.loads((folder / "study.json").read_text())
     assert values["study"] == "few"
-    rows = list(csv.DictReader(io.StringIO(as_csv(found))))
+    rows = list(csv.DictReader(io.StringIO(as_csv(result))))
     assert len(rows) == 3 * (2 + 1), "three panels of two points and a level"
     assert rows[0]["method"] == "prompt_tuning:length=1" and rows[0]["seeds"] == "2"
 
@@ -141,16 +141,16 @@ def test_damaged_predictions_are_one_clear_error(whole: Setting) -> None:
 
 def test_few_test_examples_have_no_intervals(setting: Make, task: Task) -> None:
     short = replace(task, test=task.test[:3])
-    found = carry_out(Few(), setting(tasks=(short,), values=(2.0,)))
-    assert found.panels[0].points[0].low is None
-    assert any("3 test examples are too few for intervals" in text for text in found.problems)
+    result = carry_out(Few(), setting(tasks=(short,), values=(2.0,)))
+    assert result.panels[0].points[0].low is None
+    assert any("3 test examples are too few for intervals" in text for text in result.problems)
 
 
 def test_failed_runs_are_named_and_left_out(setting: Make) -> None:
     """A prompt of 96 fills the tiny base's context; its run fails, the others stand."""
-    found = carry_out(Few(), setting(values=(2.0, 96.0)))
-    assert [point.x for point in found.panels[0].points] == [2.0]
-    (problem,) = found.problems
+    result = carry_out(Few(), setting(values=(2.0, 96.0)))
+    assert [point.x for point in result.panels[0].points] == [2.0]
+    (problem,) = result.problems
     assert "prompt_tuning:length=96" in problem and "leaves no room for text" in problem
     with pytest.raises(InputError, match=r"few: no run on .* could be used"):
         carry_out(Few(), setting(values=(96.0,)))
@@ -158,13 +158,13 @@ def test_failed_runs_are_named_and_left_out(setting: Make) -> None:
 
 def test_fewer_rows_are_other_data_of_the_same_task(setting: Make, task: Task) -> None:
     made = setting(values=(4.0, 24.0), methods=tuple(parse("bitfit")), seeds=(0, 1))
-    found = carry_out(find("data"), made)
+    result = carry_out(find("data"), made)
     records = [Record.read(path) for path in made.out.glob("runs/*/bitfit*/seed-*/record.json")]
     by_rows = {rows: [r for r in records if r.task.train_rows == rows] for rows in (4, 24)}
     assert len(by_rows[4]) == len(by_rows[24]) == 2
     assert len({r.task.fingerprint for r in by_rows[4]}) == 2, "each seed draws its own examples"
     assert len({r.task.fingerprint for r in by_rows[24]}) == 1
-    assert {point.x for point in found.panels[0].points} == {4.0, 24.0}
+    assert {point.x for point in result.panels[0].points} == {4.0, 24.0}
 
 
 def test_drawn_rows_are_nested_and_shrink_validation(task: Task) -> None:
@@ -199,8 +199,8 @@ def test_options_that_a_study_has_no_use_for(setting: Make, task: Task) -> None:
 @pytest.mark.slow
 def test_instruction_stands_at_its_context_tokens(setting: Make, task: Task) -> None:
     own = replace(task, instruction="Say it\n")
-    found = carry_out(find("instruction"), setting(tasks=(own,), values=(1.0,)))
-    places = {(p.series, p.name): p.x for p in found.panels[0].points}
+    result = carry_out(find("instruction"), setting(tasks=(own,), values=(1.0,)))
+    places = {(p.series, p.name): p.x for p in result.panels[0].points}
     bare = places["wordings", "no words"]
     assert places["tuned prompt", "length 5"] == pytest.approx(bare + 5)
     assert places["wordings", "its own"] > bare
@@ -216,26 +216,26 @@ def test_transfer_starts_from_what_the_source_learnt(setting: Make, task: Task) 
         tasks=(task, source), values=(0.5, 1.0), methods=tuple(parse("prompt_tuning:length=3"))
     )
     watcher = Counting()
-    found = carry_out(find("transfer"), made, watcher)
-    assert len(found.panels) == 2 and {p.task for p in found.panels} == {task.name}
-    series = found.panels[0].series()
+    result = carry_out(find("transfer"), made, watcher)
+    assert len(result.panels) == 2 and {p.task for p in result.panels} == {task.name}
+    series = result.panels[0].series()
     assert set(series) == {"from words", "from other"}
     assert [point.x for point in series["from other"]] == [1.0, 2.0]
     assert "adapter" in series["from other"][0].label
-    assert found.panels[0].axis.name == "steps of training on the target"
+    assert result.panels[0].axis.name == "steps of training on the target"
     again = Counting()
-    assert carry_out(find("transfer"), made, again) == found and again.made == []
+    assert carry_out(find("transfer"), made, again) == result and again.made == []
 
 
 @pytest.mark.slow
 def test_forgetting_stands_at_the_rise_of_the_loss(setting: Make) -> None:
     text = ("Place 7 serves food. " * 30,)
     made = setting(values=(1.0,), methods=tuple(parse("bitfit,full")), general_text=text)
-    found = carry_out(find("forgetting"), made)
+    result = carry_out(find("forgetting"), made)
     paths = made.out.glob("runs/*/full*/seed-0/record.json")
     (record,) = [Record.read(path) for path in paths]
     assert record.general is not None
-    point = next(p for p in found.panels[0].points if p.series == "full")
+    point = next(p for p in result.panels[0].points if p.series == "full")
     assert point.x == pytest.approx(record.general.after - record.general.before)
 
 
@@ -243,8 +243,8 @@ def test_forgetting_stands_at_the_rise_of_the_loss(setting: Make) -> None:
 def test_the_spectrum_of_a_change_and_its_cuts(setting: Make) -> None:
     made = setting(values=(2.0, 32.0))
     watcher = Counting()
-    found = carry_out(find("spectrum"), made, watcher)
-    first, quality, losses = found.panels
+    result = carry_out(find("spectrum"), made, watcher)
+    first, quality, losses = result.panels
     series = first.series()
     assert set(series) == {"ΔW of full fine-tuning", "ΔW of LoRA, rank 32", "the base's W"}
     for points in series.values():
@@ -257,19 +257,19 @@ def test_the_spectrum_of_a_change_and_its_cuts(setting: Make) -> None:
     assert len(quality.points) == len(losses.points) == 4
     assert watcher.measured.count("full") == 1
     again = Counting()
-    assert carry_out(find("spectrum"), made, again) == found
+    assert carry_out(find("spectrum"), made, again) == result
     assert again.made == again.measured == [], "measurements are kept too"
     (path,) = made.out.glob("runs/*/full*/seed-0/spectrum.json")
     path.write_text(path.read_text()[:40])
-    assert carry_out(find("spectrum"), made, again) == found
+    assert carry_out(find("spectrum"), made, again) == result
     assert again.measured == ["full"] and again.made == [], "half written: measured again"
 
 
 @pytest.mark.slow
 def test_the_dimension_that_reaches_ninety_per_cent(setting: Make) -> None:
     made = setting(values=(10.0, 100.0))
-    found = carry_out(find("intrinsic"), made)
-    quality, losses = found.panels
+    result = carry_out(find("intrinsic"), made)
+    quality, losses = result.panels
     full = next(level for level in quality.levels if level.name == "full fine-tuning")
     line = next(level for level in quality.levels if level.name == "90 % of full")
     assert line.value == pytest.approx(0.9 * full.value)
@@ -289,7 +289,7 @@ def test_scale_takes_several_bases(setting: Make, base: str, tmp_path: Path) -> 
     model.save_pretrained(tmp_path / "smaller")
     tokenizer.save_pretrained(tmp_path / "smaller")
     made = setting(models=(str(tmp_path / "smaller"), base))
-    found = carry_out(find("scale"), made)
-    places = sorted({point.x for point in found.panels[0].points})
+    result = carry_out(find("scale"), made)
+    places = sorted({point.x for point in result.panels[0].points})
     assert len(places) == 2 and places[1] == made.shape.size
-    assert any("times its size" in text for text in found.words)
+    assert any("times its size" in text for text in result.words)

@@ -51,14 +51,14 @@ def test_points_lie_inside_the_figure_in_the_right_order() -> None:
     points = [point("a", x, v) for x, v in ((1, 0.1), (50, 0.9), (200, 0.5))]
     svg = figure(result(panel(*points)))
     _, _, width, height = map(float, svg.attrib["viewBox"].split())
-    found = [
+    places = [
         (float(e.attrib["cx"]), float(e.attrib["cy"]))
         for e in svg.iter("circle")
         if e.attrib.get("class") == "target"
     ]
-    assert [x for x, _ in found] == sorted(x for x, _ in found)
-    assert found[1][1] < found[2][1] < found[0][1], "higher is better is higher up"
-    assert all(0 < x < width and 0 < y < height for x, y in found)
+    assert [x for x, _ in places] == sorted(x for x, _ in places)
+    assert places[1][1] < places[2][1] < places[0][1], "higher is better is higher up"
+    assert all(0 < x < width and 0 < y < height for x, y in places)
 
 
 def test_places_that_are_names_stand_side_by_side() -> None:
@@ -182,7 +182,7 @@ def test_damaged_results_are_refused(tmp_path: Path) -> None:
 
 def texts(svg: Element) -> list[tuple[str, Box]]:
     """Every text of a figure with the room it takes."""
-    found: list[tuple[str, Box]] = []
+    texts_of: list[tuple[str, Box]] = []
 
     def walk(part: Element, dx: float, dy: float) -> None:
         moved = [float(n) for n in re.findall(r"-?[\d.]+", part.get("transform", "0 0"))]
@@ -191,12 +191,12 @@ def texts(svg: Element) -> list[tuple[str, Box]]:
             text = part.text or ""
             x, y, wide = float(part.attrib["x"]), float(part.attrib["y"]), LETTER * len(text)
             left = dx + x - {"end": wide, "middle": wide / 2}.get(part.get("text-anchor", ""), 0)
-            found.append((text, Box(left, dy + y - 11, left + wide, dy + y + 3)))
+            texts_of.append((text, Box(left, dy + y - 11, left + wide, dy + y + 3)))
         for inner in part:
             walk(inner, dx, dy)
 
     walk(svg, 0.0, 0.0)
-    return found
+    return texts_of
 
 
 def crowded(study: str, draw: random.Random) -> Result:
@@ -234,11 +234,11 @@ def test_texts_of_a_panel_lie_apart(study: str, narrow: bool) -> None:
     for seed in range(12):
         svg = figure(crowded(study, random.Random(seed)), narrow)
         width = float(svg.attrib["viewBox"].split()[2])
-        found = texts(svg)
-        assert sum(text == FULL for text, _ in found) == 4, "every level has its name"
-        for (one, box), (other, second) in combinations(found, 2):
+        texts_drawn = texts(svg)
+        assert sum(text == FULL for text, _ in texts_drawn) == 4, "every level has its name"
+        for (one, box), (other, second) in combinations(texts_drawn, 2):
             assert not box.meets(second), (seed, one, other)
-        assert all(box.left >= 0 and box.right <= width for _, box in found)
+        assert all(box.left >= 0 and box.right <= width for _, box in texts_drawn)
 
 
 def test_a_legend_takes_as_many_lines_as_it_needs_and_no_name_leaves_the_figure() -> None:

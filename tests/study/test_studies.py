@@ -83,11 +83,11 @@ def test_alpha_follows_the_rank(setting: Make, task: Task) -> None:
 def test_blocks_from_the_top_the_bottom_and_all_but_a_span(setting: Make, task: Task) -> None:
     """Three blocks: 0, 1, 2."""
     variants = find("layers").variants(setting(), task)
-    found = {(v.series, v.x): v.method.layers for v in variants if v.x}  # type: ignore[attr-defined]
-    assert found["top blocks", 1] == (2,) and found["bottom blocks", 1] == (0,)
-    assert found["top blocks", 2] == (1, 2) and found["bottom blocks", 2] == (0, 1)
-    assert found["top blocks", 3] == found["bottom blocks", 3] == (), "all is the default"
-    assert found["all but a span", 2] == (0, 2)
+    layers = {(v.series, v.x): v.method.layers for v in variants if v.x}  # type: ignore[attr-defined]
+    assert layers["top blocks", 1] == (2,) and layers["bottom blocks", 1] == (0,)
+    assert layers["top blocks", 2] == (1, 2) and layers["bottom blocks", 2] == (0, 1)
+    assert layers["top blocks", 3] == layers["bottom blocks", 3] == (), "all is the default"
+    assert layers["all but a span", 2] == (0, 2)
     whole = find("layers").variants(setting(methods=tuple(parse("layers"))), task)
     assert {v.method.blocks for v in whole if v.x == 1} == {("0",), ("2",)}  # type: ignore[attr-defined]
 
@@ -113,13 +113,13 @@ def test_starts_are_those_of_the_methods(setting: Make, task: Task) -> None:
 
 
 def test_wordings_differ_and_keep_their_names() -> None:
-    found = wordings("Write a line\n", ("Say it <b>well</b>", "Write a line"))
-    assert list(found)[:2] == ["no words", "its own"]
-    assert sorted(found["shuffled"].split()) == sorted(["Write", "a", "line"])
-    assert found["first half"] == "Write\n"
-    assert found["“Say it <b>well</b>”"] == "Say it <b>well</b>\n"
-    assert len(set(found.values())) == len(found), "the same words are not tried twice"
-    assert "“Write a line”" not in found
+    worded = wordings("Write a line\n", ("Say it <b>well</b>", "Write a line"))
+    assert list(worded)[:2] == ["no words", "its own"]
+    assert sorted(worded["shuffled"].split()) == sorted(["Write", "a", "line"])
+    assert worded["first half"] == "Write\n"
+    assert worded["“Say it <b>well</b>”"] == "Say it <b>well</b>\n"
+    assert len(set(worded.values())) == len(worded), "the same words are not tried twice"
+    assert "“Write a line”" not in worded
 
 
 def test_instruction_needs_words(setting: Make, task: Task) -> None:

@@ -13,7 +13,7 @@ from peftlab.errors import InputError
 from peftlab.tasks import Example, Template
 from tests.tasks.tokenizers_for_tests import byte_level, unigram
 
-ROOM = 10_000
+LIMIT = 10_000
 EXAMPLE = Example("name : Blue Spice | area : city centre", ("A coffee shop.",), {"q": "where"})
 PLAIN = Template("Describe this. {source}\nSummary: {target}")
 
@@ -21,7 +21,7 @@ words = st.text(st.characters(codec="utf-8", exclude_characters="<>"), min_size=
 
 
 def test_the_target_and_its_end_are_what_is_trained_on(any_tokenizer: Any) -> None:
-    row = PLAIN.encode(any_tokenizer, EXAMPLE, "a cat on the mat.", ROOM)
+    row = PLAIN.encode(any_tokenizer, EXAMPLE, "a cat on the mat.", LIMIT)
     trained = row.ids[row.target_start :]
     assert trained[-1] == any_tokenizer.eos_token_id
     assert any_tokenizer.eos_token_id not in trained[:-1]
@@ -30,20 +30,20 @@ def test_the_target_and_its_end_are_what_is_trained_on(any_tokenizer: Any) -> No
 
 
 def test_the_row_is_how_the_tokenizer_writes_the_whole_text(any_tokenizer: Any) -> None:
-    row = PLAIN.encode(any_tokenizer, EXAMPLE, "the cat", ROOM)
+    row = PLAIN.encode(any_tokenizer, EXAMPLE, "the cat", LIMIT)
     text = f"Describe this. {EXAMPLE.source}\nSummary: the cat"
     assert list(row.ids[:-1]) == any_tokenizer(text)["input_ids"]
 
 
 def test_the_prompt_alone_is_the_prompt_part_of_the_row(any_tokenizer: Any) -> None:
-    whole = PLAIN.encode(any_tokenizer, EXAMPLE, "the cat", ROOM)
-    prompt = PLAIN.encode(any_tokenizer, EXAMPLE, None, ROOM)
+    whole = PLAIN.encode(any_tokenizer, EXAMPLE, "the cat", LIMIT)
+    prompt = PLAIN.encode(any_tokenizer, EXAMPLE, None, LIMIT)
     assert prompt.ids == whole.ids[: whole.target_start]
     assert prompt.target_start == len(prompt.ids)
 
 
 def test_white_space_before_the_target_belongs_to_it(bpe: Any) -> None:
-    row = PLAIN.encode(bpe, EXAMPLE, "cat", ROOM)
+    row = PLAIN.encode(bpe, EXAMPLE, "cat", LIMIT)
     assert bpe.decode(row.ids[row.target_start : -1]) == " cat"
     assert bpe.decode(row.ids[: row.target_start]).endswith("Summary:")
 
@@ -53,7 +53,7 @@ def test_white_space_before_the_target_belongs_to_it(bpe: Any) -> None:
 def test_any_text_comes_back_from_a_byte_level_tokenizer(
     bpe: Any, source: str, target: str
 ) -> None:
-    row = PLAIN.encode(bpe, Example(source, (target,)), target, ROOM)
+    row = PLAIN.encode(bpe, Example(source, (target,)), target, LIMIT)
     kwargs = {"clean_up_tokenization_spaces": False}
     assert bpe.decode(row.ids[row.target_start : -1], **kwargs) == " " + target.strip()
     prompt = bpe.decode(row.ids[: row.target_start], **kwargs)
@@ -65,18 +65,18 @@ def test_any_text_comes_back_from_a_byte_level_tokenizer(
 def test_only_the_source_gives_way(any_tokenizer: Any, source: str, over: int, end: str) -> None:
     template = replace(PLAIN, truncate=end)
     example = Example(source, ("the cat",))
-    whole = template.encode(any_tokenizer, example, "the cat", ROOM)
-    room = len(whole.ids) - over
+    whole = template.encode(any_tokenizer, example, "the cat", LIMIT)
+    limit = len(whole.ids) - over
     bare = Example("", ("the cat",))
     try:
-        row = template.encode(any_tokenizer, example, "the cat", room)
+        row = template.encode(any_tokenizer, example, "the cat", limit)
     except InputError as error:
         assert "does not fit" in str(error)
-        frame = template.encode(any_tokenizer, bare, "the cat", ROOM)
+        frame = template.encode(any_tokenizer, bare, "the cat", LIMIT)
         # Tokens that straddle the source's edge are the template's as well, and stay.
-        assert room <= len(frame.ids) + 4
+        assert limit <= len(frame.ids) + 4
         return
-    assert len(row.ids) <= room
+    assert len(row.ids) <= limit
     assert row.dropped == len(whole.ids) - len(row.ids) >= over
     assert row.ids[row.target_start :] == whole.ids[whole.target_start :]
     kept = row.target_start
@@ -87,7 +87,7 @@ def test_only_the_source_gives_way(any_tokenizer: Any, source: str, over: int, e
 
 
 def test_the_named_end_of_the_source_is_cut(bpe: Any) -> None:
-    whole = PLAIN.encode(bpe, EXAMPLE, "cat", ROOM)
+    whole = PLAIN.encode(bpe, EXAMPLE, "cat", LIMIT)
     cut = {
         end: bpe.decode(
             replace(PLAIN, truncate=end).encode(bpe, EXAMPLE, "cat", len(whole.ids) - 6).ids
@@ -101,15 +101,15 @@ def test_the_named_end_of_the_source_is_cut(bpe: Any) -> None:
 
 def test_a_character_is_never_cut_in_two(bpe: Any) -> None:
     example = Example("😀😀😀😀😀😀", ("cat",))
-    length = len(PLAIN.encode(bpe, example, "cat", ROOM).ids)
-    for room in range(length - 20, length):
-        assert "�" not in bpe.decode(PLAIN.encode(bpe, example, "cat", room).ids)
+    length = len(PLAIN.encode(bpe, example, "cat", LIMIT).ids)
+    for limit in range(length - 20, length):
+        assert "�" not in bpe.decode(PLAIN.encode(bpe, example, "cat", limit).ids)
 
 
 def test_a_source_can_be_held_to_a_number_of_tokens(bpe: Any) -> None:
     template = Template("Describe this.\n{source}\nSummary: {target}")
-    row = replace(template, source_tokens=5).encode(bpe, EXAMPLE, "cat", ROOM)
-    whole = template.encode(bpe, EXAMPLE, "cat", ROOM)
+    row = replace(template, source_tokens=5).encode(bpe, EXAMPLE, "cat", LIMIT)
+    whole = template.encode(bpe, EXAMPLE, "cat", LIMIT)
     source = len(bpe(EXAMPLE.source)["input_ids"])
     assert row.dropped == source - 5
     assert len(row.ids) == len(whole.ids) - row.dropped
@@ -122,7 +122,7 @@ def test_a_row_that_cannot_fit_is_one_clear_error(bpe: Any) -> None:
 
 def test_pseudo_tokens_are_numbered_over_the_template(bpe: Any) -> None:
     template = Template("{p:2}{source}{p:3} capital {p:1}{target}")
-    row = template.encode(bpe, EXAMPLE, "cat", ROOM)
+    row = template.encode(bpe, EXAMPLE, "cat", LIMIT)
     assert [i for i in row.ids if i < 0] == [-1, -2, -3, -4, -5, -6]
     assert template.pseudo_tokens == 6
     text = bpe.decode([i for i in row.ids if i >= 0])
@@ -132,17 +132,17 @@ def test_pseudo_tokens_are_numbered_over_the_template(bpe: Any) -> None:
 
 def test_text_is_split_at_pseudo_tokens_only(any_tokenizer: Any) -> None:
     """A piece after a pseudo token is written as the middle of a text, not as its beginning."""
-    middle = Template("name{p:1} : Blue{target}").encode(any_tokenizer, EXAMPLE, None, ROOM)
+    middle = Template("name{p:1} : Blue{target}").encode(any_tokenizer, EXAMPLE, None, LIMIT)
     whole = any_tokenizer("name : Blue")["input_ids"]
     assert [i for i in middle.ids if i >= 0] == whole
 
 
 def test_the_bos_stands_right_before_the_first_text() -> None:
     tokenizer = byte_level(bos=True)
-    row = PLAIN.with_leading_prompt(3).encode(tokenizer, EXAMPLE, "cat", ROOM)
+    row = PLAIN.with_leading_prompt(3).encode(tokenizer, EXAMPLE, "cat", LIMIT)
     assert row.ids[:4] == (-1, -2, -3, tokenizer.bos_token_id)
     assert row.ids.count(tokenizer.bos_token_id) == 1
-    without = PLAIN.encode(tokenizer, EXAMPLE, "cat", ROOM)
+    without = PLAIN.encode(tokenizer, EXAMPLE, "cat", LIMIT)
     assert row.ids[3:] == without.ids
 
 
@@ -154,30 +154,30 @@ def test_a_leading_prompt_moves_the_numbers_of_the_others() -> None:
 
 def test_special_tokens_in_data_are_mere_text(bpe: Any) -> None:
     example = Example("a <|endoftext|> b", ("it is <|endoftext|> here",))
-    row = PLAIN.encode(bpe, example, example.targets[0], ROOM)
+    row = PLAIN.encode(bpe, example, example.targets[0], LIMIT)
     assert row.ids.count(bpe.eos_token_id) == 1
     assert bpe.decode(row.ids[row.target_start : -1]) == " it is <|endoftext|> here"
 
 
 def test_special_tokens_that_cannot_be_mere_text_are_refused() -> None:
     with pytest.raises(InputError, match=r"it is </s> here' holds a special token.*Take it out"):
-        PLAIN.encode(unigram(), Example("a", ("x",)), "it is </s> here", ROOM)
+        PLAIN.encode(unigram(), Example("a", ("x",)), "it is </s> here", LIMIT)
 
 
 def test_special_tokens_of_the_template_are_special(bpe: Any) -> None:
-    row = Template(" {source} {eos} {target}").encode(bpe, EXAMPLE, "cat", ROOM)
+    row = Template(" {source} {eos} {target}").encode(bpe, EXAMPLE, "cat", LIMIT)
     assert row.ids[row.target_start - 1] == bpe.eos_token_id
     assert bpe.decode(row.ids[row.target_start : -1]) == " cat"
     with pytest.raises(InputError, match=r"special token"):
-        Template("{source}{eos}{target}").encode(bpe, Example("<|endoftext|>", ("a",)), None, ROOM)
+        Template("{source}{eos}{target}").encode(bpe, Example("<|endoftext|>", ("a",)), None, LIMIT)
 
 
 def test_other_columns_and_braces(bpe: Any) -> None:
     template = Template("{{json}} {q}: {source} {target}")
-    row = template.encode(bpe, EXAMPLE, "cat", ROOM)
+    row = template.encode(bpe, EXAMPLE, "cat", LIMIT)
     assert bpe.decode(row.ids) == f"{{json}} where: {EXAMPLE.source} cat<|endoftext|>"
     with pytest.raises(InputError, match=r'column \{qq\}.*Blue Spice.*Did you mean "q"'):
-        Template("{qq}{source}{target}").encode(bpe, EXAMPLE, "cat", ROOM)
+        Template("{qq}{source}{target}").encode(bpe, EXAMPLE, "cat", LIMIT)
 
 
 class Slow:
@@ -188,15 +188,15 @@ class Slow:
 
 def test_tokenizers_that_lack_something() -> None:
     with pytest.raises(InputError, match=r"Slow is a slow one.*use_fast"):
-        PLAIN.encode(Slow(), EXAMPLE, "cat", ROOM)
+        PLAIN.encode(Slow(), EXAMPLE, "cat", LIMIT)
     no_end = byte_level()
     no_end.eos_token = None
     with pytest.raises(InputError, match=r"no end-of-sequence token"):
-        PLAIN.encode(no_end, EXAMPLE, "cat", ROOM)
+        PLAIN.encode(no_end, EXAMPLE, "cat", LIMIT)
     with pytest.raises(InputError, match=r"no beginning-of-sequence token.*\{eos\}"):
-        Template("{bos}{source}{target}").encode(byte_level(), EXAMPLE, "cat", ROOM)
+        Template("{bos}{source}{target}").encode(byte_level(), EXAMPLE, "cat", LIMIT)
     with pytest.raises(InputError, match=r"nothing before the target"):
-        Template("{source}{target}").encode(byte_level(), Example("", ("a",)), "a", ROOM)
+        Template("{source}{target}").encode(byte_level(), Example("", ("a",)), "a", LIMIT)
 
 
 spaced = st.text(st.sampled_from(" \n\tab.😀é"), max_size=30)
@@ -211,9 +211,9 @@ def test_white_space_of_the_template_never_gives_way(
     tokenizer = _TRIMMED[trim_offsets]
     template = Template("Do it:  \n {source}  \n\nSummary: {target}", truncate=end)
     example = Example(source, ("cat",))
-    room = len(template.encode(tokenizer, example, None, ROOM).ids) - over
+    limit = len(template.encode(tokenizer, example, None, LIMIT).ids) - over
     try:
-        row = template.encode(tokenizer, example, None, room)
+        row = template.encode(tokenizer, example, None, limit)
     except InputError:
         return
     text = tokenizer.decode(row.ids, clean_up_tokenization_spaces=False)

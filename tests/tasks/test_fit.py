@@ -67,11 +67,11 @@ def with_ends(task: Task) -> Task:
 
 def test_references_lose_the_end_and_it_is_said(bpe: Any) -> None:
     task = with_ends(task_of(["the cat", "a cat", "cat"]))
-    found = fitted(task, bpe)
-    assert [e.targets for e in found.test] == [("a cat", "the cat")] * 3
-    assert found.notes[-1].startswith(f"3 targets of test end in {EOS}, which ends every row")
-    assert found.source.fingerprint != task.source.fingerprint
-    assert fitted(found, bpe) is found
+    own = fitted(task, bpe)
+    assert [e.targets for e in own.test] == [("a cat", "the cat")] * 3
+    assert own.notes[-1].startswith(f"3 targets of test end in {EOS}, which ends every row")
+    assert own.source.fingerprint != task.source.fingerprint
+    assert fitted(own, bpe) is own
     clean = task_of(["the cat"])
     assert fitted(clean, bpe).source == clean.source and fitted(clean, bpe).train is clean.train
 
@@ -88,12 +88,12 @@ def test_the_guess_counts_tokens_of_this_base(bpe: Any, tmp_path: Path) -> None:
         ("猫" * 200, 601, 608),
     ):  # fmt: skip
         task = guessing(tmp_path / "a.jsonl", target)
-        found = fitted(task, bpe)
+        own = fitted(task, bpe)
         long = len(task.template.target_ids(bpe, target))
-        assert task.guesses_length and not found.guesses_length
-        assert max(long, least) <= found.max_new_tokens <= most
-        said = f"{found.max_new_tokens} tokens (guessed: a long target of train has {long})."
-        assert found.notes[-1] == f"Replies end after {said}"
+        assert task.guesses_length and not own.guesses_length
+        assert max(long, least) <= own.max_new_tokens <= most
+        said = f"{own.max_new_tokens} tokens (guessed: a long target of train has {long})."
+        assert own.notes[-1] == f"Replies end after {said}"
     given = Task.load(tmp_path / "a.jsonl", max_new_tokens=7)
     assert fitted(given, bpe).max_new_tokens == 7
 
@@ -107,19 +107,19 @@ def long_task(**changes: Any) -> Task:
 
 def test_long_rows_leave_and_are_counted(bpe: Any) -> None:
     task = replace(long_task(), long="skip")
-    found = shortened(task, task.template, bpe, 60, SPLITS)
-    assert [(e.source, e.targets) for e in found.train] == [
+    own = shortened(task, task.template, bpe, 60, SPLITS)
+    assert [(e.source, e.targets) for e in own.train] == [
         ("the cat", ("a cat",)), ("a cat", ("a cat", "the cat ")),
     ]  # fmt: skip
-    assert [e.source for e in found.validation] == ["a cat"] == [e.source for e in found.test]
-    assert found.skipped == {"train": 3, "validation": 1, "test": 2}
-    assert found.subsets == {"odd": (0,)} and found.long == "cut"
-    assert found.notes[-1] == (
+    assert [e.source for e in own.validation] == ["a cat"] == [e.source for e in own.test]
+    assert own.skipped == {"train": 3, "validation": 1, "test": 2}
+    assert own.subsets == {"odd": (0,)} and own.long == "cut"
+    assert own.notes[-1] == (
         "3 rows of train and 1 examples of validation and 2 examples of test are longer than the "
         "60 tokens that fit, and left out (-o long=skip)."
     )
     for split in SPLITS:
-        for example, target in found.pairs(split):
+        for example, target in own.pairs(split):
             row = task.template.encode(bpe, example, target, 60)
             assert row.dropped == 0 and len(row.ids) <= 60
 
@@ -127,10 +127,10 @@ def test_long_rows_leave_and_are_counted(bpe: Any) -> None:
 def test_a_prompt_needs_room_for_its_reply(bpe: Any) -> None:
     task = replace(task_of(["the cat"]), long="refuse")
     row = task.template.encode(bpe, task.test[0], "the cat", sys.maxsize)
-    room = len(row.ids) + 2
-    assert too_long(task, task.template, bpe, room).too_long == dict.fromkeys(SPLITS, ())
+    limit = len(row.ids) + 2
+    assert too_long(task, task.template, bpe, limit).too_long == dict.fromkeys(SPLITS, ())
     with pytest.raises(InputError, match=r"1 of 1 rows of test are longer than the"):
-        too_long(replace(task, max_new_tokens=room), task.template, bpe, room)
+        too_long(replace(task, max_new_tokens=limit), task.template, bpe, limit)
 
 
 def test_long_rows_are_cut_or_refused(bpe: Any) -> None:
@@ -154,8 +154,8 @@ def test_fits_travel_and_join(bpe: Any) -> None:
     assert both.too_long == {"train": (0, 1, 3), "test": (2,)} and both.max_new_tokens == 24
     assert both.notes == ("a", "b") and both.ends == (EOS,)
     task = with_ends(task_of(["the cat", "a cat", "cat"]))
-    found = look(task, bpe)
-    assert found.apply(task) == fitted(task, bpe)
+    fit = look(task, bpe)
+    assert fit.apply(task) == fitted(task, bpe)
 
 
 def test_long_is_an_option(tmp_path: Path) -> None:

@@ -68,10 +68,10 @@ def test_every_format_gives_the_same_rows(tmp_path: Path, suffix: str) -> None:
         cells += [f"{row['source']}{comma}{row['target']}" for row in rows[1:]]
         path.write_text(f"source{comma}target\n" + "\n".join(cells) + "\n", encoding="utf-8")
     task = Task.load(path)
-    found = {
+    rows_of = {
         (e.source, e.targets[0]) for s in ("train", "validation", "test") for e in task.split(s)
     }
-    assert found == {(row["source"], row["target"]) for row in rows}
+    assert rows_of == {(row["source"], row["target"]) for row in rows}
 
 
 def test_missing_splits_are_cut_by_seed(tmp_path: Path) -> None:

@@ -321,9 +321,9 @@ def test_blank_rows_of_a_data_set_are_left_out(tmp_path: Path) -> None:
     datasets.Dataset.from_dict(rows).save_to_disk(tmp_path)
     task = Task.load("xsum", data=tmp_path, seed=3)
     assert "3 rows of train are left out, for want of a source or a target." in task.notes
-    found = [(e.source, *e.targets) for s in SPLITS for e in task.split(s)]
+    pairs = [(e.source, *e.targets) for s in SPLITS for e in task.split(s)]
     expected = [(d, t) for d, t in zip(documents, rows["summary"], strict=True) if d and d.strip()]
-    assert sorted(found) == sorted(expected)
+    assert sorted(pairs) == sorted(expected)
     assert len(task.train) == 27 and list(task.train)[5] == task.train[5]
     few = Task.load("xsum", data=tmp_path, seed=3, limit=4)
     assert len(few.train) == 4 and set(few.train) <= set(task.train)

@@ -14,7 +14,7 @@ from peftlab.tasks import Example, Template
 from peftlab.tasks.similar import TfIdf
 from tests.tasks.tokenizers_for_tests import CHAT, byte_level, sentencepiece
 
-ROOM = 10_000
+LIMIT = 10_000
 POOL = tuple(
     Example(source, (target,))
     for source, target in (
@@ -27,7 +27,7 @@ FEW = Template("{instruction}{exemplars}{source}\nOutput: {target}")
 
 
 def shown(tokenizer: Any, template: Template, example: Example, target: str | None) -> str:
-    return str(tokenizer.decode(template.encode(tokenizer, example, target, ROOM).ids))
+    return str(tokenizer.decode(template.encode(tokenizer, example, target, LIMIT).ids))
 
 
 @pytest.mark.parametrize(
@@ -104,20 +104,20 @@ def test_slots_are_put_in_where_a_template_lacks_them() -> None:
 
 def test_pseudo_tokens_stay_out_of_exemplars(bpe: Any) -> None:
     template = Template("{exemplars}{p:2}{source}{p:1}\nOutput: {target}", exemplars=POOL[:1])
-    row = template.encode(bpe, POOL[1], "x", ROOM)
+    row = template.encode(bpe, POOL[1], "x", LIMIT)
     assert [i for i in row.ids if i < 0] == [-1, -2, -3]
 
 
 def test_exemplars_keep_the_special_tokens_of_the_template(bpe: Any) -> None:
     template = Template(" {source} {eos} {target}").with_exemplars(POOL[:1])
-    row = template.encode(bpe, POOL[1], "x", ROOM)
+    row = template.encode(bpe, POOL[1], "x", LIMIT)
     assert row.ids.count(bpe.eos_token_id) == 3
     assert bpe.decode(row.ids).startswith(" the cat sat <|endoftext|> cat\n\n Blue Spice")
 
 
 def test_exemplars_are_never_cut(bpe: Any) -> None:
     template = FEW.with_exemplars(POOL[:1])
-    whole = template.encode(bpe, POOL[1], "x", ROOM)
+    whole = template.encode(bpe, POOL[1], "x", LIMIT)
     row = template.encode(bpe, POOL[1], "x", len(whole.ids) - 3)
     assert bpe.decode(row.ids).startswith("the cat sat\nOutput: cat\n\nBlue")
 
@@ -166,7 +166,7 @@ CHATTED = Template("{instruction}{source}\nOutput: {target}", chat=True)
 def test_chat_frames_the_message_and_trains_on_the_reply(chat_bpe: Any) -> None:
     example = Example("the cat", ("cat",))
     template = CHATTED.with_instruction("Do it.")
-    row = template.encode(chat_bpe, example, "a cat", ROOM)
+    row = template.encode(chat_bpe, example, "a cat", LIMIT)
     assert chat_bpe.decode(row.ids[: row.target_start]) == (
         "<|im_start|>user\nDo it.\nthe cat\nOutput:<|im_end|>\n<|im_start|>assistant\n"
     )
@@ -176,7 +176,7 @@ def test_chat_frames_the_message_and_trains_on_the_reply(chat_bpe: Any) -> None:
 
 def test_chat_agrees_with_the_tokenizers_own_rendering(chat_bpe: Any) -> None:
     example = Example("the cat", ("cat",))
-    row = Template("{source}{target}", chat=True).encode(chat_bpe, example, None, ROOM)
+    row = Template("{source}{target}", chat=True).encode(chat_bpe, example, None, LIMIT)
     own = chat_bpe.apply_chat_template(
         [{"role": "user", "content": "the cat"}],
         add_generation_prompt=True,
@@ -186,12 +186,12 @@ def test_chat_agrees_with_the_tokenizers_own_rendering(chat_bpe: Any) -> None:
 
 
 def test_a_leading_prompt_stands_before_the_chat_frame(chat_bpe: Any) -> None:
-    row = CHATTED.with_leading_prompt(2).encode(chat_bpe, POOL[0], "a", ROOM)
+    row = CHATTED.with_leading_prompt(2).encode(chat_bpe, POOL[0], "a", LIMIT)
     assert row.ids[:3] == (-1, -2, chat_bpe.convert_tokens_to_ids("<|im_start|>"))
 
 
 def test_only_the_source_gives_way_in_a_chat(chat_bpe: Any) -> None:
-    whole = CHATTED.encode(chat_bpe, POOL[0], "a", ROOM)
+    whole = CHATTED.encode(chat_bpe, POOL[0], "a", LIMIT)
     cut = CHATTED.encode(chat_bpe, POOL[0], "a", len(whole.ids) - 2)
     assert cut.dropped == 2
     assert chat_bpe.decode(cut.ids).startswith("<|im_start|>user\nthe")
@@ -216,7 +216,7 @@ def test_the_space_before_a_reply_belongs_to_it() -> None:
     tokenizer.chat_template = MISTRAL
     example = Example("the cat", ("cat",))
     template = Template("{source}{target}", chat=True)
-    row = template.encode(tokenizer, example, "the mat", ROOM)
+    row = template.encode(tokenizer, example, "the mat", LIMIT)
     own = tokenizer("<s>[INST] the cat [/INST] the mat</s>", add_special_tokens=False)
     assert list(row.ids) == own["input_ids"]
     prompt = tokenizer("<s>[INST] the cat [/INST]", add_special_tokens=False)
@@ -226,7 +226,7 @@ def test_the_space_before_a_reply_belongs_to_it() -> None:
 def test_an_empty_block_of_thoughts_is_part_of_the_prompt() -> None:
     tokenizer = byte_level(chat=True)
     tokenizer.chat_template = THINKING
-    row = Template("{source}{target}", chat=True).encode(tokenizer, POOL[0], "a", ROOM)
+    row = Template("{source}{target}", chat=True).encode(tokenizer, POOL[0], "a", LIMIT)
     assert tokenizer.decode(row.ids[: row.target_start]).endswith("<think>\n\n</think>\n\n")
     assert tokenizer.decode(row.ids[row.target_start :]) == "a<|im_end|>"
 
@@ -243,14 +243,14 @@ def test_chat_templates_that_cannot_frame_a_task(chat_template: str, said: str) 
     tokenizer = byte_level(chat=True)
     tokenizer.chat_template = chat_template
     with pytest.raises(InputError, match=said):
-        CHATTED.encode(tokenizer, POOL[0], "a", ROOM)
+        CHATTED.encode(tokenizer, POOL[0], "a", LIMIT)
 
 
 def test_chat_without_a_chat_template_is_refused(bpe: Any) -> None:
     with pytest.raises(InputError, match=r"has no chat template"):
-        CHATTED.encode(bpe, POOL[0], "a", ROOM)
+        CHATTED.encode(bpe, POOL[0], "a", LIMIT)
 
 
 def test_data_cannot_forge_a_turn_of_a_chat(chat_bpe: Any) -> None:
     with pytest.raises(InputError, match=r"holds the text '<\|im_end\|>'"):
-        CHATTED.encode(chat_bpe, Example("a<|im_end|>b", ("x",)), "x", ROOM)
+        CHATTED.encode(chat_bpe, Example("a<|im_end|>b", ("x",)), "x", LIMIT)

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from peftlab.errors import InputError
+from peftlab.laws.training import same_tensors
 from peftlab.methods import parse_one
 from peftlab.training import Diverged, Interrupted, TrainConfig, train
 from peftlab.training.display import Show
-from tests.laws.test_training import same_tensors
 from tests.laws.world import model, task
 
 CONFIG = TrainConfig(batch_size=2, evaluate_every=4, validation_limit=2)
@@ -39,11 +39,11 @@ def test_a_budget_of_tokens_is_used_and_not_exceeded() -> None:
     whole = train(model("gpt2"), parse_one("lora"), task(), ROWS)
     for share in (0.3, 1.0):
         amount = int(share * whole.forward_tokens)
-        found = train(model("gpt2"), parse_one("lora"), task(), replace(CONFIG, tokens=amount))
+        trained = train(model("gpt2"), parse_one("lora"), task(), replace(CONFIG, tokens=amount))
         assert (
-            amount - 2 * whole.forward_tokens / whole.steps < found.forward_tokens <= 1.2 * amount
+            amount - 2 * whole.forward_tokens / whole.steps < trained.forward_tokens <= 1.2 * amount
         )
-        assert found.losses[0] == whole.losses[0]
+        assert trained.losses[0] == whole.losses[0]
 
 
 def test_the_rate_follows_the_tokens(tmp_path: Path) -> None:

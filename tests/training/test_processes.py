@@ -77,8 +77,8 @@ def done(processes: int, jobs: Sequence[Job]) -> None:
 
 
 def _read(job: Job) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((Path(job.folder) / "told.json").read_text())
-    return found
+    content: dict[str, Any] = json.loads((Path(job.folder) / "told.json").read_text())
+    return content
 
 
 def _assert_same(got: Mapping[str, Any], expected: Mapping[str, Any], case: str) -> None:
@@ -126,10 +126,10 @@ def test_two_processes_lose_what_one_loses(
 
 def test_only_the_first_process_writes(by_two: dict[tuple[str, bool], Job]) -> None:
     lines = (Path(by_two["lora", False].folder) / "metrics.jsonl").read_text().splitlines()
-    found = [json.loads(line) for line in lines]
-    assert found[0] == {"step": 0, "processes": 2, "sharded": False}
-    assert [line["step"] for line in found if "loss" in line] == [1, 2, 3, 4]
-    assert [line["step"] for line in found if "validation_loss" in line] == [2, 4]
+    rows = [json.loads(line) for line in lines]
+    assert rows[0] == {"step": 0, "processes": 2, "sharded": False}
+    assert [line["step"] for line in rows if "loss" in line] == [1, 2, 3, 4]
+    assert [line["step"] for line in rows if "validation_loss" in line] == [2, 4]
 
 
 # Trained by two and continued by one, by one and continued by two, and with the other sharding.

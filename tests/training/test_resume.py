@@ -20,10 +20,10 @@ import torch
 
 from peftlab import trunk
 from peftlab.errors import DiskFull, InputError
+from peftlab.laws.training import same_tensors
 from peftlab.methods import parse_one
 from peftlab.training import Diverged, Interrupted, TrainConfig, train, trainee
 from peftlab.training.display import Show
-from tests.laws.test_training import same_tensors
 from tests.laws.world import model, task
 
 ROOT = Path(__file__).parents[2]

@@ -23,14 +23,14 @@ def _trained(name: str, folder: Path) -> dict[str, dict[int, float]]:
     with tracking.tracking([name], folder, "tests", "lora/seed-0", SETTINGS) as listen:
         train(model("llama"), parse_one("lora"), task(), CONFIG, folder=folder, listen=listen)
         listen(4, {"test/rougeL": 0.5, "text": "no number", "missing": None, "odd": float("nan")})
-    found: dict[str, dict[int, float]] = {"test/rougeL": {4: 0.5}}
+    logged: dict[str, dict[int, float]] = {"test/rougeL": {4: 0.5}}
     for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
         values = json.loads(line)
         for key, value in values.items():
             if key != "step" and isinstance(value, int | float):
-                found.setdefault(key, {})[values["step"]] = value
-    assert {"loss", "lr", "validation_loss", "tokens_per_second"} <= found.keys()
-    return found
+                logged.setdefault(key, {})[values["step"]] = value
+    assert {"loss", "lr", "validation_loss", "tokens_per_second"} <= logged.keys()
+    return logged
 
 
 def _same(got: dict[str, dict[int, float]], expected: dict[str, dict[int, float]]) -> None:

@@ -152,17 +152,17 @@ def false_better(world: World, comparisons: int, *, resamples: int = 400) -> flo
     As `rates` counts it with a margin of 0, but fast enough for 20 methods: only pairs that are
     more than 1.8 standard errors apart are tested, as p is above 5 % for all others.
     """
-    found = 0
+    errors = 0
     for estimates in _drawn(world, comparisons, resamples):
         pairs = [*zip(*np.triu_indices(len(estimates.runs), 1), strict=True)]
-        found += any(_p(estimates, i, j) * len(pairs) < 0.05 for i, j in pairs)
-    return found / comparisons
+        errors += any(_p(estimates, i, j) * len(pairs) < 0.05 for i, j in pairs)
+    return errors / comparisons
 
 
 def covered(world: World, comparisons: int, *, resamples: int = 1000) -> float:
     """Share of the methods' intervals that hold the truth."""
     drawn = enumerate(_drawn(world, comparisons, resamples))
-    return _mean([one for number, found in drawn for one in _held(world, found, number)])
+    return _mean([one for number, estimates in drawn for one in _held(world, estimates, number)])
 
 
 def _drawn(world: World, comparisons: int, resamples: int) -> Iterator[Estimates]:
@@ -172,8 +172,10 @@ def _drawn(world: World, comparisons: int, resamples: int) -> Iterator[Estimates
 
 
 def _held(world: World, estimates: Estimates, number: int) -> list[bool]:
-    found = intervals(estimates, seed=number)
-    return [one.low <= true <= one.high for one, true in zip(found, world.truth, strict=True)]
+    each_interval = intervals(estimates, seed=number)
+    return [
+        one.low <= true <= one.high for one, true in zip(each_interval, world.truth, strict=True)
+    ]
 
 
 def _p(estimates: Estimates, first: int, second: int) -> float:

@@ -62,9 +62,14 @@ def predict(folder: Path, wrong: int) -> Path:
         f"Somewhere {i} has English food near the river ." if i < wrong else text
         for i, text in enumerate(REFERENCES)
     ]
-    found = score("rougeL", texts, [[text] for text in REFERENCES]).per_example["rougeL"]
+    scores = score("rougeL", texts, [[text] for text in REFERENCES]).per_example["rougeL"]
     rows = [
-        {"index": i, "prediction": t, "references": [REFERENCES[i]], "scores": {"rougeL": found[i]}}
+        {
+            "index": i,
+            "prediction": t,
+            "references": [REFERENCES[i]],
+            "scores": {"rougeL": scores[i]},
+        }
         for i, t in enumerate(texts)
     ]
     lines = [json.dumps(row) for row in reversed(rows)]

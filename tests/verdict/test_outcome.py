@@ -38,9 +38,9 @@ def test_several_seeds_say_more(tmp_path: Path) -> None:
         for label, quality in (("lora", 0.3), ("full", 0.6))
         for seed in (0, 1, 2)
     ]
-    found = verdict(runs)
-    assert found.caution is None and found.best == "full"
-    assert said(found) == list(found.sentences)
+    outcome = verdict(runs)
+    assert outcome.caution is None and outcome.best == "full"
+    assert said(outcome) == list(outcome.sentences)
 
 
 def test_runs_of_different_budgets_are_refused(tmp_path: Path) -> None:

@@ -307,19 +307,19 @@ def test_needed_is_the_smallest_that_reaches_the_goal() -> None:
     noise = SeedNoise(variance=0.006**2, degrees=4, residual=0.003**2, seeds=3)
     error = Difference(0.005**2, 500, noise, noise)
     goal = Goal(size=0.02, margin=0.005, different=0.01, equivalent=0.01)
-    found = needed(error, goal)
+    need = needed(error, goal)
     assert not goal.reached(error)
-    assert found.seeds is not None
-    assert goal.reached(with_more_seeds(error, found.seeds))
-    assert not goal.reached(with_more_seeds(error, found.seeds - 1))
+    assert need.seeds is not None
+    assert goal.reached(with_more_seeds(error, need.seeds))
+    assert not goal.reached(with_more_seeds(error, need.seeds - 1))
     quiet = Difference(0.01**2, 500, SeedNoise(), SeedNoise())
-    found = needed(quiet, goal)
-    assert (found.seeds, found.examples is not None) == (None, True)
-    assert goal.reached(with_more_examples(quiet, found.examples or 0))
-    assert not goal.reached(with_more_examples(quiet, (found.examples or 0) - 1))
+    need = needed(quiet, goal)
+    assert (need.seeds, need.examples is not None) == (None, True)
+    assert goal.reached(with_more_examples(quiet, need.examples or 0))
+    assert not goal.reached(with_more_examples(quiet, (need.examples or 0) - 1))
     # d = z(1 − α/2) + z(power) standard errors, by the textbook
     textbook = 500 * (0.01 * (stats.norm.isf(0.005) + stats.norm.isf(0.2)) / 0.02) ** 2 - 500
-    assert found.examples == pytest.approx(textbook, rel=0.02)
+    assert need.examples == pytest.approx(textbook, rel=0.02)
 
 
 def test_what_lies_on_the_margin_is_never_decided_as_a_tie() -> None:
@@ -390,10 +390,10 @@ def most(rate: float, comparisons: int) -> float:
 
 @pytest.mark.parametrize("layout", ["equal", "unequal"])
 def test_errors_are_rare(layout: str) -> None:
-    found = rates(World(LAYOUTS[layout](4)), 100)
-    assert found.false_better <= most(0.05, 100)
-    assert found.covered > 0.92
-    assert found.covered_pairs > 0.92
+    measured = rates(World(LAYOUTS[layout](4)), 100)
+    assert measured.false_better <= most(0.05, 100)
+    assert measured.covered > 0.92
+    assert measured.covered_pairs > 0.92
 
 
 def test_the_simulation_finds_a_test_that_forgets_seeds() -> None:
@@ -402,23 +402,23 @@ def test_the_simulation_finds_a_test_that_forgets_seeds() -> None:
             runs = super().draw(generator)
             return [Runs(r.name, r.scores.mean(axis=0)[None], deterministic=True) for r in runs]
 
-    found = rates(Forgetful(LAYOUTS["loud"](4)), 60)
-    assert found.false_better > 2 * most(0.05, 60)
-    assert found.covered_pairs < 0.9
+    measured = rates(Forgetful(LAYOUTS["loud"](4)), 60)
+    assert measured.false_better > 2 * most(0.05, 60)
+    assert measured.covered_pairs < 0.9
 
 
 def test_power() -> None:
     """80 % at a gap of 0.045 in ROUGE-L: 4 methods, 3 seeds, 500 examples, seeds differ by .005."""
-    found = rates(World(LAYOUTS["equal"](4), gaps=[0.0, 0.0, 0.0, 0.045]), 50)
-    assert found.power > 0.8
-    assert found.reversed == 0
+    measured = rates(World(LAYOUTS["equal"](4), gaps=[0.0, 0.0, 0.0, 0.045]), 50)
+    assert measured.power > 0.8
+    assert measured.reversed == 0
 
 
 def test_a_loud_method_does_not_hide_what_others_differ_by() -> None:
     deviations = [0.004] * 4 + [0.03]
-    found = rates(World(deviations, gaps=[0.05, 0.0, 0.0, 0.0, 0.0]), 50)
-    assert found.power > 0.65  # of all four pairs; nobody can tell much of the loud one's
-    assert found.reversed == 0
+    measured = rates(World(deviations, gaps=[0.05, 0.0, 0.0, 0.0, 0.0]), 50)
+    assert measured.power > 0.65  # of all four pairs; nobody can tell much of the loud one's
+    assert measured.reversed == 0
 
 
 def test_ties_are_found_and_are_ties() -> None:
@@ -432,19 +432,19 @@ def test_ties_are_found_and_are_ties() -> None:
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("seeds", [2, 3, 5])
 def test_errors_are_rare_everywhere(layout: str, seeds: int) -> None:
-    found = rates(World(LAYOUTS[layout](5), seeds=seeds), 400)
-    assert found.false_better <= most(0.05, 400)
+    measured = rates(World(LAYOUTS[layout](5), seeds=seeds), 400)
+    assert measured.false_better <= most(0.05, 400)
     # Two seeds are drawn to the plain average of all, which is wider on purpose.
-    assert 0.93 < found.covered < (0.99 if seeds == 2 else 0.985)
-    assert found.covered_pairs > 0.93
+    assert 0.93 < measured.covered < (0.99 if seeds == 2 else 0.985)
+    assert measured.covered_pairs > 0.93
 
 
 @pytest.mark.slow
 def test_errors_are_rare_with_right_or_wrong_answers_and_with_twelve_methods() -> None:
-    found = rates(World(LAYOUTS["equal"](5), correct=True), 400)
-    assert found.false_better <= most(0.05, 400)
-    found = rates(World(LAYOUTS["unequal"](12)), 100)
-    assert found.false_better <= most(0.05, 100)
+    measured = rates(World(LAYOUTS["equal"](5), correct=True), 400)
+    assert measured.false_better <= most(0.05, 400)
+    measured = rates(World(LAYOUTS["unequal"](12)), 100)
+    assert measured.false_better <= most(0.05, 100)
 
 
 def test_counting_the_fast_way_is_counting() -> None:
@@ -458,21 +458,21 @@ def test_counting_the_fast_way_is_counting() -> None:
 @pytest.mark.parametrize("methods", [2, 5, 10, 20])
 def test_errors_are_rare_whatever_the_scores(kind: Kind, seeds: int, methods: int) -> None:
     comparisons = 400
-    found = false_better(World(LAYOUTS["equal"](methods), seeds, kind=kind), comparisons)
-    assert found <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / comparisons)
+    share = false_better(World(LAYOUTS["equal"](methods), seeds, kind=kind), comparisons)
+    assert share <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / comparisons)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("methods", [2, 3, 5])
 def test_errors_are_rare_with_one_very_loud_method(methods: int) -> None:
-    found = false_better(World(LAYOUTS["one very loud"](methods), 5, 1000), 800)
-    assert found <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / 800)
+    share = false_better(World(LAYOUTS["one very loud"](methods), 5, 1000), 800)
+    assert share <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / 800)
 
 
 @pytest.mark.slow
 def test_power_is_that_of_the_docs() -> None:
-    found = rates(World(LAYOUTS["equal"](5), gaps=[0.04, 0.0, 0.0, 0.0, 0.0]), 400)
-    assert found.power >= 0.8
+    measured = rates(World(LAYOUTS["equal"](5), gaps=[0.04, 0.0, 0.0, 0.0, 0.0]), 400)
+    assert measured.power >= 0.8
 
 
 @pytest.mark.slow

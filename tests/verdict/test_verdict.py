@@ -61,8 +61,8 @@ def three(seeds: int = 1) -> list[Entry]:
 
 def said(verdict: Verdict, part: str) -> str:
     """The one sentence that holds these words."""
-    (found,) = [sentence for sentence in verdict.sentences if part in sentence]
-    return found
+    (one,) = [sentence for sentence in verdict.sentences if part in sentence]
+    return one
 
 
 # --- choices -----------------------------------------------------------------------------------
@@ -223,7 +223,7 @@ def test_what_trains_nothing_is_within_limits_of_training() -> None:
 def test_front_is_what_nothing_dominates(points: list[tuple[int, int | None]], up: bool) -> None:
     entries = [entry(f"m{i}", 0.0, None, latency=cost) for i, (_, cost) in enumerate(points)]
     means = {f"m{i}": float(mean) for i, (mean, _) in enumerate(points)}
-    found = fronts(Ranked.of(entries, means, up)).get("latency", ())
+    front = fronts(Ranked.of(entries, means, up)).get("latency", ())
     sign = 1 if up else -1
     expected = set()
     for i, (mean, cost) in enumerate(points):
@@ -232,8 +232,8 @@ def test_front_is_what_nothing_dominates(points: list[tuple[int, int | None]], u
         rivals = [(sign * (m - mean), cost - c) for m, c in points if c is not None]
         if not any(gain >= 0 and saving >= 0 and gain + saving > 0 for gain, saving in rivals):
             expected.add(f"m{i}")
-    assert set(found) == expected
-    costs = [points[int(name[1:])][1] for name in found]
+    assert set(front) == expected
+    costs = [points[int(name[1:])][1] for name in front]
     assert costs == sorted(costs)  # type: ignore[type-var]
 
 
@@ -290,14 +290,14 @@ def test_a_balance_is_weighed_as_the_docs_say() -> None:
     points = {"dear": (0.5, 1e6), "near": (0.48, 1e4), "edge": (0.425, 1e2), "far": (0.4, 1e2)}
     entries = [entry(name, mean, cost) for name, (mean, cost) in points.items()]
     means = {name: mean for name, (mean, _) in points.items()} | {"none": 0.2}
-    found = balances(Ranked.of([*entries, entry("none", 0.2, 1e6)], means, True))
+    weighed = balances(Ranked.of([*entries, entry("none", 0.2, 1e6)], means, True))
     good = 1 - 0.02 / 0.3
-    assert found == {
+    assert weighed == {
         "edge": pytest.approx(2 * 0.75 / 1.75),
         "near": pytest.approx(2 * good * 0.5 / (good + 0.5)),
         "dear": 0.0,
     }
-    assert list(found) == ["edge", "near", "dear"]
+    assert list(weighed) == ["edge", "near", "dear"]
     verdict = judge([*entries, entry("none", 0.2, 1e6)])
     assert said(verdict, "best balance").endswith(
         "; quality and frugality together are 0.86 of 1 (next: near, 0.65), without 2 methods"

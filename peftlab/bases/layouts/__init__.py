@@ -178,18 +178,18 @@ def _parameters(
 
 def _repeated(name: str, sizes: Dimensions) -> list[str]:
     """Spell out `norms.[heads]` as `norms.0`, `norms.1`, …."""
-    found = re.search(r"\[(\w+)\]", name)
-    if found is None:
+    match = re.search(r"\[(\w+)\]", name)
+    if match is None:
         return [name]
-    before, after = name[: found.start()], name[found.end() :]
-    return [f"{before}{i}{after}" for i in range(getattr(sizes, found[1]))]
+    before, after = name[: match.start()], name[match.end() :]
+    return [f"{before}{i}{after}" for i in range(getattr(sizes, match[1]))]
 
 
 def _extent(term: str, sizes: Dimensions) -> int:
     """`q+2kv`, `4ff`, `positions+2` → a number."""
     total = 0
     for part in term.split("+"):
-        found = re.fullmatch(r"(\d*)([a-z_]*)", part)
-        assert found is not None, f"template term {term!r}"
-        total += int(found[1] or 1) * (getattr(sizes, found[2]) if found[2] else 1)
+        match = re.fullmatch(r"(\d*)([a-z_]*)", part)
+        assert match is not None, f"template term {term!r}"
+        total += int(match[1] or 1) * (getattr(sizes, match[2]) if match[2] else 1)
     return total

@@ -93,9 +93,9 @@ def _check_answer(address: str) -> None:
     """`ray.init` waits for minutes where nobody answers, so that is found out before."""
     host, _, port = address.rpartition(":")
     if "://" in address or not host or not port.isdecimal():
-        found = f"{address} is a Ray client's" if "://" in address else repr(address)
+        given = f"{address} is a Ray client's" if "://" in address else repr(address)
         raise InputError(
-            f"--address {found}; HOST:PORT was expected, as 10.0.0.1:6379, given on a machine of "
+            f"--address {given}; HOST:PORT was expected, as 10.0.0.1:6379, given on a machine of "
             "the cluster (or through `ray job submit`)"
         )
     mend = "check it with `ray status`, or start the head with: ray start --head"
@@ -134,16 +134,15 @@ def needs(resources: Sequence[Mapping[str, float]], cpus: int | None, gpu: bool)
     Raises:
         InputError: no node has that.
     """
-    fitting = [node for node in resources if node.get("CPU", 0) >= 1]
-    if gpu:
-        fitting = [node for node in fitting if node.get("GPU", 0) >= 1]
+    least = Needs(1, int(gpu))
+    fitting = [node for node in resources if least.fit(node)]
     if not fitting:
         what = "a CPU and a GPU" if gpu else "a CPU"
         raise InputError(f"none of the cluster's {len(resources)} nodes has {what} to give")
     shares = [node["CPU"] // (node["GPU"] if gpu else 1) for node in fitting]
-    found = Needs(cpus or max(1, int(min(shares))), int(gpu))
-    check_fit(found, resources, "a run")
-    return found
+    wanted = Needs(cpus or max(1, int(min(shares))), int(gpu))
+    check_fit(wanted, resources, "a run")
+    return wanted
 
 
 def check_fit(need: Needs, resources: Collection[Mapping[str, float]], what: str) -> None:

@@ -6,6 +6,7 @@ that fails by an error of its own is not tried again, as on the local engine.
 
 from __future__ import annotations
 
+import math
 import time
 import uuid
 from collections import deque
@@ -70,11 +71,10 @@ class _Scheduler:
         self.calls: dict[Any, Call] = {}  # under way, by Ray's references to what they return
         self.waiting: dict[Any, list[int]] = {}  # workflows that want a result, by the call's key
         self.common: dict[int, tuple[Any, Any]] = {}  # Ray's references to what is sent once
-        self.stuck_since: float | None = None
+        self.deadline = math.inf  # of a node that could do what is left
         token, gpu = uuid.uuid4().hex, plan.device == "cuda"
         (out / folders.LOCK).write_text(token)  # in place: the lock is on this very file
-        formats = () if gpu else plan.base_dtypes
-        node = (out, token, plan.model, formats, Path.cwd())
+        node = (out, token, plan.model, () if gpu else plan.base_dtypes, Path.cwd())
         self.nodes = NodePool(ray, engine.notice, node)
         self.needs = cluster.needs([*cluster.alive(ray).values()], engine.cpus, gpu)
         here = cluster.pinned(ray.get_runtime_context().get_node_id(), **cluster.LASTING)
@@ -157,8 +157,7 @@ class _Scheduler:
         ended, _ = self.ray.wait([*self.calls], num_returns=1, timeout=_TURN)
         for notice in self.ray.get(self.home.take.remote()):
             self.notice(notice)
-        if not ended:
-            self._check_not_stuck()
+        self._check_not_stuck(moving=bool(ended))
         answers = []
         for reference in ended:
             call = self.calls.pop(reference)
@@ -173,23 +172,22 @@ class _Scheduler:
     def _outcome(self, reference: Any) -> tuple[str, Any]:
         """What `remote.carry_out` returns; an error that concerns a run alone is a result too."""
         try:
-            found: tuple[str, Any] = self.ray.get(reference)
-            return found
+            return self.ray.get(reference)
         except self.ray.exceptions.RayError as error:
             reason, cause = cluster.reason(error)
             if isinstance(cause, DiskFull):
                 raise cause from None
             return "result", RunFailed(reason)
 
-    def _check_not_stuck(self) -> None:
+    def _check_not_stuck(self, moving: bool) -> None:
         """Nodes may come back, or an autoscaler may start some; but not for ever."""
         nodes = cluster.alive(self.ray)
         left = [has for node, has in nodes.items() if node not in self.nodes.refused]
-        if any(self._needs(call).fit(has) for call in self.calls.values() for has in left):
-            self.stuck_since = None
-            return
-        self.stuck_since = self.stuck_since or time.monotonic()
-        if time.monotonic() - self.stuck_since > _PATIENCE:
+        if moving or any(
+            self._needs(call).fit(has) for call in self.calls.values() for has in left
+        ):
+            self.deadline = time.monotonic() + _PATIENCE
+        elif time.monotonic() > self.deadline:
             raise PeftlabError(
                 f"no node is left for {len(self.calls)} runs ({self.needs} each): start nodes and "
                 "give the same command again; what is finished is kept"

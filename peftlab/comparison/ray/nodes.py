@@ -79,10 +79,10 @@ class NodePool:
             node["NodeID"]: f"{node['NodeManagerHostname']} ({node['NodeID'][:6]})"
             for node in self.ray.nodes()
         }
-        look, opened = self.ray.remote(remote.differences), {}
-        looks = [look.options(**cluster.pinned(node, max_retries=0)) for node in nodes]
-        told = [one.remote(remote.versions()) for one in looks]
-        for node, answer in zip(nodes, told, strict=True):
+        differences, opened = self.ray.remote(remote.differences), {}
+        looks = {n: differences.options(**cluster.pinned(n, max_retries=0)) for n in nodes}
+        told = {node: look.remote(remote.versions()) for node, look in looks.items()}
+        for node, answer in told.items():
             if other := self._get(node, answer, _ANSWER_SECONDS):
                 self.refused[node] = f"it has {', '.join(other)}"
             if node not in self.refused:

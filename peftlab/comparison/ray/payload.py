@@ -63,12 +63,11 @@ class Changes:
 
 
 def _stamps(folder: Path) -> _Seen:
-    found: _Seen = {}
+    stamps: _Seen = {}
     for path in folder.rglob("*"):
         name = path.relative_to(folder)
-        hidden = any(part.startswith(".") for part in name.parts)
-        if hidden or folders.TRUNK in name.parts or not path.is_file():
-            continue
-        status = path.stat()
-        found[name.as_posix()] = (status.st_mtime_ns, status.st_size)
-    return found
+        stays = any(part.startswith(".") or part == folders.TRUNK for part in name.parts)
+        if not stays and path.is_file():
+            status = path.stat()
+            stamps[name.as_posix()] = (status.st_mtime_ns, status.st_size)
+    return stamps

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.metadata
 import platform
+from contextlib import suppress
+from importlib import import_module
 from typing import Any
 
 PACKAGES = ("peftlab", "torch", "transformers")
@@ -16,23 +17,20 @@ def versions() -> dict[str, str]:
 
 
 def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        pass
-    try:
-        return str(importlib.import_module(package).__version__)  # of a checkout
-    except ImportError:
-        return "missing"
+    """Of what is installed, else of a checkout."""
+    for read in (importlib.metadata.version, lambda name: import_module(name).__version__):
+        with suppress(ImportError):
+            return str(read(package))
+    return "missing"
 
 
 def differences(wanted: dict[str, str], here: dict[str, str] | None = None) -> list[str]:
     """`torch 2.9 instead of 2.13`, for each package whose version here is another."""
-    found = versions() if here is None else here
+    installed = versions() if here is None else here
     return [
-        f"{name} {found.get(name, 'missing')} instead of {version}"
+        f"{name} {installed.get(name, 'missing')} instead of {version}"
         for name, version in wanted.items()
-        if found.get(name) != version
+        if installed.get(name) != version
     ]
 
 

@@ -18,7 +18,7 @@ from peftlab.admission import OtherBase
 from peftlab.errors import InputError, nearest, shown
 from peftlab.export.files import read_json, write_tensors
 from peftlab.export.peft import ia3, llama_adapter, lora, prompts
-from peftlab.export.peft.found import PeftFolder
+from peftlab.export.peft.folder import PeftFolder
 from peftlab.files import together, write_json
 from peftlab.methods.adaptation import Adaptation, base_of, checked_base, other_weights
 from peftlab.methods.base import Method, State

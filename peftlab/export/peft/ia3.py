@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from peftlab.errors import InputError
-from peftlab.export.peft.found import PeftFolder
+from peftlab.export.peft.folder import PeftFolder
 from peftlab.export.peft.modules import Patterns, endings, key, own_names, targeted
 from peftlab.methods.base import Method, State
 from peftlab.methods.ia3 import IA3
@@ -46,20 +46,20 @@ def write(
     return config, tensors
 
 
-def read(found: PeftFolder) -> tuple[Method, State]:
+def read(folder: PeftFolder) -> tuple[Method, State]:
     """IA3 on whole modules."""
-    found.understand(_KNOWN)
-    shape = found.model.shape
-    linears, meant = targeted(found), Patterns(found, "feedforward_modules")
+    folder.understand(_KNOWN)
+    shape = folder.model.shape
+    linears, meant = targeted(folder), Patterns(folder, "feedforward_modules")
     inputs = [linear for linear in linears if meant.match(linear.path)]
     outputs = [linear for linear in linears if linear not in inputs]
     for x in linears:
-        found.expect(
+        folder.expect(
             key(x.path, "ia3_l"), (1, x.in_features) if x in inputs else (x.out_features, 1)
         )
-    found.settle()
+    folder.settle()
     tensors = {
-        f"{x.path}.{'in' if x in inputs else 'out'}": found.take(key(x.path, "ia3_l")).flatten()
+        f"{x.path}.{'in' if x in inputs else 'out'}": folder.take(key(x.path, "ia3_l")).flatten()
         for x in linears
     }
     targets, _ = own_names(outputs, shape, by_layer=False) if outputs else ((), ())

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from peftlab.errors import InputError
-from peftlab.export.peft.found import PeftFolder
+from peftlab.export.peft.folder import PeftFolder
 from peftlab.export.peft.modules import key
 from peftlab.methods.base import Method, State
 from peftlab.methods.llama_adapter import LlamaAdapter
@@ -75,28 +75,28 @@ def write(
     return config, tensors
 
 
-def read(found: PeftFolder) -> tuple[Method, State]:
+def read(folder: PeftFolder) -> tuple[Method, State]:
     """The same as `gate=layer, tanh=false`."""
-    found.understand(_KNOWN)
-    if reason := differs(found.model):
+    folder.understand(_KNOWN)
+    if reason := differs(folder.model):
         raise InputError(
-            f"{found.path.parent} is an ADAPTION_PROMPT, whose logits here would not be PEFT's: "
+            f"{folder.path.parent} is an ADAPTION_PROMPT, whose logits here would not be PEFT's: "
             f"{reason}"
         )
-    shape, length = found.model.shape, found.number("adapter_len")
+    shape, length = folder.model.shape, folder.number("adapter_len")
     method = LlamaAdapter(
-        length=length, layers=found.number("adapter_layers"), gate="layer", tanh=False
+        length=length, layers=folder.number("adapter_layers"), gate="layer", tanh=False
     )
     paths = {
         block: f"{shape.block_prefix}{block}.{_MODULE}"
         for block in range(max(0, shape.layers - method.layers), shape.layers)
     }
     for path in paths.values():
-        found.expect(key(path, "adaption_prompt"), (1, length, shape.hidden))
-        found.expect(key(path, "adaption_gate"), (1,))
-    found.settle(method)
+        folder.expect(key(path, "adaption_prompt"), (1, length, shape.hidden))
+        folder.expect(key(path, "adaption_gate"), (1,))
+    folder.settle(method)
     tensors = {}
     for block, path in paths.items():
-        tensors[f"{block}.prompt"] = found.take(key(path, "adaption_prompt")).squeeze(0)
-        tensors[f"{block}.gate"] = found.take(key(path, "adaption_gate"))
+        tensors[f"{block}.prompt"] = folder.take(key(path, "adaption_prompt")).squeeze(0)
+        tensors[f"{block}.gate"] = folder.take(key(path, "adaption_gate"))
     return method, State(tensors)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from peftlab.export.peft.found import PeftFolder
+from peftlab.export.peft.folder import PeftFolder
 from peftlab.export.peft.modules import Expression, endings, key, own_names, targeted
 from peftlab.methods.base import Method, State
 from peftlab.methods.lora import LoRA
@@ -101,48 +101,48 @@ def _fused(
     return made
 
 
-def read(found: PeftFolder) -> tuple[Method, State]:
+def read(folder: PeftFolder) -> tuple[Method, State]:
     """LoRA on whole modules; modules of lower rank get pairs of zeros up to the highest."""
-    config = found.config
-    found.understand(_KNOWN)
+    config = folder.config
+    folder.understand(_KNOWN)
     if (config.get("bias") or "none") != "none":
-        found.problems.append(
+        folder.problems.append(
             f"bias={config['bias']!r:.60}: trained biases have no counterpart here"
         )
     start = config.get("init_lora_weights")
     if not isinstance(start, str | bool | None) or start not in _PLAIN_STARTS:
-        found.problems.append(
+        folder.problems.append(
             f"init_lora_weights={start!r:.60} changes the base's weights; save it with PEFT's "
             "path_initial_model_for_weight_conversion, which makes a plain LoRA of it"
         )
-    linears = targeted(found)
-    ranks = _each(found, linears, "rank_pattern", "r", int)
-    alphas = _each(found, linears, "alpha_pattern", "lora_alpha", float)
+    linears = targeted(folder)
+    ranks = _each(folder, linears, "rank_pattern", "r", int)
+    alphas = _each(folder, linears, "alpha_pattern", "lora_alpha", float)
     for linear in linears:
-        for name, size in _sizes(linear, ranks[linear.path], found.config).items():
-            found.expect(key(linear.path, _FILED[name]), size)
-    method = _method(found, linears, ranks, alphas)
-    found.settle(method)
+        for name, size in _sizes(linear, ranks[linear.path], folder.config).items():
+            folder.expect(key(linear.path, _FILED[name]), size)
+    method = _method(folder, linears, ranks, alphas)
+    folder.settle(method)
     tensors: dict[str, torch.Tensor] = {}
     for linear in linears:
         path, rank, alpha = linear.path, ranks[linear.path], alphas[linear.path]
-        own = {n: found.take(key(path, _FILED[n])) for n in _sizes(linear, rank, found.config)}
+        own = {n: folder.take(key(path, _FILED[n])) for n in _sizes(linear, rank, folder.config)}
         scaling = alpha / (sqrt(rank) if method.rslora else rank)
         tensors |= {f"{path}.{n}": tensor for n, tensor in _at_rank(own, method, scaling).items()}
     return method, State(tensors)
 
 
 def _method(
-    found: PeftFolder, linears: list[Linear], ranks: dict[str, int], alphas: dict[str, float]
+    folder: PeftFolder, linears: list[Linear], ranks: dict[str, int], alphas: dict[str, float]
 ) -> LoRA:
     """The settings that all modules have in common: those of the widest one."""
-    config = found.config
+    config = folder.config
     widest = max(ranks, key=lambda path: ranks[path], default="")
     dropout = config.get("lora_dropout") or 0.0
     if type(dropout) not in (int, float):
-        found.problems.append(f"lora_dropout is {dropout!r:.60}, expected a number")
+        folder.problems.append(f"lora_dropout is {dropout!r:.60}, expected a number")
         dropout = 0.0
-    targets, layers = own_names(linears, found.model.shape)
+    targets, layers = own_names(linears, folder.model.shape)
     return LoRA(
         rank=ranks.get(widest, 1),
         alpha=alphas.get(widest, 1.0),
@@ -155,19 +155,21 @@ def _method(
 
 
 def _each(
-    found: PeftFolder,
+    folder: PeftFolder,
     linears: list[Linear],
     patterns: str,
     default: str,
     kind: type[int] | type[float],
 ) -> dict[str, Any]:
     """Every module's own rank or alpha."""
-    usual, given = found.number(default, kind), found.config.get(patterns) or {}
+    usual, given = folder.number(default, kind), folder.config.get(patterns) or {}
     if not isinstance(given, dict):
-        found.problems.append(f"{patterns} is {given!r:.60}, expected an object")
+        folder.problems.append(f"{patterns} is {given!r:.60}, expected an object")
         given = {}
-    own = {p: found.positive(f"{patterns} of {p!r:.60}", value, kind) for p, value in given.items()}
-    meant = {pattern: Expression(found, rf"(.*\.)?({pattern})") for pattern in own}
+    own = {
+        p: folder.positive(f"{patterns} of {p!r:.60}", value, kind) for p, value in given.items()
+    }
+    meant = {pattern: Expression(folder, rf"(.*\.)?({pattern})") for pattern in own}
     return {
         x.path: kind(next((own[p] for p, it in meant.items() if it.match(x.path)), usual))
         for x in linears

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import regex
 
 from peftlab.errors import InputError, listed
-from peftlab.export.peft.found import PREFIX, PeftFolder
+from peftlab.export.peft.folder import PREFIX, PeftFolder
 
 if TYPE_CHECKING:
     from peftlab.bases.shapes import Linear, ModelShape
@@ -31,8 +31,8 @@ def endings(paths: Iterable[str], model: FrozenLM) -> list[str]:
     """The shortest endings that match these modules and no others of the model."""
     wanted = set(paths)
     others = [name for name, _ in model.model.named_modules() if name not in wanted]
-    found = {_shortest(path, others) for path in wanted}
-    return sorted(found)
+    shortest = {_shortest(path, others) for path in wanted}
+    return sorted(shortest)
 
 
 def _shortest(path: str, others: Sequence[str]) -> str:
@@ -53,8 +53,8 @@ class Expression:
         InputError: it cannot be read, is too large, or takes too long.
     """
 
-    def __init__(self, found: PeftFolder, pattern: str) -> None:
-        self._found, self._shown = found, f"{found.path.parent}: the expression {pattern!r:.60}"
+    def __init__(self, folder: PeftFolder, pattern: str) -> None:
+        self._folder, self._shown = folder, f"{folder.path.parent}: the expression {pattern!r:.60}"
         counts = [int(n) for n in re.findall(r"\d+", "".join(re.findall(r"\{[\d,]+\}", pattern)))]
         if len(pattern) > _LARGEST or prod(max(1, n) for n in counts) > _LARGEST:
             raise InputError(
@@ -75,7 +75,7 @@ class Expression:
     @contextmanager
     def _timed(self) -> Iterator[float]:
         """Take from the file's time; gives what is left of it."""
-        begun, left = time.monotonic(), _SECONDS - self._found.seconds
+        begun, left = time.monotonic(), _SECONDS - self._folder.seconds
         try:
             if left <= 0:
                 raise TimeoutError
@@ -86,20 +86,20 @@ class Expression:
                 "their names or endings"
             ) from error
         finally:
-            self._found.seconds += time.monotonic() - begun
+            self._folder.seconds += time.monotonic() - begun
 
 
 class Patterns:
     """A setting that names modules: a list of names or endings, or one expression."""
 
-    def __init__(self, found: PeftFolder, setting: str) -> None:
-        given = found.config.get(setting) or []
+    def __init__(self, folder: PeftFolder, setting: str) -> None:
+        given = folder.config.get(setting) or []
         named = isinstance(given, list) and all(isinstance(ending, str) for ending in given)
         if not isinstance(given, str) and not named:
-            found.problems.append(f"{setting} is {given!r:.60}, expected names or an expression")
+            folder.problems.append(f"{setting} is {given!r:.60}, expected names or an expression")
             given = []
         self._names = [] if isinstance(given, str) else given
-        self._expression = Expression(found, given) if isinstance(given, str) else None
+        self._expression = Expression(folder, given) if isinstance(given, str) else None
 
     def match(self, path: str) -> bool:
         """Whether PEFT would say that a module is meant."""
@@ -108,37 +108,39 @@ class Patterns:
         return any(path == ending or path.endswith(f".{ending}") for ending in self._names)
 
 
-def targeted(found: PeftFolder) -> list[Linear]:
+def targeted(folder: PeftFolder) -> list[Linear]:
     """The linears that the configuration targets; what is targeted besides them is noted."""
-    by_path = {linear.path: linear for linear in found.model.shape.linears}
-    pattern, excluded = found.config.get("target_modules"), Patterns(found, "exclude_modules")
+    by_path = {linear.path: linear for linear in folder.model.shape.linears}
+    pattern, excluded = folder.config.get("target_modules"), Patterns(folder, "exclude_modules")
     if not pattern or not isinstance(pattern, (str, list)):
-        found.problems.append(f"target_modules is {pattern!r:.60}, expected names or an expression")
+        folder.problems.append(
+            f"target_modules is {pattern!r:.60}, expected names or an expression"
+        )
         return []
     if pattern == "all-linear":
         names = list(by_path)
     else:
-        wanted, inside = Patterns(found, "target_modules"), _in_layers(found)
-        modules = (name for name, _ in found.model.model.named_modules())
+        wanted, inside = Patterns(folder, "target_modules"), _in_layers(folder)
+        modules = (name for name, _ in folder.model.model.named_modules())
         names = [name for name in modules if wanted.match(name) and inside(name)]
     names = [name for name in names if not excluded.match(name)]
     if not names:
-        found.problems.append(f"target_modules {pattern!r:.200} match no module of this base")
+        folder.problems.append(f"target_modules {pattern!r:.200} match no module of this base")
     strange = [name for name in names if name not in by_path]
     if strange:
-        found.problems.append(listed("targeted, but no linear of a block", strange))
+        folder.problems.append(listed("targeted, but no linear of a block", strange))
     return [by_path[name] for name in names if name in by_path]
 
 
-def _in_layers(found: PeftFolder) -> Callable[[str], bool]:
+def _in_layers(folder: PeftFolder) -> Callable[[str], bool]:
     """Whether a module lies in one of the wanted blocks."""
-    config = found.config
+    config = folder.config
     wanted, patterns = config.get("layers_to_transform"), config.get("layers_pattern") or []
     if wanted is None or wanted == [] or isinstance(config.get("target_modules"), str):
         return lambda _: True
     blocks, texts = (given if isinstance(given, list) else [given] for given in (wanted, patterns))
     if not all(type(b) is int for b in blocks) or not all(isinstance(p, str) for p in texts):
-        found.problems.append(
+        folder.problems.append(
             f"layers_to_transform={wanted!r:.60}, layers_pattern={patterns!r:.60}: numbers of "
             "blocks, and names, were expected"
         )
@@ -146,7 +148,7 @@ def _in_layers(found: PeftFolder) -> Callable[[str], bool]:
     if not texts:
         return lambda name: (m := _LAYER.match(name)) is not None and int(m["index"]) in blocks
     meant = [
-        Expression(found, rf"(?:|.*?\.){p}\.(?:{'|'.join(map(str, blocks))})\..*") for p in texts
+        Expression(folder, rf"(?:|.*?\.){p}\.(?:{'|'.join(map(str, blocks))})\..*") for p in texts
     ]
     return lambda name: any(it.match(name) for it in meant)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from peftlab.errors import InputError
-from peftlab.export.peft.found import PeftFolder
+from peftlab.export.peft.folder import PeftFolder
 from peftlab.methods.base import Method, State
 from peftlab.methods.p_tuning import PTuning
 from peftlab.methods.prefix_tuning import PrefixTuning
@@ -86,39 +86,39 @@ def _sizes(model: FrozenLM, length: int, heads: int, width: int) -> dict[str, An
     }
 
 
-def read_prompt(found: PeftFolder) -> tuple[Method, State]:
+def read_prompt(folder: PeftFolder) -> tuple[Method, State]:
     """PROMPT_TUNING as prompt_tuning."""
-    found.understand(_PROMPT)
-    method = PromptTuning(length=_length(found))
-    return method, _vectors(found, method)
+    folder.understand(_PROMPT)
+    method = PromptTuning(length=_length(folder))
+    return method, _vectors(folder, method)
 
 
-def read_p_tuning(found: PeftFolder) -> tuple[Method, State]:
+def read_p_tuning(folder: PeftFolder) -> tuple[Method, State]:
     """P_TUNING as p_tuning without an encoder: PEFT drops the encoder when it saves."""
-    found.understand(_ENCODER)
-    method = PTuning(length=_length(found), placement="first", encoder="none")
-    return method, _vectors(found, method)
+    folder.understand(_ENCODER)
+    method = PTuning(length=_length(folder), placement="first", encoder="none")
+    return method, _vectors(folder, method)
 
 
-def read_prefix(found: PeftFolder) -> tuple[Method, State]:
+def read_prefix(folder: PeftFolder) -> tuple[Method, State]:
     """PREFIX_TUNING as prefix_tuning without a reparametrisation, which PEFT drops on saving."""
-    found.understand(_PREFIX)
-    shape, length = found.model.shape, _length(found)
+    folder.understand(_PREFIX)
+    shape, length = folder.model.shape, _length(folder)
     method = PrefixTuning(length=length)
-    found.expect(_NAME, (length, 2 * shape.layers * shape.kv_heads * shape.head_dim))
-    found.settle(method)
-    split = found.take(_NAME).view(length, shape.layers, 2, shape.kv_heads, shape.head_dim)
+    folder.expect(_NAME, (length, 2 * shape.layers * shape.kv_heads * shape.head_dim))
+    folder.settle(method)
+    split = folder.take(_NAME).view(length, shape.layers, 2, shape.kv_heads, shape.head_dim)
     return method, State({"prefix": split.permute(1, 2, 3, 0, 4).contiguous()})
 
 
-def _length(found: PeftFolder) -> int:
-    if found.config.get("num_transformer_submodules") not in (None, 1):
-        found.problems.append("num_transformer_submodules is 2: the adapter of an encoder-decoder")
-    length: int = found.number("num_virtual_tokens")
+def _length(folder: PeftFolder) -> int:
+    if folder.config.get("num_transformer_submodules") not in (None, 1):
+        folder.problems.append("num_transformer_submodules is 2: the adapter of an encoder-decoder")
+    length: int = folder.number("num_virtual_tokens")
     return length
 
 
-def _vectors(found: PeftFolder, method: PromptTuning | PTuning) -> State:
-    found.expect(_NAME, (method.length, found.model.shape.hidden))
-    found.settle(method)
-    return State({"prompt": found.take(_NAME)})
+def _vectors(folder: PeftFolder, method: PromptTuning | PTuning) -> State:
+    folder.expect(_NAME, (method.length, folder.model.shape.hidden))
+    folder.settle(method)
+    return State({"prompt": folder.take(_NAME)})

@@ -70,9 +70,9 @@ def _best_of(
     """The best of the exchanges that survive, or the prompt itself; with the numbers of both."""
     tried = [prompt]
     for slot, token in dict.fromkeys(swaps):
-        found = frame.survivor((*prompt.ids[:slot], token, *prompt.ids[slot + 1 :]))
-        if found is not None:
-            tried.append(found)
+        survivor = frame.survivor((*prompt.ids[:slot], token, *prompt.ids[slot + 1 :]))
+        if survivor is not None:
+            tried.append(survivor)
     losses = examples.losses([asked(examples, candidate.text) for candidate in tried])
     best = min(range(len(tried)), key=losses.__getitem__)
     return tried[best], losses[best], {"candidates": len(swaps), "survived": len(tried) - 1}

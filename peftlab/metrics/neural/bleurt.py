@@ -59,7 +59,7 @@ class Bleurt(MeanOverExamples):
         """Regression output for each (reference, prediction)."""
         import torch
 
-        found: list[float] = []
+        scores: list[float] = []
         limit = min(self.tokenizer.model_max_length, self.model.config.max_position_embeddings)
         for rows in batched_rows(range(len(pairs)), _BATCH):
             firsts, seconds = zip(*(pairs[row] for row in rows), strict=True)
@@ -72,8 +72,8 @@ class Bleurt(MeanOverExamples):
                 return_tensors="pt",
             ).to(self.device)
             with torch.inference_mode():
-                found += self.model(**inputs).logits.float().flatten().tolist()
-        return found
+                scores += self.model(**inputs).logits.float().flatten().tolist()
+        return scores
 
 
 def load_bleurt(name: str) -> Any:

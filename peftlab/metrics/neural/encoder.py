@@ -64,19 +64,19 @@ class TextEncoder:
         text = text.strip()
         if text and type(self.tokenizer).__name__.startswith(_SPACED):
             text = f" {text}"
-        found = self.tokenizer(text, truncation=True, max_length=self.limit())["input_ids"]
-        return [int(number) for number in found]
+        numbers = self.tokenizer(text, truncation=True, max_length=self.limit())["input_ids"]
+        return [int(number) for number in numbers]
 
     def embed(self, texts: Sequence[str]) -> list[Embedded]:
         """Hidden states of all layers, text by text, without padding."""
         rows = [self.ids(text) for text in texts]
         order = sorted(range(len(rows)), key=lambda row: len(rows[row]))
-        found: dict[int, Embedded] = {}
+        embedded: dict[int, Embedded] = {}
         for batch in batched_rows(order, _BATCH):
             states = self._states([rows[row] for row in batch])
             for row, of_text in zip(batch, states, strict=True):
-                found[row] = Embedded(rows[row], of_text)
-        return [found[row] for row in range(len(rows))]
+                embedded[row] = Embedded(rows[row], of_text)
+        return [embedded[row] for row in range(len(rows))]
 
     def _states(self, rows: list[list[int]]) -> list[torch.Tensor]:
         import torch

@@ -108,5 +108,5 @@ def transport(x: Rows, a: Rows, y: Rows, b: Rows) -> float:
     rows = np.kron(np.eye(len(a)), np.ones(len(b)))
     columns = np.kron(np.ones(len(a)), np.eye(len(b)))
     masses = np.concatenate([a / a.sum(), b / b.sum()])
-    found = linprog(cost.ravel(), A_eq=np.concatenate([rows, columns]), b_eq=masses)
-    return float(found.fun)
+    solution = linprog(cost.ravel(), A_eq=np.concatenate([rows, columns]), b_eq=masses)
+    return float(solution.fun)

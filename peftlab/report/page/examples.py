@@ -17,7 +17,7 @@ MOST_EXAMPLES = 40
 MOST_METHODS = 16
 LONGEST = 2_000  # characters of a text; what is cut is said
 _ALIKE = 0.35  # what prediction and reference have in common at least, for word-by-word marks
-ROOM = 1_200_000  # characters of all texts together, so that the page stays under 5 MB
+MOST_CHARACTERS = 1_200_000  # characters of all texts together, so that the page stays under 5 MB
 
 Kind = Literal["differ", "hard", "spread"]
 KINDS: Mapping[Kind, str] = {
@@ -74,11 +74,11 @@ def examples(judged: Judged) -> Examples:
     tables = {label: judged.predictions[label] for label in labels}
     count = min((len(rows) for rows in tables.values()), default=0)
     chosen: list[Example] = []
-    room = ROOM
+    left_over = MOST_CHARACTERS
     for index, kind in _choice(tables, judged.metric, judged.higher_is_better, count):
         example = _example(judged, tables, index, kind)
-        room -= _length(example)
-        if room < 0 and chosen:
+        left_over -= _length(example)
+        if left_over < 0 and chosen:
             break
         chosen.append(example)
     seeds = any(len(method.runs) > 1 for method in judged.finished)
@@ -89,7 +89,7 @@ def _choice(
     tables: Mapping[str, Sequence[Prediction]], metric: str, higher: bool, count: int
 ) -> list[tuple[int, Kind]]:
     """Half where scores differ most, a quarter of the worst, a quarter evenly spread."""
-    found: dict[int, Kind] = {}
+    kinds: dict[int, Kind] = {}
     found_scores = [
         [rows[i].get("scores", {}).get(metric) for rows in tables.values()] for i in range(count)
     ]
@@ -98,15 +98,15 @@ def _choice(
         sign = 1 if higher else -1
         apart = sorted(range(count), key=lambda i: min(scores[i]) - max(scores[i]))
         worst = sorted(range(count), key=lambda i: sign * fmean(scores[i]))
-        found |= dict.fromkeys(
+        kinds |= dict.fromkeys(
             (i for i in apart[: MOST_EXAMPLES // 2] if _spread(scores[i])), "differ"
         )
-        left = [i for i in worst if i not in found]
-        found |= dict.fromkeys(left[: min(MOST_EXAMPLES // 4, count // 4)], "hard")
-    wanted = min(MOST_EXAMPLES, count) - len(found)
-    others = [i for i in range(count) if i not in found]
-    found |= {others[i * len(others) // wanted]: "spread" for i in range(wanted)}
-    return list(found.items())
+        left = [i for i in worst if i not in kinds]
+        kinds |= dict.fromkeys(left[: min(MOST_EXAMPLES // 4, count // 4)], "hard")
+    wanted = min(MOST_EXAMPLES, count) - len(kinds)
+    others = [i for i in range(count) if i not in kinds]
+    kinds |= {others[i * len(others) // wanted]: "spread" for i in range(wanted)}
+    return list(kinds.items())
 
 
 def _spread(values: Sequence[float]) -> bool:

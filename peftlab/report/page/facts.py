@@ -79,15 +79,17 @@ def _task(records: Sequence[Record]) -> list[Fact]:
 
 def _weights(records: Sequence[Record]) -> list[Fact]:
     """One fingerprint, or one for each number format."""
-    found = {record.model.dtype: record.model.fingerprint for record in records}
-    if list(found) == ["fp32"]:
-        return [Fact("weights of the base", found["fp32"])]
-    return [Fact(f"weights of the base in {dtype}", digest) for dtype, digest in found.items()]
+    fingerprints = {record.model.dtype: record.model.fingerprint for record in records}
+    if list(fingerprints) == ["fp32"]:
+        return [Fact("weights of the base", fingerprints["fp32"])]
+    return [
+        Fact(f"weights of the base in {dtype}", digest) for dtype, digest in fingerprints.items()
+    ]
 
 
-def _shared(found: Sequence[Mapping[str, Any]]) -> list[Fact]:
+def _shared(environments: Sequence[Mapping[str, Any]]) -> list[Fact]:
     """Each name with its value, or with the values that runs differ in."""
-    flat = [dict(_leaves("", values)) for values in found]
+    flat = [dict(_leaves("", values)) for values in environments]
     facts = []
     for name in dict.fromkeys(name for values in flat for name in values):
         seen = list(dict.fromkeys(values.get(name, "not given") for values in flat))
@@ -99,15 +101,15 @@ def _shared(found: Sequence[Mapping[str, Any]]) -> list[Fact]:
 
 def _readable(environment: Mapping[str, Any]) -> dict[str, Any]:
     """With bytes as people write them."""
-    found = dict(environment)
-    if isinstance(hardware := found.get("hardware"), Mapping):
-        found["hardware"] = {
+    readable = dict(environment)
+    if isinstance(hardware := readable.get("hardware"), Mapping):
+        readable["hardware"] = {
             name.removesuffix("_bytes"): size(value)
             if name.endswith("_bytes") and isinstance(value, int)
             else value
             for name, value in hardware.items()
         }
-    return found
+    return readable
 
 
 def _leaves(name: str, value: Any) -> list[tuple[str, str]]:
@@ -164,9 +166,9 @@ def _command(out: Path, judged: Judged) -> str | None:
     above = [out, *(run.folder.parent.parent for m in judged.methods for run in m.runs)]
     for folder in above:
         try:
-            found = read_json(folder / folders.COMPARISON).get("command")
+            command = read_json(folder / folders.COMPARISON).get("command")
         except InputError:
             continue
-        if isinstance(found, str):
-            return found
+        if isinstance(command, str):
+            return command
     return None

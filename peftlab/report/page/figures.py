@@ -55,7 +55,7 @@ class Figures:
 
     def files(self) -> dict[str, Element]:
         """By the name of the file, each with a legend where names do not stand in it."""
-        found = {f"quality-{figure.key.replace('_', '-')}": figure.wide for figure in self.costs}
+        figures = {f"quality-{figure.key.replace('_', '-')}": figure.wide for figure in self.costs}
         curves = [Key(method.label, method.number) for method in self.curves]
         searched = [Key(method.label, method.number) for method in self.searched]
         phases = [Key(PHASE_NAMES[name], phase=i) for i, name in enumerate(PHASES)]
@@ -67,7 +67,7 @@ class Figures:
             "memory": (self.memory, phases[:3]),
             "learning-rates": (self.search[0] if self.search else None, searched),
         }
-        return found | {
+        return figures | {
             name: headed(figure, keys)
             for name, (figure, keys) in others.items()
             if figure is not None
@@ -141,13 +141,13 @@ def _point(judged: Judged, method: MethodRuns, cost: str, front: bool) -> Point:
 
 
 def _logs(method: MethodRuns, problems: list[str]) -> list[list[Logged]]:
-    found = []
+    logs = []
     for run in method.runs:
         try:
-            found.append(_finite(metrics(run.folder), run.folder))
+            logs.append(_finite(metrics(run.folder), run.folder))
         except InputError as error:
             problems.append(f"left out of the curves: {error}")
-    return found
+    return logs
 
 
 def _finite(log: list[Logged], folder: Path) -> list[Logged]:
@@ -181,25 +181,25 @@ def _curves(
 
 def _searches(methods: Sequence[MethodRuns]) -> list[Searched]:
     """One search a method; its seeds share it."""
-    found = []
+    searches = []
     for method in methods:
         search = next((record.search for record in method.records if record.search), None)
         if search is not None:
             one = Searched(method.label, method.number, search.trials, search.rate)
-            found += [one] if one.known else []
-    return found
+            searches += [one] if one.known else []
+    return searches
 
 
 def _mean_curve(
     logs: Sequence[Sequence[Logged]], key: Literal["loss", "validation_loss"]
 ) -> list[tuple[float, float]]:
     """Means over the seeds that reached each step."""
-    found: dict[int, list[float]] = {}
+    curve: dict[int, list[float]] = {}
     for log in logs:
         for row in log:
             if key in row:
-                found.setdefault(row["step"], []).append(row[key])
-    return [(float(step), fmean(values)) for step, values in sorted(found.items())]
+                curve.setdefault(row["step"], []).append(row[key])
+    return [(float(step), fmean(values)) for step, values in sorted(curve.items())]
 
 
 def _phases(
@@ -207,8 +207,8 @@ def _phases(
     unit: Unit,
     draw: Callable[[Sequence[Phases], Callable[[float], str]], Element],
 ) -> Element | None:
-    found = [Phases(m.label, phase_means(m, unit), _shared_phases(m, unit)) for m in methods]
-    return draw(found, unit.said) if any(one.known for one in found) else None
+    phases = [Phases(m.label, phase_means(m, unit), _shared_phases(m, unit)) for m in methods]
+    return draw(phases, unit.said) if any(one.known for one in phases) else None
 
 
 def _shared_phases(method: MethodRuns, unit: Unit) -> set[str]:

@@ -22,7 +22,7 @@ from peftlab.report.page.frame import file_text, filled
 from peftlab.report.page.leaderboard import leaderboard, pairs, roles
 from peftlab.report.page.phase_plot import PHASE_NAMES, PHASES
 from peftlab.report.page.runs import Judged, MethodRuns, judged
-from peftlab.report.predictions import PREDICTED, Foretold, foretold, words
+from peftlab.report.predictions import PREDICTED, Predicted, predictions_of, words
 from peftlab.verdict.entries import COSTS
 
 NAME = "report.html"
@@ -30,7 +30,7 @@ PLOTS = "plots"
 _FIRST = 4  # sentences that are seen at once
 
 
-def write(out: Path, found: StoredRuns) -> Path:
+def write(out: Path, stored: StoredRuns) -> Path:
     """Write `report.html` and `plots/*.svg` into a folder; returns the page's path.
 
     With the extra `png`, each plot is a PNG too.
@@ -38,7 +38,7 @@ def write(out: Path, found: StoredRuns) -> Path:
     Raises:
         InputError: no run is usable.
     """
-    page, drawn = _page(out, found)
+    page, drawn = _page(out, stored)
     write_text(out / NAME, page)
     make_folder(out / PLOTS)
     for name, figure in drawn.files().items():
@@ -50,17 +50,17 @@ def write(out: Path, found: StoredRuns) -> Path:
     return out / NAME
 
 
-def render(out: Path, found: StoredRuns) -> str:
+def render(out: Path, stored: StoredRuns) -> str:
     """The page as text.
 
     Raises:
         InputError: no run is usable.
     """
-    return _page(out, found)[0]
+    return _page(out, stored)[0]
 
 
-def _page(out: Path, found: StoredRuns) -> tuple[str, Figures]:
-    runs = judged(found)
+def _page(out: Path, stored: StoredRuns) -> tuple[str, Figures]:
+    runs = judged(stored)
     drawn, lines = figures(runs, runs.problems), pairs(runs.verdict)
     values = {
         "head": _heading(runs),
@@ -71,7 +71,7 @@ def _page(out: Path, found: StoredRuns) -> tuple[str, Figures]:
         "figures": drawn,
         "phases": _phase_table(drawn.phases),
         "phase_names": PHASE_NAMES,
-        "foretold": _foretold(drawn.phases, runs.records),
+        "predictions": _predictions(drawn.phases, runs.records),
         "examples": examples(runs),
         "kinds": KINDS,
         "facts": facts(out, runs),
@@ -162,22 +162,22 @@ def _phase_table(methods: Sequence[MethodRuns]) -> dict[str, Any]:
     return {"heads": heads, "rows": rows}
 
 
-def _foretold(methods: Sequence[MethodRuns], records: Sequence[Record]) -> dict[str, Any] | None:
+def _predictions(methods: Sequence[MethodRuns], records: Sequence[Record]) -> dict[str, Any] | None:
     """Predictions beside measurements: of some methods as a table, in sentences of all records."""
-    kinds = foretold([record for method in methods for record in method.records])
+    kinds = predictions_of([record for method in methods for record in method.records])
     if not kinds:
         return None
     names = ("{}, predicted", "{}, measured", "error")
     heads = [name.format(PREDICTED[key].predicted) for key in kinds for name in names]
     rows: dict[str, list[tuple[str, float | None]]] = {method.label: [] for method in methods}
-    for key, found in kinds.items():
-        show, own = PREDICTED[key].unit.said, {one.label: one for one in found}
+    for key, predictions in kinds.items():
+        show, own = PREDICTED[key].unit.said, {one.label: one for one in predictions}
         for label, cells in rows.items():
             cells += _compared(own[label], show) if label in own else [("–", None)] * len(names)
     return {"heads": heads, "rows": list(rows.items()), "words": words(records)}
 
 
-def _compared(one: Foretold, show: Callable[[float], str]) -> list[tuple[str, float | None]]:
+def _compared(one: Predicted, show: Callable[[float], str]) -> list[tuple[str, float | None]]:
     error = f"{100 * one.error:+.1f} %".replace("-", "−")
     return [
         (show(one.predicted), one.predicted),

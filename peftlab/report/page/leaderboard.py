@@ -98,7 +98,7 @@ def leaderboard(judged: Judged) -> Leaderboard:
 
 def roles(outcome: Verdict | None) -> dict[str, list[str]]:
     """By method, what it is best at; a method in the order in which its first role comes."""
-    found: dict[str, list[str]] = {}
+    by_label: dict[str, list[str]] = {}
     if outcome is not None:
         named = {
             "best quality": outcome.best,
@@ -108,8 +108,8 @@ def roles(outcome: Verdict | None) -> dict[str, list[str]]:
         }
         for role, label in named.items():
             if label is not None:
-                found.setdefault(label, []).append(role)
-    return found
+                by_label.setdefault(label, []).append(role)
+    return by_label
 
 
 @dataclass(frozen=True)
@@ -213,13 +213,13 @@ def _note(method: MethodRuns) -> str:
 
 def _standings(outcome: Verdict | None) -> dict[str, str]:
     """By method, how it stands against the best; with one seed no claim is made."""
-    found: dict[str, str] = {}
+    standings: dict[str, str] = {}
     for pair in outcome.pairs if outcome else ():
         if outcome and outcome.best in (pair.first, pair.second):
             other = pair.second if pair.first == outcome.best else pair.first
             claim = "worse" if pair.outcome == "better" else pair.outcome
-            found[other] = claim if pair.scope == "methods" else "no claim"
-    return found
+            standings[other] = claim if pair.scope == "methods" else "no claim"
+    return standings
 
 
 def _interval_scale(judged: Judged) -> Scale | None:

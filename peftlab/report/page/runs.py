@@ -91,13 +91,13 @@ class Judged:
         return [record for method in self.methods for record in [*method.records, *method.failures]]
 
 
-def judged(found: StoredRuns) -> Judged:
+def judged(stored: StoredRuns) -> Judged:
     """Read what lies beside the records, and judge.
 
     Raises:
         InputError: nothing usable is left.
     """
-    runs, texts, problems = _usable(found)
+    runs, texts, problems = _usable(stored)
     scores = [run.record.scores for run in runs if run.record.scores]
     metric = main_metric(scores[0]) if scores else "rougeL"
     higher = not scored(metric).lower
@@ -113,13 +113,13 @@ def judged(found: StoredRuns) -> Judged:
 
 
 def _usable(
-    found: StoredRuns,
+    stored: StoredRuns,
 ) -> tuple[list[StoredRun], dict[str, list[Prediction]], list[str]]:
     """Runs whose files can be read, the predictions of each label's first seed, and problems."""
     runs: list[StoredRun] = []
     texts: dict[str, list[Prediction]] = {}
-    problems = list(found.problems)
-    for run in sorted(found.runs, key=lambda run: run.record.seed):
+    problems = list(stored.problems)
+    for run in sorted(stored.runs, key=lambda run: run.record.seed):
         if run.record.status == "finished":
             try:
                 rows = predictions(run.folder)
@@ -183,7 +183,7 @@ def _outcome(
 ) -> tuple[Verdict | None, list[str]]:
     """The verdict and its words, or why there is none; adds what was left out of it."""
     try:
-        found = verdict(runs, metric, problems)
+        outcome = verdict(runs, metric, problems)
     except InputError as error:
         return None, [str(error)]
-    return found, said(found)
+    return outcome, said(outcome)

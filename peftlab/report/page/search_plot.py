@@ -24,8 +24,8 @@ class Searched:
     @property
     def known(self) -> list[tuple[float, float, Tried]]:
         """Trials with a loss by rising rate: rate, loss, trial."""
-        found = [(one.rate, one.loss, one) for one in self.trials if one.loss is not None]
-        return sorted(found, key=lambda one: one[:2])
+        known = [(one.rate, one.loss, one) for one in self.trials if one.loss is not None]
+        return sorted(known, key=lambda one: one[:2])
 
 
 def search_plot(searches: Sequence[Searched], width: float = 900, height: float = 340) -> Element:

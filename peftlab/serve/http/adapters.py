@@ -60,8 +60,8 @@ class LoadRequest(Wire):
 @router.get("")
 async def adapters(state: State) -> Adapters:
     """All known adapters by name."""
-    found = [it for it in state.library.adapters() if it.name != state.base]
-    return Adapters(data=[_shown(it) for it in found])
+    listed = [it for it in state.library.adapters() if it.name != state.base]
+    return Adapters(data=[_shown(it) for it in listed])
 
 
 @router.post("/rescan")

@@ -51,8 +51,8 @@ def create_app(engine: Engine, settings: Settings | None = None) -> FastAPI:
     app.state.served = state
     app.add_middleware(Guard, served=state)
     errors.install(app)
-    for room in (completions, chat, models, adapters, health):
-        app.include_router(room.router)
+    for part in (completions, chat, models, adapters, health):
+        app.include_router(part.router)
     if importlib.util.find_spec("peftlab.serve.http.playground") is not None:
         from peftlab.serve.http import playground
 
@@ -66,15 +66,15 @@ class _App(FastAPI):
     def openapi(self) -> dict[str, Any]:
         """The OpenAPI description."""
         if self.openapi_schema is None:
-            found = super().openapi()
-            for operation in (it for path in found["paths"].values() for it in path.values()):
+            document = super().openapi()
+            for operation in (it for path in document["paths"].values() for it in path.values()):
                 operation["responses"].pop("422", None)
-            parts = found.setdefault("components", {})
+            parts = document.setdefault("components", {})
             for name in ("HTTPValidationError", "ValidationError"):
                 parts.get("schemas", {}).pop(name, None)
             if self.state.served.settings.api_keys:
                 parts["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
-                found["security"] = [{"key": []}]
+                document["security"] = [{"key": []}]
         return self.openapi_schema or {}
 
 

@@ -82,7 +82,7 @@ def too_many(message: str, retry_after: int) -> HttpError:
 
 
 def from_engine(error: Exception, retry_after: int) -> HttpError:
-    """The status and shape of what the engine, its library or this room raises."""
+    """The status and shape of what the engine, its library or this package raises."""
     text = str(error)
     match error:
         case HttpError():

@@ -136,8 +136,8 @@ class Exchange:
 
     async def replies(self) -> list[Reply]:
         """All replies, in the order of the requests. Raises what `events` does."""
-        found = {i: event async for i, event in self.events() if isinstance(event, Reply)}
-        return [found[index] for index in range(len(self.requests))]
+        replies = {i: event async for i, event in self.events() if isinstance(event, Reply)}
+        return [replies[index] for index in range(len(self.requests))]
 
 
 def _late(seconds: float) -> HttpError:

@@ -148,8 +148,8 @@ def _check_host(scope: Scope, hosts: Sequence[str]) -> None:
 
 
 def _header(scope: Scope, name: bytes) -> str:
-    found = next((value for key, value in scope["headers"] if key == name), b"")
-    return str(found.decode("latin-1"))
+    header = next((value for key, value in scope["headers"] if key == name), b"")
+    return str(header.decode("latin-1"))
 
 
 def _among(given: str, keys: Sequence[str]) -> bool:

@@ -66,8 +66,8 @@ async def models(state: Annotated[Served, Depends(served)]) -> Models:
 async def model(name: str, state: Annotated[Served, Depends(served)]) -> Model:
     """One of them."""
     state.library.check(name)
-    found = next(it for it in state.library.adapters() if it.name == name)
-    return await asyncio.to_thread(_model, state, found)
+    adapter = next(it for it in state.library.adapters() if it.name == name)
+    return await asyncio.to_thread(_model, state, adapter)
 
 
 def _model(state: Served, it: Listed) -> Model:

@@ -122,10 +122,10 @@ def check_port(port: int) -> None:
 def is_loopback(host: str) -> bool:
     """Whether only programs of this machine reach an address."""
     try:
-        found = socket.getaddrinfo(host, None)
+        addresses = socket.getaddrinfo(host, None)
     except (OSError, UnicodeError):
         return False
-    return all(str(it[4][0]).startswith("127.") or it[4][0] == "::1" for it in found)
+    return all(str(it[4][0]).startswith("127.") or it[4][0] == "::1" for it in addresses)
 
 
 def _address(bound: socket.socket) -> str:

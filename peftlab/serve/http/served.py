@@ -85,5 +85,5 @@ class Served:
 
 def served(http: Http) -> Served:
     """The state of the app that a request has come to."""
-    found: Served = http.app.state.served
-    return found
+    state: Served = http.app.state.served
+    return state

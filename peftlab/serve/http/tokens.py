@@ -31,8 +31,8 @@ class Vocabulary:
             table = _from_characters()
             if all(character in table for character in piece):
                 return bytes(table[character] for character in piece)
-        if found := _BYTE.fullmatch(piece):
-            return bytes([int(found[1], 16)])
+        if match := _BYTE.fullmatch(piece):
+            return bytes([int(match[1], 16)])
         return str(piece).replace("▁", " ").encode()
 
     def text(self, token: int) -> str:

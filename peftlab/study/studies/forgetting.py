@@ -49,8 +49,8 @@ class Forgetting(Study):
         ]
 
     def place(self, made: Made) -> float | None:
-        found = [kept.record.general for kept in made.runs]
-        known = [one.forgotten for one in found if one is not None]
+        kept_general = [kept.record.general for kept in made.runs]
+        known = [one.forgotten for one in kept_general if one is not None]
         return fmean(known) if known else None
 
     def note(self, setting: Setting) -> str:
@@ -79,10 +79,10 @@ class Forgetting(Study):
 
 def _by_training(panel: Panel) -> dict[str, list[Point]]:
     """The points of each series, the longest training last."""
-    found: dict[str, list[Point]] = {}
+    series: dict[str, list[Point]] = {}
     for point in panel.points:
-        found.setdefault(point.series, []).append(point)
-    return found
+        series.setdefault(point.series, []).append(point)
+    return series
 
 
 def _signed(value: float) -> str:

@@ -31,14 +31,14 @@ class Init(Study):
     takes: ClassVar = frozenset({"methods"})
 
     def variants(self, setting: Setting, task: Task) -> list[Variant]:
-        found = levels(task)
+        variants = levels(task)
         order: dict[str, int] = {}
         for method in methods(setting, "lora,prompt_tuning,prefix_tuning"):
             for start in _starts(method, task):
                 x = order.setdefault(start, len(order))
                 made = changed(method, initialisation=start)
-                found.append(Variant(series=method.label, method=made, x=x, name=start))
-        return found
+                variants.append(Variant(series=method.label, method=made, x=x, name=start))
+        return variants
 
     def words(self, panel: Panel) -> list[str]:
         told = [words.ranking(panel, points, named, s) for s, points in panel.series().items()]

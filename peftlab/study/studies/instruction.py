@@ -42,11 +42,11 @@ class Instruction(Study):
         most = len(task.train)
         shots = whole(chosen(setting, _SHOTS, least=1, most=most, what="a number of exemplars"), "")
         own = task.instruction or _line(setting.words[0])
-        found = [
+        variants = [
             Variant(series=WORDINGS, method=_asking(text), x=0.0, name=name)
             for name, text in wordings(own, setting.words).items()
         ]
-        found += [
+        variants += [
             Variant(
                 series=SHOWN,
                 method=parse_one(f"hard_prompt:shots={n}"),
@@ -58,9 +58,9 @@ class Instruction(Study):
         for length in _LENGTHS:
             tuned = parse_one(f"prompt_tuning:length={length}")
             both = Composed(parts=(_asking(own), tuned))
-            found.append(Variant(series=TUNED, method=tuned, x=0.0, name=f"length {length}"))
-            found.append(Variant(series=BOTH, method=both, x=0.0, name=f"length {length}"))
-        return found
+            variants.append(Variant(series=TUNED, method=tuned, x=0.0, name=f"length {length}"))
+            variants.append(Variant(series=BOTH, method=both, x=0.0, name=f"length {length}"))
+        return variants
 
     def place(self, made: Made) -> float | None:
         tokens = [kept.record.context_tokens for kept in made.runs]
@@ -82,16 +82,16 @@ def wordings(own: str, given: tuple[str, ...]) -> dict[str, str]:
     end = own[len(own.rstrip()) :]
     parts = own.split()
     shuffled = random.Random(0).sample(parts, len(parts))
-    found = {
+    texts = {
         "no words": "none",
         "its own": own,
         "shuffled": " ".join(shuffled) + end,
         "first half": " ".join(parts[: max(1, len(parts) // 2)]) + end,
         "irrelevant": _IRRELEVANT,
     }
-    found |= {f"“{_short(text)}”": _line(text) for text in given}
+    texts |= {f"“{_short(text)}”": _line(text) for text in given}
     first: dict[str, str] = {}  # by text
-    for name, text in found.items():
+    for name, text in texts.items():
         first.setdefault(text, name)
     return {name: text for text, name in first.items()}
 

@@ -33,20 +33,20 @@ class Layers(Study):
         sizes = whole(
             chosen(setting, usual, least=1, most=count, what="a number of blocks"), "that"
         )
-        found = levels(task)
+        variants = levels(task)
         several = len(methods(setting, "lora")) > 1
         for method in methods(setting, "lora"):
             prefix = f"{method.label}, " if several else ""
             for size in sizes:
                 top, bottom = range(count - size, count), range(size)
-                found.append(_variant(method, f"{prefix}top blocks", top, count))
-                found.append(_variant(method, f"{prefix}bottom blocks", bottom, count))
+                variants.append(_variant(method, f"{prefix}top blocks", top, count))
+                variants.append(_variant(method, f"{prefix}bottom blocks", bottom, count))
             for start, end in _spans(count):
                 rest = [block for block in range(count) if not start <= block < end]
                 name = f"without {_span(start, end)}"
                 made = _variant(method, f"{prefix}all but a span", rest, count, name)
-                found.append(made)
-        return found
+                variants.append(made)
+        return variants
 
     def words(self, panel: Panel) -> list[str]:
         told = [
@@ -66,9 +66,9 @@ def _at(point: Point) -> str:
 def _spans(count: int) -> list[tuple[int, int]]:
     """Spans with blocks on both sides: quarters side by side, and the middle half."""
     quarter, half = max(1, count // 4), count // 2
-    found = [(start, start + quarter) for start in range(quarter, count - quarter, quarter)]
+    spans = [(start, start + quarter) for start in range(quarter, count - quarter, quarter)]
     middle = (count - half) // 2
-    inside = [(start, end) for start, end in found if end < count]
+    inside = [(start, end) for start, end in spans if end < count]
     return inside + [(middle, middle + half)] * (middle > 0 and half > quarter)
 
 

@@ -73,12 +73,12 @@ class Spectrum(Study):
 
     def panels(self, context: Context) -> list[Panel]:
         full = next(made for made in context.made if made.variant.series == FULL)
-        found = [_spectra(context)]
+        panels = [_spectra(context)]
         for panel in super().panels(context):
             points = (*panel.points, *_cut_points(full, panel))
             both = replace(panel, points=points)
-            found.append(replace(both, words=tuple(self.words(both))))
-        return found
+            panels.append(replace(both, words=tuple(self.words(both))))
+        return panels
 
     def words(self, panel: Panel) -> list[str]:
         told = [words.climb(panel, name, place("rank")) for name in panel.series()]
@@ -93,12 +93,12 @@ def _ranks(setting: Setting) -> list[int]:
 def _cut_points(full: Made, panel: Panel) -> list[Point]:
     """Quality of what is left of full fine-tuning, by rank; no intervals were computed for it."""
     ranks = list(dict.fromkeys(rank for one in full.measured for rank in one["cut"]))
-    found = []
+    points = []
     for rank in ranks:
         values = [one["cut"][rank][panel.metric] for one in full.measured]
         point = Point(CUT, float(rank), "", "full", fmean(values), None, None, tuple(values))
-        found.append(point)
-    return found
+        points.append(point)
+    return points
 
 
 def _spectra(context: Context) -> Panel:
@@ -191,17 +191,17 @@ def _mean_spectrum(matrices: list[torch.Tensor]) -> dict[str, list[float]]:
 def _scores(
     model: FrozenLM, adaptation: Adaptation, rank: int, subject: Subject
 ) -> dict[str, float]:
-    from peftlab.evaluation import evaluate, split_loss
+    from peftlab.evaluation import AdaptedLM, evaluate, split_loss
 
     tensors = {
         name: _cut(model.gather(name).float(), weight, rank)
         for name, weight in adaptation.state.tensors.items()
     }
     less = replace(adaptation, state=replace(adaptation.state, tensors=tensors))
-    limit = subject.max_length
-    found = evaluate(model, less, subject.task, seed=subject.seed, max_length=limit)
-    lost = split_loss(model, less, subject.task, "test", max_length=limit)
-    return {**found.scores.corpus, LOSS: lost.loss}
+    adapted, limit = AdaptedLM(model, less), subject.max_length
+    evaluated = evaluate(adapted, subject.task, seed=subject.seed, max_length=limit)
+    lost = split_loss(adapted, subject.task, "test", max_length=limit)
+    return {**evaluated.scores.corpus, LOSS: lost.loss}
 
 
 def _cut(base: torch.Tensor, weight: torch.Tensor, rank: int) -> torch.Tensor:

@@ -44,22 +44,22 @@ class Transfer(Study):
 
     def variants(self, setting: Setting, task: Task) -> list[Variant]:
         method = _method(setting)
-        found = [Variant(series=ASKED, method=asked(task))]
-        found += [
+        variants = [Variant(series=ASKED, method=asked(task))]
+        variants += [
             Variant(series=source.name, method=method, x=0.0, task=source)
             for source in setting.tasks[1:]
         ]
-        return found + self._targets(setting, SCRATCH, method)
+        return variants + self._targets(setting, SCRATCH, method)
 
     def then(self, setting: Setting, task: Task, made: Sequence[Made]) -> list[Variant]:
-        found = []
+        variants = []
         for source in made:
             if source.variant.task is None or not source.runs:
                 continue
             folder = (source.runs[0].folder / folders.ADAPTER).resolve()
             method = changed(_method(setting), prompt=str(folder))
-            found += self._targets(setting, f"from {source.variant.task.name}", method)
-        return found
+            variants += self._targets(setting, f"from {source.variant.task.name}", method)
+        return variants
 
     def _targets(self, setting: Setting, series: str, method: Method) -> list[Variant]:
         shares = chosen(setting, _SHARES, least=0.001, most=1, what="a share of the budget")

@@ -88,13 +88,13 @@ start in line 1, its ends in line 2 and line 1, its distance from the diagonal, 
 
 def align(line1: Line, line2: Line) -> list[Match]:
     """The chosen matches, in the order of line 2."""
-    found = list(_exact(line1, line2))
+    matches = list(_exact(line1, line2))
     if line1.words != line2.words:
-        found += _inexact(line1, line2)
+        matches += _inexact(line1, line2)
     places: list[list[Match]] = [[] for _ in line2.words]
-    for match in found:
+    for match in matches:
         places[match.start].append(match)
-    fixed = _fixed(found, places, len(line1.words), len(line2.words))
+    fixed = _fixed(matches, places, len(line1.words), len(line2.words))
     chosen = _search(places, fixed, len(line2.words))
     return sorted([*fixed.values(), *chosen], key=lambda match: match.start)
 
@@ -156,11 +156,11 @@ def _paraphrased(source: Line, target: Line) -> Iterator[tuple[int, int, int, in
 
 
 def _fixed(
-    found: Sequence[Match], places: Sequence[Sequence[Match]], words1: int, words2: int
+    aligned: Sequence[Match], places: Sequence[Sequence[Match]], words1: int, words2: int
 ) -> dict[int, Match]:
     """Matches without any rival for their words, by their start; the search must take them."""
     cover1, cover2 = [0] * words1, [0] * words2
-    for match in found:
+    for match in aligned:
         for i in range(match.start1, match.start1 + match.length1):
             cover1[i] += 1
         for j in range(match.start, match.start + match.length):

@@ -71,8 +71,8 @@ class Meteor:
         rows = np.empty((len(lines), 21))
         for row, (words, targets) in enumerate(lines):
             line1 = Line(words, lexicon)
-            found = [self._statistics(line1, Line(target, lexicon)) for target in targets]
-            rows[row] = max(found, key=meteor)
+            statistics = [self._statistics(line1, Line(target, lexicon)) for target in targets]
+            rows[row] = max(statistics, key=meteor)
         return rows
 
     def aggregate(self, rows: Rows) -> float:

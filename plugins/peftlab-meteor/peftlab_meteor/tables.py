@@ -49,14 +49,14 @@ def find_release(folder: str | Path | None = None) -> Path:
                 " meteor:folder=/path/to/meteor-1.5"
             )
         folder = Path(next(iter(places))) / "meteor"
-    found = Path(folder)
+    path = Path(folder)
     for name in ("meteor-1.5.jar", "data/paraphrase-en.gz"):
-        if not (found / name).is_file():
+        if not (path / name).is_file():
             raise MetricUnavailableError(
-                f"{found} is no METEOR 1.5 release: expected {name} in it; give the folder that"
+                f"{path} is no METEOR 1.5 release: expected {name} in it; give the folder that"
                 " holds both meteor-1.5.jar and data/paraphrase-en.gz"
             )
-    return found
+    return path
 
 
 @dataclass(frozen=True)

@@ -53,15 +53,15 @@ def http(server: Server) -> Iterator[httpx.Client]:
         yield made
 
 
-def error(found: httpx.Response, status: int) -> str:
-    assert found.status_code == status, found.text
-    return str(found.json()["error"]["message"])
+def error(response: httpx.Response, status: int) -> str:
+    assert response.status_code == status, response.text
+    return str(response.json()["error"]["message"])
 
 
 def test_adapters_are_listed_and_loaded(http: httpx.Client, server: Server) -> None:
-    found = http.get("/v1/adapters").json()["data"]
-    assert [it["name"] for it in found] == ["a10", "a2", "a9", "a9-new"]
-    assert found[2] == {
+    listed = http.get("/v1/adapters").json()["data"]
+    assert [it["name"] for it in listed] == ["a10", "a2", "a9", "a9-new"]
+    assert listed[2] == {
         "name": "a9", "object": "adapter", "loaded": False, "method": None, "version": None,
         "bytes": None,
     }  # fmt: skip
@@ -69,8 +69,8 @@ def test_adapters_are_listed_and_loaded(http: httpx.Client, server: Server) -> N
     assert made["loaded"] and made["method"] == "lora" and made["version"] == 1
     assert made["bytes"] > 0 and http.get("/v1/adapters/a9").json() == made
     with server.openai() as client:
-        found = client.completions.create(model="a9", prompt=sources()[0], max_tokens=LONGEST)
-        is_alone("a9", sources()[0], found.choices[0])
+        listed = client.completions.create(model="a9", prompt=sources()[0], max_tokens=LONGEST)
+        is_alone("a9", sources()[0], listed.choices[0])
 
 
 def test_replaced_while_it_answers(http: httpx.Client, server: Server) -> None:
@@ -108,9 +108,9 @@ def test_an_adapter_of_another_base_is_refused_with_all_that_differs(
         assert part in said
     assert http.get("/v1/adapters/a9").json()["version"] == 1, "the old one stays"
     http.post("/v1/adapters/rescan")
-    with server.openai() as client, pytest.raises(openai.BadRequestError) as found:
+    with server.openai() as client, pytest.raises(openai.BadRequestError) as refusal:
         client.completions.create(model="foreign", prompt="cat")
-    assert found.value.code == "adapter_refused" and "kv_heads is 4" in found.value.message
+    assert refusal.value.code == "adapter_refused" and "kv_heads is 4" in refusal.value.message
 
 
 @pytest.mark.parametrize(
@@ -160,8 +160,8 @@ def test_names_cannot_leave_the_folder(http: httpx.Client, folder: Path, name: s
     said = error(http.put("/v1/adapters/new", json={"folder": name}), 400 if name else 404)
     assert "no adapter's name" in said or not name
     quoted = "".join(f"%{byte:02x}" for byte in name.encode())
-    found = http.put(f"/v1/adapters/{quoted}")
-    assert found.status_code in (400, 404, 405), found.text
+    response = http.put(f"/v1/adapters/{quoted}")
+    assert response.status_code in (400, 404, 405), response.text
 
 
 def test_raw_paths_and_links_cannot_leave_it_either(
@@ -180,8 +180,8 @@ def test_raw_paths_and_links_cannot_leave_it_either(
 
 
 def test_the_base_is_no_adapter(http: httpx.Client) -> None:
-    for found in (http.put("/v1/adapters/gpt2"), http.delete("/v1/adapters/gpt2")):
-        assert "is the base itself" in error(found, 400)
+    for response in (http.put("/v1/adapters/gpt2"), http.delete("/v1/adapters/gpt2")):
+        assert "is the base itself" in error(response, 400)
 
 
 def test_an_adapter_may_not_have_the_bases_name(folder: Path) -> None:
@@ -220,9 +220,9 @@ def test_only_an_admin_key_manages(folder: Path) -> None:
             with running.http(key) as http:
                 assert http.get("/health").status_code == 200
                 for path in ("/v1/models", "/v1/adapters", "/metrics", "/openapi.json"):
-                    found = http.get(path)
-                    assert "API key is needed" in error(found, 401)
-                    assert found.headers["www-authenticate"] == "Bearer"
+                    response = http.get(path)
+                    assert "API key is needed" in error(response, 401)
+                    assert response.headers["www-authenticate"] == "Bearer"
                 error(http.post("/v1/completions", json=asked), 401)
                 error(http.put("/v1/adapters/a9"), 401)
                 error(http.delete("/v1/adapters/a9"), 401)
@@ -291,6 +291,6 @@ def test_a_form_of_another_site_changes_nothing(http: httpx.Client) -> None:
     """What a page can send to another site without asking it first carries no JSON."""
     asked = json.dumps({"model": "a9", "prompt": "cat", "max_tokens": 1})
     for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data"):
-        found = http.post("/v1/completions", content=asked, headers={"Content-Type": kind})
-        assert "Content-Type: application/json" in error(found, 400)
+        response = http.post("/v1/completions", content=asked, headers={"Content-Type": kind})
+        assert "Content-Type: application/json" in error(response, 400)
     assert "access-control-allow-origin" not in http.get("/v1/models").headers

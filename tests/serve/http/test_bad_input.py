@@ -95,19 +95,19 @@ def body(**changes: Any) -> bytes:
 )
 def test_bad_requests(server: Server, sent: bytes, words: str) -> None:
     with server.http() as http:
-        found = http.post("/v1/completions", content=sent, headers=JSON)
-    error = found.json()["error"]
-    assert found.status_code == 400, error
+        response = http.post("/v1/completions", content=sent, headers=JSON)
+    error = response.json()["error"]
+    assert response.status_code == 400, error
     assert set(error) == {"message", "type", "param", "code"}
     assert error["type"] == "invalid_request_error"
     assert re.search(words, error["message"]), error["message"]
 
 
 def test_unknown_adapters_are_told_the_nearest_name(client: openai.OpenAI) -> None:
-    with pytest.raises(openai.NotFoundError) as found:
+    with pytest.raises(openai.NotFoundError) as refusal:
         client.completions.create(model="a99", prompt="cat")
-    assert found.value.code == "model_not_found" and found.value.param == "model"
-    assert 'Did you mean "a9"?' in found.value.message
+    assert refusal.value.code == "model_not_found" and refusal.value.param == "model"
+    assert 'Did you mean "a9"?' in refusal.value.message
     for name in ("../a9", "a9/../a9", "x" * 10_000, "\x00"):
         with pytest.raises(openai.NotFoundError):
             client.completions.create(model=name, prompt="cat")
@@ -116,9 +116,9 @@ def test_unknown_adapters_are_told_the_nearest_name(client: openai.OpenAI) -> No
 def test_a_stream_refuses_with_a_status_of_its_own(client: openai.OpenAI) -> None:
     with pytest.raises(openai.NotFoundError):
         client.completions.create(model="a99", prompt="cat", stream=True)
-    with pytest.raises(openai.BadRequestError) as found:
+    with pytest.raises(openai.BadRequestError) as refusal:
         client.completions.create(model="a9", prompt="cat " * 300, stream=True)
-    assert found.value.code == "context_length_exceeded"
+    assert refusal.value.code == "context_length_exceeded"
 
 
 @pytest.mark.parametrize(
@@ -131,17 +131,17 @@ def test_a_stream_refuses_with_a_status_of_its_own(client: openai.OpenAI) -> Non
 )  # fmt: skip
 def test_other_paths_and_methods(server: Server, method: str, path: str, status: int) -> None:
     with server.http() as http:
-        found = http.request(method, path)
-    assert found.status_code == status
-    assert set(found.json()["error"]) == {"message", "type", "param", "code"}
+        response = http.request(method, path)
+    assert response.status_code == status
+    assert set(response.json()["error"]) == {"message", "type", "param", "code"}
 
 
 def test_one_bad_prompt_of_many_refuses_all_and_leaves_nothing_behind(server: Server) -> None:
     with server.openai() as client:
         with pytest.raises(openai.BadRequestError):
             client.completions.create(model="a9", prompt=["cat", "cat " * 300], max_tokens=4)
-        found = client.completions.create(model="a9", prompt=sources()[0], max_tokens=LONGEST)
-    is_alone("a9", sources()[0], found.choices[0])
+        completion = client.completions.create(model="a9", prompt=sources()[0], max_tokens=LONGEST)
+    is_alone("a9", sources()[0], completion.choices[0])
     stats = server.engine.stats()
     assert stats.running == stats.waiting == 0
 

@@ -53,8 +53,8 @@ def client() -> Iterator[openai.OpenAI]:
     library.load("soft", replace(adaptation("a2", 0), template=bare))
     while library.load_one():
         pass
-    with serving(library) as running, running.openai() as found:
-        yield found
+    with serving(library) as running, running.openai() as opened:
+        yield opened
 
 
 def rendered(turns: list[dict[str, str]]) -> list[int]:
@@ -66,12 +66,12 @@ def test_a_conversation_is_rendered_by_the_tokenizers_own_template(
     client: openai.OpenAI, name: str
 ) -> None:
     plain = [*TURNS[:3], {"role": "user", "content": "the dog"}]
-    found = client.chat.completions.create(model=name, messages=TURNS, max_tokens=8)
+    completion = client.chat.completions.create(model=name, messages=TURNS, max_tokens=8)
     expected = client.completions.create(model=name, prompt=rendered(plain), max_tokens=8)
-    (choice,) = found.choices
+    (choice,) = completion.choices
     assert choice.message.content == expected.choices[0].text
-    assert choice.message.role == "assistant" and found.object == "chat.completion"
-    assert found.usage == expected.usage
+    assert choice.message.role == "assistant" and completion.object == "chat.completion"
+    assert completion.usage == expected.usage
     developer = [{"role": "developer", "content": "say it"}, *TURNS[1:]]
     again = client.chat.completions.create(model=name, messages=developer, max_tokens=8)
     assert again.choices[0].message.content == choice.message.content
@@ -81,9 +81,9 @@ def test_an_adapter_with_a_template_of_its_own_takes_one_message_as_its_source(
     client: openai.OpenAI,
 ) -> None:
     one: Any = [{"role": "user", "content": sources()[0]}]
-    found = client.chat.completions.create(model="own", messages=one, max_completion_tokens=8)
+    completion = client.chat.completions.create(model="own", messages=one, max_completion_tokens=8)
     expected = client.completions.create(model="own", prompt=sources()[0], max_tokens=8)
-    assert found.choices[0].message.content == expected.choices[0].text
+    assert completion.choices[0].message.content == expected.choices[0].text
     with pytest.raises(openai.BadRequestError, match="has a place for one source"):
         client.chat.completions.create(model="own", messages=TURNS, max_tokens=8)
 

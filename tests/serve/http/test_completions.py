@@ -33,13 +33,13 @@ def _has_near_tie(reply: Reply) -> bool:
 
 def test_every_adapter_answers_as_it_does_alone(client: openai.OpenAI) -> None:
     for name in NAMES:
-        found = client.completions.create(model=name, prompt=sources()[0], max_tokens=LONGEST)
-        is_alone(name, sources()[0], found.choices[0])
+        completion = client.completions.create(model=name, prompt=sources()[0], max_tokens=LONGEST)
+        is_alone(name, sources()[0], completion.choices[0])
         expected = alone(name, 0, sources()[0])
-        assert found.model == name and found.object == "text_completion"
-        assert found.usage is not None
-        assert found.usage.prompt_tokens == expected.prompt_tokens
-        assert found.usage.total_tokens - found.usage.prompt_tokens <= LONGEST
+        assert completion.model == name and completion.object == "text_completion"
+        assert completion.usage is not None
+        assert completion.usage.prompt_tokens == expected.prompt_tokens
+        assert completion.usage.total_tokens - completion.usage.prompt_tokens <= LONGEST
 
 
 def test_a_stream_is_the_whole_reply_in_pieces(client: openai.OpenAI) -> None:
@@ -70,9 +70,9 @@ def test_without_the_option_a_stream_tells_no_usage(client: openai.OpenAI) -> No
 
 def test_n_and_seed(client: openai.OpenAI) -> None:
     asked: Any = {"model": "a9", "prompt": sources()[:2], "max_tokens": 8, "temperature": 1.5}
-    found = client.completions.create(**asked, n=3, seed=5).choices
-    assert [it.index for it in found] == list(range(6))
-    texts = [it.text for it in found]
+    choices = client.completions.create(**asked, n=3, seed=5).choices
+    assert [it.index for it in choices] == list(range(6))
+    texts = [it.text for it in choices]
     assert len(set(texts)) > 2
     assert [it.text for it in client.completions.create(**asked, n=3, seed=5).choices] == texts
     second = client.completions.create(**asked, seed=6).choices
@@ -81,10 +81,10 @@ def test_n_and_seed(client: openai.OpenAI) -> None:
 
 def test_logprobs_are_the_models_and_offsets_those_of_the_text(client: openai.OpenAI) -> None:
     for name in ("a0", "a3", "a9"):
-        found = client.completions.create(
+        completion = client.completions.create(
             model=name, prompt=sources()[1], max_tokens=LONGEST, logprobs=2
         )
-        choice, expected = found.choices[0], alone(name, 0, sources()[1])
+        choice, expected = completion.choices[0], alone(name, 0, sources()[1])
         told = choice.logprobs
         assert told is not None and told.token_logprobs is not None and told.top_logprobs
         assert told.tokens is not None and told.text_offset is not None
@@ -120,9 +120,9 @@ def test_tokens_stand_as_they_are(client: openai.OpenAI) -> None:
             row = torch.cat([row, plain(row).logits[:, -1:].argmax(-1)], 1)
     expected = laws.tokenizer().decode(row[0, len(ids) :], skip_special_tokens=True).strip()
     for prompt, count in ((ids, 1), ([ids, ids], 2)):
-        found = client.completions.create(model="gpt2", prompt=prompt, max_tokens=6)
-        assert [it.text for it in found.choices] == [expected] * count
-        assert found.usage is not None and found.usage.prompt_tokens == 5 * count
+        completion = client.completions.create(model="gpt2", prompt=prompt, max_tokens=6)
+        assert [it.text for it in completion.choices] == [expected] * count
+        assert completion.usage is not None and completion.usage.prompt_tokens == 5 * count
 
 
 def test_tokens_come_after_an_adapters_pseudo_tokens_without_its_template(
@@ -131,8 +131,8 @@ def test_tokens_come_after_an_adapters_pseudo_tokens_without_its_template(
     """The template rendered by hand, as tokens, gives what its source gives as text."""
     ids = laws.tokenizer()(sources()[0] + "\nsay it:", add_special_tokens=False)["input_ids"]
     for name in ("a2", "a4", "a9"):
-        found = client.completions.create(model=name, prompt=ids, max_tokens=LONGEST)
-        is_alone(name, sources()[0], found.choices[0])
+        completion = client.completions.create(model=name, prompt=ids, max_tokens=LONGEST)
+        is_alone(name, sources()[0], completion.choices[0])
     with pytest.raises(openai.BadRequestError, match="pseudo tokens inside its template"):
         client.completions.create(model="a3", prompt=ids, max_tokens=4)
     with pytest.raises(openai.BadRequestError, match=r"token 1 of the prompt is 120; 0 to 119"):
@@ -168,10 +168,10 @@ def test_what_asks_for_nothing_is_taken(client: openai.OpenAI) -> None:
 
 
 def test_the_models_are_the_base_and_the_adapters(client: openai.OpenAI) -> None:
-    found = client.models.list().data
-    assert [it.id for it in found] == ["gpt2", *sorted(NAMES)]
+    models = client.models.list().data
+    assert [it.id for it in models] == ["gpt2", *sorted(NAMES)]
     assert client.models.retrieve("a9").id == "a9"
-    assert found[1].model_dump()["parent"] == "gpt2"
+    assert models[1].model_dump()["parent"] == "gpt2"
     with pytest.raises(openai.NotFoundError, match='Did you mean "a9'):
         client.models.retrieve("a99")
 

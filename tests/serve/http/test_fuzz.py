@@ -67,7 +67,7 @@ def fuzz(url: str, operation: Any, mode: GenerationMode, examples: int) -> None:
 @pytest.mark.parametrize("mode", list(GenerationMode))
 def test_no_input_makes_it_fail(fuzzed: Server, mode: GenerationMode) -> None:
     schema = schemathesis.openapi.from_url(f"{fuzzed.url}/openapi.json")
-    operations = [found.ok() for found in schema.get_all_operations()]
+    operations = [operation.ok() for operation in schema.get_all_operations()]
     assert len(operations) == 11
     for operation in operations:
         fuzz(fuzzed.url, operation, mode, 60 if operation.method == "post" else 20)

@@ -86,9 +86,9 @@ def test_a_full_queue_is_429_and_says_when_to_try_again() -> None:
                 taken += [pool.submit(http.post, "/v1/completions", json=ASKED) for _ in "ab"]
                 until(lambda: server.requests == (1, 2))
                 for extra in ({}, {"stream": True}, {"n": 2}):
-                    found = http.post("/v1/completions", json=ASKED | extra)
-                    assert "which is the limit" in error(found, 429)
-                    assert 1 <= int(found.headers["retry-after"]) <= 60
+                    response = http.post("/v1/completions", json=ASKED | extra)
+                    assert "which is the limit" in error(response, 429)
+                    assert 1 <= int(response.headers["retry-after"]) <= 60
                 with pytest.raises(openai.RateLimitError):
                     client.completions.create(**ASKED)
             for future in taken:
@@ -96,14 +96,14 @@ def test_a_full_queue_is_429_and_says_when_to_try_again() -> None:
         assert idle(server)
 
 
-def _choice(found: httpx.Response) -> Any:
-    return SimpleNamespace(**found.json()["choices"][0])
+def _choice(response: httpx.Response) -> Any:
+    return SimpleNamespace(**response.json()["choices"][0])
 
 
 def test_a_batch_that_does_not_fit_into_the_queue_leaves_nothing_in_it() -> None:
     with serving(slots=1, queue=4, queue_share=4) as server, server.http() as http:
-        found = http.post("/v1/completions", json=ASKED | {"n": 30})
-        error(found, 429)
+        response = http.post("/v1/completions", json=ASKED | {"n": 30})
+        error(response, 429)
         until(lambda: idle(server))
         answers_well(server)
 
@@ -117,19 +117,19 @@ def test_requests_under_way_are_bounded_and_health_is_not() -> None:
         with held(server.engine):
             taken = [pool.submit(http.post, "/v1/completions", json=ASKED) for _ in range(2)]
             until(lambda: sum(http.get("/health").json()[k] for k in ("running", "waiting")) == 2)
-            found = http.post("/v1/completions", json=ASKED)
-            assert "2 requests are under way" in error(found, 429)
-            assert found.headers["retry-after"]
+            response = http.post("/v1/completions", json=ASKED)
+            assert "2 requests are under way" in error(response, 429)
+            assert response.headers["retry-after"]
         assert [it.result(20).status_code for it in taken] == [200, 200]
         assert http.post("/v1/completions", json=ASKED).status_code == 200
 
 
 def test_prompts_are_bounded() -> None:
     with serving(prompt_tokens=9) as server, server.http() as http:
-        found = http.post("/v1/completions", json=ASKED | {"prompt": "cat " * 20})
-        said = error(found, 400)
+        response = http.post("/v1/completions", json=ASKED | {"prompt": "cat " * 20})
+        said = error(response, 400)
         assert "there is room for 9: the longest prompt that is taken here" in said
-        assert found.json()["error"]["code"] == "context_length_exceeded"
+        assert response.json()["error"]["code"] == "context_length_exceeded"
 
 
 def test_long_prompts_stand_in_a_line_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,8 +163,8 @@ def test_what_takes_too_long_is_ended_and_says_so() -> None:
     with serving(settings=Settings(seconds=0.4)) as server, server.http() as http:
         with server.openai() as client, held(server.engine) as let:
             for extra in ({}, {"stream": True}):
-                found = http.post("/v1/completions", json=ASKED | extra)
-                assert "no whole reply within 0.4 s" in error(found, 504)
+                response = http.post("/v1/completions", json=ASKED | extra)
+                assert "no whole reply within 0.4 s" in error(response, 504)
             let(4)  # one of them for a step that was begun before
             stream = client.completions.create(**ASKED, stream=True)
             assert next(stream).choices[0].text
@@ -239,8 +239,8 @@ def test_told_to_stop_it_finishes_what_it_began() -> None:
             stopping = threading.Thread(target=server.engine.stop)
             stopping.start()
             until(lambda: not server.engine.alive)
-            found = http.post("/v1/completions", json=ASKED)
-            assert "stopping" in error(found, 503) and found.headers["retry-after"]
+            response = http.post("/v1/completions", json=ASKED)
+            assert "stopping" in error(response, 503) and response.headers["retry-after"]
             error(http.get("/health"), 503)
             let(1)
         stopping.join(20)

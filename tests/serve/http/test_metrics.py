@@ -15,11 +15,11 @@ from tests.serve.http.test_limits import ASKED
 
 def read(server: Server) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
     with server.http() as http:
-        found = http.get("/metrics")
-    assert found.headers["content-type"].startswith("text/plain")
+        response = http.get("/metrics")
+    assert response.headers["content-type"].startswith("text/plain")
     return {
         (sample.name, frozenset(sample.labels.items())): sample.value
-        for family in text_string_to_metric_families(found.text)
+        for family in text_string_to_metric_families(response.text)
         for sample in family.samples
     }
 

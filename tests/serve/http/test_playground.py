@@ -71,15 +71,15 @@ def test_a_reply_that_ends_says_so(opened: Opened, site: Site) -> None:
 
 
 def test_a_seed_makes_a_reply_repeatable(opened: Opened, site: Site) -> None:
-    page, found = opened.page, []
+    page, texts = opened.page, []
     choose(page, site.talkers[0])
     page.get_by_label("Temperature").fill("2")
     for seed in ("5", "6", "5"):
         page.get_by_label("Seed").fill(seed)
         ask(page, site.source, tokens=12)
         said(page, "1 reply")
-        found.append(text(page, site.talkers[0]))
-    assert found[0] == found[2] != found[1]
+        texts.append(text(page, site.talkers[0]))
+    assert texts[0] == texts[2] != texts[1]
 
 
 @pytest.mark.parametrize("how", ["button", "Escape", "remove"])
@@ -192,7 +192,7 @@ def test_events_are_read_wherever_the_network_cuts_them(opened: Opened) -> None:
     sent += event(text="日本").replace("\n", "\r") + "event: x\ndata:[DONE]\n\n"
     data = list(sent.encode())
     for size in (1, 2, 3, 7, 1000):
-        found = opened.page.evaluate(
+        decoded = opened.page.evaluate(
             """async ([data, size]) => {
               const body = new ReadableStream({ start(control) {
                 for (let i = 0; i < data.length; i += size)
@@ -210,7 +210,7 @@ def test_events_are_read_wherever_the_network_cuts_them(opened: Opened) -> None:
             }""",
             [data, size],
         )
-        assert found == "naïve – 日本"
+        assert decoded == "naïve – 日本"
 
 
 def test_an_adapter_that_has_gone_is_told_and_leaves_the_list(browser: Browser) -> None:

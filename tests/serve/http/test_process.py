@@ -133,9 +133,9 @@ def test_the_winners_of_a_comparison_are_served(base: str, adapters: Path, tmp_p
         client(url, "secret") as asking,
     ):
         assert [it.id for it in asking.models.list().data] == [Path(base).name, "t"]
-        found = asking.completions.create(**ASKED | {"model": "t", "max_tokens": 8})
+        completion = asking.completions.create(**ASKED | {"model": "t", "max_tokens": 8})
         asked = Request(Adaptation.load(adapters / "mine"), ASKED["prompt"], 8)
-        assert found.choices[0].text == generate(model, [asked])[0].text
+        assert completion.choices[0].text == generate(model, [asked])[0].text
         with client(url, "wrong") as other, pytest.raises(openai.AuthenticationError):
             other.models.list()
 
@@ -153,8 +153,8 @@ def test_a_base_in_four_bits_is_served(
     expected = capsys.readouterr().out.strip()
     assert expected != rounded_less
     with process(*kept_so, "--adapters", str(adapters)) as (made, url), client(url) as asking:
-        found = asking.completions.create(**ASKED | {"max_tokens": 8})
-        assert found.choices[0].text == expected
+        completion = asking.completions.create(**ASKED | {"max_tokens": 8})
+        assert completion.choices[0].text == expected
         made.send_signal(signal.SIGTERM)
         (told,) = re.findall("Warning: .*", made.stderr.read())
         assert "in fp32 and is used on it in nf4" in told
