@@ -25,7 +25,8 @@ def load(name: str | Path, *, device: str = "auto", dtype: str = "fp32") -> Froz
     """The frozen model of a name.
 
     Args:
-        name: "demo" (the bundled model), a folder of transformers, or a hub id.
+        name: "demo" (the bundled model), a folder of transformers, a hub id, or a GGUF file
+            (`FILE.gguf`, `owner/name:FILE.gguf`, `owner/name:Q4_K_M`).
         device: auto, cpu, cuda, cuda:1 or mps.
         dtype: the format in which its numbers are kept: fp32, bf16, int8 or nf4.
 

@@ -156,11 +156,12 @@ def _asked(run: Run) -> str:
 
 
 def _formats(profile: Profile) -> str:
-    """In which formats, and what they take; nothing where it is fp32 alone."""
-    if [base.dtype for base in profile.bases] == ["fp32"]:
+    """In which formats, and what they take; nothing where it is a plain base in fp32 alone."""
+    file = profile.base.file
+    if file is None and [base.dtype for base in profile.bases] == ["fp32"]:
         return ""
-    told = [f"{base.dtype} ({size(base.bytes or 0)})" for base in profile.bases]
-    return f" in {' and '.join(told)}"
+    told = " and ".join(f"{base.dtype} ({size(base.bytes or 0)})" for base in profile.bases)
+    return f" in {told}" if file is None else f" of a {file}, dequantised to {told}"
 
 
 def _minutes(seconds: float) -> str:

@@ -31,7 +31,7 @@ class Plan:
     """A comparison.
 
     Attributes:
-        model: demo, or the hub id or folder of a base.
+        model: demo, or the hub id, folder or GGUF file of a base.
         config: of training, for every method; a rate of None takes each method's own.
         search: of the methods' rates.
         predict: whether a few steps of every method are taken first, to say what it will cost.
@@ -78,7 +78,8 @@ class Base:
 
     Attributes:
         parameters: how many it has. dtype: the format of its numbers. bytes: what they take.
-        checkpoint: where they come from, the same for every format.
+        checkpoint: where they come from, the same for every format. file: what kind of file they
+        were read from, in words, where it is a GGUF file.
     """
 
     name: str
@@ -88,6 +89,7 @@ class Base:
     dtype: str = "fp32"
     bytes: int | None = None
     checkpoint: str | None = None
+    file: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from peftlab.bases.names import words_of
 from peftlab.comparison.finished import finished
 from peftlab.comparison.label import label_on
 from peftlab.comparison.plan import Base, GeneralText, Plan, Run, runs_of
@@ -136,6 +137,7 @@ def profile(_say: Say, plan: Plan, out: Path, _trunk: Path | None = None) -> Pro
             dtype=dtype,
             bytes=model.base_bytes,
             checkpoint=model.checkpoint,
+            file=words_of(plan.model),
         ),
         context=context,
         counts=counts,
