@@ -6,10 +6,12 @@ INSTALLED := $(VENV)/.installed
 
 STUDIES ?= length rank layers init alpha instruction data scale forgetting spectrum intrinsic transfer
 
-.PHONY: help setup demo studies test test-all check format demo-model clean
+FOLDER ?= $(PEFTLAB_REAL_MODEL)
+
+.PHONY: help setup demo studies test test-all real-model test-real test-real-sample check format demo-model clean
 
 help:
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
 
 $(INSTALLED): pyproject.toml plugins/peftlab-meteor/pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -30,10 +32,19 @@ studies: $(INSTALLED) ## every study on the demo, its figure into docs/studies; 
 	done
 
 test: $(INSTALLED) ## laws and units, under 6 minutes on 2 cores
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow and not real"
 
 test-all: $(INSTALLED) ## the slow tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "slow and not real"
+
+real-model: $(INSTALLED) ## make SmolLM2-135M-Instruct as FOLDER and FOLDER.gguf: 93 MB, a minute
+	$(BIN)/python -m bench.real_model $(FOLDER) --keep-gguf $(FOLDER).gguf
+
+test-real: $(INSTALLED) ## the tests on a real model, in the folder PEFTLAB_REAL_MODEL
+	$(BIN)/python -m pytest -m real tests/real
+
+test-real-sample: $(INSTALLED) ## those of them that CI runs
+	$(BIN)/python -m pytest -m "real and sample" tests/real
 
 check: $(INSTALLED) ## format, lint, types, layers
 	$(BIN)/ruff format --check .

@@ -36,8 +36,8 @@ def main() -> None:
             run = trainer_run(settings)(_RATE, arguments.steps)
             run()
             model = run.trainer.model  # type: ignore[attr-defined]
-        found = rouge(model.eval(), tokenizer(arguments.model), arguments.workload, arguments.rows)
-        print(method, f"rougeL {found:.4f}")
+        score = rouge(model.eval(), tokenizer(arguments.model), arguments.workload, arguments.rows)
+        print(method, f"rougeL {score:.4f}")
 
 
 def rouge(model: Any, vocabulary: Any, workload: str, rows: int) -> float:

@@ -25,7 +25,8 @@ def load(name: str | Path, *, device: str = "auto", dtype: str = "fp32") -> Froz
     """The frozen model of a name.
 
     Args:
-        name: "demo" (the bundled model), a folder of transformers, or a hub id.
+        name: "demo" (the bundled model), a folder of transformers, a hub id, or a GGUF file
+            (`FILE.gguf`, `owner/name:FILE.gguf`, `owner/name:Q4_K_M`).
         device: auto, cpu, cuda, cuda:1 or mps.
         dtype: the format in which its numbers are kept: fp32, bf16, int8 or nf4.
 
@@ -62,6 +63,9 @@ def train(
     **options: Any,
 ) -> Adaptation:
     """Train one adaptation; the state with the lowest validation loss is returned.
+
+    Rows of a loaded task stand in the base's chat template, where its tokenizer has one; a task
+    that was loaded with chat=False does not. The adaptation keeps which (`template.frame`).
 
     Args:
         method: `pl.LoRA(rank=8)`, or the same in words: "lora:rank=8".

@@ -18,6 +18,7 @@ from peftlab.loss import mean_loss, mean_of, row_losses
 from peftlab.methods.adaptation import Adaptation
 from peftlab.tasks import Decoding, Encoded, Example, Task, Template
 from peftlab.tasks.fit import fitted, shortened
+from peftlab.tasks.framing import as_trained
 from peftlab.tasks.plain import TEXT_TOKENS, TEXT_WINDOW, text_rows
 from peftlab.token_limits import max_row_tokens
 
@@ -167,9 +168,13 @@ def taken(
     """The task as the base and the adaptation take its split: see `tasks.fit`.
 
     Raises:
-        InputError: rows are longer than fits, and the task refuses such.
+        InputError: rows are longer than fits, and the task refuses such; or they were asked to be
+            framed otherwise than the adaptation's.
     """
-    own, most = fitted(task, adapted.tokenizer, (split,)), adapted.max_row_tokens(max_length)
+    template, most = adapted.template(task), adapted.max_row_tokens(max_length)
+    if template is not task.template:  # the adaptation's own, which it keeps
+        task = as_trained(task, template)
+    own = fitted(task, adapted.tokenizer, (split,))
     return shortened(own, adapted.template(own), adapted.tokenizer, most, (split,))
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 # What is the same for commands with and without a comparison.
-MODEL = "The frozen base: demo, a folder, or a hub id."
+MODEL = "The frozen base: demo, a folder, a hub id, or a GGUF file."
 TASK = "A task's name, a file, a folder with train/validation/test files, or a hub id."
 DEVICE = "auto, cpu, cuda, cuda:1, mps."
 

@@ -13,6 +13,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from peftlab.bases import gguf, pretrained
 from peftlab.errors import InputError, nearest
 
 __all__ = ["config", "configuration", "names"]
@@ -41,17 +42,20 @@ def config(name: str) -> dict[str, Any]:
 
 
 def configuration(name: str) -> dict[str, Any]:
-    """The configuration of a folder with a config.json, or of a known model.
+    """The configuration of a folder with a config.json, of a GGUF file, or of a known model.
 
     Raises:
-        InputError: neither, or a damaged file.
+        InputError: none of these, or a damaged file.
     """
+    if gguf.is_gguf(name):
+        values: dict[str, Any] = pretrained.read_config(name).to_dict()
+        return values
     folder = Path(name)
     if not folder.is_dir():
         return config(name)
     path = folder / "config.json"
     try:
-        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise InputError(f"{folder} has no config.json, which a model's folder needs") from error
     except json.JSONDecodeError as error:

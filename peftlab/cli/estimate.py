@@ -107,7 +107,11 @@ def _predictor(name: str, device: str, dtype: str) -> Iterator[tuple[Predict, in
 
     if names.is_here(name):
         count, weights = call(WEIGHED, name, device, dtype)
-        yield partial(on, name), weights, f"{count:,} parameters, {size(weights)} of weights"
+        file = names.words_of(name)
+        about = f"{count:,} parameters, {size(weights)} of weights"
+        if file is not None:
+            about += f" in {dtype}, dequantised from a {file}"
+        yield partial(on, name), weights, about
         return
     config = configuration(names.located(name))
     small = Miniature(config)

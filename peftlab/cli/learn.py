@@ -204,6 +204,7 @@ def generate(
     from peftlab.generation import Request
     from peftlab.generation import generate as answer
     from peftlab.tasks import Decoding
+    from peftlab.tasks.framing import kept
 
     called = shared.flag(generate_options())
     decoding, how = made(Decoding, given, called), made(Answered, given, called)
@@ -211,6 +212,8 @@ def generate(
     base, adaptations = shared.open_adapters(
         adapter, model, given.get("device", "auto"), base_dtype
     )
+    frames = [a.template.frame for a in adaptations if a.template.frame is not None]
+    shared.say(list(dict.fromkeys(map(kept, frames))))
     asked = [
         (s, folder, a) for s in sources for folder, a in zip(adapter, adaptations, strict=True)
     ]

@@ -25,7 +25,9 @@ def methods(
     ] = "",
     model: Annotated[
         str | None,
-        typer.Option(help="Count parameters for: demo, a folder with config.json, or a hub id."),
+        typer.Option(
+            help="Count parameters for: demo, a folder with config.json, a hub id, a GGUF file."
+        ),
     ] = None,
     share: Annotated[
         float | None, typer.Option(help="Size every method to this share of the base: 0.001.")
@@ -51,7 +53,7 @@ def shape_of(name: str) -> ModelShape:
     """The shape of a model from its configuration alone.
 
     Raises:
-        InputError: neither a folder with config.json nor a model whose configuration is known.
+        InputError: no folder with config.json, GGUF file or model whose configuration is known.
     """
     from peftlab.bases import layouts
     from peftlab.bases.known_models import configuration
@@ -148,16 +150,15 @@ def show(
     model: shared.Model = "demo",
 ) -> None:
     """Show a task: facts, rows as the model gets them, lengths, and what would be cut."""
-    from transformers import AutoTokenizer
-
     from peftlab.bases.names import located
+    from peftlab.bases.pretrained import read_tokenizer
     from peftlab.comparison.resolve import the_task
     from peftlab.tasks import describe
 
     loaded = the_task({**given, "task": task}, shared.flag(show_options()))
     path = located(model)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path)
+        tokenizer = read_tokenizer(path)
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(f"cannot load a tokenizer from {path!r}: {reason}") from error

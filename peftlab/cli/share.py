@@ -117,9 +117,11 @@ def check_method(
     from peftlab.laws import check_method as hold
     from peftlab.methods import parse_one, plugins
     from peftlab.tasks import Task
+    from peftlab.tasks.fit import fitted
 
     plugins.load()
-    base, loaded, broken = shared.load_base(model, device), Task.load(task, limit=64), False
+    base, broken = shared.load_base(model, device), False
+    loaded = fitted(Task.load(task, limit=64), base.tokenizer)
     for finding in hold(parse_one(method), base, loaded):
         echo(f"{'ok    ' if finding.problem is None else 'BROKEN'}  {finding.name}")
         if finding.problem is not None:

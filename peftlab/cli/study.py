@@ -50,7 +50,9 @@ def study(
     name: Annotated[str, typer.Argument(help="One of those above.", show_default=False)],
     model: Annotated[
         list[str] | None,
-        typer.Option(help="The frozen base: demo, a folder or a hub id; several for scale."),
+        typer.Option(
+            help="The frozen base: demo, a folder, a hub id or a GGUF file; several for scale."
+        ),
     ] = None,
     task: Annotated[
         list[str] | None, typer.Option(help="As of compare; give it again for more tasks.")

@@ -57,10 +57,16 @@ class Shown:
                 f"Each method's rate is searched for in {search.trials} trials of "
                 f"{search.share:.0%} of that, by validation loss."
             )
+        labels = {run.label for run in runs}
         for label, count in profile.counts.items():
+            if label not in labels:
+                self._say(f"  {label} comes to the same as another method here and is not run")
+                continue
             part = count.trainable / profile.base.parameters
             told = f"  {label:<{width}}  {count.trainable:>12,} trainable ({part:.3%})"
             self._say(f"{told}{_cost(profile, label)}")
+        for told in dict.fromkeys(filter(None, map(_asked, runs))):
+            self._say(f"  {told}")
         for label, reason in profile.misfits.items():
             self._say(f"  {label:<{width}}  will fail: {reason}")
         if profile.cut:
@@ -166,12 +172,21 @@ def _name(run: Run) -> str:
     return f"{run.label}, seed {run.seed}"
 
 
-def _formats(profile: Profile) -> str:
-    """In which formats, and what they take; nothing where it is fp32 alone."""
-    if [base.dtype for base in profile.bases] == ["fp32"]:
+def _asked(run: Run) -> str:
+    """What a method asks in a chat where it does not say so by its name."""
+    settled = run.settled
+    if settled.label == run.label or not run.task.template.chat:
         return ""
-    told = [f"{base.dtype} ({size(base.bytes or 0)})" for base in profile.bases]
-    return f" in {' and '.join(told)}"
+    return f"{run.label} is {settled.label} here"
+
+
+def _formats(profile: Profile) -> str:
+    """In which formats, and what they take; nothing where it is a plain base in fp32 alone."""
+    file = profile.base.file
+    if file is None and [base.dtype for base in profile.bases] == ["fp32"]:
+        return ""
+    told = " and ".join(f"{base.dtype} ({size(base.bytes or 0)})" for base in profile.bases)
+    return f" in {told}" if file is None else f" of a {file}, dequantised to {told}"
 
 
 def _minutes(seconds: float) -> str:

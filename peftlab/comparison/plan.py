@@ -40,7 +40,7 @@ class Plan:
     """A comparison.
 
     Attributes:
-        model: demo, or the hub id or folder of a base.
+        model: demo, or the hub id, folder or GGUF file of a base.
         config: of training, for every method; a rate of None takes each method's own.
         sampling: how much of each split may be read; by default all of it.
         search: of the methods' rates.
@@ -89,7 +89,8 @@ class Base:
 
     Attributes:
         parameters: how many it has. dtype: the format of its numbers. bytes: what they take.
-        checkpoint: where they come from, the same for every format.
+        checkpoint: where they come from, the same for every format. file: what kind of file they
+        were read from, in words, where it is a GGUF file.
     """
 
     name: str
@@ -99,6 +100,7 @@ class Base:
     dtype: str = "fp32"
     bytes: int | None = None
     checkpoint: str | None = None
+    file: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,6 +166,11 @@ class Run:
         return label_on(self.method, self.base.dtype)
 
     @property
+    def settled(self) -> Method | Guest:
+        """The method with the settings that the task decides."""
+        return self.method.on(self.task)
+
+    @property
     def folder(self) -> Path:
         """Relative to the comparison's: the seeds of one configuration lie side by side."""
         shared = _digest({**self._decides(), "seed": None})[:8]
@@ -212,7 +219,7 @@ class Run:
         return Record(
             method=self.method.name,
             label=self.label,
-            settings=json.loads(json.dumps(self.method.settings())),
+            settings=json.loads(json.dumps(self.settled.settings())),
             seed=self.seed,
             status="running",
             config_hash=self.config_hash,
@@ -258,7 +265,7 @@ class Run:
         files = self.method.files()
         return {
             "method": self.method.name,
-            "settings": self.method.identity(),
+            "settings": self.settled.identity(),
             "seed": self.seed,
             "train": train,
             "evaluation": identity(self.evaluation),
@@ -292,12 +299,13 @@ def runs_of(
     """Every method with the first seed, then with the second, and so on.
 
     In this order an interrupted comparison has already compared something. A method in which
-    nothing is random runs with the first seed alone.
+    nothing is random runs with the first seed alone; of methods that come to the same on this task,
+    the first one runs.
 
     Args:
         task: with its samples in the place of the splits. whole: see `Run`.
     """
-    return [
+    runs = [
         Run(
             method=method,
             seed=seed,
@@ -315,6 +323,10 @@ def runs_of(
         for method in plan.methods
         if seed in seeds_of(plan, method)
     ]
+    first: dict[str, Run] = {}
+    for run in runs:
+        first.setdefault(run.config_hash, run)
+    return list(first.values())
 
 
 def seeds_of(plan: Plan, method: Method | Guest) -> tuple[int, ...]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from peftlab.bases.names import words_of
 from peftlab.comparison import samples
 from peftlab.comparison.finished import but_for_samples, finished
 from peftlab.comparison.label import label_on
@@ -131,11 +132,13 @@ def profile(_say: Say, plan: Plan, out: Path, _trunk: Path | None = None) -> Pro
     model = base.load(plan.model, plan.device, dtype)
     for note in model.notes:
         echo(f"Warning: {note}", err=True)
-    counts, extras, misfits = _fitting(model, plan, dtype)
+    fit = look(plan.task, model.tokenizer)
+    task = fit.apply(plan.task)
+    counts, extras, misfits = _fitting(model, replace(plan, task=task), dtype)
     longest = max(extras.items(), key=lambda pair: pair[1], default=("", 0))
     context = max_row_tokens(model.shape.context, plan.config.max_length)
-    fit = _fit(model, plan.task, context - longest[1])
-    limit, cut = _source_limit(model, fit.apply(plan.task), context - longest[1], longest[0])
+    fits = too_long(task, task.template, model.tokenizer, context - longest[1])
+    limit, cut = _source_limit(model, fits.apply(task), context - longest[1], longest[0])
     profiled = Profile(
         base=Base(
             name=plan.model,
@@ -145,6 +148,7 @@ def profile(_say: Say, plan: Plan, out: Path, _trunk: Path | None = None) -> Pro
             dtype=dtype,
             bytes=model.base_bytes,
             checkpoint=model.checkpoint,
+            file=words_of(plan.model),
         ),
         context=context,
         counts=counts,
@@ -153,7 +157,7 @@ def profile(_say: Say, plan: Plan, out: Path, _trunk: Path | None = None) -> Pro
         longest=longest,
         cut=cut,
         general=_general(plan, context, longest[1]),
-        fit=fit,
+        fit=fit.joined(fits),
     )
     return _forgettable(model, plan, _sampled(model, plan, profiled, out), out)
 
@@ -231,13 +235,6 @@ def _probe(
     """A row with one source token: ids, where the target starts, source tokens left out."""
     row = replace(template, source_tokens=1).encode(tokenizer, example, target, sys.maxsize)
     return row.ids, row.target_start, row.dropped
-
-
-def _fit(model: FrozenLM, task: Task, limit: int) -> Fit:
-    """What the tokenizer decides, and the rows that leave since not every method can take them."""
-    fit = look(task, model.tokenizer)
-    own = fit.apply(task)
-    return fit.joined(too_long(own, own.template, model.tokenizer, limit))
 
 
 def _source_limit(

@@ -26,6 +26,7 @@ from peftlab.measure import phase
 from peftlab.methods import Method
 from peftlab.methods.adaptation import Adaptation
 from peftlab.processes import ALONE
+from peftlab.tasks.fit import fitted
 from peftlab.token_limits import max_row_tokens
 from peftlab.training import TrainConfig
 from peftlab.training.data import Data
@@ -136,6 +137,7 @@ def _loop(
     for site in method.sites:
         model.conformance.require(site, method.name)
     method.check(model.shape)
+    task = fitted(task, model.tokenizer, ("train", "validation"))
     start = method.init(model, task, torch.Generator().manual_seed(config.seed))
     store = TrunkStore(config.trunk_memory, config.trunk_disk, folder / "trunk")
     trainee = MethodInTraining(model, method, task, config, start, store, ALONE)

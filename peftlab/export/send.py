@@ -21,6 +21,8 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
+from peftlab.bases import gguf
+from peftlab.bases.pretrained import read_tokenizer
 from peftlab.errors import InputError, PeftlabError, nearest
 from peftlab.export.files import read_json, read_tensors
 from peftlab.export.vllm import PROMPTS, VECTORS
@@ -28,6 +30,7 @@ from peftlab.printable import echo
 from peftlab.tasks import Example, Template
 
 _INDEX, _SINGLE = "model.safetensors.index.json", "model.safetensors"
+_GGUF_EMBEDDING = "token_embd.weight"  # whatever the architecture
 
 
 @dataclass(frozen=True)
@@ -44,8 +47,6 @@ def prompt(folder: Path, task: str, source: str, base: str | None = None) -> Pro
     Raises:
         InputError: no such task in the folder, or a base whose embeddings are not found.
     """
-    from transformers import AutoTokenizer
-
     described = read_json(folder / PROMPTS)
     if task not in described["tasks"]:
         known = described["tasks"]
@@ -54,7 +55,7 @@ def prompt(folder: Path, task: str, source: str, base: str | None = None) -> Pro
         )
     base = base or described["base"]
     template = Template.from_dict(described["tasks"][task])
-    tokenizer = AutoTokenizer.from_pretrained(base)
+    tokenizer = read_tokenizer(base)
     row = template.encode(tokenizer, Example(source, ("",)), None, described["context"])
     ids = torch.tensor(row.ids)
     rows = embedding_table(base, described["embedding"])
@@ -68,8 +69,10 @@ def embedding_table(base: str, name: str) -> torch.Tensor:
     """The base's embedding matrix [V, D], and nothing else of its checkpoint.
 
     Raises:
-        InputError: there is no such tensor in safetensors files of the base.
+        InputError: there is no such tensor in safetensors files of the base, or its GGUF file.
     """
+    if gguf.is_gguf(base):
+        return torch.from_numpy(gguf.numbers(gguf.file_of(base), _GGUF_EMBEDDING))
     # Checkpoints of bare models (GPT-2 on the hub) lack the outermost name.
     names = (name, name.partition(".")[2])
     index = _checkpoint_file(base, _INDEX)

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from peftlab.tasks import Example, Template
-from peftlab.tasks.chat import frame
-from peftlab.tasks.encode import Filler, Part, framed
+from peftlab.tasks.encode import Part
 from peftlab.tasks.markup import Pseudo
 from peftlab.tasks.tokens import traits
 
@@ -20,13 +19,9 @@ def plain_text(template: Template, tokens: Sequence[str], tokenizer: Any) -> str
     """
     if template.shots is not None:
         return None
-    markup = template.markup
-    columns = {name: f"{{{name}}}" for name in markup.columns}
-    filler = Filler(tokenizer, template.instruction, markup, template.exemplars, template.separator)
-    parts = filler.fill(Example("{source}", ("",), columns))
+    columns = {name: f"{{{name}}}" for name in template.markup.columns}
+    parts = template.parts(tokenizer, Example("{source}", ("",), columns))
     begin = [] if template.chat else list(traits(tokenizer).bos)
-    if template.chat:
-        parts = framed(parts, frame(tokenizer))
     return _joined(parts, tokens, tokenizer.decode(begin))
 
 

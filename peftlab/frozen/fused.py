@@ -101,8 +101,8 @@ class _RMSNorm(torch.autograd.Function):
     def forward(  # type: ignore[override]
         ctx: Any, x: torch.Tensor, weight: torch.Tensor, epsilon: float, offset: float
     ) -> torch.Tensor:
-        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-        inverse = norm.square_().div_(x.shape[-1]).add_(epsilon).rsqrt_()
+        # As transformers does it, bit for bit; a norm of vectors would round once more.
+        inverse = x.square().mean(-1, keepdim=True).add_(epsilon).rsqrt_()
         ctx.save_for_backward(x, inverse, weight)
         ctx.offset = offset
         return (x * inverse).mul_(weight + offset if offset else weight)
@@ -173,23 +173,24 @@ class _Rotated(torch.autograd.Function):
     def forward(ctx: Any, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
         ctx.save_for_backward(cos, sin)
         ctx.dtype = x.dtype
-        return _rotated(x, cos, sin, 1)
+        return _rotated(x, cos, sin)
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, slope: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         cos, sin = ctx.saved_tensors
-        return _rotated(slope, cos, sin, -1).to(ctx.dtype), None, None
+        return _rotated(slope, cos, -sin).to(ctx.dtype), None, None
 
 
-def _rotated(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, way: int) -> torch.Tensor:
+def _rotated(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
     half = x.shape[-1] // 2
     # Of both of its halves, which are alike, the first.
     cos, sin = cos[..., :half].unsqueeze(1), sin[..., :half].unsqueeze(1)
     out = torch.empty_like(x, dtype=torch.promote_types(x.dtype, cos.dtype))
     first, second = x[..., :half], x[..., half:]
-    torch.mul(first, cos, out=out[..., :half]).addcmul_(second, sin, value=-way)
-    torch.mul(second, cos, out=out[..., half:]).addcmul_(first, sin, value=way)
+    # Not with addcmul, which rounds once where the plain form rounds twice.
+    torch.mul(first, cos, out=out[..., :half]).sub_(second * sin)
+    torch.mul(second, cos, out=out[..., half:]).add_(first * sin)
     return out
 
 
@@ -221,9 +222,9 @@ def rotary_attention(module: torch.nn.Module) -> Forward | None:
     q, k, angles = (torch.randn(1, n, 3, 4, generator=generator) for n in (2, 1, 1))
     angles = torch.cat([angles[:, 0, :, :2]] * 2, -1)
     cos, sin = angles.cos(), angles.sin()
-    if not _agree(lambda: plain(q, k, cos, sin)[0], lambda: _rotated(q, cos, sin, 1)):
+    if not _agree(lambda: plain(q, k, cos, sin)[0], lambda: _rotated(q, cos, sin)):
         return None
-    if not _agree(lambda: plain(q, k, cos, sin)[1], lambda: _rotated(k, cos, sin, 1)):
+    if not _agree(lambda: plain(q, k, cos, sin)[1], lambda: _rotated(k, cos, sin)):
         return None
     rotating = types.FunctionType(
         own.__code__,

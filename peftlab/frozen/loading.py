@@ -8,19 +8,18 @@ from typing import Any
 
 import torch
 from transformers import (
-    AutoConfig,
     AutoModelForCausalLM,
-    AutoTokenizer,
     PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
-from peftlab.bases import layouts
+from peftlab.bases import gguf, layouts
 from peftlab.bases.fingerprint import fingerprint_of_files
 from peftlab.bases.number_formats import FORMATS, QUANTISED, base_bytes, rest_format
+from peftlab.bases.pretrained import read_config, read_tokenizer, reason
 from peftlab.errors import InputError, PeftlabError
-from peftlab.frozen import checkpoint, quantised
+from peftlab.frozen import checkpoint, gguf_loading, quantised
 from peftlab.measure import free_memory
 
 _TORCH = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -29,7 +28,7 @@ _TORCH = {"fp32": torch.float32, "bf16": torch.bfloat16}
 def load_plain(
     name: str | Path, dtype: str = "fp32", device: torch.device | str = "cpu"
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A model and its tokenizer from the hub or a local folder.
+    """A model and its tokenizer from the hub, a local folder or a GGUF file.
 
     Args:
         dtype: of `FORMATS`.
@@ -43,25 +42,18 @@ def load_plain(
     if dtype not in FORMATS:
         raise InputError(f"the base's format is {dtype!r}; one of {', '.join(FORMATS)} expected")
     try:
-        config = AutoConfig.from_pretrained(path)
+        config = read_config(path)
         _check_format(path, config, dtype)
         _check_blocks(path, config)
         check_memory(path, config, dtype, device)
-        tokenizer = AutoTokenizer.from_pretrained(path)
-        model, told = AutoModelForCausalLM.from_pretrained(
-            path,
-            config=config,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # they are refused by name
-            **_options(config, dtype, device),
-        )
-        checkpoint.check_formats(path, model, config)
+        tokenizer = read_tokenizer(path)
+        model, told = _read_weights(path, config, dtype, device)
     except PeftlabError:
         raise
     except Exception as error:  # whatever transformers makes of files that it does not expect
         raise InputError(
-            f"cannot load a model from {path!r}: {_reason(error)} Expected a hub id or a folder "
-            "with config.json, model.safetensors and tokenizer.json."
+            f"cannot load a model from {path!r}: {reason(error)} Expected a hub id, a folder "
+            "with config.json, model.safetensors and tokenizer.json, or a GGUF file."
         ) from error
     checkpoint.check_loaded(path, model, told)
     checkpoint.check_vocabulary(path, model, tokenizer)
@@ -69,12 +61,24 @@ def load_plain(
     return model if placed else model.to(device), tokenizer
 
 
-def _reason(error: Exception) -> str:
-    """What went wrong, in a line; its kind too where its own words are those of a defect."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    said = " ".join(lines[: 2 if lines and lines[0].endswith(":") else 1]) or "no reason is given"
-    told = said if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: {said}"
-    return told if told.endswith((".", "!", "?")) else f"{told}."
+def _read_weights(
+    path: str, config: PretrainedConfig, dtype: str, device: torch.device | str
+) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """The model, and the loading info of `from_pretrained`."""
+    options = _options(config, dtype, device)
+    if gguf.is_gguf(path):
+        if dtype in QUANTISED:
+            _check_unpacked(path, config, dtype)
+        return gguf_loading.load(path, config, dtype, options)
+    model, told = AutoModelForCausalLM.from_pretrained(
+        path,
+        config=config,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,  # they are refused by name
+        **options,
+    )
+    checkpoint.check_formats(path, model, config)
+    return model, told
 
 
 def _check_blocks(path: str, config: PretrainedConfig) -> None:
@@ -152,6 +156,17 @@ def check_memory(
     )
 
 
+def _check_unpacked(path: str, config: PretrainedConfig, dtype: str) -> None:
+    """Refuse what does not fit into memory while it is quantised anew."""
+    needed = base_bytes(config.to_dict(), parameter_shapes(config), "fp32")
+    if needed > (free := free_memory("cpu")):
+        raise InputError(
+            f"{path} is unpacked before it is kept in {dtype}: that takes {needed / 2**30:,.1f} "
+            f"GiB of the CPU's memory, and {free / 2**30:,.1f} GiB are free. Choose --base-dtype "
+            "bf16, or the model's folder or hub id with safetensors"
+        )
+
+
 def parameter_shapes(config: PretrainedConfig) -> Mapping[str, tuple[int, ...]]:
     """The parameters of a configuration's model, without making it where the layout is known."""
     try:
@@ -165,8 +180,10 @@ def parameter_shapes(config: PretrainedConfig) -> Mapping[str, tuple[int, ...]]:
 def checkpoint_of(path: str, config: PretrainedConfig) -> str | None:
     """Which checkpoint a model came from, whatever format its numbers were then loaded in.
 
-    The hub's commit, or a hash of a folder's weights; None where neither is known.
+    The hub's commit, or a hash of a folder's weights or of a GGUF file; None where none is known.
     """
+    if gguf.is_gguf(path):
+        return fingerprint_of_files([gguf.file_of(path)])
     folder = Path(path)
     if folder.is_dir():
         files = [*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")]

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 
 from peftlab.bases.fingerprint import fingerprint
 from peftlab.bases.number_formats import QUANTISED, base_bytes
+from peftlab.bases.pretrained import read_config, read_tokenizer
 from peftlab.bases.shapes import ModelShape
 from peftlab.errors import InputError
 from peftlab.frozen import quantised
@@ -61,8 +62,8 @@ def is_to_be_sharded(
     if shard != "auto" or processes.count == 1 or dtype in QUANTISED:
         return shard == "always"
     try:
-        config = AutoConfig.from_pretrained(name)
-    except (OSError, ValueError):
+        config = read_config(name)
+    except (OSError, ValueError, InputError):
         return False  # loading it says what is wrong
     values, shapes = config.to_dict(), parameter_shapes(config)
     trained = method.count(ModelShape.read(values, shapes)).trainable
@@ -91,7 +92,7 @@ def load_sharded(
             problem = str(error)
     if problem := processes.told(problem)[0]:
         raise InputError(problem)
-    config = AutoConfig.from_pretrained(path)
+    config = read_config(path)
     with torch.device("meta"):
         empty = AutoModelForCausalLM.from_config(config, dtype=_FORMATS[dtype])
     model = split_blocks(empty, processes, torch.device(device).type)
@@ -99,7 +100,7 @@ def load_sharded(
     model.tie_weights()
     own = "" if read is None else fingerprint(quantised.stored_tensors(read))
     _fill(model, read, torch.device(device))
-    tokenizer = AutoTokenizer.from_pretrained(path)
+    tokenizer = read_tokenizer(path)
     embed_below(tokenizer, config.get_text_config().vocab_size)
     return model, tokenizer, processes.told(own)[0]
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from peft import PeftConfig
 
     from peftlab.methods.base import State
-    from peftlab.tasks import Template
+    from peftlab.tasks import Task, Template
 
 _ABOUT_THE_FILE = {
     "auto_mapping", "base_model_name_or_path", "inference_mode", "peft_type", "peft_version",
@@ -95,6 +95,10 @@ class Guest:
     def settings(self) -> dict[str, Any]:
         """The options as JSON values."""
         return dict(self.options)
+
+    def on(self, task: Task) -> Guest:
+        """The same: PEFT takes nothing from a task."""
+        return self
 
     def identity(self) -> dict[str, Any]:
         """All of the options: they are PEFT's, and only those that were given."""

@@ -12,7 +12,7 @@ from peftlab.guests.model import GuestModel, PlainBase
 from peftlab.loss import Mean, mean_of
 from peftlab.methods.base import State
 from peftlab.processes import ALONE
-from peftlab.tasks.fit import shortened
+from peftlab.tasks.fit import fitted, shortened
 from peftlab.token_limits import max_row_tokens
 from peftlab.training import TrainConfig, optimise
 from peftlab.training.budget import Budget
@@ -55,6 +55,7 @@ def train(
         InputError: PEFT cannot put the method into this base.
     """
     config = config or TrainConfig()
+    task = fitted(task, base.tokenizer, ("train", "validation"))
     if config.recompute:
         base.model.gradient_checkpointing_enable({"use_reentrant": False})
     trainee = GuestInTraining(base, guest, task, config)

@@ -168,6 +168,10 @@ class Method(ABC):
             InputError: says what was got and what the model has.
         """
 
+    def on(self, task: Task) -> Method:
+        """The same method, settings that a task decides having come to what they are on it."""
+        return self
+
     def settings(self) -> dict[str, Any]:
         """The resolved settings as JSON values."""
         return asdict(self)

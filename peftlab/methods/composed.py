@@ -6,7 +6,7 @@ side; two methods that change the same place are refused.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +62,9 @@ class Composed(Method):
     @property
     def learning_rate(self) -> float:
         return min(part.learning_rate for part in self.parts if part.trains)
+
+    def on(self, task: Task) -> Composed:
+        return replace(self, parts=tuple(part.on(task) for part in self.parts))
 
     def settings(self) -> dict[str, Any]:
         return {"parts": [{"method": part.name, **part.settings()} for part in self.parts]}

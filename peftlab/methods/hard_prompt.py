@@ -1,13 +1,13 @@
 """Hard prompt: a template round the input, written by hand. No parameters.
 
-Zero-shot (the bare template and its cue), an instruction in words, and few-shot exemplars (Brown et
-al. 2020, arXiv:2005.14165, section 2), chosen by seed or by similarity to the source (Liu et al.
-2022, arXiv:2101.06804).
+Zero-shot (the bare template and its cue; in a chat, a request in words), an instruction, and
+few-shot exemplars (Brown et al. 2020, arXiv:2005.14165, section 2), in a chat as earlier exchanges,
+chosen by seed or by similarity to the source (Liu et al. 2022, arXiv:2101.06804).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from peftlab.bases.shapes import ModelShape
@@ -28,14 +28,15 @@ class HardPrompt(Method):
     """The frozen model, asked in words.
 
     Settings:
-        instruction: none (bare template and cue), task (the task's own), or any text.
+        instruction: none (bare template and cue), task (the task's own), any text, or usual: none,
+            but in a chat the task's own or, where it brings none, one for its kind of task.
         shots: how many training examples are shown. select: the same ones for every source, drawn
             by seed, or the most similar of `pool` training examples.
     """
 
     trains: ClassVar = False
 
-    instruction: str = "none"
+    instruction: str = "usual"
     shots: int = 0
     select: Literal["random", "similar"] = "random"
     pool: int = 200
@@ -43,6 +44,12 @@ class HardPrompt(Method):
     @property
     def seeded(self) -> bool:
         return self.shots > 0  # exemplars, or the pool that they are chosen from, are drawn
+
+    def on(self, task: Task) -> HardPrompt:
+        if not task.template.chat:
+            return replace(self, instruction="none") if self.instruction == "usual" else self
+        named = {"usual": task.instruction or task.request or "none", "task": task.instruction}
+        return replace(self, instruction=named.get(self.instruction) or self.instruction)
 
     def check(self, shape: ModelShape) -> None:
         if self.shots < 0 or self.pool < max(1, self.shots):
@@ -54,7 +61,8 @@ class HardPrompt(Method):
         return {}
 
     def init(self, model: FrozenLM, task: Task, rng: torch.Generator) -> State:
-        words = {"none": "", "task": task.instruction}.get(self.instruction, self.instruction)
+        asked = self.on(task).instruction
+        words = {"none": "", "task": task.instruction}.get(asked, asked)
         if self.instruction == "task" and not words:
             raise InputError(
                 f"hard_prompt: the task {task.name} brings no instruction; give one in words"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from peftlab.errors import InputError
 from peftlab.tasks import Encoded, Example, Template
-from peftlab.tasks.chat import frame, rendered
+from peftlab.tasks.chat import frame, has_template, rendered
 from peftlab.tasks.markup import Pseudo, Slot
 from peftlab.tasks.tokens import traits
 
@@ -121,30 +121,60 @@ def encode(template: Template, model: FrozenLM, source: Source) -> Encoded:
 
 
 def end(template: Template, tokenizer: Any, source: Source) -> int:
-    """The token that ends a reply: a chat's own, or the template's."""
-    chat = isinstance(source, Chat) and not _has_words(template)
-    return frame(tokenizer).end if chat else template.end_id(tokenizer)
+    """The token that ends a reply: a conversation's own, or the template's."""
+    talk = isinstance(source, Chat) and _as_source(template, source) is None
+    return frame(tokenizer).end_id(tokenizer) if talk else template.end_id(tokenizer)
 
 
 def _encode_chat(template: Template, tokenizer: Any, chat: Chat) -> Encoded:
-    frame(tokenizer)  # refuses a tokenizer without a chat template
-    single = len(chat.turns) == 1 and chat.turns[0][0] == "user"
-    if _has_words(template) and not single:
-        raise InputError(
-            f"this adapter was trained on {template.text!r}, which has a place for one source: "
-            "one message, of the role user, was expected"
-        )
-    if single and (template.chat or _has_words(template)):
-        return template.encode(tokenizer, Example(chat.turns[0][1], ()), None, _ANY_LENGTH)
+    if template.frame is None:
+        frame(tokenizer)  # refuses a tokenizer without a chat template
+    made = _as_source(template, chat)
+    if made is not None:
+        return template.encode(tokenizer, made, None, _ANY_LENGTH)
     for _, content in chat.turns:
         if match := traits(tokenizer).special.search(content):
             raise InputError(
                 f"a message holds the text {match.group()!r}, which is a special token of this "
                 "tokenizer; take it out"
             )
-    turns = [{"role": role, "content": content} for role, content in chat.turns]
-    text = rendered(tokenizer, turns, True)
+    text = rendered(tokenizer, _conversation(template, tokenizer, chat), reply=True)
     return _placed(template, tuple(tokenizer(text, add_special_tokens=False)["input_ids"]))
+
+
+def _as_source(template: Template, chat: Chat) -> Example | None:
+    """The one message of a chat, where that stands in the adapter's template as in training.
+
+    Raises:
+        InputError: the template has words of its own, and there are other messages.
+    """
+    (role, content), *others = chat.turns
+    single = role == "user" and not others
+    if _has_words(template) and not single:
+        raise InputError(
+            f"this adapter was trained on {template.text!r}, which has a place for one source: "
+            "one message, of the role user, was expected"
+        )
+    return Example(content, ()) if single and (template.chat or _has_words(template)) else None
+
+
+def _conversation(template: Template, tokenizer: Any, chat: Chat) -> list[dict[str, str]]:
+    """The turns as the tokenizer's chat template takes them, under the adapter's system prompt.
+
+    Raises:
+        InputError: that template does not make the frame that the adapter was trained in.
+    """
+    turns = [{"role": role, "content": content} for role, content in chat.turns]
+    own = template.frame
+    if own is None or (has_template(tokenizer) and frame(tokenizer) == own):
+        return turns
+    if not has_template(tokenizer) or frame(tokenizer, own.system) != own:
+        raise InputError(
+            "this adapter keeps the chat that it was trained in, which is not what the tokenizer's "
+            "chat template makes now: one message, of the role user, was expected"
+        )
+    opening = {"role": "system", "content": own.system}
+    return turns if turns[0]["role"] == "system" else [opening, *turns]
 
 
 def _has_words(template: Template) -> bool:

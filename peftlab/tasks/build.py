@@ -14,9 +14,10 @@ from peftlab.tasks.example import Example
 from peftlab.tasks.markup import escape
 from peftlab.tasks.metric_choice import LABEL_METRICS, choose_metrics
 from peftlab.tasks.options import Options
+from peftlab.tasks.requests import GENERIC, request
 from peftlab.tasks.rows import Reader, StoredRows, source_hashes, take
 from peftlab.tasks.table import Table
-from peftlab.tasks.task import Decoding, Provenance, Task, fingerprint, limit_pairs
+from peftlab.tasks.task import Decoding, Framing, Provenance, Task, fingerprint, limit_pairs
 from peftlab.tasks.template import Template
 
 Splits = dict[str, Sequence[Example]]
@@ -37,6 +38,7 @@ class Settings:
     kind: str
     location: str
     instruction: str = ""
+    request: str = GENERIC
     metrics: tuple[str, ...] | None = None
     max_new_tokens: int | None = None
     source_tokens: int | None = None
@@ -48,7 +50,7 @@ class Settings:
 
 
 CHAT_TEMPLATE = "{instruction}{source}{target}"
-"""The usual template in a chat, whose turns say by themselves where the target begins."""
+"""The usual template in a chat."""
 
 
 def usual_template(target_column: str, cue: str | None) -> str:
@@ -93,6 +95,7 @@ def from_tables(
         template=text,
         kind=kind,
         location=location,
+        request=request(chosen.source, chosen.target, labels),
         metrics=LABEL_METRICS if labels else None,
         labels=labels,
         config=config,
@@ -171,9 +174,10 @@ def finish(
     validation = splits["validation"][: options.limit]
     test = splits["test"][: options.test_limit or options.limit]
     content = fingerprint(train, validation, test)
+    template, framing = _template(settings, options)
     return Task(
         name=settings.name,
-        template=_template(settings, options),
+        template=template,
         train=train,
         validation=validation,
         test=test,
@@ -185,7 +189,9 @@ def finish(
             settings.kind, settings.location, content, settings.config, settings.revision
         ),
         instruction=settings.instruction if options.instruction is None else options.instruction,
+        request=settings.request,
         decoding=settings.decoding,
+        framing=framing,
         labels=_checked_labels(options.labels or settings.labels, splits),
         subsets=_within(subsets or {}, len(test)),
         duplicates=duplicates,
@@ -199,13 +205,22 @@ def _shared_sources(splits: Splits) -> int:
     return sum(source in seen for source in source_hashes(splits["test"]))
 
 
-def _template(settings: Settings, options: Options) -> Template:
-    return Template(
-        options.template or (CHAT_TEMPLATE if options.chat else settings.template),
+def _template(settings: Settings, options: Options) -> tuple[Template, Framing]:
+    """The template outside of a chat, unless one is asked for, and how rows stand in one.
+
+    A chat's turns say by themselves where the target begins, so words of the task's own template
+    give way there; words of the user's stay, and so do other columns than the source.
+    """
+    text = options.template or settings.template
+    own = options.template is None and options.cue is None and not Template(text).markup.columns
+    chatted = CHAT_TEMPLATE if own else text
+    template = Template(
+        chatted if options.chat else text,
         truncate=options.truncate or settings.truncate,
         source_tokens=options.source_tokens or settings.source_tokens,
-        chat=options.chat,
+        chat=bool(options.chat),
     )
+    return template, Framing(options.chat, chatted, template.text, options.system)
 
 
 def _within(subsets: Mapping[str, tuple[int, ...]], length: int) -> dict[str, tuple[int, ...]]:

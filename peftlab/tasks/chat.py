@@ -2,79 +2,254 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import Annotated, Any
 from weakref import WeakKeyDictionary
 
 from peftlab.errors import InputError
+from peftlab.options import Checked, NotTheResult, refuse_unknown
 from peftlab.tasks.tokens import Tokenizer, check_embedded, traits
 
-_MESSAGE, _REPLY = "\ue000message\ue001", "\ue000reply\ue001"  # private use: in nobody's text
+# Private use: in nobody's text.
+_MESSAGE, _REPLY, _SYSTEM = "\ue000message\ue001", "\ue000reply\ue001", "\ue000system\ue001"
+_LATER, _AGAIN = "\ue000later\ue001", "\ue000again\ue001"
+_DATE, _OTHER_DATE = datetime(2024, 7, 26), datetime(2001, 2, 3)
+"""Rows must not change from day to day. The first is what Llama 3's template takes by default."""
+
+_CODES = "aAbBdHIjmMpSUwWyYcxX"  # of strftime
+
+Turn = dict[str, str]
+"""A message as templates take it: its `role` and its `content`."""
 
 
-@dataclass(frozen=True)
-class Frame:
-    """head + message + bridge + lead + reply + the token `end`.
+@dataclass(frozen=True, kw_only=True)
+class Frame(Checked):
+    """head + message + bridge + lead + reply + end, all of it text.
 
-    head holds the BOS where the template writes one; lead is white space that belongs to the reply.
+    Attributes:
+        head: with the BOS where the template writes one, and the system's turn.
+        lead: white space that belongs to the reply.
+        end: the text of the one token that ends a reply.
+        past, turn: an earlier exchange, as exemplars are, is message + past + reply + turn. None
+            where the template does not show it as part of a longer chat.
+        strips: messages lose the white space round them.
+        system: the system prompt that head shows; empty where it shows none.
+        date: what the template was told to be today (ISO 8601), where it looks at that.
+        thinks: the template knows thoughts; they are turned off.
     """
 
     head: str
     bridge: str
     lead: str
-    end: int
+    end: str
+    past: str | None = None
+    turn: str | None = None
+    strips: bool = False
+    system: Annotated[str, NotTheResult] = ""  # what these say, head and bridge show
+    date: Annotated[str | None, NotTheResult] = None
+    thinks: Annotated[bool, NotTheResult] = False
+
+    def end_id(self, tokenizer: Tokenizer) -> int:
+        """The id of the token that ends a reply.
+
+        Raises:
+            InputError: the tokenizer, or its base, does not know that token.
+        """
+        found = tokenizer.convert_tokens_to_ids(self.end)
+        if found is None or tokenizer.convert_ids_to_tokens(found) != self.end:
+            raise InputError(
+                f"The rows stand in a chat whose replies end with {self.end!r}, which is no token "
+                f"of {type(tokenizer).__name__}. Load the tokenizer that they were made with."
+            )
+        check_embedded(tokenizer, [found], "The end of every reply")
+        return int(found)
+
+    @classmethod
+    def from_dict(cls, values: Any) -> Frame:
+        """The frame of plain JSON values.
+
+        Raises:
+            InputError: they are none.
+        """
+        known = {item.name for item in fields(cls)}
+        if not isinstance(values, Mapping) or not {"head", "bridge", "lead", "end"} <= set(values):
+            raise InputError(f"A chat frame is stored as {values!r:.100}; it is damaged.")
+        refuse_unknown(values, known, "A chat frame")
+        return cls(**values)
+
+    def told(self) -> str:
+        """What is to be said of it, in a few words each."""
+        said = [f"a reply ends with {self.end}"]
+        if self.system:
+            said.append(f"the system prompt is {self.system!r:.120}")
+        if self.date is not None:
+            said.append(f"its date is held at {self.date}")
+        if self.thinks:
+            said.append("thinking is off")
+        return "; ".join(said)
+
+    def exchange(self) -> tuple[str, str]:
+        """(past, turn).
+
+        Raises:
+            InputError: there are none.
+        """
+        if self.past is None or self.turn is None:
+            raise InputError(
+                "The chat template does not show an earlier exchange as it shows the last one, so "
+                "it cannot hold exemplars. Leave them out, or the chat (-o chat=false)."
+            )
+        return self.past, self.turn
 
 
-_KNOWN: WeakKeyDictionary[Tokenizer, Frame] = WeakKeyDictionary()
+_KNOWN: WeakKeyDictionary[Tokenizer, dict[Any, Frame]] = WeakKeyDictionary()
 
 
-def frame(tokenizer: Tokenizer) -> Frame:
-    """Return the chat frame of `tokenizer`.
+def has_template(tokenizer: Tokenizer) -> bool:
+    """Whether the tokenizer is an instruction model's."""
+    return bool(getattr(tokenizer, "chat_template", None))
+
+
+def frame(tokenizer: Tokenizer, system: str | None = None) -> Frame:
+    """The chat frame of a tokenizer, as its template is now.
 
     It is cut out of a rendered exchange, so that what precedes a reply in training and in
-    generation is the same text. (Some templates, Qwen3's for one, render a finished reply with an
-    empty block of thoughts that their generation prompt lacks; the frame always has it.)
+    generation is the same text. (A template may render a finished reply without the thoughts that
+    its generation prompt opens, as DeepSeek-R1's does; the frame never has them.)
+
+    Args:
+        system: a system prompt in the place of the template's own.
+
+    Raises:
+        InputError: there is no template, or it cannot frame a message and a reply.
     """
-    if tokenizer not in _KNOWN:
-        _KNOWN[tokenizer] = _cut(tokenizer)
-    return _KNOWN[tokenizer]
+    known = _KNOWN.setdefault(tokenizer, {})
+    key = str(getattr(tokenizer, "chat_template", None)), system
+    if key not in known:
+        known[key] = _cut(tokenizer, system)
+    return known[key]
 
 
-def _cut(tokenizer: Tokenizer) -> Frame:
-    if not getattr(tokenizer, "chat_template", None):
+def _cut(tokenizer: Tokenizer, system: str | None) -> Frame:
+    if not has_template(tokenizer):
         raise InputError(
             f"The tokenizer {type(tokenizer).__name__} has no chat template; it belongs to a base "
             "model. Leave chat out, or load the instruction-tuned model's tokenizer."
         )
-    user = {"role": "user", "content": _MESSAGE}
-    text = rendered(tokenizer, [user, {"role": "assistant", "content": _REPLY}], False)
-    before, found_reply, tail = text.partition(_REPLY)
-    head, found_message, bridge = before.partition(_MESSAGE)
-    if not found_message or not found_reply:
+    opening = [] if system is None else [_turn("system", system)]
+    user, reply = _turn("user", _MESSAGE), _turn("assistant", _REPLY)
+    chat = [*opening, user, reply]
+    head, between, tail = _around(tokenizer, rendered(tokenizer, chat), _MESSAGE, _REPLY)
+    if system is not None and system.strip() not in head:
         raise InputError(
-            f"The chat template of {type(tokenizer).__name__} does not show a user's message and "
-            "the assistant's reply in this order, so it cannot frame a task."
+            f"The chat template of {type(tokenizer).__name__} shows no system prompt, so "
+            f"system={system!r:.60} has no place. Leave it out."
         )
+    asked = [*opening, user]
     # Mistral's templates put a space before a reply that their generation prompt lacks.
-    prompt = rendered(tokenizer, [user], True)
+    prompt, before = rendered(tokenizer, asked, reply=True), f"{head}{_MESSAGE}{between}"
     lead = before[len(prompt) :] if before.startswith(prompt) else ""
-    if not lead.isspace():
-        lead = ""
-    return Frame(head, bridge.removesuffix(lead), lead, _end(tokenizer, tail))
+    lead = lead if lead.isspace() else ""
+    bridge = between.removesuffix(lead)
+    past, turn = _earlier(tokenizer, opening, head, f"{between}{_AGAIN}{tail}")
+    padded = rendered(tokenizer, [*opening, _turn("user", f"\t{_MESSAGE}\t"), reply])
+    on, other = {"thinking": True}, {"date": _OTHER_DATE}
+    return Frame(
+        head=head,
+        bridge=bridge,
+        lead=lead,
+        end=_end(tokenizer, tail),
+        past=past,
+        turn=turn,
+        strips=f"\t{_MESSAGE}\t" not in padded,
+        system=_own_system(tokenizer, head) if system is None else system,
+        date=f"{_DATE:%Y-%m-%d}" if _differs(tokenizer, asked, prompt, **other) else None,
+        thinks=prompt + lead != before or _differs(tokenizer, asked, prompt, **on),
+    )
 
 
-def rendered(tokenizer: Tokenizer, turns: list[dict[str, str]], generation: bool) -> str:
-    """Return messages (`role`, `content`) in the tokenizer's own chat template.
+def _turn(role: str, content: str) -> Turn:
+    return {"role": role, "content": content}
 
-    generation: end where the assistant's reply begins. Raises `InputError` where the template
-    cannot render them.
+
+def _around(tokenizer: Tokenizer, text: str, *parts: str) -> list[str]:
+    """What stands before, between and after parts of a rendered chat.
+
+    Raises:
+        InputError: they are not there in this order.
+    """
+    found = []
+    for part in parts:
+        before, there, text = text.partition(part)
+        if not there:
+            raise InputError(
+                f"The chat template of {type(tokenizer).__name__} does not show a user's message "
+                "and the assistant's reply in this order, so it cannot frame a task."
+            )
+        found.append(before)
+    return [*found, text]
+
+
+def _earlier(
+    tokenizer: Tokenizer, opening: list[Turn], head: str, last: str
+) -> tuple[str, str] | tuple[None, None]:
+    """How an exchange before the last one is shown; none where the others then change."""
+    asked = (_turn("user", _MESSAGE), _turn("assistant", _REPLY))
+    again = (_turn("user", _LATER), _turn("assistant", _AGAIN))
+    try:
+        text = rendered(tokenizer, [*opening, *asked, *again])
+        first, past, turn, rest = _around(tokenizer, text, _MESSAGE, _REPLY, _LATER)
+    except InputError:
+        return None, None
+    return (past, turn) if (first, rest) == (head, last) else (None, None)
+
+
+def _own_system(tokenizer: Tokenizer, head: str) -> str:
+    """The system prompt that the template shows by itself: what stands where another would."""
+    chat = [_turn("system", _SYSTEM), _turn("user", _MESSAGE), _turn("assistant", _REPLY)]
+    try:
+        other, *_ = _around(tokenizer, rendered(tokenizer, chat), _MESSAGE, _REPLY)
+    except InputError:  # it knows no system
+        return ""
+    before, there, after = other.partition(_SYSTEM)
+    inside = head[len(before) : len(head) - len(after)]
+    whole = before + inside + after == head and len(before) + len(after) <= len(head)
+    return inside.strip() if there and after and whole else ""
+
+
+def _differs(tokenizer: Tokenizer, asked: list[Turn], prompt: str, **changed: Any) -> bool:
+    return rendered(tokenizer, asked, reply=True, **changed) != prompt
+
+
+def rendered(
+    tokenizer: Tokenizer,
+    turns: Sequence[Mapping[str, str]],
+    *,
+    reply: bool = False,
+    date: datetime = _DATE,
+    thinking: bool = False,
+) -> str:
+    """Messages (`role`, `content`) in the tokenizer's own chat template.
+
+    Args:
+        reply: end where the assistant's reply begins.
+        date: what a template that asks is told to be today.
+        thinking: let a template that knows a switch for thoughts open some.
+
+    Raises:
+        InputError: the template cannot render them.
     """
     try:
         text = tokenizer.apply_chat_template(
-            turns,
+            list(turns),
+            chat_template=_held(tokenizer.get_chat_template(), date),
             tokenize=False,
-            add_generation_prompt=generation,
-            # Llama 3 prints today's date unless one is given: rows would change from day to day.
-            date_string="26 Jul 2024",
+            add_generation_prompt=reply,
+            date_string=f"{date:%d %b %Y}",  # of Llama 3
+            enable_thinking=thinking,  # of Qwen3, SmolLM3
+            thinking=thinking,  # of Granite, DeepSeek-V3.1
         )
     except Exception as error:  # templates are programs and raise what they like
         raise InputError(
@@ -84,13 +259,27 @@ def rendered(tokenizer: Tokenizer, turns: list[dict[str, str]], generation: bool
     return str(text)
 
 
-def _end(tokenizer: Tokenizer, tail: str) -> int:
+def _held(template: str, date: datetime) -> str:
+    """A template that is told this date instead of the clock's.
+
+    transformers offers templates `strftime_now`, and takes no function in its place; a macro of
+    that name goes before it.
+    """
+    if "strftime_now" not in template:
+        return template
+    told = {f"%{code}": date.strftime(f"%{code}") for code in _CODES}
+    told |= {f"%-{code}": date.strftime(f"%{code}").lstrip("0") for code in "dmIj"}
+    filters = "".join(f" | replace('{code}', '{text}')" for code, text in told.items())
+    return (
+        f"{{% macro strftime_now(format) -%}}{{{{ format{filters} }}}}{{%- endmacro %}}\n{template}"
+    )
+
+
+def _end(tokenizer: Tokenizer, tail: str) -> str:
     match = traits(tokenizer).special.match(tail.lstrip())
     if match is None:
         raise InputError(
             f"The chat template of {type(tokenizer).__name__} does not end a reply with a special "
             f"token but with {tail!r}, so nothing would tell the model to stop."
         )
-    end = int(tokenizer.convert_tokens_to_ids(match.group()))
-    check_embedded(tokenizer, [end], "The end of every reply")
-    return end
+    return match.group()

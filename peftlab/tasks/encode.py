@@ -35,14 +35,19 @@ class SourceToken(NamedTuple):
 
 @dataclass(frozen=True)
 class Filler:
-    """Fills a template's slots for one example. ends: what exemplars' targets do not end in."""
+    """Fills a template's slots for one example.
+
+    ends: what exemplars' targets do not end in. between: what stands before and after these
+    targets. strips: sources lose the white space round them, as a chat template takes it off.
+    """
 
     tokenizer: Tokenizer
     instruction: str
     markup: Markup
-    exemplars: Sequence[Example]
-    separator: str
+    exemplars: Sequence[Example] = ()
     ends: tuple[str, ...] = ()
+    between: tuple[str, str] = ("", "")
+    strips: bool = False
 
     def fill(self, example: Example) -> list[Part]:
         """Return the parts of the row before the target, empty ones left out."""
@@ -71,6 +76,7 @@ class Filler:
 
     def _exemplars(self, slot: int) -> list[Part]:
         shape = [s for s in self.markup.context[slot + 1 :] if not isinstance(s, Pseudo)]
+        before, after = self.between
         chunks: list[Part] = []
         for exemplar in self.exemplars:
             for segment in shape:
@@ -80,14 +86,14 @@ class Filler:
                     value = self._value(segment.name, exemplar)
                     # Another example's source is never cut.
                     chunks.append(replace(value, kind="data") if value.kind == "source" else value)
-            chunks.append(Chunk(self.markup.lead, "template"))
+            chunks.append(Chunk(before, "template"))
             chunks.append(Chunk(without_end(exemplar.targets[0].strip(), self.ends), "data"))
-            chunks.append(Chunk(self.separator, "template"))
+            chunks.append(Chunk(after, "template"))
         return chunks
 
     def _value(self, name: str, example: Example) -> Chunk:
         if name == "source":
-            return Chunk(example.source, "source")
+            return Chunk(example.source.strip() if self.strips else example.source, "source")
         if name in ("bos", "eos"):
             return Chunk(self._special(name), "template")
         if name not in example.fields:

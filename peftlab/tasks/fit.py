@@ -1,4 +1,5 @@
-"""What one base makes of a task: ends that targets bring along, room for replies, rows too long.
+"""What one base makes of a task: a chat round its rows, ends that targets bring along, room for
+replies, rows that are too long.
 
 Loading knows no tokenizer; these are decided where a base is there, and then are the task's own.
 """
@@ -13,6 +14,7 @@ from typing import Any
 from peftlab.errors import InputError
 from peftlab.tasks.encode import without_end
 from peftlab.tasks.example import Example
+from peftlab.tasks.framing import decided
 from peftlab.tasks.rows import Pairs
 from peftlab.tasks.task import SPLITS, Task, fingerprint
 from peftlab.tasks.template import Template
@@ -26,11 +28,13 @@ _LEAST, _MOST = 16, 256
 class Fit:
     """What is to be done to a task; `apply` needs no tokenizer, so another process can.
 
-    ends: end-of-sequence texts that targets end in. max_new_tokens: the guess, where one was asked
-    for. too_long: what leaves, by split: numbers of train's pairs, of the other splits' examples.
-    whole: all splits were looked at.
+    template: as rows have it, where that was to be decided. ends: end-of-sequence texts that
+    targets end in. max_new_tokens: the guess, where one was asked for. too_long: what leaves, by
+    split: numbers of train's pairs, of the other splits' examples. whole: all splits were looked
+    at.
     """
 
+    template: Template | None = None
     ends: tuple[str, ...] = ()
     max_new_tokens: int | None = None
     too_long: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
@@ -45,6 +49,7 @@ class Fit:
         }
         return replace(
             self,
+            template=self.template or other.template,
             ends=tuple(dict.fromkeys((*self.ends, *other.ends))),
             max_new_tokens=self.max_new_tokens or other.max_new_tokens,
             too_long=both,
@@ -65,6 +70,8 @@ class Fit:
         skipped = {split: task.skipped.get(split, 0) + count for split, count in skipped.items()}
         return replace(
             task,
+            template=self.template or task.template,
+            framing=task.framing if self.template is None else None,
             train=rows["train"],
             validation=rows["validation"],
             test=rows["test"],
@@ -81,12 +88,19 @@ class Fit:
 
 
 def look(task: Task, tokenizer: Tokenizer, splits: Sequence[str] = SPLITS) -> Fit:
-    """What a base's tokenizer decides: the ends in targets of these splits, and the guess."""
+    """What a base's tokenizer decides: the chat, ends in targets of these splits, and the guess.
+
+    Raises:
+        InputError: see `framing.decided`.
+    """
     if task.fitted:
         return Fit()
+    template, framed = decided(task, tokenizer)
+    task = replace(task, template=template)
     ends = task.template.ends(tokenizer)
     counts = {split: _count_ended(task.split(split), ends) for split in splits}
-    notes = [
+    notes = [framed] if framed else []
+    notes += [
         f"{count:,} targets of {split} end in {' or '.join(ends)}, which ends every row anyway: it "
         "is taken off them."
         for split, count in counts.items()
@@ -97,7 +111,7 @@ def look(task: Task, tokenizer: Tokenizer, splits: Sequence[str] = SPLITS) -> Fi
     if task.guesses_length:
         guess, said = _enough_tokens(task, tokenizer)
         notes.append(said)
-    return Fit(kept_ends, guess, notes=tuple(notes), whole=tuple(splits) == SPLITS)
+    return Fit(template, kept_ends, guess, notes=tuple(notes), whole=tuple(splits) == SPLITS)
 
 
 def fitted(task: Task, tokenizer: Tokenizer, splits: Sequence[str] = SPLITS) -> Task:

@@ -72,11 +72,15 @@ class Options(Checked):
         Annotated[int, Ge(0)] | None, Option("Most tokens of a source that are kept.")
     ] = None
     chat: Annotated[
-        bool,
+        bool | None,
         Option(
-            "Rows stand in the tokenizer's chat template; the usual template is the bare source."
+            "Rows stand in the chat template of the base's tokenizer, by default where it has one; "
+            "the usual template is then the bare source."
         ),
-    ] = False
+    ] = None
+    system: Annotated[
+        str | None, Option("The system prompt of that chat, in the place of the template's own.")
+    ] = None
     drop_blank: Annotated[
         bool,
         Option(
@@ -97,6 +101,8 @@ class Options(Checked):
                     f'columns names "{key}"; "source" and "target" were expected. Other columns '
                     "are named in the template, as {column}."
                 )
+        if self.system is not None and self.chat is False:
+            raise InputError("system stands in a chat, and chat=false is given: leave one out.")
         if self.template is not None and self.cue is not None:
             raise InputError(
                 "Both a template and a cue are given. The cue is part of the usual template only: "

@@ -70,11 +70,12 @@ def _facts(task: Task) -> str:
     default = asdict(Decoding())
     decoding = {k: v for k, v in asdict(task.decoding).items() if v != default[k]}
     settings = ", ".join(f"{name} {value}" for name, value in decoding.items()) or "greedy"
+    words = task.instruction or (task.request if task.template.chat else "")
     lines = [
         f"Task {task.name} ({task.source.kind}: {task.source.location})",
         f"Examples: {sizes}",
         f"Template: {task.template.text!r}",
-        *([f"Instruction (for hard prompts): {task.instruction!r}"] if task.instruction else []),
+        *([f"Instruction (for hard prompts): {words!r}"] if words else []),
         f"Scored by: {', '.join(task.metrics)}",
         f"Generated: up to {task.max_new_tokens} tokens, {settings}",
         *([f"Labels: {', '.join(task.labels)}"] if task.labels else []),

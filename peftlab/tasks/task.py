@@ -13,6 +13,7 @@ from annotated_types import Ge, Gt, Le
 from peftlab.errors import InputError, nearest
 from peftlab.options import Checked, Option
 from peftlab.tasks.example import Example
+from peftlab.tasks.requests import GENERIC
 from peftlab.tasks.rows import Pairs
 from peftlab.tasks.template import Template
 
@@ -66,11 +67,26 @@ class Provenance:
 
 
 @dataclass(frozen=True)
+class Framing:
+    """How rows are to stand in a chat, until a base's tokenizer is there (`tasks.framing`).
+
+    chat: None: where the tokenizer has a chat template. text: of the template, in a chat, in the
+    place of `bare`. system: the system prompt, in the place of the chat template's own.
+    """
+
+    chat: bool | None
+    text: str
+    bare: str
+    system: str | None = None
+
+
+@dataclass(frozen=True)
 class Task:
     """Text to text: a template, three splits, and how outputs are made and scored.
 
     instruction: the request in words. The template does not hold it: hard prompts put it in
-    (`Template.with_instruction`), and the other methods have to find out what is asked.
+    (`Template.with_instruction`), and the other methods have to find out what is asked. request:
+    the words for this kind of task, where an instruction model is asked and there are no others.
     load, from_files: how tasks are made, see `peftlab.tasks.load`, which lies above and sets them.
     labels: the class labels, where the targets are such. subsets: named parts of the test split,
     as indices into it (WebNLG's seen and unseen categories). duplicates: test examples whose
@@ -78,7 +94,8 @@ class Task:
     one sentence each, to be shown to the user.
     long: what becomes of rows that do not fit whole: their sources are cut, they leave, or they are
     refused. guesses_length: `max_new_tokens` stands for the guess that a base's tokenizer will
-    make. fitted: that, and the like, is done (`tasks.fit`). skipped: rows that have left, by split.
+    make. framing: whether rows stand in a chat; None: as the template says. fitted: that, and the
+    like, is done (`tasks.fit`). skipped: rows that have left, by split.
     """
 
     load: ClassVar[Callable[..., Task]]
@@ -93,6 +110,7 @@ class Task:
     max_new_tokens: int
     source: Provenance
     instruction: str = ""
+    request: str = GENERIC
     decoding: Decoding = field(default_factory=Decoding)
     labels: tuple[str, ...] | None = None
     subsets: Mapping[str, tuple[int, ...]] = field(default_factory=dict, hash=False, repr=False)
@@ -100,6 +118,7 @@ class Task:
     notes: tuple[str, ...] = ()
     long: Literal["cut", "skip", "refuse"] = "cut"
     guesses_length: bool = False
+    framing: Framing | None = None
     fitted: bool = False
     skipped: Mapping[str, int] = field(default_factory=dict, hash=False, repr=False)
 

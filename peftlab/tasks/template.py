@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from peftlab.errors import InputError, nearest
-from peftlab.options import identity
-from peftlab.tasks import encode, markup
-from peftlab.tasks.chat import frame
-from peftlab.tasks.encode import SourceToken
+from peftlab.options import Since, identity
+from peftlab.tasks import chat, encode, markup
+from peftlab.tasks.chat import Frame
+from peftlab.tasks.encode import Part, SourceToken
 from peftlab.tasks.example import Encoded, Example
 from peftlab.tasks.markup import Markup
 from peftlab.tasks.similar import TfIdf
@@ -37,7 +37,9 @@ class Template:
         None shows the whole pool in its order.
     truncate: which end of an over-long source is cut; nothing but the source ever is.
     source_tokens: keep at most this many tokens of a source, even where there is room for more.
-    chat: put the text before the target, as the user's message, into the tokenizer's chat template.
+    chat: put the text before the target, as the user's message, into a chat.
+    frame: of that chat, see `peftlab.tasks.chat`; None takes what the tokenizer's chat template is
+        at the time. What has been fitted to a base has its frame, so that it keeps it.
     """
 
     text: str
@@ -48,6 +50,7 @@ class Template:
     source_tokens: int | None = None
     chat: bool = False
     separator: str = "\n\n"
+    frame: Annotated[Frame | None, Since(None)] = None
 
     def __post_init__(self) -> None:
         for name in ("text", "instruction", "separator"):
@@ -59,6 +62,8 @@ class Template:
             value = getattr(self, name)
             if value is not None and (type(value) is not int or value < 1):
                 raise InputError(f"{name} is {value!r:.40}; a whole number from 1 on was expected.")
+        if self.frame is not None and not self.chat:
+            raise InputError("A template has a chat frame, and its rows stand in no chat.")
         for name in ("instruction", "exemplars"):
             if getattr(self, name) and not self.markup.has(name):
                 raise InputError(
@@ -79,6 +84,14 @@ class Template:
     @cached_property
     def _index(self) -> TfIdf:
         return TfIdf([example.source for example in self.exemplars])
+
+    def framed(self, frame: Frame, text: str | None = None) -> Template:
+        """Return this template in a chat, its text the user's message."""
+        return replace(self, text=self.text if text is None else text, chat=True, frame=frame)
+
+    def framing(self, tokenizer: Tokenizer) -> Frame | None:
+        """Return the frame that rows stand in; None outside of a chat."""
+        return (self.frame or chat.frame(tokenizer)) if self.chat else None
 
     def with_leading_prompt(self, length: int) -> Template:
         """Return this template with `length` pseudo tokens before everything else."""
@@ -132,31 +145,38 @@ class Template:
 
     def end_id(self, tokenizer: Tokenizer) -> int:
         """Return the id that ends every target, and at which generation has to stop."""
-        return frame(tokenizer).end if self.chat else end_of_sequence(tokenizer)
+        frame = self.framing(tokenizer)
+        return end_of_sequence(tokenizer) if frame is None else frame.end_id(tokenizer)
 
     def ends(self, tokenizer: Tokenizer) -> tuple[str, ...]:
         """Return the texts of the tokens that end a target, which data often bring along."""
-        ids = [end_of_sequence(tokenizer), *([frame(tokenizer).end] if self.chat else [])]
+        ids = (end_of_sequence(tokenizer), self.end_id(tokenizer))
         return tuple(dict.fromkeys(str(tokenizer.convert_ids_to_tokens(one)) for one in ids))
 
     def target_ids(self, tokenizer: Tokenizer, target: str) -> list[int]:
         """Return the ids of a target and of its one end, which `target` may end in or not."""
-        end = self.end_id(tokenizer)
-        lead = frame(tokenizer).lead if self.chat else self.markup.lead
+        frame = self.framing(tokenizer)
+        lead = self.markup.lead if frame is None else frame.lead
         bare = encode.without_end(target.strip(), self.ends(tokenizer))
-        return [*encode.target_ids(tokenizer, lead + bare), end]
+        return [*encode.target_ids(tokenizer, lead + bare), self.end_id(tokenizer)]
+
+    def parts(self, tokenizer: Tokenizer, example: Example) -> list[Part]:
+        """Return the row before its target: chunks of text, and pseudo tokens."""
+        shown, frame = self._shown(example), self.framing(tokenizer)
+        filler = encode.Filler(tokenizer, self.instruction, self.markup)
+        if frame is not None:
+            filler = replace(filler, strips=frame.strips)
+        if shown:
+            between = (self.markup.lead, self.separator) if frame is None else frame.exchange()
+            ends = self.ends(tokenizer)
+            filler = replace(filler, exemplars=shown, between=between, ends=ends)
+        filled = filler.fill(example)
+        return filled if frame is None else encode.framed(filled, frame)
 
     def _context_ids(
         self, tokenizer: Tokenizer, example: Example
     ) -> tuple[list[int], list[SourceToken]]:
-        shown = self._shown(example)
-        ends = self.ends(tokenizer) if shown else ()
-        filler = encode.Filler(
-            tokenizer, self.instruction, self.markup, shown, self.separator, ends
-        )
-        parts = filler.fill(example)
-        if self.chat:
-            parts = encode.framed(parts, frame(tokenizer))
+        parts = self.parts(tokenizer, example)
         return encode.context_ids(tokenizer, parts, self.chat, example)
 
     def _shown(self, example: Example) -> tuple[Example, ...]:
@@ -169,11 +189,17 @@ class Template:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values from which `from_dict` makes this template again."""
-        return {**asdict(self), "exemplars": [example.to_dict() for example in self.exemplars]}
+        values = {**asdict(self), "exemplars": [example.to_dict() for example in self.exemplars]}
+        if self.frame is None:
+            del values["frame"]
+        return values
 
     def identity(self) -> dict[str, Any]:
         """The values that decide a result, see `options.Since`."""
-        return identity(self, self.to_dict())
+        values = self.to_dict()
+        if self.frame is not None:
+            values["frame"] = identity(self.frame)
+        return identity(self, values)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Template:
@@ -182,7 +208,9 @@ class Template:
         for name in values:
             if name not in known:
                 raise InputError(f'A template has no "{name}".{nearest(name, known)}')
-        stored = values.get("exemplars", [])
+        stored, frame = values.get("exemplars", []), values.get("frame")
         if "text" not in values or not isinstance(stored, list | tuple):
             raise InputError(f"A template is stored as {dict(values)!r:.100}; it is damaged.")
-        return cls(**{**values, "exemplars": tuple(Example.from_dict(e) for e in stored)})
+        shown = tuple(Example.from_dict(e) for e in stored)
+        frame = None if frame is None else Frame.from_dict(frame)
+        return cls(**{**values, "exemplars": shown, "frame": frame})

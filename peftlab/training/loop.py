@@ -20,7 +20,7 @@ from peftlab.methods.adaptation import Adaptation
 from peftlab.methods.base import Method, State
 from peftlab.options import identity
 from peftlab.processes import ALONE, Processes, join
-from peftlab.tasks.fit import shortened
+from peftlab.tasks.fit import fitted, shortened
 from peftlab.token_limits import max_row_tokens
 from peftlab.training.budget import Budget
 from peftlab.training.checkpoint import Progress
@@ -83,6 +83,7 @@ def train(
         Lost: another process has ended.
     """
     config = config or TrainConfig()
+    task = fitted(task, model.tokenizer, ("train", "validation"))
     processes = join(model.device)
     for site in method.sites:
         model.conformance.require(site, method.name)
@@ -132,7 +133,7 @@ def _decides(
     """All that decides the result of a run, by name."""
     return {
         "method": method.name,
-        "settings": method.identity(),
+        "settings": method.on(task).identity(),
         "config": identity(config) | _AS_FIRST,
         "task": task.source.fingerprint,
         "template": task.template.identity(),

@@ -35,6 +35,9 @@ class Trainable(Protocol):
     @property
     def name(self) -> str: ...
 
+    def on(self, task: Task) -> Trainable:
+        """The same, with what the task decides of its settings."""
+
     def identity(self) -> dict[str, Any]: ...
 
 

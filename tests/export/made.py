@@ -19,6 +19,7 @@ from peftlab.methods.adaptation import Adaptation, base_of
 from peftlab.methods.base import State
 from peftlab.tasks import Template
 from tests.laws.world import model as frozen
+from tests.laws.world import slack
 from tests.models import tiny
 
 ROWS = ([5, 17, 90, 33, 8], [64, 3, 7, 7, 101, 55, 20, 31, 44, 9, 12, 88], [77, 6, 118, 40, 41])
@@ -62,6 +63,11 @@ def theirs(model: Any) -> list[torch.Tensor]:
     """A transformers or PEFT model's logits [T, V] of every row's own tokens, a row at a time."""
     with torch.no_grad():
         return [model(torch.tensor([ids])).logits[0, -len(ids) :] for ids in ROWS]
+
+
+def equal(family: str) -> float:
+    """The gap below which two ways of computing the same differ by rounding alone."""
+    return 1e-5 * slack(family)
 
 
 def gap(first: list[torch.Tensor], second: list[torch.Tensor]) -> float:

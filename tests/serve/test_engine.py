@@ -34,16 +34,18 @@ from tests.serve.world import NAMES, alone, compare, run, sources
 SAMPLED = Decoding(sample=True, temperature=1.5, top_k=40)
 
 
-def engine(family: str = "gpt2", **limits: int) -> Engine:
+def engine(family: str = "gpt2", names: tuple[str, ...] = NAMES, **limits: int) -> Engine:
     settings = {"slots": 6, "capacity": world.CAPACITY, "prefill_tokens": 16, **limits}
-    return Engine(laws.model(family), world.library(family), Limits(**settings))
+    return Engine(laws.model(family), world.library(family, names), Limits(**settings))
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama", "gemma3_text"])
-def test_all_methods_in_one_batch_answer_as_each_alone(family: str) -> None:
+def test_all_methods_in_one_batch_answer_as_each_alone(
+    family: str, names: tuple[str, ...] = NAMES
+) -> None:
     """With prompts cut into pieces of at most 16 tokens, against prompts in one piece."""
-    served = engine(family)
-    asked = [(name, source) for source in sources()[:2] for name in NAMES]
+    served = engine(family, names)
+    asked = [(name, source) for source in sources()[:2] for name in names]
     tickets = [served.submit(ServeRequest(n, s, world.LONGEST)) for n, s in asked]
     run(served)
     exact = [

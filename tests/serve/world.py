@@ -45,10 +45,10 @@ def sources() -> list[str]:
     return [example.source for example in world.task().test]
 
 
-def library(family: str = "gpt2") -> Library:
-    """All adapters in their first version, not loaded yet."""
+def library(family: str = "gpt2", names: tuple[str, ...] = NAMES) -> Library:
+    """All adapters, or some, in their first version."""
     lib = Library(world.model(family))
-    for name in NAMES:
+    for name in names:
         lib.load(name, adaptation(name, 0, family))
     while lib.load_one():
         pass

@@ -29,9 +29,52 @@ CHAT = (
     "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 
+# In the form of SmolLM2's, with a system prompt of its own.
+SMOL = (
+    "{% for m in messages %}{% if loop.first and m['role'] != 'system' %}<|im_start|>system\n"
+    "You are a cat.<|im_end|>\n{% endif %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}"
+    "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+# Llama 3's: a date, a system prompt, and messages without the white space round them.
+LLAMA = (
+    "{{ bos_token }}{% if not date_string is defined %}{% if strftime_now is defined %}"
+    "{% set date_string = strftime_now('%d %b %Y') %}{% else %}{% set date_string = 'none' %}"
+    "{% endif %}{% endif %}{% if messages[0]['role'] == 'system' %}"
+    "{% set system = messages[0]['content'] | trim %}{% set messages = messages[1:] %}{% else %}"
+    "{% set system = 'You are a cat.' %}{% endif %}<|start_header_id|>system<|end_header_id|>\n\n"
+    "Today Date: {{ date_string }}\n\n{{ system }}<|eot_id|>{% for m in messages %}"
+    "<|start_header_id|>{{ m['role'] }}<|end_header_id|>\n\n{{ m['content'] | trim }}<|eot_id|>"
+    "{% endfor %}{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n"
+    "{% endif %}"
+)
+# SmolLM3's way to the date.
+CLOCK = CHAT.replace("{% for", "{{ 'Today: ' + strftime_now('%d %B %Y') + '\n' }}{% for", 1)
+# Qwen3's: the last reply has an empty block of thoughts, and so has its opening where they are off.
+_OFF = "{% if enable_thinking is defined and enable_thinking is false %}"
+QWEN = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n"
+    "{% if m['role'] == 'assistant' and loop.last %}<think>\n\n</think>\n\n{% endif %}"
+    "{{ m['content'] }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}"
+    "<|im_start|>assistant\n" + _OFF + "<think>\n\n</think>\n\n{% endif %}{% endif %}"
+)
+# Gemma's: no system.
+GEMMA = (
+    "{{ bos_token }}{% if messages[0]['role'] == 'system' %}"
+    "{{ raise_exception('System role not supported') }}{% endif %}{% for m in messages %}"
+    "<|im_start|>{{ 'model' if m['role'] == 'assistant' else m['role'] }}\n"
+    "{{ m['content'] | trim }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}"
+    "<|im_start|>model\n{% endif %}"
+)
+CHATS = {
+    "ChatML": CHAT, "SmolLM2": SMOL, "Llama 3": LLAMA, "clock": CLOCK, "Qwen3": QWEN, "Gemma": GEMMA
+}  # fmt: skip
 
-def byte_level(trim_offsets: bool = True, bos: bool = False, chat: bool = False) -> Any:
-    """GPT-2's kind; with `bos`, one that puts a BOS before a text by itself (Llama 3's kind)."""
+
+def byte_level(trim_offsets: bool = True, bos: bool = False, chat: bool | str = False) -> Any:
+    """GPT-2's kind; with `bos`, one that puts a BOS before a text by itself (Llama 3's kind).
+
+    chat: with a chat template, or this one.
+    """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -54,8 +97,11 @@ def byte_level(trim_offsets: bool = True, bos: bool = False, chat: bool = False)
         bos_token="<|begin|>" if bos else None,
     )
     if chat:
-        wrapped.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
-        wrapped.chat_template = CHAT
+        marks = ["<|im_start|>", "<|im_end|>"]
+        if isinstance(chat, str):
+            marks += ["<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
+        wrapped.add_special_tokens({"additional_special_tokens": marks})
+        wrapped.chat_template = CHAT if chat is True else chat
     return wrapped
 
 

@@ -1,0 +1,101 @@
+"""How transformers is asked for a base: a folder or a hub id by its name, a GGUF file alone.
+
+Beside a GGUF file transformers reads whatever else lies in the same folder (the tokenizer, the chat
+template or the adapter of another model), so it is given a folder with nothing but the file.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from peftlab.bases import gguf
+from peftlab.errors import InputError
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+
+@contextmanager
+def source(path: str) -> Iterator[dict[str, str]]:
+    """What `from_pretrained` is given to read that base; valid inside the context.
+
+    Raises:
+        InputError: a GGUF file that is not there or cannot be read, see `gguf.read_header`.
+    """
+    if not gguf.is_gguf(path):
+        yield {"pretrained_model_name_or_path": path}
+        return
+    file = gguf.read_header(gguf.file_of(path)).path
+    with tempfile.TemporaryDirectory(prefix="peftlab-gguf-") as folder:
+        (Path(folder) / file.name).symlink_to(file.resolve())
+        yield {"pretrained_model_name_or_path": folder, "gguf_file": file.name}
+
+
+def read_config(path: str) -> PretrainedConfig:
+    """The configuration of a base.
+
+    Raises:
+        InputError: a GGUF file whose configuration transformers does not read. OSError, ValueError:
+            of transformers, for anything else.
+    """
+    from transformers import AutoConfig
+
+    with source(path) as given:
+        if "gguf_file" not in given:
+            return AutoConfig.from_pretrained(**given)
+        with _refused(path, "configuration"):
+            config = AutoConfig.from_pretrained(**given)
+    vars(config).pop("_model_name_or_path", None)  # the file's general.name, of no use to anybody
+    config._name_or_path = path
+    return config
+
+
+def read_tokenizer(path: str) -> PreTrainedTokenizerBase:
+    """The tokenizer of a base, with its chat template.
+
+    Raises:
+        InputError: a GGUF file whose tokenizer transformers does not read. OSError, ValueError: of
+            transformers, for anything else.
+    """
+    from transformers import AutoTokenizer
+
+    with source(path) as given:
+        if "gguf_file" not in given:
+            return AutoTokenizer.from_pretrained(**given)
+        with _refused(path, "tokenizer"):
+            tokenizer = AutoTokenizer.from_pretrained(**given)
+    tokenizer.name_or_path = path
+    return tokenizer
+
+
+@contextmanager
+def _refused(path: str, what: str) -> Iterator[None]:
+    """Say in one line what of a GGUF file transformers does not read."""
+    try:
+        yield
+    except Exception as error:  # whatever it makes of a file that it does not expect
+        from transformers import __version__
+
+        raise InputError(
+            f"the {what} of {path} ({gguf.read_header(gguf.file_of(path)).words}) is not one that "
+            f"transformers {__version__} reads: {reason(error)} {_read_ones()}"
+        ) from error
+
+
+def _read_ones() -> str:
+    from transformers.modeling_gguf_pytorch_utils import GGUF_SUPPORTED_ARCHITECTURES
+
+    known = sorted({*GGUF_SUPPORTED_ARCHITECTURES} - {"general", "tokenizer"})
+    return f"Architectures that it reads: {', '.join(known)}"
+
+
+def reason(error: Exception) -> str:
+    """What went wrong, in a line; its kind too where its own words are those of a defect."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    said = " ".join(lines[: 2 if lines and lines[0].endswith(":") else 1]) or "no reason is given"
+    told = said if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: {said}"
+    return told if told.endswith((".", "!", "?")) else f"{told}."

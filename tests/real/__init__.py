@@ -1,0 +1,1 @@
+"""What holds on tiny models, on a real one: `make test-real`."""
