@@ -52,10 +52,10 @@ def _on_gpu(family: str) -> tuple[FrozenLM, FakeTensorMode]:
 @pytest.mark.parametrize("case", CASES)
 def test_losses_and_gradients_are_computed_where_the_base_lies(case: str, family: str) -> None:
     (lm, mode), it = _on_gpu(family), made(case, family)
-    rows = it.encoded
+    rows, moved = it.encoded, it.moved  # made before: what a trial keeps must not be fake
     with mode:
-        tensors = {n: _fake(t, requires_grad=True) for n, t in it.moved.tensors.items()}
-        materialised = it.method.materialise(State(tensors, it.moved.text), lm)
+        tensors = {n: _fake(t, requires_grad=True) for n, t in moved.tensors.items()}
+        materialised = it.method.materialise(State(tensors, moved.text), lm)
         edits = it.method.edits(materialised, lm, 3)
         batch = pack([training_row(r) for r in rows], [edits], device=lm.device, places=[0, 1, 2])
         losses = token_losses(lm, batch, rows)
