@@ -72,7 +72,8 @@ def gated_feed_forward(module: torch.nn.Module) -> Forward | None:
         "down_proj": _linear(6, 4, generator),
         "act_fn": children["act_fn"],
     }
-    x = torch.randn(3, 4, generator=generator)
+    # Large ones too: some families clamp what comes out of a linear.
+    x = torch.randn(3, 4, generator=generator) * torch.tensor([[1.0], [30.0], [1e3]])
     if not _agree(lambda: type(module).forward(small, x), lambda: _feed_forward(small, tanh, x)):
         return None
     return partial(_feed_forward, module, tanh)
@@ -125,7 +126,7 @@ class _RMSNorm(torch.autograd.Function):
 
 
 def rms_norm(module: torch.nn.Module) -> Forward | None:
-    """The norm of a module as a function of x [..., D] and its weight [D], where it is one.
+    """The norm of a module as a function of x [..., D] and a weight [D], where it is one.
 
     Of weights in float32 only: transformers rounds in between in any other format.
     """
@@ -144,18 +145,11 @@ def rms_norm(module: torch.nn.Module) -> Forward | None:
     for offset in (0.0, 1.0):
         own = partial(_RMSNorm.apply, x, weight, epsilon, offset)
         if _agree(lambda: type(module).forward(small, x), own):
-            return partial(_norm, module, epsilon, offset)
+            return partial(_norm, epsilon, offset)
     return None
 
 
-def _norm(
-    module: torch.nn.Module,
-    epsilon: float,
-    offset: float,
-    x: torch.Tensor,
-    weight: torch.Tensor | None = None,
-) -> torch.Tensor:
-    weight = module.get_parameter("weight") if weight is None else weight
+def _norm(epsilon: float, offset: float, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     out: torch.Tensor = _RMSNorm.apply(x, weight, epsilon, offset)
     return out
 
@@ -222,10 +216,13 @@ def rotary_attention(module: torch.nn.Module) -> Forward | None:
     q, k, angles = (torch.randn(1, n, 3, 4, generator=generator) for n in (2, 1, 1))
     angles = torch.cat([angles[:, 0, :, :2]] * 2, -1)
     cos, sin = angles.cos(), angles.sin()
-    if not _agree(lambda: plain(q, k, cos, sin)[0], lambda: _rotated(q, cos, sin)):
-        return None
-    if not _agree(lambda: plain(q, k, cos, sin)[1], lambda: _rotated(k, cos, sin)):
-        return None
+    # Some families return what they were given in its own format, others promote it.
+    for dtype in (torch.float32, torch.bfloat16):
+        given = q.to(dtype), k.to(dtype)
+        for at, x in enumerate(given):
+            theirs, ours = partial(plain, *given, cos, sin), partial(_rotated, x, cos, sin)
+            if not _agree(lambda at=at, theirs=theirs: theirs()[at], ours):  # type: ignore[misc]
+                return None
     rotating = types.FunctionType(
         own.__code__,
         {**own.__globals__, _ROTARY: partial(rotate, plain)},
@@ -243,10 +240,11 @@ def _agree(theirs: Forward, ours: Forward) -> bool:
     """Whether both compute the same of a small input; what cannot be tried does not."""
     with torch.no_grad():
         try:
-            expected = theirs()
+            expected, got = theirs(), ours()
+            alike = (expected.shape, expected.dtype) == (got.shape, got.dtype)
+            return alike and torch.allclose(expected, got, rtol=1e-5, atol=1e-6)
         except Exception:  # a family's code that wants more than the small copy has
             return False
-        return torch.allclose(expected, ours(), rtol=1e-5, atol=1e-6)
 
 
 def _linear(inputs: int, outputs: int, generator: torch.Generator) -> torch.nn.Linear:

@@ -113,9 +113,19 @@ class _Leaf:
         rows = self.used.by(context)
         if rows is not None:
             return partial(product, _twin(self.module, tensors or {}), rows)
-        if self.norm is not None and context.options.fast:
-            return partial(self.norm, **_as_kept(self.module, tensors or {}))
-        return self.plain if tensors is None else _with_parameters(self.module, tensors)
+        plain = self.plain if tensors is None else _with_parameters(self.module, tensors)
+        if self.norm is None or not context.options.fast:
+            return plain
+        return partial(self._norm, plain, tensors or {})
+
+    def _norm(
+        self, plain: Forward, tensors: Mapping[str, torch.Tensor], x: torch.Tensor
+    ) -> torch.Tensor:
+        """The fused norm, but for states in a lower format (autocast): those round in between."""
+        if self.norm is None or x.dtype != torch.float32:
+            return plain(x)  # type: ignore[no-any-return]
+        own = {"weight": self.module.get_parameter("weight"), **_as_kept(self.module, tensors)}
+        return self.norm(x, **own)
 
     def _spans(self, context: ForwardContext) -> Mapping[int, Span]:
         return context.batch.kept_spans if self.head else context.running.spans
@@ -130,8 +140,8 @@ def edit_sublayer(
         entry: the module whose input is the sublayer's input (OPT's feed-forward is two modules).
     """
     plain: Forward = module.forward
-    sooner = fused.rotary_attention if which == "attention" else fused.gated_feed_forward
-    fast = sooner(module) or plain
+    fused_form = fused.rotary_attention if which == "attention" else fused.gated_feed_forward
+    fast = fused_form(module) or plain
     split = entry is not module
 
     def forward(*args: Any, **kwargs: Any) -> Any:

@@ -13,7 +13,9 @@ from transformers.models.llama.modeling_llama import LlamaAttention, LlamaMLP, L
 
 from peftlab.edits import Edits
 from peftlab.frozen import fused
+from peftlab.frozen.families import REQUIRED
 from peftlab.frozen.forward import ForwardOptions
+from peftlab.frozen.model import FrozenLM
 from peftlab.frozen.packing import Row, pack
 from tests.frozen.hand_made import Maker
 from tests.models import frozen, tiny
@@ -128,5 +130,30 @@ def test_what_is_kept_for_backward() -> None:
         fused._Gated.apply(gate, up, False)
         assert kept == [42, 42]
         kept.clear()
-        norm(gate)
+        norm(gate, torch.ones(6))
     assert sorted(kept) == [6, 7, 42]
+
+
+@pytest.mark.parametrize("family", REQUIRED)
+def test_every_family_loads_in_bf16(family: str) -> None:
+    """Rotary embeddings of some return the format that they were given, those of others do not."""
+    plain = tiny(family).to(torch.bfloat16)
+    assert FrozenLM(plain, name=family).conformance
+
+
+def test_norms_under_autocast_are_the_plain_ones() -> None:
+    lm = frozen("qwen3")
+    batch = pack(ROWS, [Edits()])
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        fast, plain = (lm(batch, ForwardOptions(fast=fast)) for fast in (True, False))
+    assert torch.equal(fast, plain)
+
+
+def test_a_clamp_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    def clamped(self: Any, x: torch.Tensor) -> torch.Tensor:
+        gate, up = self.gate_proj(x).clamp(max=16), self.up_proj(x).clamp(-16, 16)
+        out: torch.Tensor = self.down_proj(self.act_fn(gate) * up)
+        return out
+
+    monkeypatch.setattr(LlamaMLP, "forward", clamped)
+    assert opened(LlamaMLP, fused.gated_feed_forward) == 0
