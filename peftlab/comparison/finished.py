@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from peftlab.measure import company
 from peftlab.records import folders
 from peftlab.records.record import NAME, Record
 
+_OF_A_RUN = {"config_hash", "label", "method", "settings", "seed", "files", "samples", "general"}
 _SHOWN = 40  # characters of a value that is shown
 
 
@@ -65,16 +67,21 @@ def other_settings(runs: Sequence[Run], out: Path) -> str:
 
 
 def but_for_samples(runs: Sequence[Run], out: Path) -> list[dict[str, Any]]:
-    """The settings of runs in the folder, finished or not, that differ in their samples at most."""
-    found = []
-    for run in runs:
-        own = {**run.resolved(), "samples": {}}
-        found += [
-            values
-            for values in _begun(run, out)
-            if not _differences_of(own, {**values, "samples": {}}, searches(run))
-        ]
-    return found
+    """The settings of the folder's runs, finished or not, that these runs will stand beside.
+
+    Of any method, seed and base format: what is compared reads the same rows.
+    """
+    shared = [_shared(run.resolved()) for run in runs[:1]]
+    configs = (values for _, values in _configs(out, f"*/seed-*/{folders.CONFIG}"))
+    return [values for values in configs if _shared(values) in shared]
+
+
+def _shared(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What all runs of a comparison have in common, but for how much they read."""
+    return {
+        name: value for name, value in _flat(settings) if name.partition(".")[0] not in _OF_A_RUN
+        and name not in ("model.fingerprint", "train.learning_rate")
+    }  # fmt: skip
 
 
 def _earlier(run: Run, out: Path) -> Iterator[dict[str, Any]]:
@@ -83,14 +90,21 @@ def _earlier(run: Run, out: Path) -> Iterator[dict[str, Any]]:
 
 
 def _begun(run: Run, out: Path, *, finished: bool = False) -> Iterator[dict[str, Any]]:
-    for path in sorted(out.glob(f"{_escaped(slug(run.label))}-*/seed-{run.seed}/{folders.CONFIG}")):
+    pattern = f"{_escaped(slug(run.label))}-*/seed-{run.seed}/{folders.CONFIG}"
+    for path, values in _configs(out, pattern):
         try:
-            values = read_json(path)
             ended = not finished or Record.read(path.with_name(NAME)).status == "finished"
         except InputError:
             continue
         if values.get("label") == run.label and ended:
             yield values
+
+
+def _configs(out: Path, pattern: str) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """The settings of runs that can be read."""
+    for path in sorted(out.glob(pattern)):
+        with suppress(InputError):
+            yield path, read_json(path)
 
 
 def _differences(run: Run, earlier: Mapping[str, Any]) -> list[str]:

@@ -169,6 +169,8 @@ def _sampled(model: FrozenLM, plan: Plan, found: Profile, out: Path) -> Profile:
     chosen = samples.decided(plan, task, costs)
     if plan.sampling.share is None:
         chosen = samples.kept(chosen, but_for_samples(found.runs(plan), out))
+    if not plan.sampling.test:  # somebody has said how many
+        chosen = replace(chosen, test=None)
     general = found.general and replace(found.general, tokens=chosen.general or TEXT_TOKENS)
     return replace(found, samples=chosen, general=general)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from peftlab.comparison import base_server
-from peftlab.comparison.processes import RunFailed, Say, Stopped, failure, hidden_main, server
+from peftlab.comparison.processes import Died, Say, Stopped, death, failure, hidden_main, server
 
 _END_SECONDS = 10.0
 
@@ -60,17 +60,19 @@ class SharedBase:
         return base_server.call(Path(self._folder.name), function, arguments, 0, {}, hear)
 
     def close(self) -> None:
-        """End the process, if there is one."""
+        """End the process, if there is one; at once where it is loading still."""
         if self._pipe is not None:
             self._pipe.close()
-        if self._process is not None:
-            self._process.join(_END_SECONDS)
-            if self._process.is_alive():
+        try:
+            if self._process is not None and self._holds is not None:
+                self._process.join(_END_SECONDS)
+        finally:
+            if self._process is not None:
                 self._process.kill()
                 self._process.join()
-        if self._folder is not None:
-            self._folder.cleanup()
-        self._holds = self._pipe = self._process = self._folder = None
+            if self._folder is not None:
+                self._folder.cleanup()
+            self._holds = self._pipe = self._process = self._folder = None
 
     def _start(self, base: Named) -> None:
         context = server()
@@ -78,15 +80,17 @@ class SharedBase:
             prefix="peftlab-base-", ignore_cleanup_errors=True
         )
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(  # type: ignore[attr-defined]
+        process = context.Process(  # type: ignore[attr-defined]
             target=_serve, args=(theirs, self._folder.name, base.name, base.dtype)
         )
-        with hidden_main(), theirs:
-            self._process.start()
         try:
+            with hidden_main(), theirs:
+                process.start()
+            self._process = process
             word, *values = self._pipe.recv()
         except (EOFError, ConnectionError):
-            raise RunFailed(f"the process that loads {base.name} ended and said nothing") from None
+            process.join(_END_SECONDS)
+            raise Died(death(process.exitcode)) from None
         except KeyboardInterrupt:
             raise Stopped from None
         if word == "failed":

@@ -175,6 +175,8 @@ def finish(
     test = splits["test"][: options.test_limit or options.limit]
     content = fingerprint(train, validation, test)
     template, framing = _template(settings, options)
+    # Who writes the template or the cue asks in words of their own.
+    asks = options.template is None and options.cue is None
     return Task(
         name=settings.name,
         template=template,
@@ -189,7 +191,7 @@ def finish(
             settings.kind, settings.location, content, settings.config, settings.revision
         ),
         instruction=settings.instruction if options.instruction is None else options.instruction,
-        request=settings.request,
+        request=settings.request if asks else "",
         decoding=settings.decoding,
         framing=framing,
         labels=_checked_labels(options.labels or settings.labels, splits),

@@ -215,7 +215,8 @@ def _plain(tokenizer: Tokenizer, run: Sequence[Chunk], example: Example) -> bool
         raise InputError(
             f'The example "{example.excerpt()}" holds the text {special_token!r}, '
             "which is a special token of this tokenizer, beside special tokens "
-            "of the template; the model could not tell them apart. Take it out of the data."
+            "of the template; the model could not tell them apart. Take it out of the data, or "
+            "leave the chat template out: -o chat=false."
         )
     return True
 

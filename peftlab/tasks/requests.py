@@ -18,7 +18,8 @@ _RECORDS = {
     *("record", "records", "data", "linearized_input"),
 }
 _NAMELESS = {"target", "targets", "tgt", "output", "outputs", "reference", "references"}
-_NAMELESS |= {"human_reference", "text", "label", "labels"}
+_NAMELESS |= {"human_reference", "text", "target_text", "output_text", "ref", "label", "labels"}
+_NAMELESS |= {"chosen", "translation"}
 _LANGUAGES = {
     "ar": "Arabic", "cs": "Czech", "de": "German", "en": "English", "es": "Spanish",
     "fi": "Finnish", "fr": "French", "hi": "Hindi", "it": "Italian", "ja": "Japanese",
@@ -43,10 +44,10 @@ def request(source: Sequence[str], target: str, labels: Sequence[str] | None) ->
         return f"Translate the following text into {_LANGUAGES[wanted]}."
     if wanted in _SUMMARIES:
         return "Summarize the following text."
-    if sources & _RECORDS:
-        return "Put the following data into words."
     if wanted in _ANSWERS or "question" in sources:
         return "Answer the following question."
+    if sources & _RECORDS:
+        return "Put the following data into words."
     if wanted in _REPLIES:
         return "Reply to the following message."
     if wanted not in _NAMELESS:

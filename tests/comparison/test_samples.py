@@ -17,6 +17,7 @@ from peftlab.comparison.resolve import resolved
 from peftlab.comparison.samples import Costs, decided, kept
 from peftlab.comparison.settings import WHOLE, EvaluationConfig, SamplingConfig
 from peftlab.comparison.work import work
+from peftlab.methods import parse
 from peftlab.records import folders
 from peftlab.records.record import Record
 from peftlab.records.samples import note
@@ -155,6 +156,8 @@ def test_a_comparison_goes_on_with_what_it_had(
     assert record.samples == {} and record.task.test_rows == 60
     again = _runs(plan, tmp_path)
     assert [run.config_hash for run in again] == [run.config_hash for run in whole]
+    joined = replace(plan, methods=parse("ia3,lora:rank=1"), seeds=(7,))
+    assert all(run.samples == Samples() for run in _runs(joined, tmp_path)), "of other methods too"
     asked = replace(plan, sampling=SamplingConfig(share=1 / 3))
     assert _runs(asked, tmp_path)[1].config_hash != whole[1].config_hash
 

@@ -22,6 +22,8 @@ def _memory_as_in_a_run() -> None:
 
 def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
     there = (Path(real_model.FOLDER) / "config.json").is_file() if real_model.FOLDER else False
+    if real_model.FOLDER and not there:
+        pytest.exit(f"PEFTLAB_REAL_MODEL is {real_model.FOLDER}, which holds no model", 2)
     for item in items:
         if _HERE in item.path.parents:
             item.add_marker(pytest.mark.real)

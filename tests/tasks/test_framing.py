@@ -155,6 +155,8 @@ def test_an_adapter_is_not_asked_for_another_frame(
         (["translation.en"], "translation.de", None, "Translate .* into German."),
         (["question"], "answers.text", None, "Answer the following question."),
         (["question", "context"], "answer", None, "Answer the following question."),
+        (["table", "question"], "answer", None, "Answer the following question."),
+        (["text"], "target_text", None, GENERIC),
         (["dialogue"], "response", None, "Reply to the following message."),
         (["article"], "headline", None, "Write the headline of the following text."),
         (["source"], "targets", None, GENERIC),
@@ -182,6 +184,8 @@ def test_a_hard_prompt_asks_in_words_in_a_chat(rows: Path, smol: Any, bpe: Any) 
     assert asked("hard_prompt:instruction=task", smol) == "task", "there is none"
     assert asked("hard_prompt:instruction=task", smol, instruction="Be short.") == "Be short."
     assert asked("hard_prompt:instruction=task", bpe, instruction="Be short.") == "task"
+    own = {"template": "Into German: {source}{target}"}, {"cue": "Title:"}
+    assert {asked("hard_prompt", smol, **words) for words in own} == {"none"}
     assert parse_one("hard_prompt").label == "hard_prompt"
     words = parse_one("hard_prompt+lora").on(fitted(Task.load(rows), smol)).settings()["parts"]
     assert words[0]["instruction"] == "Summarize the following text."
