@@ -36,6 +36,8 @@ def note(records: Sequence[Record]) -> str:
         for split in _LOSSES
         if (known := [e for r in finished if (e := getattr(r.loss, f"{split}_error")) is not None])
     ]
-    read = told(finished[0].samples)
-    said = f"Losses and scores are of samples, the same for every method: {read}."
+    read = list(dict.fromkeys(told(record.samples) for record in finished))
+    said = f"Losses and scores are of samples, the same for every method: {read[0]}."
+    if len(read) > 1:
+        said = f"Losses and scores are of samples that differ between runs: {'; '.join(read)}."
     return f"{said} Standard errors of losses: {', '.join(errors)}." if errors else said

@@ -14,6 +14,7 @@ from peftlab.errors import InputError
 from peftlab.printable import code, markdown
 from peftlab.records.figures import chosen
 from peftlab.records.record import Record
+from peftlab.records.samples import note
 from peftlab.report.table import TableRow, cells, rows
 
 
@@ -42,7 +43,7 @@ def model_card(
         EvalResult(
             task_type="text-generation", dataset_type=task.name, dataset_name=task.name,
             dataset_split="test", metric_type=metric,
-            metric_value=round(fmean(record.scores[metric] for record in own), 6),
+            metric_value=round(fmean(r.scores[metric] for r in own if metric in r.scores), 6),
         )
         for metric in own[0].scores
     ]  # fmt: skip
@@ -80,6 +81,7 @@ def _body(own: Sequence[Record], finished: Sequence[Record]) -> list[str]:
         "",
         *_table(same_rows, record.label),
         "",
+        *([markdown(read), ""] if (read := note(same_rows)) else []),
     ]
 
 

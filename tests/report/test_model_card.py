@@ -90,3 +90,16 @@ def test_runs_of_other_rows_are_not_compared() -> None:
 def test_a_label_without_a_finished_run() -> None:
     with pytest.raises(InputError, match="no finished run is labelled 'full'; there are lora"):
         model_card(RECORDS, "full")
+
+
+def test_the_card_says_of_which_samples_its_scores_are() -> None:
+    some = {"test": {"rows": 50, "of": 630}}
+    sampled = [_record("lora:rank=2", seed, 60.0, samples=some) for seed in (0, 1)]
+    assert "of samples, the same for every method: 50 of 630 test examples" in model_card(
+        sampled, "lora:rank=2"
+    )
+    other = _record("lora:rank=2", 2, 60.0, samples={"test": {"rows": 60, "of": 630}})
+    assert "that differ between runs: 50 of 630 test examples; 60 of 630" in model_card(
+        [*sampled, other], "lora:rank=2"
+    )
+    assert "of samples" not in model_card(RECORDS, "lora:rank=2")
