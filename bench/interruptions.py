@@ -39,6 +39,7 @@ from safetensors.torch import load_file
 from bench.interruption_jobs import ADAPTERS, BEFORE, EXPORTS, TRAININGS, Fault, Place, carry_out
 from peftlab.comparison.processes import server
 from peftlab.files import lines_of
+from peftlab.records import folders
 
 _WAIT = 300.0  # seconds until a job counts as hung
 _FULL = ("the disk is full", "files may not become this large")
@@ -235,7 +236,10 @@ def damaged(folder: Path) -> list[str]:
             elif path.suffix == ".json":
                 json.loads(path.read_bytes())
             elif path.suffix == ".jsonl":
-                [json.loads(line) for line in lines_of(path.read_text(encoding="utf-8"))]
+                text = path.read_text(encoding="utf-8")
+                if path.name == folders.METRICS:  # whose last line counts once it has its end
+                    text = text[: text.rfind("\n") + 1]
+                [json.loads(line) for line in lines_of(text)]
             elif path.suffix == ".html":
                 assert path.read_text(encoding="utf-8").rstrip().endswith("</html>")
         except Exception as error:

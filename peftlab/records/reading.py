@@ -55,13 +55,15 @@ def predictions(folder: Path) -> list[Prediction]:
 def metrics(folder: Path) -> list[Logged]:
     """What training logged, in order; nothing where there is no file.
 
+    A last line without its end is none: its writer was killed.
+
     Raises:
         InputError: damaged; says in which line.
     """
-    return _rows(folder / METRICS, _METRICS, "step with numbers")
+    return _rows(folder / METRICS, _METRICS, "step with numbers", appended=True)
 
 
-def _rows(path: Path, kind: TypeAdapter[_Row], what: str) -> list[_Row]:
+def _rows(path: Path, kind: TypeAdapter[_Row], what: str, *, appended: bool = False) -> list[_Row]:
     """One JSON value a line; lines end at \\n alone, since texts may hold other line ends."""
     if not path.exists():
         return []
@@ -70,7 +72,7 @@ def _rows(path: Path, kind: TypeAdapter[_Row], what: str) -> list[_Row]:
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
     rows = []
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(lines[:-1] if appended else lines, 1):
         if not line.strip():
             continue
         try:

@@ -63,6 +63,7 @@ def rendered(model: FrozenLM, *texts: str) -> list[int]:
     return list(made)
 
 
+@pytest.mark.sample
 def test_rows_are_what_transformers_renders(model: FrozenLM, task: Task) -> None:
     template = fitted(task, model.tokenizer).template
     assert template.frame == frame(model.tokenizer)
@@ -78,6 +79,7 @@ def test_rows_are_what_transformers_renders(model: FrozenLM, task: Task) -> None
         assert list(asked.ids) == rendered(model, *shown, text)
 
 
+@pytest.mark.sample
 def test_a_hard_prompt_answers_as_transformers_generates(model: FrozenLM, task: Task) -> None:
     task = fitted(task, model.tokenizer)
     method = parse_one("hard_prompt")

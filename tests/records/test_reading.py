@@ -29,6 +29,13 @@ def test_what_training_logged_may_be_infinite(tmp_path: Path) -> None:
     assert metrics(tmp_path) == [{"step": 1, "validation_loss": float("inf"), "x": 1}]
 
 
+def test_a_line_without_its_end_is_none_yet(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "lo')
+    assert metrics(tmp_path) == [{"step": 1, "loss": 2.0}]
+    (tmp_path / "metrics.jsonl").write_text('{"step"')
+    assert metrics(tmp_path) == []
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

@@ -223,7 +223,7 @@ def test_damaged_predictions_leave_their_run_out(
 
 def test_a_damaged_log_leaves_its_curve_out(tmp_path: Path) -> None:
     keep(tmp_path, "lora")
-    (tmp_path / "lora" / "seed-0" / "metrics.jsonl").write_text("{half")
+    (tmp_path / "lora" / "seed-0" / "metrics.jsonl").write_text("{half\n")
     text = Parsed(render(tmp_path, read(tmp_path))).text
     assert "left out of the curves" in text and "Training loss" not in text
 
