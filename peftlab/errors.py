@@ -111,3 +111,11 @@ def shown(name: str) -> str:
     """Return a name out of a stranger's file, short and on one line."""
     said = name if name.isprintable() else repr(name)
     return said if len(said) <= _LONGEST else said[:_LONGEST] + "…"
+
+
+def reason(error: Exception) -> str:
+    """What went wrong, in a line; its kind too where its own words are those of a defect."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    said = " ".join(lines[: 2 if lines and lines[0].endswith(":") else 1]) or "no reason is given"
+    told = said if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: {said}"
+    return told if told.endswith((".", "!", "?")) else f"{told}."

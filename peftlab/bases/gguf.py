@@ -21,7 +21,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from peftlab.errors import InputError, nearest
+from peftlab.errors import InputError, nearest, reason
 from peftlab.units import size
 
 _HUB: Final = re.compile(r"(?P<repo>[^/:\s]+/[^/:\s]+):(?P<file>[^:]+)")
@@ -147,9 +147,7 @@ def _fetched(repo: str, file: str) -> Path:
         if name is not None:
             return Path(hf_hub_download(repo, name))
     except Exception as error:  # the hub's, the network's, the disk's
-        raise InputError(
-            f"cannot fetch {file} of {repo} from the hub: {str(error).strip().splitlines()[0]}"
-        ) from error
+        raise InputError(f"cannot fetch {file} of {repo} from the hub: {reason(error)}") from error
     told = f"it has {', '.join(sorted(there))}" if there else "it has no GGUF file"
     raise InputError(f"{repo} on the hub has no {file}; {told}.{nearest(file, there)}")
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from peftlab.bases import gguf
-from peftlab.errors import InputError
+from peftlab.errors import InputError, reason
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
@@ -91,11 +91,3 @@ def _read_ones() -> str:
 
     known = sorted({*GGUF_SUPPORTED_ARCHITECTURES} - {"general", "tokenizer"})
     return f"Architectures that it reads: {', '.join(known)}"
-
-
-def reason(error: Exception) -> str:
-    """What went wrong, in a line; its kind too where its own words are those of a defect."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    said = " ".join(lines[: 2 if lines and lines[0].endswith(":") else 1]) or "no reason is given"
-    told = said if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: {said}"
-    return told if told.endswith((".", "!", "?")) else f"{told}."

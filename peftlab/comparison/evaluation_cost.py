@@ -10,6 +10,7 @@ from peftlab.comparison import latency
 from peftlab.comparison.plan import Run, searches
 from peftlab.comparison.samples import validations
 from peftlab.estimate import Prediction
+from peftlab.tasks.rows import spaced
 from peftlab.token_limits import max_row_tokens
 
 if TYPE_CHECKING:
@@ -86,10 +87,9 @@ class _Tokens:
 
 def _mean(run: Run, model: FrozenLM, split: str) -> tuple[float, float]:
     """Tokens of a row of a split, and of its target; of none where it is empty."""
-    pairs = run.task.pairs(split)
     most = max_row_tokens(model.shape.context, run.config.max_length)
-    chosen = pairs[:: max(1, -(-len(pairs) // _COUNTED))]
-    rows = [run.task.template.encode(model.tokenizer, *pair, most) for pair in chosen]
+    pairs = spaced(run.task.pairs(split), _COUNTED)
+    rows = [run.task.template.encode(model.tokenizer, *pair, most) for pair in pairs]
     if not rows:
         return 0.0, 0.0
     targets = fmean(len(row.ids) - row.target_start for row in rows)

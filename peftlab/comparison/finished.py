@@ -109,15 +109,9 @@ def _configs(out: Path, pattern: str) -> Iterator[tuple[Path, dict[str, Any]]]:
 
 def _differences(run: Run, earlier: Mapping[str, Any]) -> list[str]:
     """`train.steps 4 → 5`, for every setting; a rate that was searched for is none."""
-    return _differences_of(run.resolved(), earlier, searches(run))
-
-
-def _differences_of(
-    settings: Mapping[str, Any], earlier: Mapping[str, Any], searched: bool
-) -> list[str]:
-    before, now = dict(_flat(earlier)), dict(_flat(settings))
+    before, now = dict(_flat(earlier)), dict(_flat(run.resolved()))
     names = [n for n in {**before, **now} if n not in ("config_hash", "label")]
-    if searched:
+    if searches(run):
         names.remove("train.learning_rate")
     return [
         f"{name} {_told(before, name)} → {_told(now, name)}"

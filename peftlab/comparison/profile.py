@@ -8,7 +8,6 @@ the longest of them: `Template.source_tokens`, for training and generation alike
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,6 +29,7 @@ from peftlab.printable import echo
 from peftlab.tasks import Example, Task, Template
 from peftlab.tasks.fit import Fit, look, too_long
 from peftlab.tasks.plain import TEXT_TOKENS
+from peftlab.tasks.rows import spaced
 from peftlab.token_limits import max_row_tokens
 
 if TYPE_CHECKING:
@@ -226,7 +226,7 @@ def _extra(model: FrozenLM, task: Task, method: Method, rng: torch.Generator) ->
     tokenizer = model.tokenizer
     lengths = [
         len(_probe(own, tokenizer, *pair)[0]) - len(_probe(task.template, tokenizer, *pair)[0])
-        for pair in _spaced(task.pairs("train"), _PROBES)
+        for pair in spaced(task.pairs("train"), _PROBES)
     ]
     return prefix + max(lengths)
 
@@ -246,7 +246,7 @@ def _source_limit(
     asked = task.template.source_tokens or sys.maxsize
     limits, needs = [], []
     for split in ("train", "validation", "test"):
-        for pair in _spaced(task.pairs(split), _ROWS):
+        for pair in spaced(task.pairs(split), _ROWS):
             ids, start, dropped = _probe(task.template, model.tokenizer, *pair)
             tail = len(ids) - start
             if split == "test":
@@ -263,8 +263,3 @@ def _source_limit(
             "or max_new_tokens, leave the row out, or take a model with a longer context"
         )
     return min(tight), sum(need > min(tight) for need in needs)
-
-
-def _spaced(pairs: Sequence[tuple[Example, str]], most: int) -> Iterator[tuple[Example, str]]:
-    step = max(1, -(-len(pairs) // most))
-    yield from pairs[::step]

@@ -16,6 +16,7 @@ from typing import Any
 from peftlab.comparison.plan import Plan, Samples
 from peftlab.tasks import Task
 from peftlab.tasks.plain import TEXT_TOKENS
+from peftlab.tasks.rows import spaced
 from peftlab.tasks.sample import sampled
 from peftlab.tasks.tokens import Tokenizer
 from peftlab.training import Budget, TrainConfig
@@ -32,7 +33,7 @@ FREE = 1e12
 """Operations, some ten seconds of a core, that are not worth saving: small bases read all."""
 DECODED = 3
 """Tokens that are read in the time in which one is decoded, in batches of sixteen."""
-_SPACED = 200  # pairs whose tokens are counted
+_COUNTED = 200  # pairs whose tokens are counted
 _OF_SECONDS = 300  # steps that a budget of seconds counts as
 _TRIAL_VALIDATIONS = 5  # see `search`
 
@@ -63,7 +64,7 @@ def costs(plan: Plan, task: Task, tokenizer: Tokenizer, room: int, parameters: i
     """
     rows = [
         task.template.encode(tokenizer, example, target, room)
-        for example, target in _spaced(task.pairs("train"))
+        for example, target in spaced(task.pairs("train"), _COUNTED)
     ]
     row = fmean(len(one.ids) for one in rows)
     reply = fmean(len(one.ids) - one.target_start for one in rows)
@@ -146,8 +147,3 @@ def kept(decided: Samples, settings: Sequence[Mapping[str, Any]]) -> Samples:
 def apply(task: Task, samples: Samples) -> Task:
     """The task with the samples in the place of its splits."""
     return sampled(task, validation=samples.validation, test=samples.test)
-
-
-def _spaced(pairs: Sequence[Any]) -> Sequence[Any]:
-    step = max(1, -(-len(pairs) // _SPACED))
-    return pairs[::step]

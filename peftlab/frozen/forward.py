@@ -43,7 +43,7 @@ class ForwardOptions:
         bank: stacks the edits of owners with few tokens; needs a cache, and brings no gradients.
         checkpoint: recompute every block in backward instead of keeping its activations.
         fast: allow what gives the same numbers sooner: the last block at the kept tokens only, and
-            fused activations. False shows the difference.
+            fused activations, norms and rotary embeddings. False shows the difference.
         resume: states that enter a block; the blocks below it are skipped.
         keep_input_of: the block whose input is wanted, see `ForwardContext.kept_input`.
         stop_after_keeping: leave the forward as soon as that is there.

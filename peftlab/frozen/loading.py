@@ -17,8 +17,8 @@ from transformers import (
 from peftlab.bases import gguf, layouts
 from peftlab.bases.fingerprint import fingerprint_of_files
 from peftlab.bases.number_formats import FORMATS, QUANTISED, base_bytes, rest_format
-from peftlab.bases.pretrained import read_config, read_tokenizer, reason
-from peftlab.errors import InputError, PeftlabError
+from peftlab.bases.pretrained import read_config, read_tokenizer
+from peftlab.errors import InputError, PeftlabError, reason
 from peftlab.frozen import checkpoint, gguf_loading, quantised
 from peftlab.measure import free_memory
 

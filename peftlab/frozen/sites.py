@@ -113,17 +113,17 @@ class _Leaf:
         rows = self.used.by(context)
         if rows is not None:
             return partial(product, _twin(self.module, tensors or {}), rows)
-        plain = self.plain if tensors is None else _with_parameters(self.module, tensors)
-        if self.norm is None or not context.options.fast:
-            return plain
-        return partial(self._norm, plain, tensors or {})
+        if self.norm is not None and context.options.fast:
+            return partial(self._norm, tensors or {})
+        return self._plain(tensors)
 
-    def _norm(
-        self, plain: Forward, tensors: Mapping[str, torch.Tensor], x: torch.Tensor
-    ) -> torch.Tensor:
+    def _plain(self, tensors: dict[str, torch.Tensor] | None) -> Forward:
+        return _with_parameters(self.module, tensors) if tensors else self.plain
+
+    def _norm(self, tensors: dict[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
         """The fused norm, but for states in a lower format (autocast): those round in between."""
         if self.norm is None or x.dtype != torch.float32:
-            return plain(x)  # type: ignore[no-any-return]
+            return self._plain(tensors)(x)  # type: ignore[no-any-return]
         own = {"weight": self.module.get_parameter("weight"), **_as_kept(self.module, tensors)}
         return self.norm(x, **own)
 

@@ -15,7 +15,7 @@ from peftlab.errors import InputError
 from peftlab.tasks.encode import without_end
 from peftlab.tasks.example import Example
 from peftlab.tasks.framing import decided
-from peftlab.tasks.rows import Pairs
+from peftlab.tasks.rows import Pairs, spaced, with_pairs
 from peftlab.tasks.task import SPLITS, Task, fingerprint
 from peftlab.tasks.template import Template
 from peftlab.tasks.tokens import Tokenizer
@@ -189,13 +189,7 @@ def _ended(rows: Sequence[Example], ends: Sequence[str]) -> Sequence[Example]:
 def _without(split: str, rows: Sequence[Example], gone: set[int]) -> Sequence[Example]:
     if split != "train":
         return [row for i, row in enumerate(rows) if i not in gone]
-    kept: dict[int, list[str]] = {}
-    pairs = Pairs(rows)
-    for i in range(len(pairs)):
-        if i not in gone:
-            row, target = pairs.place(i)
-            kept.setdefault(row, []).append(rows[row].targets[target])
-    return [replace(rows[row], targets=tuple(targets)) for row, targets in kept.items()]
+    return with_pairs(rows, (i for i in range(len(Pairs(rows))) if i not in gone))
 
 
 def _renumbered(
@@ -214,8 +208,7 @@ def _enough_tokens(task: Task, tokenizer: Any) -> tuple[int, str]:
     At least 16; that much more only up to 256, since a base that does not know when to stop uses
     all of it.
     """
-    pairs = task.pairs("train")
-    some = pairs[:: max(1, -(-len(pairs) // _TARGETS))]
+    some = spaced(task.pairs("train"), _TARGETS)
     lengths = sorted(len(task.template.target_ids(tokenizer, target)) for _, target in some)
     long = lengths[int(0.95 * (len(lengths) - 1))]
     guess = max(_LEAST, min(_MOST, -(-3 * long // 16) * 8), -(-long // 8) * 8)

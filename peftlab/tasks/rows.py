@@ -8,12 +8,14 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import accumulate
-from typing import Any, overload
+from typing import Any, TypeVar, overload
 
 from peftlab.tasks.example import Example
 from peftlab.tasks.table import Table
 
+Item = TypeVar("Item")
 Reader = Callable[[int, Mapping[str, Any]], Example | None]
 """Makes an example of a table's row and its number; None leaves the row out."""
 
@@ -80,6 +82,20 @@ class StoredRows(Sequence[Example]):
 def take(rows: Sequence[Example], places: Iterable[int]) -> Sequence[Example]:
     """Return the rows at `places`, which ascend."""
     return rows.take(places) if isinstance(rows, StoredRows) else [rows[i] for i in places]
+
+
+def with_pairs(rows: Sequence[Example], chosen: Iterable[int]) -> list[Example]:
+    """Return the examples of these pairs, by their numbers, with the targets of these alone."""
+    pairs, left = Pairs(rows), dict[int, list[str]]()
+    for number in chosen:
+        row, target = pairs.place(number)
+        left.setdefault(row, []).append(rows[row].targets[target])
+    return [replace(rows[row], targets=tuple(targets)) for row, targets in left.items()]
+
+
+def spaced(pairs: Sequence[Item], most: int) -> Sequence[Item]:
+    """Return about `most` of them, evenly spaced; all where there are no more."""
+    return pairs[:: max(1, -(-len(pairs) // most))]
 
 
 def source_hashes(rows: Sequence[Example]) -> Sequence[int]:

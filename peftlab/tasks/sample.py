@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from peftlab.tasks.example import Example
-from peftlab.tasks.rows import Pairs, take
+from peftlab.tasks.rows import Pairs, take, with_pairs
 from peftlab.tasks.task import Task
 
 _SEED = 0
@@ -36,14 +36,10 @@ def sampled(task: Task, *, validation: int | None = None, test: int | None = Non
 
 def pairs_of(rows: Sequence[Example], count: int | None) -> Sequence[Example]:
     """The examples of a sample of (example, target) pairs, with these targets alone."""
-    pairs = Pairs(rows)
-    if count is None or count >= len(pairs):
+    whole = len(Pairs(rows))
+    if count is None or count >= whole:
         return rows
-    kept: dict[int, list[str]] = {}
-    for index in drawn(len(pairs), count):
-        row, target = pairs.place(index)
-        kept.setdefault(row, []).append(rows[row].targets[target])
-    return [replace(rows[row], targets=tuple(targets)) for row, targets in kept.items()]
+    return with_pairs(rows, drawn(whole, count))
 
 
 def drawn(size: int, count: int | None) -> list[int]:

@@ -14,7 +14,7 @@ from peftlab.errors import InputError, nearest
 from peftlab.options import Checked, Option
 from peftlab.tasks.example import Example
 from peftlab.tasks.requests import GENERIC
-from peftlab.tasks.rows import Pairs
+from peftlab.tasks.rows import Pairs, with_pairs
 from peftlab.tasks.template import Template
 
 SPLITS = ("train", "validation", "test")
@@ -160,11 +160,7 @@ def fingerprint(*splits: Sequence[Example]) -> str:
 
 def limit_pairs(rows: Sequence[Example], limit: int | None, seed: int) -> Sequence[Example]:
     """Return rows with `limit` (example, target) pairs in all, drawn by seed, order kept."""
-    pairs = Pairs(rows)
-    if limit is None or len(pairs) <= limit:
+    whole = len(Pairs(rows))
+    if limit is None or whole <= limit:
         return rows
-    kept: dict[int, list[str]] = {}
-    for index in sorted(random.Random(seed).sample(range(len(pairs)), limit)):
-        row, target = pairs.place(index)
-        kept.setdefault(row, []).append(rows[row].targets[target])
-    return [replace(rows[row], targets=tuple(targets)) for row, targets in kept.items()]
+    return with_pairs(rows, sorted(random.Random(seed).sample(range(whole), limit)))

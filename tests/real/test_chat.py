@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +22,8 @@ from peftlab.tasks import Example, Task, Template
 from peftlab.tasks.chat import frame
 from peftlab.tasks.fit import fitted
 from peftlab.training import TrainConfig, train
+from tests.real_model import FOLDER
 
-FOLDER = os.environ.get("PEFTLAB_REAL_MODEL", "")
-pytestmark = [
-    pytest.mark.real,
-    pytest.mark.skipif(not FOLDER, reason="PEFTLAB_REAL_MODEL names no folder with a model"),
-]
 TEXTS = [
     "What is the capital of France?",
     "#Person1#: Shall we go out?\n#Person2#: Sorry, I have to work tonight.\n",
