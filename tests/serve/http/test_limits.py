@@ -208,7 +208,7 @@ def test_a_client_that_leaves_in_the_midst_of_a_stream() -> None:
 
 def test_a_client_that_stops_reading_is_cut_off_and_nobody_else_is() -> None:
     """Its row ends once its bounded buffer is full, and its connection after a while."""
-    settings = Settings(unread_pieces=8, stuck_seconds=1, replies=16)
+    settings = Settings(unread_pieces=64, stuck_seconds=1, replies=16)
     with serving(settings=settings, send_buffer=4096, slots=8) as server:
         connection = server.connect()
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
