@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from peftlab.errors import InputError
 from peftlab.lazy import torch
+from peftlab.tasks.example import Begin
 
 if TYPE_CHECKING:
     from peftlab.bases.shapes import ModelShape
@@ -28,9 +29,11 @@ Sublayer = Literal["attention", "mlp"]
 class KeysValues:
     """Attention site: keys and values [Hkv, P, hd] that every query of the row sees.
 
-    With `gate` None they join the row's own softmax and take the positions 0…P−1 (prefix tuning).
-    With a `gate` [H] or [1] they have a softmax of their own whose result is multiplied by the gate
-    and added (LLaMA-Adapter); they then have no position.
+    With `gate` None they join the row's own softmax and take the positions 0…P−1 (prefix tuning);
+    where edits begin at the cue, the P positions before it, and the keys are those of position 0,
+    which are turned to their place in each row. With a `gate` [H] or [1] they have a softmax of
+    their own whose result is multiplied by the gate and added (LLaMA-Adapter); they then have no
+    position.
     """
 
     keys: torch.Tensor
@@ -128,6 +131,7 @@ class Edits:
         linear: by module path.
         sublayer: by (block, "attention" or "mlp").
         weights: replacement tensors by parameter name.
+        begin: the part of a row that is changed; what comes before the cue is the base's own.
     """
 
     template: Template | None = None
@@ -136,6 +140,13 @@ class Edits:
     linear: Mapping[str, LinearEdit] = field(default_factory=dict)
     sublayer: Mapping[tuple[int, Sublayer], Bottleneck] = field(default_factory=dict)
     weights: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    begin: Begin = "row"
+
+    @property
+    def changes_nothing(self) -> bool:
+        """Whether no site is filled; a text of its own is none."""
+        sites = (self.attention, self.linear, self.sublayer, self.weights)
+        return self.embeddings is None and not any(sites)
 
     @property
     def prefix_length(self) -> int:
@@ -163,13 +174,18 @@ class Edits:
         """Both adaptations at once.
 
         Raises:
-            InputError: both change the same linear, sublayer, weight, text or embeddings.
+            InputError: both change the same linear, sublayer, weight, text or embeddings, or begin
+                at different places.
         """
         merged: dict[str, Any] = {
             f.name: _merge(f.name, getattr(self, f.name), getattr(other, f.name))
             for f in fields(self)
+            if f.name != "begin"
         }
-        return Edits(**merged)
+        begins = {edits.begin for edits in (self, other) if not edits.changes_nothing}
+        if len(begins) > 1:
+            raise InputError("composed methods begin at one place: give each begin=cue, or none")
+        return Edits(**merged, begin=begins.pop() if begins else "row")
 
     def detach(self) -> Edits:
         """The same edits outside any graph."""

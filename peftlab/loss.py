@@ -13,13 +13,14 @@ from peftlab.errors import InputError
 from peftlab.frozen.batch import Batch
 from peftlab.frozen.forward import PLAIN, ForwardOptions
 from peftlab.frozen.packing import Row, pack
+from peftlab.pasts import continued
 from peftlab.processes import ALONE, Processes
 from peftlab.token_limits import token_chunks
 
 if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM
     from peftlab.tasks import Encoded
-    from peftlab.trunk import Trunk
+    from peftlab.trunk import Trunk, TrunkStore
 
 # Evaluation packs rows up to this many tokens: enough to fill a matmul, little enough for memory.
 _TOKENS_A_BATCH = 2048
@@ -30,7 +31,7 @@ _HEAD_TOKENS = 256
 
 def training_row(encoded: Encoded, owner: int = 0) -> Row:
     """The row whose kept logits predict the target and its end; the end is never an input."""
-    return Row(encoded.ids[:-1], owner, encoded.target_start - 1)
+    return Row(encoded.ids[:-1], owner, encoded.target_start - 1, begin=encoded.begin)
 
 
 def labels(encoded: Sequence[Encoded], batch: Batch) -> torch.Tensor:
@@ -125,11 +126,13 @@ def row_losses(
     encoded: Sequence[Encoded],
     trunk: Trunk | None = None,
     processes: Processes = ALONE,
+    store: TrunkStore | None = None,
 ) -> tuple[list[float], list[int]]:
     """Every row's summed loss in nats and its number of target tokens.
 
     Args:
         trunk: kept activations of these rows below the edits' lowest block.
+        store: of what comes before the cue, for edits that begin there.
         processes: who the rows are divided among; each gets all the sums.
     """
     sums = torch.zeros(len(encoded), dtype=torch.float64)
@@ -140,9 +143,8 @@ def row_losses(
 
     for chunk, own in processes.shares(share_of, even=model.is_sharded):
         rows = [encoded[i] for i in chunk]
-        batch = pack(
-            [training_row(row) for row in rows], [edits], device=model.device, share=trunk is None
-        )
+        given = continued(model, [training_row(row) for row in rows], store)
+        batch = pack(given, [edits], device=model.device, share=trunk is None)
         options = PLAIN if trunk is None else ForwardOptions(resume=trunk.states(batch, chunk))
         losses = batch.split_kept(token_losses(model, batch, rows, options=options))
         if own:

@@ -22,6 +22,7 @@ from peftlab.generation import DecodingState, Owner, Session, prepare
 from peftlab.generation.choose import greedy
 from peftlab.guests import is_guest
 from peftlab.records.record import Delay, Delays, Latency
+from peftlab.tasks.example import Encoded, start_of
 from peftlab.token_limits import max_row_tokens
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def latency(
     limit = max_row_tokens(model.shape.context, max_length, edits.prefix_length)
     examples = islice(cycle(task.test), _BATCH)
     prompts = [
-        template.encode(model.tokenizer, example, None, limit - task.max_new_tokens).ids
+        template.encode(model.tokenizer, example, None, limit - task.max_new_tokens)
         for example in examples
     ]
     tokens = min(tokens, task.max_new_tokens)
@@ -79,12 +80,14 @@ def expected(run: Run, prompt: float, step: float) -> float:
 
 
 def merged(model: FrozenLM, edits: Edits) -> Edits | None:
-    """The same edits as replaced weights; None where no linear map changes, or not only those.
+    """The same edits as replaced weights; None where no linear map of whole rows alone changes.
 
     None on a quantised base too: merged, its weights would no longer be quantised.
     """
     if model.base_dtype in QUANTISED:
         return None
+    if edits.begin == "cue":
+        return None  # the weights would change what comes before it too
     if not edits.linear or edits.attention or edits.sublayer or edits.embeddings is not None:
         return None
     weights = merged_weights(model, edits)
@@ -93,16 +96,16 @@ def merged(model: FrozenLM, edits: Edits) -> Edits | None:
     return replace(edits, linear={}, weights=weights)
 
 
-def _delays(model: FrozenLM, edits: Edits, prompts: list[tuple[int, ...]], tokens: int) -> Delays:
+def _delays(model: FrozenLM, edits: Edits, prompts: list[Encoded], tokens: int) -> Delays:
     one = _delay(model, edits, prompts[:1], tokens)
     many = _delay(model, edits, prompts, tokens)
     return Delays(first_token=one.first_token, token=one.token, batch_16=many)
 
 
-def _delay(model: FrozenLM, edits: Edits, prompts: list[tuple[int, ...]], tokens: int) -> Delay:
+def _delay(model: FrozenLM, edits: Edits, prompts: list[Encoded], tokens: int) -> Delay:
     """Medians over repeats, after a single token of a short row that warms up."""
-    owner = prepare(model, edits, prompts)
-    _times(model, owner, [prompts[0][: len(owner.lead) + _WARM_UP]], 1)
+    owner = prepare(model, edits, [prompt.ids for prompt in prompts])
+    _times(model, owner, [start_of(prompts[0], len(owner.lead) + _WARM_UP)], 1)
     begun, measured = time.perf_counter(), [_times(model, owner, prompts, tokens)]
     while len(measured) < _REPEATS[len(prompts)] and time.perf_counter() - begun < _LONG:
         measured.append(_times(model, owner, prompts, tokens))
@@ -113,11 +116,9 @@ def _delay(model: FrozenLM, edits: Edits, prompts: list[tuple[int, ...]], tokens
 
 
 @torch.no_grad()
-def _times(
-    model: FrozenLM, owner: Owner, prompts: list[tuple[int, ...]], tokens: int
-) -> list[float]:
+def _times(model: FrozenLM, owner: Owner, prompts: list[Encoded], tokens: int) -> list[float]:
     """When the rows began, and when they had each of their tokens."""
-    rows = [DecodingState(owner, prompt[len(owner.lead) :]) for prompt in prompts]
+    rows = [DecodingState.of(owner, prompt) for prompt in prompts]
     longest = max(len(row.prompt) for row in rows)
     session = Session(model, len(rows), owner.prefix_length + longest + tokens)
     times = [_now(model)]

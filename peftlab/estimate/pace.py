@@ -14,6 +14,7 @@ from peftlab.edits import Edits
 from peftlab.generation import DecodingState, Session, prepare
 from peftlab.generation.choose import greedy
 from peftlab.loss import row_losses
+from peftlab.tasks.example import start_of
 
 if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM
@@ -62,9 +63,9 @@ def decoding(
     """
     few = islice(cycle(examples), rows)
     most = model.shape.context - edits.prefix_length - _DECODED
-    ids = [template.encode(model.tokenizer, one, None, most).ids[:_PROMPT] for one in few]
-    owner = prepare(model, edits, ids)
-    states = [DecodingState(owner, one[len(owner.lead) :]) for one in ids]
+    prompts = [start_of(template.encode(model.tokenizer, one, None, most), _PROMPT) for one in few]
+    owner = prepare(model, edits, [prompt.ids for prompt in prompts])
+    states = [DecodingState.of(owner, prompt) for prompt in prompts]
     longest = max(len(state.prompt) for state in states)
     session = Session(model, rows, owner.prefix_length + longest + _DECODED)
     logits = session.join(states)

@@ -94,6 +94,11 @@ def refuse_unmergeable(adaptation: Adaptation, edits: Edits) -> None:
         InputError: with the reason and the nearest alternative.
     """
     name = adaptation.method.name
+    if edits.begin == "cue":
+        raise InputError(
+            f"{name} begins at the cue, and merged weights would change the source before it too; "
+            "peftlab's own server serves it."
+        )
     sites = {
         "its vectors are inputs; the embedding-rows or vllm export serves them": edits.embeddings,
         "its keys and values are no weights; peftlab's own server and PEFT serve it": (

@@ -16,6 +16,7 @@ import torch
 
 from peftlab.errors import InputError
 from peftlab.export import peft, plain
+from peftlab.export.cue import begins_at_cue
 from peftlab.export.embedding_rows import embedding_scale, soft_prompt
 from peftlab.export.files import write_tensors
 from peftlab.files import make_folder, together, write_json, write_text
@@ -78,6 +79,11 @@ def vllm(adaptations: Mapping[str, Adaptation], model: FrozenLM, folder: Path | 
 
 def _refuse(name: str, adaptation: Adaptation) -> None:
     method = adaptation.method
+    if begins_at_cue(adaptation):
+        raise InputError(
+            f"{name}: {method.name} begins at the cue, which vLLM cannot hold; peftlab's own "
+            "server serves it."
+        )
     if (isinstance(method, LoRA) and not method.dora) or method.name in _SOFT:
         return
     reason = _REFUSED.get(method.name, "it serves one kind of adapter a request")

@@ -15,6 +15,7 @@ import torch
 from transformers import AttentionInterface, AttentionMaskInterface
 
 from peftlab.edits import KeysValues
+from peftlab.frozen.batch import GivenPast, Past, Segment
 from peftlab.frozen.dot_product import Rule, attend_row, dot_product_attention
 from peftlab.frozen.forward import ForwardContext, current_forward
 from peftlab.frozen.steps import Step, StepPlan, attend_step
@@ -61,7 +62,7 @@ def attention(
         context.collected[block] = (k, v)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     rule = Rule(scale, sliding_window, softcap, s_aux)
-    attend = _attend_cached if context.batch.continues else _attend_packed
+    attend = _attend_cached if context.batch.is_cached else _attend_packed
     out = attend(context, block, q, k, v, rule)
     return _add_gated(context, block, q, out, scale).transpose(0, 1).unsqueeze(0), None
 
@@ -92,8 +93,7 @@ def _attend_packed(
     own_queries = iter(_cut(q, runs))
     out, common_k, common_v = [], k[:, :0], v[:, :0]
     for (segment, queries), own_k, own_v in pieces:
-        prefix = _plain(batch.owners[segment.owner].attention.get(block, ()))
-        before = [(edit.keys.to(k), edit.values.to(v)) for edit in prefix]
+        before = _before(context, block, segment, k)
         if segment.shared is not None:
             before.append((common_k, common_v))
         else:
@@ -109,6 +109,27 @@ def _attend_packed(
             )
             out.append(attend_row(context.masks, next(own_queries), *pair, rule))
     return _joined(out)
+
+
+def _before(
+    context: ForwardContext, block: int, segment: Segment, like: torch.Tensor
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Keys and values that stand before a segment: given ones, and its owner's prefix."""
+    edits = context.batch.owners[segment.owner]
+    prefix = _plain(edits.attention.get(block, ()))
+    before = list[tuple[torch.Tensor, torch.Tensor]]()
+    if isinstance(segment.past, GivenPast):
+        keys, values = segment.past.keys_values[block]
+        before.append((keys.to(like), values.to(like)))
+    position = segment.position - edits.prefix_length
+    for edit in prefix:
+        keys = edit.keys
+        if edits.begin == "cue":
+            assert context.rotary is not None
+            keys = context.rotary.turned(block, keys, position)
+            position += keys.shape[-2]
+        before.append((keys.to(like), edit.values.to(like)))
+    return before
 
 
 def _cut(x: torch.Tensor, counts: Sequence[int]) -> list[torch.Tensor]:
@@ -144,7 +165,7 @@ def _attend_cached(
     out, steps = torch.empty_like(q), list[Step]()
     for segment, queries in context.segment_queries():
         past = segment.past
-        assert past is not None
+        assert isinstance(past, Past)
         if segment.length == 1 and queries:
             steps.append((segment.start, queries[0][0], past))
             continue

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -30,6 +31,16 @@ class Past(NamedTuple):
     length: int
 
 
+class GivenPast(NamedTuple):
+    """What a row continues: `length` tokens' keys and values by block, each [Hkv, length, hd].
+
+    They are the bare base's and bring no gradients; its owner's prefix comes after them.
+    """
+
+    length: int
+    keys_values: Sequence[tuple[torch.Tensor, torch.Tensor]]
+
+
 class Segment(NamedTuple):
     """A run of packed tokens that attends to itself, and to its past, or else to its owner's
     prefix and to `shared`.
@@ -38,7 +49,8 @@ class Segment(NamedTuple):
         position: of its first token in its row.
         spans: the packed tokens whose logits are asked for, in order.
         shared: the packed tokens that its row has in common with others.
-        past: the keys and values that it continues; a prefix and a common start lie among them.
+        past: the keys and values that it continues; in a cache a prefix and a common start lie
+            among them.
     """
 
     start: int
@@ -47,7 +59,7 @@ class Segment(NamedTuple):
     position: int
     spans: tuple[Span, ...] = ()
     shared: Span | None = None
-    past: Past | None = None
+    past: Past | GivenPast | None = None
 
     @property
     def stop(self) -> int:
@@ -123,9 +135,15 @@ class Batch:
         return [segment.length for segment in self.segments]
 
     @property
-    def continues(self) -> bool:
-        """Whether its rows have a past; all have, or none."""
-        return self.rows[0].past is not None
+    def is_cached(self) -> bool:
+        """Whether its rows go on from slots of a cache; all do, or none."""
+        return isinstance(self.rows[0].past, Past)
+
+    @cached_property
+    def tokens(self) -> int:
+        """How many tokens its rows have: those that are packed, and those that were given."""
+        given = (row.past.length for row in self.rows if isinstance(row.past, GivenPast))
+        return len(self.ids) + sum(given)
 
     def split_kept(self, values: torch.Tensor) -> list[torch.Tensor]:
         """Cut [K, …] into one tensor a row, in the order in which the rows were given to `pack`."""

@@ -25,6 +25,7 @@ from peftlab.frozen import attention, quantised, sharding, sites
 from peftlab.frozen.batch import Batch
 from peftlab.frozen.forward import PLAIN, ForwardContext, ForwardOptions
 from peftlab.frozen.packing import Row, pack
+from peftlab.frozen.rotary import Angles, Rotary
 from peftlab.frozen.rows import replace_rows
 
 _LENGTH_DEPENDENT_ROPE = ("longrope", "dynamic")
@@ -49,6 +50,7 @@ class EditableLM(torch.nn.Module):
         self.is_sharded = any(sharding.is_sharded(p) for p in model.parameters())
         self.shape = ModelShape.read(model.config.to_dict(), quantised.plain_shapes(model))
         self.sublayer_gaps: dict[str, str] = {}
+        self.rotary = Rotary(self._angles, self._attention, self.shape.context)
         quantised.open_linears(model)
 
     def open_sites(self) -> None:
@@ -124,11 +126,12 @@ class EditableLM(torch.nn.Module):
     def _run(self, module: torch.nn.Module, context: ForwardContext, **arguments: Any) -> Any:
         batch = context.batch
         self._check_positions(batch)
-        if batch.continues != (context.options.cache is not None):
+        if batch.is_cached != (context.options.cache is not None):
             raise InputError(
                 "rows with a past need the cache that it lies in, and rows without one none; got "
-                + ("no cache" if batch.continues else "a cache")
+                + ("no cache" if batch.is_cached else "a cache")
             )
+        context.rotary = self.rotary
         with context.active():
             return module(
                 inputs_embeds=self._inputs(batch),
@@ -143,16 +146,20 @@ class EditableLM(torch.nn.Module):
         P' counts the edits' own prefix and the tokens. Differentiable.
         """
         batch = pack([Row(ids)], [edits], device=self.device)
-        context = ForwardContext(batch, ForwardOptions(collect=True))
-        self.run(context)
         kept = {}
-        for block, (keys, values) in context.collected.items():
+        for block, (keys, values) in self.collected(batch).items():
             before = [e for e in edits.attention.get(block, ()) if e.gate is None]
             kept[block] = KeysValues(
                 torch.cat([*(e.keys.to(keys) for e in before), keys], -2),
                 torch.cat([*(e.values.to(values) for e in before), values], -2),
             )
         return kept
+
+    def collected(self, batch: Batch) -> dict[int, tuple[torch.Tensor, torch.Tensor]]:
+        """By block the keys and values [H_kv, N, hd] of a batch's tokens; the head does not run."""
+        context = ForwardContext(batch, ForwardOptions(collect=True))
+        self._run(self.model.base_model, context)
+        return context.collected
 
     def with_lead(self, edits: Edits, lead: Sequence[int]) -> Edits:
         """Edits under which a row without its first tokens `lead` gives what the whole row gave."""
@@ -186,6 +193,20 @@ class EditableLM(torch.nn.Module):
         except attention.Captured as captured:
             return captured.keys, captured.values
         raise AssertionError(f"block {block} never called attention")
+
+    @torch.no_grad()
+    def _angles(self, block: int, length: int) -> Angles | None:
+        """Cosines and sines [length, …] that a block's attention gets; None: it gets none."""
+        batch = pack([Row([0] * length)], [Edits()], device=self.device)
+        states = self.model.get_input_embeddings().weight.new_zeros(1, length, self.shape.hidden)
+        context = ForwardContext(batch, ForwardOptions(resume=(block, states), angles_of=block))
+        with suppress(sites.Kept):
+            self._run(self.model.base_model, context)
+        return None if context.angles is None else tuple(a.squeeze(0) for a in context.angles)  # type: ignore[return-value]
+
+    def _attention(self, block: int) -> torch.nn.Module:
+        children = self.model.get_submodule(f"{self.shape.block_prefix}{block}").children()
+        return next(child for child in children if hasattr(child, "layer_idx"))
 
     def _inputs(self, batch: Batch) -> torch.Tensor:
         """[1, N, D]: embeddings of the tokens, with the owners' vectors at the pseudo tokens."""

@@ -22,6 +22,7 @@ from peftlab.frozen.batch import Batch, Segment, Span
 from peftlab.frozen.cache import KeyValueCache
 from peftlab.frozen.dot_product import Masks
 from peftlab.frozen.placements import Placements
+from peftlab.frozen.rotary import Rotary
 from peftlab.frozen.steps import StepPlan
 
 # Above this share of kept tokens the last block runs on all of them.
@@ -48,6 +49,8 @@ class ForwardOptions:
         keep_input_of: the block whose input is wanted, see `ForwardContext.kept_input`.
         stop_after_keeping: leave the forward as soon as that is there.
         collect: keep every block's own keys and values, see `ForwardContext.collected`.
+        angles_of: the block whose rotary table is wanted, see `ForwardContext.angles`; the forward
+            leaves at its attention.
         project: states that a block's attention gets for its input; the forward leaves there with
             their keys and values. The caller has gathered the sharded parameters that it needs.
     """
@@ -60,6 +63,7 @@ class ForwardOptions:
     keep_input_of: int | None = None
     stop_after_keeping: bool = False
     collect: bool = False
+    angles_of: int | None = None
     project: States | None = None
 
 
@@ -107,7 +111,9 @@ class ForwardContext:
         captured: keys and values [H_kv, N, hd] of all tokens, while the last block is `narrowed`.
         kept_input: the states [1, N, D] that entered the block of `ForwardOptions.keep_input_of`.
         collected: by block its own keys and values [H_kv, N, hd], where `collect` asks for them.
+        angles: cosines and sines [1, N, …] that a block's attention was given, if it is given any.
         masks: of rows that do not see themselves causally alone, shared by all blocks.
+        rotary: the model's, which turns prefixes to their positions.
     """
 
     batch: Batch
@@ -119,7 +125,9 @@ class ForwardContext:
     collected: dict[int, tuple[torch.Tensor, torch.Tensor]] = field(
         init=False, default_factory=dict
     )
+    angles: tuple[torch.Tensor, torch.Tensor] | None = field(init=False, default=None)
     masks: Masks = field(init=False, default_factory=Masks)
+    rotary: Rotary | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self.to_attention = self.options.project is not None

@@ -10,7 +10,7 @@ import torch
 
 from peftlab.edits import Edits
 from peftlab.errors import InputError
-from peftlab.frozen.batch import Batch, Past, Segment, SiteEdits, Span
+from peftlab.frozen.batch import Batch, GivenPast, Past, Segment, SiteEdits, Span
 
 # A shared segment costs its rows a masked attention; below this many saved tokens it does not pay.
 _WORTH_SHARING = 8
@@ -20,13 +20,16 @@ class Row(NamedTuple):
     """One row: token ids (pseudo token j is −(j+1)), whose edits it wants, which logits it wants.
 
     Logits are returned for the tokens from index `keep_from` on (negative counts from the end).
-    A row with a `past` goes on where that ends; it needs a cache to run.
+    A row with a `past` goes on where that ends; one in a cache needs the cache to run. Tokens
+    before index `begin` are the bare base's, whoever the owner is: they have to be made such a past
+    before the row is packed, see `pasts.continued`.
     """
 
     ids: Sequence[int]
     owner: int = 0
     keep_from: int = -1
-    past: Past | None = None
+    past: Past | GivenPast | None = None
+    begin: int = 0
 
     @property
     def spans(self) -> tuple[Span, ...]:
@@ -48,8 +51,8 @@ def pack(
     """Sort rows by owner and lay them end to end.
 
     Args:
-        rows: at least one; none empty. All have a past, or none: a prefix and what rows have in
-            common at their start then lie in it already, so nothing is shared.
+        rows: at least one; none empty. All have a past of one kind, or none: what rows have in
+            common at their start then lies in it already, so nothing is shared.
         owners: the edits that `Row.owner` indexes.
         share: pack what an owner's rows have in common at their start once.
         places: where the rows stand in a whole of which these are a part, for
@@ -57,13 +60,13 @@ def pack(
         alike: how many first tokens all rows of that whole have in common; no more are shared.
 
     Raises:
-        InputError: no rows, an empty row, rows with a past among others, or a pseudo token that its
-            owner has no vector for.
+        InputError: no rows, an empty row, rows with a past among others, rows whose beginning has
+            not been read, or a pseudo token that its owner has no vector for.
     """
     if not rows:
         raise InputError("a batch needs at least one row; got none")
     continued = sum(row.past is not None for row in rows)
-    if continued not in (0, len(rows)):
+    if continued not in (0, len(rows)) or len({type(row.past) for row in rows}) > 1:
         raise InputError(
             f"{continued} of {len(rows)} rows continue a past; all rows of a batch do, or none"
         )
@@ -108,7 +111,8 @@ class _Packer:
     def add(self, owner: int, rows: list[Row]) -> None:
         """All rows of one owner, after those of the owners before it."""
         start, kept_start = len(self.ids), len(self.keep)
-        prefix = 0 if rows[0].past is not None else self.owners[owner].prefix_length
+        in_cache = isinstance(rows[0].past, Past)
+        prefix = 0 if in_cache else self.owners[owner].prefix_length
         lead = _common_lead(rows, self.alike) if self.share else 0
         shared = None
         if lead:
@@ -120,7 +124,7 @@ class _Packer:
             spans = tuple((offset + first, offset + stop) for first, stop in row.spans)
             for span in spans:
                 self.keep += range(*span)
-            position = prefix + lead if row.past is None else row.past.length
+            position = prefix + lead + (0 if row.past is None else row.past.length)
             place = (len(self.ids), len(own), owner, position)
             self.rows.append(Segment(*place, spans, shared, row.past))
             self._segment(own, self.rows[-1])
@@ -135,6 +139,10 @@ class _Packer:
     def _check(self, row: Row) -> None:
         if not row.ids:
             raise InputError("a row of the batch is empty: every row needs at least one token")
+        if row.begin:
+            raise InputError(
+                f"a row begins at its token {row.begin}, and what comes before has not been read"
+            )
         vectors = self.owners[row.owner].embeddings
         have, lowest = 0 if vectors is None else len(vectors), min(row.ids)
         if -lowest > have:

@@ -148,6 +148,9 @@ def edit_sublayer(
         context = current_forward()
         if context is None:
             return plain(*args, **kwargs)
+        if which == "attention" and context.options.angles_of == block:
+            context.angles = kwargs.get("position_embeddings")
+            raise Kept
         if which == "attention" and context.options.project is not None:
             args, kwargs = _with_input(context.options.project[1], args, kwargs)
         edits = context.batch.sites.sublayer.get((block, which))

@@ -52,7 +52,8 @@ class KeptPrompts:
         again: dict[int, list[DecodingState]] = defaultdict(list)
         entries: dict[int, Entry] = {}
         for row in rows:
-            block = min(row.owner.lowest_block, self.model.shape.layers - 1)
+            # What comes before a cue is kept by itself, whatever the blocks that are edited.
+            block = 0 if row.begin else min(row.owner.lowest_block, self.model.shape.layers - 1)
             entry = self.store.get(self._key(row, block)) if block else None
             (fresh if entry is None else again)[block].append(row)
             if entry is not None:

@@ -23,7 +23,8 @@ class Owner:
     Attributes:
         edits: with everything that comes before a row among the plain keys and values.
         lead: the tokens that rows of this owner no longer have.
-        prefix: by block, what is written into a row's slot of the cache before it begins.
+        prefix: by block, what is written into a row's slot of the cache before it begins; where
+            edits begin at the cue, keys of position 0, written there.
         lowest_block: below it the rows, and what comes before them, are the frozen model's.
         kind: the same for owners that edit the same places; their rows are cheaper side by side.
     """
@@ -44,9 +45,10 @@ class Owner:
 def prepare(model: FrozenLM, edits: Edits, prompts: Sequence[Sequence[int]]) -> Owner:
     """Run what all prompts have in common at their start through the model once.
 
-    Exact: keys and values of a token do not depend on what follows it.
+    Exact: keys and values of a token do not depend on what follows it. What comes before the cue
+    is no owner's: where edits begin there, sessions read it.
     """
-    lead = tuple(common_lead(prompts))
+    lead = tuple(common_lead(prompts)) if edits.begin == "row" else ()
     ready = model.with_lead(edits, lead)
     dtype = model.model.dtype  # of the cache: a trained prefix is in float32 on any base
     prefix = {}

@@ -146,7 +146,7 @@ def _jobs(
         owner = prepare(model, edits, [e.ids for e in encoded])
         for i, e in zip(indices, encoded, strict=True):
             rng = torch.Generator().manual_seed(seed * 1_000_003 + i)
-            row = DecodingState(owner, e.ids[len(owner.lead) :])
+            row = DecodingState.of(owner, e)
             end = template.end_id(model.tokenizer)
             least = max(requests[i].min_new_tokens, decoding.min_new_tokens)
             request = replace(requests[i], min_new_tokens=least)
@@ -263,4 +263,4 @@ def _beams_of(session: Session, jobs: list[_Job], decoding: Decoding) -> list[li
 
 
 def _extended(row: DecodingState, tokens: list[int]) -> DecodingState:
-    return DecodingState(row.owner, row.prompt, tokens)
+    return DecodingState(row.owner, row.prompt, tokens, begin=row.begin)

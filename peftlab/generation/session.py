@@ -19,6 +19,7 @@ from peftlab.frozen.model import FrozenLM
 from peftlab.frozen.packing import Row, pack
 from peftlab.generation.kept import KeptPrompts, Reading
 from peftlab.generation.state import DecodingState
+from peftlab.pasts import read
 from peftlab.token_limits import token_chunks
 
 _PREFILL_TOKENS = 2048
@@ -59,20 +60,31 @@ class Session:
                 raise InputError(
                     f"a prompt of {row.length} positions exceeds a slot's {self.cache.capacity}"
                 )
-            row.slot, row.past = len(self.live), row.owner.prefix_length
+            row.slot, row.past = len(self.live), 0
             self.live.append(row)
-            for block, kv in row.owner.prefix.items():
-                self.cache.write(block, row.slot, 0, kv.keys, kv.values)
+            begin(self.model, self.cache, row)
+        self._read_sources([row for row in rows if row.is_before_cue])
         logits = {id(row): own for row, own in self._read(rows)}
         return torch.stack([logits[id(row)] for row in rows])
+
+    def _read_sources(self, rows: Sequence[DecodingState]) -> None:
+        """What comes before the cue, by the bare base, or from what is kept of it."""
+        store = None if self.kept is None else self.kept.store
+        pasts = read(self.model, [tuple(row.prompt[: row.begin]) for row in rows], store)
+        for row, past in zip(rows, pasts, strict=True):
+            for block, (keys, values) in enumerate(past.keys_values):
+                self.cache.write(block, row.slot, 0, keys, values)
+            row.past = past.length
+            begin(self.model, self.cache, row)
 
     def _read(self, rows: Sequence[DecodingState]) -> Iterator[tuple[DecodingState, torch.Tensor]]:
         """Each row, and the logits [V] of what follows its prompt."""
         kept = self.kept
         for reading in [Reading(rows)] if kept is None else kept.readings(rows):
-            sizes = [len(row.prompt) for row in reading.rows]
+            sizes = [len(row.prompt) - row.begin for row in reading.rows]
             for chunk in token_chunks(reading.rows, sizes, _PREFILL_TOKENS):
-                batch, options = packed(self.model, chunk, [r.prompt for r in chunk]), self.options
+                batch = packed(self.model, chunk, [row.prompt[row.begin :] for row in chunk])
+                options = self.options
                 if kept is not None:
                     options = kept.begin(batch, chunk, reading, options)
                 context = ForwardContext(batch, options)
@@ -107,6 +119,17 @@ class Session:
         self.live = list(rows)
 
 
+def begin(model: FrozenLM, cache: KeyValueCache, row: DecodingState) -> None:
+    """Write what the owner's tokens of a row start with, once these are next."""
+    if row.is_before_cue:
+        return
+    at_cue = row.owner.edits.begin == "cue"
+    for block, kv in row.owner.prefix.items():
+        keys = model.rotary.turned(block, kv.keys, row.past) if at_cue else kv.keys
+        cache.write(block, row.slot, row.past, keys, kv.values)
+    row.past += row.owner.prefix_length
+
+
 @torch.no_grad()
 def feed(
     model: FrozenLM,
@@ -116,6 +139,8 @@ def feed(
     silent: Sequence[bool] | None = None,
 ) -> torch.Tensor:
     """Let each row read its next tokens, many or one, all in one forward.
+
+    A row's tokens lie all before its cue, or all after it.
 
     Args:
         silent: rows whose prompt goes on after these tokens, so that no logits are wanted.
@@ -133,16 +158,16 @@ def packed(
     silent: Sequence[bool] | None = None,
 ) -> Batch:
     """The batch of `feed`."""
-    owners = list({id(row.owner): row.owner for row in rows}.values())
-    index = {id(owner): i for i, owner in enumerate(owners)}
+    owners = list({id(row.edits): row.edits for row in rows}.values())
+    index = {id(edits): i for i, edits in enumerate(owners)}
     quiet = silent or [False] * len(rows)
     keep = [len(ids) if none else -1 for ids, none in zip(inputs, quiet, strict=True)]
     return pack(
         [
-            Row(ids, index[id(row.owner)], first, row.continued)
+            Row(ids, index[id(row.edits)], first, row.continued)
             for row, ids, first in zip(rows, inputs, keep, strict=True)
         ],
-        [owner.edits for owner in owners],
+        owners,
         device=model.device,
     )
 
@@ -153,6 +178,10 @@ def advance(
     """Run a batch of these rows; returns the logits [R, V] in their order."""
     logits, batch = model.run(context), context.batch
     for row, segment in zip(rows, batch.given_segments(), strict=True):
+        was_before = row.is_before_cue
         row.past += segment.length
+        if was_before:
+            assert context.options.cache is not None
+            begin(model, context.options.cache, row)
     given = batch.order == list(range(len(rows)))
     return logits if given else torch.cat(batch.split_kept(logits))

@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from peftlab.edits import Edits
 from peftlab.frozen.batch import Past
 from peftlab.generation.owner import Owner
+from peftlab.tasks import Encoded
+
+_BASE = Edits()
 
 
 @dataclass(eq=False)
@@ -15,6 +19,7 @@ class DecodingState:
 
     Attributes:
         prompt: without the owner's lead. tokens: what it has produced.
+        begin: how many of the prompt's first tokens are the bare base's.
         slot: its place in the cache. past: how many positions it has there, its prefix included.
     """
 
@@ -23,6 +28,22 @@ class DecodingState:
     tokens: list[int] = field(default_factory=list)
     slot: int = -1
     past: int = 0
+    begin: int = 0
+
+    @classmethod
+    def of(cls, owner: Owner, prompt: Encoded) -> DecodingState:
+        """A row that has read nothing yet."""
+        return cls(owner, prompt.ids[len(owner.lead) :], begin=prompt.begin)
+
+    @property
+    def is_before_cue(self) -> bool:
+        """Whether what it reads next is the bare base's."""
+        return self.past < self.begin
+
+    @property
+    def edits(self) -> Edits:
+        """What changes the tokens that it reads next."""
+        return _BASE if self.is_before_cue else self.owner.edits
 
     @property
     def length(self) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from peftlab.laws import gradients, memory, rows, settings, start, storage, training
+from peftlab.laws import cue, gradients, memory, rows, settings, start, storage, training
 from peftlab.laws.law import Finding, Law, LawBroken
 from peftlab.laws.trial import Trial
 
@@ -39,6 +39,9 @@ LAWS: tuple[Law, ...] = (
     rows.below,
     rows.cached,
     rows.generated,
+    cue.base_before,
+    cue.kept_alike,
+    cue.whole_row,
     storage.saved,
     training.interrupted,
     training.learns,

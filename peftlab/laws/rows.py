@@ -15,6 +15,7 @@ from peftlab.frozen.packing import Row, pack
 from peftlab.generation import Request, generate
 from peftlab.laws.law import Tensors, law, require, require_close, require_close_gradients
 from peftlab.laws.trial import gradients, leaves
+from peftlab.pasts import continued
 from peftlab.token_limits import max_row_tokens
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def below(it: Trial) -> None:
     options = ForwardOptions(keep_input_of=min(lowest, layers - 1))
     kept: list[torch.Tensor] = []
     for changed in (Edits(), edits):
-        batch = pack(it.rows(), [changed], device=it.model.device)
+        batch = pack(continued(it.model, it.rows()), [changed], device=it.model.device)
         context = ForwardContext(batch, options)
         with torch.no_grad():
             it.model.run(context)
@@ -84,7 +85,7 @@ def below(it: Trial) -> None:
 def cached(it: Trial) -> None:
     rows, edits = it.rows(), it.edits(it.moved).detach()
     expected = it.logits(rows, edits)
-    for lead in (0, _common_lead(rows)):
+    for lead in (0, _common_lead(rows)) if edits.begin == "row" else (0,):
         got = _decoded(it.model, edits, rows, lead)
         told = f"logits from a cache differ, {lead} tokens run once for all rows"
         require_close(got, expected, _DECODING * it.tolerance, told)
@@ -105,10 +106,14 @@ def _decoded(model: FrozenLM, edits: Edits, rows: Sequence[Row], lead: int) -> l
     edits = model.with_lead(edits, rows[0].ids[:lead])
     slots = [slot + 1 for slot in range(len(rows))]  # not from 0, so that a wrong slot is seen
     cache = KeyValueCache(len(rows) + 1, capacity=model.shape.context)
-    _fill(cache, slots, edits)
     past, options = edits.prefix_length, ForwardOptions(cache=cache)
+    for row, slot in zip(rows, slots, strict=True):
+        if row.begin:
+            source = Row(row.ids[: row.begin], past=Past(slot, 0))
+            model(pack([source], [Edits()], device=model.device), options)
+        _write_prefix(cache, slot, model, edits, row.begin)
     prompts = [
-        Row(row.ids[lead : row.keep_from + 1], 0, -1, Past(slot, past))
+        Row(row.ids[max(lead, row.begin) : row.keep_from + 1], 0, -1, Past(slot, past + row.begin))
         for row, slot in zip(rows, slots, strict=True)
     ]
     batch = pack(prompts, [edits], device=model.device)
@@ -126,14 +131,17 @@ def _decoded(model: FrozenLM, edits: Edits, rows: Sequence[Row], lead: int) -> l
     return [torch.cat(logits) for logits in pieces]
 
 
-def _fill(cache: KeyValueCache, slots: Sequence[int], edits: Edits) -> None:
-    """Write the edits' own keys and values into every slot."""
+def _write_prefix(
+    cache: KeyValueCache, slot: int, model: FrozenLM, edits: Edits, begin: int
+) -> None:
+    """Write the edits' own keys and values into a slot, after the tokens before the cue."""
     for block, entries in edits.attention.items():
         plain = [(kv.keys, kv.values) for kv in entries if kv.gate is None]
         if plain:
             keys, values = (torch.cat(parts, -2) for parts in zip(*plain, strict=True))
-            for slot in slots:
-                cache.write(block, slot, 0, keys, values)
+            if edits.begin == "cue":
+                keys = model.rotary.turned(block, keys, begin)
+            cache.write(block, slot, begin, keys, values)
 
 
 @law("generated tokens are those of the uncached forward")
@@ -145,8 +153,9 @@ def generated(it: Trial) -> None:
     template = edits.template or adaptation.template
     limit = max_row_tokens(it.model.shape.context, taken=edits.prefix_length + _NEW_TOKENS)
     for example, reply in zip(examples, replies, strict=True):
-        prompt = template.encode(it.model.tokenizer, example, None, limit).ids
+        encoded = template.encode(it.model.tokenizer, example, None, limit)
+        prompt = encoded.ids
         tokens = [*reply.tokens, end] if reply.finished == "end" else list(reply.tokens)
-        row = Row([*prompt, *tokens[:-1]], 0, len(prompt) - 1)
+        row = Row([*prompt, *tokens[:-1]], 0, len(prompt) - 1, begin=encoded.begin)
         chosen = it.logits([row], edits, options=plain)[0].argmax(-1).tolist()
         require(chosen == tokens, f"decoding gives {tokens}, a whole forward {chosen}")

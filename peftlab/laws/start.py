@@ -29,7 +29,8 @@ def seeded(it: Trial) -> None:
 
 @law("the start is the base, where claimed", lambda method: method.starts_as_base)
 def identity(it: Trial) -> None:
-    require(it.rows() == it.plain_rows(), "the method changes the text")
+    rows = [row._replace(begin=0) for row in it.rows()]
+    require(rows == it.plain_rows(), "the method changes the text")
     expected = it.logits(it.rows(), Edits())
     for seed in (None, 7):
         got = it.logits(it.rows(), it.edits(it.first, seed))

@@ -16,6 +16,7 @@ from peftlab.frozen.packing import Row, pack
 from peftlab.loss import token_losses, training_row
 from peftlab.methods import State
 from peftlab.methods.adaptation import Adaptation, base_of
+from peftlab.pasts import continued
 from peftlab.token_limits import max_row_tokens
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ class Trial:
     ) -> list[torch.Tensor]:
         """Every row's kept logits, [kept, V] each, without gradients."""
         with torch.no_grad():
-            batch = pack(rows, owners, device=self.model.device)
+            batch = pack(continued(self.model, rows), owners, device=self.model.device)
             return batch.split_kept(self.model(batch, options))
 
     def losses(
@@ -123,6 +124,7 @@ class Trial:
         """The losses of these rows' target tokens (else of all rows'), [K], to differentiate."""
         encoded = self.encoded if encoded is None else encoded
         rows, edits = [training_row(e) for e in encoded], self.edits(state, seed)
+        rows = continued(self.model, rows)
         batch = pack(rows, [edits], device=self.model.device, share=share)
         return token_losses(self.model, batch, encoded, options=options)
 

@@ -6,12 +6,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from math import prod
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, TypeVar
 
 from peftlab.edits import Edits
 from peftlab.errors import InputError
 from peftlab.lazy import torch
-from peftlab.options import identity
+from peftlab.options import Since, identity
+from peftlab.tasks.example import Begin
 
 if TYPE_CHECKING:
     from peftlab.bases.shapes import ModelShape
@@ -208,6 +209,22 @@ class Method(ABC):
                 "base"
             )
         return replace(self, **{self.size: low})
+
+
+@dataclass(frozen=True, kw_only=True)
+class BeginningMethod(Method):
+    """A method whose change can begin at the cue, so that the source stays the base's own.
+
+    Settings:
+        begin: row: the whole row is changed; cue: what comes after the source, which is then read
+            once for all methods, rates, seeds and epochs (after Greenewald et al. 2025,
+            arXiv:2504.12397).
+    """
+
+    begin: Annotated[Begin, Since("row")] = "row"
+
+    def template(self, template: Template, state: State) -> Template:
+        return template.beginning(self.begin)
 
 
 REGISTRY: dict[str, type[Method]] = {}

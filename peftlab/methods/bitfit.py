@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 from peftlab.bases.shapes import ModelShape
 from peftlab.edits import Edits, LinearEdit
 from peftlab.lazy import torch
-from peftlab.methods.base import Method, Shapes, State, register
+from peftlab.methods.base import BeginningMethod, Shapes, State, register
 
 if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @register("bitfit")
 @dataclass(frozen=True, kw_only=True)
-class BitFit(Method):
+class BitFit(BeginningMethod):
     """The change of every linear's bias, and the norms' biases."""
 
     sites: ClassVar = ("linear", "weights")
@@ -47,6 +47,7 @@ class BitFit(Method):
     def edits(self, state: State, model: FrozenLM, seed: int | None = None) -> Edits:
         t = state.tensors
         return Edits(
+            begin=self.begin,
             linear={x.path: LinearEdit(bias=t[f"{x.path}.change"]) for x in model.shape.linears},
             weights={n: t[n] for n in self._norms(model.shape)},
         )

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from peftlab.bases.shapes import ModelShape
 from peftlab.edits import Bottleneck, Edits, Sublayer
 from peftlab.lazy import torch
-from peftlab.methods.base import Method, Shapes, State, positive, register
+from peftlab.methods.base import BeginningMethod, Shapes, State, positive, register
 
 if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM
@@ -29,7 +29,7 @@ _ACTIVATION: dict[str, Literal["relu", "gelu"]] = {
 
 @register("bottleneck")
 @dataclass(frozen=True, kw_only=True)
-class BottleneckAdapter(Method):
+class BottleneckAdapter(BeginningMethod):
     """h ← h + up·act(down·x) in every block.
 
     Settings:
@@ -118,6 +118,7 @@ class BottleneckAdapter(Method):
 
         places = self._places(model.shape)
         return Edits(
+            begin=self.begin,
             sublayer={(block, which): made(f"{block}.{which}") for block, which in places},
             weights={name: t[name] for name in self._norms(model.shape)},
         )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from peftlab.bases.shapes import ModelShape
 from peftlab.edits import Edits
 from peftlab.lazy import torch
-from peftlab.methods.base import Method, Shapes, State
+from peftlab.methods.base import BeginningMethod, Shapes, State
 
 if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ChosenWeights(Method):
+class ChosenWeights(BeginningMethod):
     """Trains copies of some of the base's parameters, starting from their values."""
 
     sites: ClassVar = ("weights",)
@@ -34,7 +34,7 @@ class ChosenWeights(Method):
         return State({name: model.copy_of(name) for name in self.names(model.shape)})
 
     def edits(self, state: State, model: FrozenLM, seed: int | None = None) -> Edits:
-        return Edits(weights=state.tensors)
+        return Edits(weights=state.tensors, begin=self.begin)
 
 
 def final_norm(shape: ModelShape) -> list[str]:

@@ -14,7 +14,7 @@ from peftlab.bases.shapes import ModelShape, Target
 from peftlab.edits import Edits, LinearEdit
 from peftlab.errors import InputError
 from peftlab.lazy import torch
-from peftlab.methods.base import Method, Shapes, State, register
+from peftlab.methods.base import BeginningMethod, Shapes, State, register
 
 if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @register("ia3")
 @dataclass(frozen=True, kw_only=True)
-class IA3(Method):
+class IA3(BeginningMethod):
     """Three vectors a block.
 
     Settings:
@@ -64,7 +64,7 @@ class IA3(Method):
         edits = {path: _scaled(parts, state, model) for path, parts in by_linear.items()}
         for target in self._inputs(model.shape):
             edits[target.linear.path] = LinearEdit(in_scale=state.tensors[f"{target.name}.in"])
-        return Edits(linear=edits)
+        return Edits(linear=edits, begin=self.begin)
 
 
 def _scaled(parts: list[Target], state: State, model: FrozenLM) -> LinearEdit:

@@ -19,7 +19,7 @@ from peftlab.bases.shapes import ModelShape
 from peftlab.edits import Edits
 from peftlab.errors import InputError
 from peftlab.lazy import torch
-from peftlab.methods.base import Method, Shapes, State, positive, register
+from peftlab.methods.base import BeginningMethod, Shapes, State, positive, register
 from peftlab.methods.fastfood import fastfood
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ _SEEDS = 1 << 31
 
 @register("intrinsic")
 @dataclass(frozen=True, kw_only=True)
-class Intrinsic(Method):
+class Intrinsic(BeginningMethod):
     """`dimension` numbers that move every weight of the base; the projection is stored as a seed.
 
     Settings:
@@ -91,4 +91,4 @@ class Intrinsic(Method):
                 block = shape.block_of(name)
                 change = change * state.tensors["scales"][shape.layers if block is None else block]
             weights[name] = model.gather(name).float() + change.view(shape.parameters[name])
-        return Edits(weights=weights)
+        return Edits(weights=weights, begin=self.begin)

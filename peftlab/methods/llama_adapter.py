@@ -15,7 +15,7 @@ from peftlab.bases.shapes import ModelShape
 from peftlab.edits import Edits, KeysValues
 from peftlab.errors import InputError
 from peftlab.lazy import torch
-from peftlab.methods.base import Method, Shapes, State, positive, register
+from peftlab.methods.base import BeginningMethod, Shapes, State, positive, register
 
 if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @register("llama_adapter")
 @dataclass(frozen=True, kw_only=True)
-class LlamaAdapter(Method):
+class LlamaAdapter(BeginningMethod):
     """`length` prompt vectors in each of the top `layers` blocks.
 
     0 stands for 15 of 16, the official script's 30 of 32.
@@ -76,4 +76,4 @@ class LlamaAdapter(Method):
             keys, values = model.project_keys_values(block, state.tensors[f"{block}.prompt"])
             gate = state.tensors[f"{block}.gate"]
             attention[block] = (KeysValues(keys, values, torch.tanh(gate) if self.tanh else gate),)
-        return Edits(attention=attention)
+        return Edits(attention=attention, begin=self.begin)

@@ -17,7 +17,7 @@ from peftlab.bases.shapes import ModelShape, Target
 from peftlab.edits import Dropout, Edits, LinearEdit
 from peftlab.errors import InputError
 from peftlab.lazy import torch
-from peftlab.methods.base import Method, Shapes, State, positive, register
+from peftlab.methods.base import BeginningMethod, Shapes, State, positive, register
 
 if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @register("lora")
 @dataclass(frozen=True, kw_only=True)
-class LoRA(Method):
+class LoRA(BeginningMethod):
     """Low-rank change of chosen projections. Starts equal to the frozen model, because B is zero.
 
     Settings:
@@ -116,11 +116,10 @@ class LoRA(Method):
         for target in self.chosen(model.shape):
             by_linear[target.linear.path].append(target)
         dropout = Dropout(self.dropout, seed) if self.dropout and seed is not None else None
-        return Edits(
-            linear={
-                path: self._edit(parts, state, model, dropout) for path, parts in by_linear.items()
-            }
-        )
+        linear = {
+            path: self._edit(parts, state, model, dropout) for path, parts in by_linear.items()
+        }
+        return Edits(linear=linear, begin=self.begin)
 
     def _edit(
         self, parts: list[Target], state: State, model: FrozenLM, dropout: Dropout | None

@@ -14,7 +14,7 @@ from peftlab.bases.shapes import ModelShape
 from peftlab.edits import Edits
 from peftlab.errors import InputError
 from peftlab.lazy import torch
-from peftlab.methods.base import Count, Method, Params, Shapes, State, positive, register
+from peftlab.methods.base import BeginningMethod, Count, Params, Shapes, State, positive, register
 from peftlab.methods.prompt_tuning import fits_context
 from peftlab.methods.soft_prompt import Start, start_vectors
 
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 @register("p_tuning")
 @dataclass(frozen=True, kw_only=True)
-class PTuning(Method):
+class PTuning(BeginningMethod):
     """`length` pseudo tokens whose vectors an encoder makes.
 
     Settings:
         placement: around puts half of them before everything and half before the target, first puts
-            all before everything (PEFT's only choice).
+            all before everything (PEFT's only choice); with begin=cue all stand there.
         template: a text with its own pseudo tokens as `{p:3}` and anchor words between them, for
             example `{p:3} {source} {p:3} capital of {p:3}{target}`; it replaces placement.
         encoder: lstm, mlp, or none (the vectors themselves, which is prompt tuning anywhere).
@@ -57,6 +57,10 @@ class PTuning(Method):
         if self.encoder == "lstm" and shape.hidden % 2:
             raise InputError(
                 f"p_tuning: an LSTM each way needs an even width; this model's is {shape.hidden}"
+            )
+        if self.pattern and self.begin == "cue":
+            raise InputError(
+                "p_tuning: a pattern says itself where pseudo tokens stand; leave begin=cue out"
             )
         if self.pattern:
             from peftlab.tasks import Template
@@ -108,17 +112,17 @@ class PTuning(Method):
 
         if self.pattern:
             return replace(template, text=self.pattern)
-        if self.placement == "first":
-            return template.with_leading_prompt(self.length)
+        if self.placement == "first" or self.begin == "cue":
+            return template.with_prompt(self.length, self.begin)
         before = template.text.removesuffix("{target}")
         stripped = before.rstrip()
         second = self.length // 2
         middle = f"{{p:{second}}}" if second else ""
         text = f"{stripped}{middle}{before[len(stripped) :]}{{target}}"
-        return replace(template, text=text).with_leading_prompt(self.length - second)
+        return replace(template, text=text).with_prompt(self.length - second)
 
     def edits(self, state: State, model: FrozenLM, seed: int | None = None) -> Edits:
-        return Edits(embeddings=state.tensors["prompt"])
+        return Edits(embeddings=state.tensors["prompt"], begin=self.begin)
 
 
 def _lstm_sizes(d: int) -> dict[str, tuple[int, ...]]:

@@ -1,8 +1,8 @@
 """Prefix tuning: trained keys and values in every block.
 
 Li & Liang 2021, arXiv:2101.00190, section 4. As in PEFT the prefix takes the positions 0…P−1 and
-the text starts at P. Keys and values are sized by the key/value heads, so grouped-query
-attention needs no special case.
+the text starts at P; at the cue it is an infix (section 7.3) and takes the P positions before it.
+Keys and values are sized by the key/value heads, so grouped-query attention needs no special case.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from peftlab.bases.shapes import ModelShape
 from peftlab.edits import Edits, KeysValues
 from peftlab.lazy import torch
-from peftlab.methods.base import Count, Method, Params, Shapes, State, positive, register
+from peftlab.methods.base import BeginningMethod, Count, Params, Shapes, State, positive, register
 from peftlab.methods.prompt_tuning import fits_context
 from peftlab.methods.soft_prompt import Start, start_ids
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @register("prefix_tuning")
 @dataclass(frozen=True, kw_only=True)
-class PrefixTuning(Method):
+class PrefixTuning(BeginningMethod):
     """`length` keys and values a block.
 
     Settings:
@@ -72,7 +72,10 @@ class PrefixTuning(Method):
         ids = start_ids(self.initialisation, self.length, self.text, model, task, rng)
         with torch.no_grad():
             kept = model.keys_values(Edits(), ids)
-        pairs = [torch.stack([kept[b].keys, kept[b].values]) for b in range(shape.layers)]
+        keys = [kept[b].keys for b in range(shape.layers)]
+        if self.begin == "cue":  # of position 0, from where they are turned to each row's cue
+            keys = [model.rotary.back(b, own, 0) for b, own in enumerate(keys)]
+        pairs = [torch.stack([own, kept[b].values]) for b, own in enumerate(keys)]
         return State({"prefix": torch.stack(pairs).float().cpu()})
 
     def materialise(self, state: State, model: FrozenLM) -> State:
@@ -87,7 +90,8 @@ class PrefixTuning(Method):
 
     def edits(self, state: State, model: FrozenLM, seed: int | None = None) -> Edits:
         blocks = state.tensors["prefix"]  # [L, 2, Hkv, P, hd]
-        return Edits(attention={b: (KeysValues(kv[0], kv[1]),) for b, kv in enumerate(blocks)})
+        attention = {b: (KeysValues(kv[0], kv[1]),) for b, kv in enumerate(blocks)}
+        return Edits(attention=attention, begin=self.begin)
 
 
 def _width(shape: ModelShape) -> int:

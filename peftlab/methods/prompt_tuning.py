@@ -16,7 +16,7 @@ from peftlab.bases.shapes import ModelShape
 from peftlab.edits import Edits
 from peftlab.errors import InputError
 from peftlab.lazy import torch
-from peftlab.methods.base import Method, Shapes, State, positive, register
+from peftlab.methods.base import BeginningMethod, Shapes, State, positive, register
 from peftlab.methods.soft_prompt import Start, saved_digest, saved_prompt, start_vectors
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @register("prompt_tuning")
 @dataclass(frozen=True, kw_only=True)
-class PromptTuning(Method):
+class PromptTuning(BeginningMethod):
     """`length` vectors of the embedding space.
 
     Settings:
@@ -65,10 +65,10 @@ class PromptTuning(Method):
         return {"prompt": saved_digest(Path(self.prompt))} if self.prompt else {}
 
     def template(self, template: Template, state: State) -> Template:
-        return template.with_leading_prompt(self.length)
+        return template.with_prompt(self.length, self.begin)
 
     def edits(self, state: State, model: FrozenLM, seed: int | None = None) -> Edits:
-        return Edits(embeddings=state.tensors["prompt"])
+        return Edits(embeddings=state.tensors["prompt"], begin=self.begin)
 
 
 def fits_context(name: str, length: int, shape: ModelShape) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from peftlab.errors import InputError
 from peftlab.tasks import Encoded, Example, Template
 from peftlab.tasks.chat import frame, has_template, rendered
+from peftlab.tasks.cue import cue_ids, last_place
 from peftlab.tasks.markup import Pseudo, Slot
 from peftlab.tasks.tokens import traits
 
@@ -112,7 +113,7 @@ def encode(template: Template, model: FrozenLM, source: Source) -> Encoded:
             cannot render, a column that the template names and the example lacks.
     """
     if isinstance(source, tuple):
-        return _placed(template, _known(source, model.shape.vocab))
+        return _placed(template, _known(source, model.shape.vocab), model.tokenizer)
     if isinstance(source, Chat):
         return _encode_chat(template, model.tokenizer, source)
     made = example(source)
@@ -139,7 +140,8 @@ def _encode_chat(template: Template, tokenizer: Any, chat: Chat) -> Encoded:
                 "tokenizer; take it out"
             )
     text = rendered(tokenizer, _conversation(template, tokenizer, chat), reply=True)
-    return _placed(template, tuple(tokenizer(text, add_special_tokens=False)["input_ids"]))
+    ids = tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
+    return _placed(template, ids, tokenizer)
 
 
 def _as_source(template: Template, chat: Chat) -> Example | None:
@@ -194,10 +196,12 @@ def _known(ids: tuple[int, ...], vocab: int) -> tuple[int, ...]:
     return ids
 
 
-def _placed(template: Template, ids: tuple[int, ...]) -> Encoded:
-    """Tokens after the pseudo tokens at the template's beginning."""
+def _placed(template: Template, ids: tuple[int, ...], tokenizer: Any) -> Encoded:
+    """Tokens after the pseudo tokens at the template's beginning, or round those at the cue."""
     context = template.markup.context
     lead = context[0].count if context and isinstance(context[0], Pseudo) else 0
+    if template.begin == "cue" and not template.markup.pseudo_tokens:
+        return _at_cue(template, ids, tokenizer)
     if template.pseudo_tokens > lead:
         raise InputError(
             f"this adapter has pseudo tokens inside its template {template.text!r}, so tokens or a "
@@ -205,3 +209,16 @@ def _placed(template: Template, ids: tuple[int, ...]) -> Encoded:
         )
     row = (*(-(j + 1) for j in range(lead)), *ids)
     return Encoded(row, len(row), 0)
+
+
+def _at_cue(template: Template, ids: tuple[int, ...], tokenizer: Any) -> Encoded:
+    """The adapter begins at the last place of the tokens that it began at in training."""
+    cue = cue_ids(template, tokenizer)
+    begin = last_place(ids, cue) if cue else len(ids) - (not template.infix)
+    if begin is None:
+        raise InputError(
+            f"this adapter begins at {tokenizer.decode(cue)!r}, which the prompt's tokens do not "
+            "hold; send a text, or tokens with these words"
+        )
+    row = (*ids[:begin], *(-(j + 1) for j in range(template.infix)), *ids[begin:])
+    return Encoded(row, len(row), 0, begin)

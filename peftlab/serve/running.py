@@ -59,7 +59,7 @@ class Running:
         self.ticket, self.request, self.stream = waiting.ticket, waiting.request, waiting.stream
         self.adapter, self._encoded = adapter, encoded
         owner = adapter.owner(encoded.ids)
-        self.row = DecodingState(owner, encoded.ids[len(owner.lead) :])
+        self.row = DecodingState.of(owner, encoded)
         self.unread = len(self.row.prompt)
         self.end = adapter.end_of(model, self.request)
         decoding = self.request.decoding
@@ -80,11 +80,16 @@ class Running:
         return self.unread == 0
 
     def next_input(self, most: int) -> tuple[int, ...] | list[int]:
-        """What it reads in this step: at most so many prompt tokens, or its last token."""
+        """What it reads in this step: at most so many prompt tokens, or its last token.
+
+        What comes before the cue and what comes after it are not read in one step.
+        """
         if self.decodes:
             return [self.row.tokens[-1]]
-        start = len(self.row.prompt) - self.unread
-        return tuple(self.row.prompt[start : start + most])
+        start, stop = len(self.row.prompt) - self.unread, len(self.row.prompt)
+        if self.row.is_before_cue:
+            stop = self.row.begin
+        return tuple(self.row.prompt[start : min(stop, start + most)])
 
     def accept(self, token: Token) -> Finished | None:
         """Take the next token; returns how the reply ends, if it does."""

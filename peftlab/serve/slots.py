@@ -15,7 +15,7 @@ from peftlab.frozen.batch import Past
 from peftlab.frozen.cache import KeyValueCache
 from peftlab.frozen.forward import ForwardOptions
 from peftlab.frozen.packing import Row, pack
-from peftlab.generation.session import feed
+from peftlab.generation.session import begin, feed
 from peftlab.generation.state import DecodingState
 
 if TYPE_CHECKING:
@@ -56,11 +56,10 @@ class Slots:
 
     def enter(self, row: DecodingState) -> None:
         """Give a row a slot and write what its owner's rows start with."""
-        row.slot, row.past = heapq.heappop(self._free), row.owner.prefix_length
+        row.slot, row.past = heapq.heappop(self._free), 0
         self._used.add(row.slot)
         try:
-            for block, kv in row.owner.prefix.items():
-                self.cache.write(block, row.slot, 0, kv.keys, kv.values)
+            begin(self.model, self.cache, row)
         except Exception:
             self.leave(row, clear=True)
             raise

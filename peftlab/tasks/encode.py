@@ -16,13 +16,17 @@ from peftlab.tasks.tokens import Tokenizer, end_of_sequence, pieces, traits
 
 @dataclass(frozen=True)
 class Chunk:
-    """A stretch of text. kind: who wrote it, which decides what is special and what may be cut."""
+    """A stretch of text. kind: who wrote it, which decides what is special and what may be cut.
+
+    One of kind `begin` is empty: edits that begin at the cue begin where it stands.
+    """
 
     text: str
-    kind: OneOf["template", "data", "source"]
+    kind: OneOf["template", "data", "source", "begin"]
 
 
 Part = Chunk | Pseudo
+BEGIN = Chunk("", "begin")
 
 
 class SourceToken(NamedTuple):
@@ -61,11 +65,13 @@ class Filler:
                     parts.append(Chunk(text, "template"))
                 case Slot("instruction"):
                     parts.append(Chunk(self._instruction(context[index + 1 :]), "template"))
+                case Slot("begin"):
+                    parts.append(BEGIN)
                 case Slot("exemplars"):
                     parts += self._exemplars(index)
                 case Slot(name):
                     parts.append(self._value(name, example))
-        return [part for part in parts if isinstance(part, Pseudo) or part.text]
+        return [part for part in parts if isinstance(part, Pseudo) or part.text or part == BEGIN]
 
     def _instruction(self, following: Sequence[Literal | Slot | Pseudo]) -> str:
         text = self.instruction
@@ -75,7 +81,8 @@ class Filler:
         return text if not text or spaced else text + "\n"
 
     def _exemplars(self, slot: int) -> list[Part]:
-        shape = [s for s in self.markup.context[slot + 1 :] if not isinstance(s, Pseudo)]
+        after_slot = self.markup.context[slot + 1 :]
+        shape = [s for s in after_slot if not isinstance(s, Pseudo) and s != Slot("begin")]
         before, after = self.between
         chunks: list[Part] = []
         for exemplar in self.exemplars:
@@ -123,19 +130,41 @@ def framed(parts: list[Part], frame: Frame) -> list[Part]:
     return [*parts[:lead], head, *parts[lead:], bridge]
 
 
+def with_begin(parts: list[Part], in_chat: bool) -> list[Part]:
+    """Mark where the cue begins, if nothing does: after the source, in a chat after the message.
+
+    A row without a source has its cue after whatever else stands before its last words.
+    """
+    if BEGIN in parts:
+        return parts
+    kinds = [part.kind if isinstance(part, Chunk) else "" for part in parts]
+    last = len(parts) - 1 if in_chat else next(
+        (i + 1 for i, kind in enumerate(kinds) if kind == "source"), len(parts) - 1
+    )  # fmt: skip
+    return [*parts[:last], BEGIN, *parts[last:]]
+
+
+class ContextIds(NamedTuple):
+    """The ids of everything before the target, which of them are the source's, and where the cue
+    begins: at the last token boundary that is not after its mark.
+    """
+
+    ids: list[int]
+    sources: list[SourceToken]
+    begin: int
+
+
 def context_ids(
     tokenizer: Tokenizer, parts: Sequence[Part], chat: bool, example: Example
-) -> tuple[list[int], list[SourceToken]]:
-    """Return the ids of everything before the target, and which of them are the source's.
+) -> ContextIds:
+    """Return the ids of everything before the target, and what is known of them.
 
     The tokenizer's own beginning-of-sequence token goes right before the first text, after
     leading pseudo tokens; a chat template writes its own.
     """
     bos = [] if chat else list(traits(tokenizer).bos)
-    ids: list[int] = []
-    sources: list[SourceToken] = []
-    begun = False
-    index = 0
+    made = ContextIds([], [], 0)
+    ids, begun, index = made.ids, False, 0
     while index < len(parts):
         part = parts[index]
         if isinstance(part, Pseudo):
@@ -148,9 +177,10 @@ def context_ids(
         if not begun:
             ids += bos
         run = [chunk for chunk in parts[index:stop] if isinstance(chunk, Chunk)]
-        _append_run(tokenizer, run, begun, example, ids, sources)
+        begin = _append_run(tokenizer, run, begun, example, made)
+        made = made if begin is None else made._replace(begin=begin)
         begun, index = True, stop
-    return (ids if begun else ids + bos), sources
+    return made if begun else made._replace(ids=ids + bos)
 
 
 def _append_run(
@@ -158,25 +188,31 @@ def _append_run(
     run: Sequence[Chunk],
     begun: bool,
     example: Example,
-    ids: list[int],
-    sources: list[SourceToken],
-) -> None:
-    """Tokenise contiguous chunks as one string and append their ids and source tokens."""
+    made: ContextIds,
+) -> int | None:
+    """Tokenise contiguous chunks as one string and append their ids and source tokens.
+
+    Returns the place in the row where the cue begins, if its mark is in the run.
+    """
     text = "".join(chunk.text for chunk in run)
     row, offsets = pieces(tokenizer, text, _plain(tokenizer, run, example), begun)
-    begin, end = _source_span(run)
+    begin, end = _span(run, "source")
+    mark, marked = _span(run, "begin")[0], None
     extents = _extents(offsets, len(text))
     for token, offset, (left, right) in zip(row, offsets, extents, strict=True):
         if begin <= left and right <= end:
-            sources.append(SourceToken(len(ids), *offset))
-        ids.append(token)
+            made.sources.append(SourceToken(len(made.ids), *offset))
+        if marked is None and right > mark:
+            marked = len(made.ids)
+        made.ids.append(token)
+    return (len(made.ids) if marked is None else marked) if BEGIN in run else None
 
 
-def _source_span(run: Sequence[Chunk]) -> tuple[int, int]:
-    """Return where the source stands in the run, or a span that holds nothing."""
+def _span(run: Sequence[Chunk], kind: str) -> tuple[int, int]:
+    """Return where the chunk of a kind stands in the run, or a span that holds nothing."""
     start = 0
     for chunk in run:
-        if chunk.kind == "source":
+        if chunk.kind == kind:
             return start, start + len(chunk.text)
         start += len(chunk.text)
     return start + 1, start + 1

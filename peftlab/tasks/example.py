@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from peftlab.errors import InputError
+
+Begin = Literal["row", "cue"]
+"""Where in a row a change begins: at its first token, or at the cue, after the source."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +61,16 @@ class Encoded:
     ids: the whole row; pseudo token j of a soft prompt is the id -(j + 1).
     target_start: index of the first trained token; `len(ids)` for a row without its target.
     dropped: tokens of the source that truncation has cut.
+    begin: index of the first token that edits change, where they begin at the cue.
     """
 
     ids: tuple[int, ...]
     target_start: int
     dropped: int
+    begin: int = 0
+
+
+def start_of(row: Encoded, tokens: int) -> Encoded:
+    """The first tokens of a prompt; at least one of them is edited."""
+    ids = row.ids[:tokens]
+    return Encoded(ids, len(ids), row.dropped, min(row.begin, len(ids) - 1))

@@ -9,7 +9,7 @@ from string import Formatter
 from peftlab.errors import InputError
 
 _DIGITS = 6  # more pseudo tokens than any context has room for
-OWN_SLOTS = frozenset({"instruction", "exemplars", "source", "target", "bos", "eos"})
+OWN_SLOTS = frozenset({"instruction", "exemplars", "source", "target", "bos", "eos", "begin"})
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def parse(text: str) -> Markup:
             f"The template {text!r} must hold {{target}} once, as its very end: the target and "
             "the end-of-sequence token are what is trained on, so nothing can follow them."
         )
-    for name in ("source", "exemplars", "instruction"):
+    for name in ("source", "exemplars", "instruction", "begin"):
         if segments.count(Slot(name)) > 1:
             raise InputError(f"The template {text!r} holds {{{name}}} more than once.")
     context = segments[:-1]

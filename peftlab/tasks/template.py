@@ -16,8 +16,8 @@ from peftlab.errors import InputError, nearest
 from peftlab.options import Since, identity
 from peftlab.tasks import chat, encode, markup
 from peftlab.tasks.chat import Frame
-from peftlab.tasks.encode import Part, SourceToken
-from peftlab.tasks.example import Encoded, Example
+from peftlab.tasks.encode import ContextIds, Part
+from peftlab.tasks.example import Begin, Encoded, Example
 from peftlab.tasks.markup import Markup
 from peftlab.tasks.similar import TfIdf
 from peftlab.tasks.tokens import Tokenizer, end_of_sequence
@@ -38,6 +38,9 @@ class Template:
     truncate: which end of an over-long source is cut; nothing but the source ever is.
     source_tokens: keep at most this many tokens of a source, even where there is room for more.
     chat: put the text before the target, as the user's message, into a chat.
+    begin: where edits begin: row, or cue: the words after the source, or, in a chat, all from the
+        end of the user's message on. `{begin}` in the text names another place.
+    infix: so many pseudo tokens stand there, after those of the text.
     frame: of that chat, see `peftlab.tasks.chat`; None takes what the tokenizer's chat template is
         at the time. What has been fitted to a base has its frame, so that it keeps it.
     """
@@ -51,6 +54,8 @@ class Template:
     chat: bool = False
     separator: str = "\n\n"
     frame: Annotated[Frame | None, Since(None)] = None
+    begin: Annotated[Begin, Since("row")] = "row"
+    infix: Annotated[int, Since(0)] = 0
 
     def __post_init__(self) -> None:
         for name in ("text", "instruction", "separator"):
@@ -62,6 +67,11 @@ class Template:
             value = getattr(self, name)
             if value is not None and (type(value) is not int or value < 1):
                 raise InputError(f"{name} is {value!r:.40}; a whole number from 1 on was expected.")
+        if self.begin not in ("row", "cue") or type(self.infix) is not int or self.infix < 0:
+            raise InputError(
+                f"begin is {self.begin!r:.40} with {self.infix!r:.40} pseudo tokens; row or cue "
+                "and a whole number were expected."
+            )
         if self.frame is not None and not self.chat:
             raise InputError("A template has a chat frame, and its rows stand in no chat.")
         for name in ("instruction", "exemplars"):
@@ -79,7 +89,7 @@ class Template:
     @property
     def pseudo_tokens(self) -> int:
         """How many pseudo tokens a row has."""
-        return self.markup.pseudo_tokens
+        return self.markup.pseudo_tokens + self.infix
 
     @cached_property
     def _index(self) -> TfIdf:
@@ -93,9 +103,15 @@ class Template:
         """Return the frame that rows stand in; None outside of a chat."""
         return (self.frame or chat.frame(tokenizer)) if self.chat else None
 
-    def with_leading_prompt(self, length: int) -> Template:
-        """Return this template with `length` pseudo tokens before everything else."""
+    def with_prompt(self, length: int, begin: Begin = "row") -> Template:
+        """Return this template with `length` pseudo tokens before everything, or at the cue."""
+        if begin == "cue":
+            return replace(self, begin=begin, infix=self.infix + length)
         return replace(self, text=f"{{p:{length}}}{self.text}") if length else self
+
+    def beginning(self, begin: Begin) -> Template:
+        """Return this template for edits that begin there."""
+        return self if begin == self.begin else replace(self, begin=begin)
 
     def with_instruction(self, instruction: str) -> Template:
         """Return this template with another instruction, in a slot at the front if it has none."""
@@ -127,21 +143,32 @@ class Template:
         Raises `InputError` for a column that the example lacks, a row that does not fit even
         without its source, and tokenizers without offsets or without an end-of-sequence token.
         """
-        ids, sources = self._context_ids(tokenizer, example)
+        ids, sources, begin = self._context_ids(tokenizer, example)
         tail = [] if target is None else self.target_ids(tokenizer, target)
         if not ids:
             raise InputError(
                 f"The template {self.text!r} leaves nothing before the target of the example "
                 f'"{example.excerpt()}"; a model needs at least one token to predict from.'
             )
-        over = len(ids) + len(tail) - max_tokens
+        over = len(ids) + self.infix + len(tail) - max_tokens
         if self.source_tokens is not None:
             over = max(over, len(sources) - self.source_tokens)
         if over > 0:
             cut = encode.cut(sources, over, self.truncate, example, max_tokens)
             ids = [token for position, token in enumerate(ids) if position not in cut]
-            return Encoded((*ids, *tail), len(ids), len(cut))
-        return Encoded((*ids, *tail), len(ids), 0)
+            begin -= sum(position < begin for position in cut)
+            return self._row(ids, tail, len(cut), begin)
+        return self._row(ids, tail, 0, begin)
+
+    def _row(self, ids: list[int], tail: list[int], dropped: int, begin: int) -> Encoded:
+        if self.begin == "row":
+            return Encoded((*ids, *tail), len(ids), dropped)
+        # The state that predicts the first target token is an edited one, whatever the template.
+        begin = min(begin, len(ids) - (not self.infix))
+        first = self.markup.pseudo_tokens
+        infix = range(-first - 1, -first - 1 - self.infix, -1)
+        context = (*ids[:begin], *infix, *ids[begin:])
+        return Encoded((*context, *tail), len(context), dropped, begin)
 
     def end_id(self, tokenizer: Tokenizer) -> int:
         """Return the id that ends every target, and at which generation has to stop."""
@@ -171,11 +198,10 @@ class Template:
             ends = self.ends(tokenizer)
             filler = replace(filler, exemplars=shown, between=between, ends=ends)
         filled = filler.fill(example)
-        return filled if frame is None else encode.framed(filled, frame)
+        filled = filled if frame is None else encode.framed(filled, frame)
+        return encode.with_begin(filled, self.chat) if self.begin == "cue" else filled
 
-    def _context_ids(
-        self, tokenizer: Tokenizer, example: Example
-    ) -> tuple[list[int], list[SourceToken]]:
+    def _context_ids(self, tokenizer: Tokenizer, example: Example) -> ContextIds:
         parts = self.parts(tokenizer, example)
         return encode.context_ids(tokenizer, parts, self.chat, example)
 
@@ -190,9 +216,8 @@ class Template:
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values from which `from_dict` makes this template again."""
         values = {**asdict(self), "exemplars": [example.to_dict() for example in self.exemplars]}
-        if self.frame is None:
-            del values["frame"]
-        return values
+        later = {"frame": None, "begin": "row", "infix": 0}  # than the first files of templates
+        return {n: v for n, v in values.items() if n not in later or v != later[n]}
 
     def identity(self) -> dict[str, Any]:
         """The values that decide a result, see `options.Since`."""

@@ -27,6 +27,7 @@ class Data:
     Attributes:
         steps: about how many there will be; None where a clock decides.
         trunk, validation_trunk: kept activations, where that pays.
+        pasts: where what comes before the cue is kept, for edits that begin there.
     """
 
     rows: Rows
@@ -35,6 +36,7 @@ class Data:
     steps: int | None
     trunk: Trunk | None
     validation_trunk: Trunk | None
+    pasts: TrunkStore | None = None
 
     @classmethod
     def of(
@@ -50,6 +52,8 @@ class Data:
         limit = max_row_tokens(model.shape.context, config.max_length, edits.prefix_length)
         data = cls.alone(task, template, config, model.tokenizer, limit)
         rows, steps = data.rows, data.steps
+        if edits.begin == "cue":
+            return replace(data, pasts=store)
         # The last block is resumed at even where only the head changes: its kept tokens are few.
         block = min(edits.lowest_block(model.shape), model.shape.layers - 1)
         # Whose rows are kept already differs by process, and a sharded base is run by all together.

@@ -17,6 +17,7 @@ from peftlab.frozen.packing import pack
 from peftlab.frozen.sharding import placed
 from peftlab.loss import token_losses, training_row
 from peftlab.methods.base import Method, State
+from peftlab.pasts import continued
 from peftlab.processes import Processes
 from peftlab.training import optimise
 from peftlab.training.checkpoint import Checkpoint, Descending
@@ -36,9 +37,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Taken:
-    """One step's loss per target token, its packed tokens, and what else to record.
+    """One step's loss per target token, its rows' tokens, and what else to record.
 
-    forward_tokens: tokens through the base, those of a backward pass once more.
+    forward_tokens: tokens through the base, those of a backward pass once more. What is kept of
+    tokens before the cue counts as if it had been read now, so that all methods take equal steps.
     """
 
     loss: float
@@ -190,12 +192,13 @@ class Descent(Steps):
 
         # All targets of the global batch divide the sum: micro-batches weigh by their tokens.
         targets = sum(len(row.ids) - row.target_start for row in whole.rows)
-        total, tokens = torch.zeros((), device=self.model.device), 0
+        total, tokens, back = torch.zeros((), device=self.model.device), 0, 0
         for piece, counts in processes.shares(share_of, even=self.model.is_sharded):
             with self._offloading():
-                loss, packed = self._loss(data, piece, step * 65_537)
+                loss, read, differentiated = self._loss(data, piece, step * 65_537)
             self.accelerator.backward(loss / targets if counts else loss * 0.0)
-            total, tokens = total + loss.detach() * counts, tokens + packed * counts
+            total, tokens = total + loss.detach() * counts, tokens + read * counts
+            back += differentiated * counts
         loss_value = float(processes.sum([total])[0]) / targets
         if not math.isfinite(loss_value):
             raise Diverged(
@@ -204,17 +207,18 @@ class Descent(Steps):
             )
         rate = float(self.scheduler.get_last_lr()[0])
         self._move()
-        return Taken(loss_value, tokens, 2 * tokens, {"lr": rate})
+        return Taken(loss_value, tokens, tokens + back, {"lr": rate})
 
     def _offloading(self) -> AbstractContextManager[object]:
         if not self.config.offload:
             return nullcontext()
         return kept_on_cpu([*self.model.model.parameters(), *self.state.tensors.values()])
 
-    def _loss(self, data: Data, piece: Piece, seed: int) -> tuple[torch.Tensor, int]:
+    def _loss(self, data: Data, piece: Piece, seed: int) -> tuple[torch.Tensor, int, int]:
+        """The summed loss, its rows' tokens, and how many of them have a backward pass."""
         with self.accelerator.autocast():
             packed = pack(
-                [training_row(row) for row in piece.rows],
+                continued(self.model, [training_row(row) for row in piece.rows], data.pasts),
                 [self.edits(self.config.seed * 1_000_003 + seed)],
                 device=self.model.device,
                 share=self.config.share and data.trunk is None,
@@ -230,7 +234,7 @@ class Descent(Steps):
             )
             smoothing = self.config.label_smoothing
             losses = token_losses(self.model, packed, piece.rows, smoothing, options)
-        return losses.sum(), len(packed.ids)
+        return losses.sum(), packed.tokens, len(packed.ids)
 
     def _move(self) -> None:
         parameters = self.parameters

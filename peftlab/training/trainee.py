@@ -130,7 +130,7 @@ class MethodInTraining:
         with torch.no_grad(), self.steps.accelerator.autocast():
             edits = self.steps.edits().detach()
             data, processes = self.data, self.processes
-            own = (data.validation, data.validation_trunk, processes)
+            own = (data.validation, data.validation_trunk, processes, data.pasts)
             return mean_of(*row_losses(self.model, edits, *own))
 
     def made(self, state: State) -> Adaptation:

@@ -49,9 +49,17 @@ _VARIANTS = (
     "prefix_tuning:length=3+prefix_tuning:length=2",
     "hard_prompt:instruction=say it now+lora:rank=2",
 )
+_AT_CUE = (
+    *(f"{name}:begin=cue" for name in sorted(REGISTRY) if hasattr(REGISTRY[name], "begin")),
+    "lora:rank=4,dropout=0.2,begin=cue",
+    "prefix_tuning:length=3,begin=cue+prompt_tuning:length=2,begin=cue+bitfit:begin=cue",
+    "hard_prompt:instruction=say it now+lora:rank=2,begin=cue",
+)
 
-CASES = (*sorted(REGISTRY), *_VARIANTS)
-"""All of them, in the words of the command line."""
+WHOLE_ROWS = (*sorted(REGISTRY), *_VARIANTS)
+"""Those that change whole rows, in the words of the command line."""
+CASES = (*WHOLE_ROWS, *_AT_CUE)
+"""All of them."""
 
 
 @cache
@@ -60,7 +68,7 @@ def method(case: str) -> Method:
     return parse_one(case)
 
 
-TRAINED = tuple(case for case in CASES if method(case).trains)
+TRAINED = tuple(case for case in WHOLE_ROWS if method(case).trains)
 
 
 @cache

@@ -16,7 +16,7 @@ from peftlab.frozen.model import FrozenLM
 from peftlab.frozen.packing import pack
 from peftlab.loss import token_losses, training_row
 from peftlab.methods import State
-from tests.laws.cases import CASES, made
+from tests.laws.cases import WHOLE_ROWS, made
 from tests.laws.world import FAMILIES, tokenizer
 from tests.models import tiny
 
@@ -49,7 +49,7 @@ def _on_gpu(family: str) -> tuple[FrozenLM, FakeTensorMode]:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", WHOLE_ROWS)
 def test_losses_and_gradients_are_computed_where_the_base_lies(case: str, family: str) -> None:
     (lm, mode), it = _on_gpu(family), made(case, family)
     rows, moved = it.encoded, it.moved  # made before: what a trial keeps must not be fake

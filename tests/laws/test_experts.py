@@ -18,7 +18,7 @@ from peftlab.frozen.packing import Row, pack
 from peftlab.laws import Trial, rows
 from peftlab.laws.law import Tensors, require_close_gradients
 from peftlab.laws.trial import gradients, leaves
-from tests.laws.cases import CASES, TRAINED, made, method
+from tests.laws.cases import TRAINED, WHOLE_ROWS, made, method
 from tests.laws.world import model
 from tests.models import frozen
 
@@ -26,7 +26,7 @@ FAMILY = "qwen3_moe"
 # Scaling or changing what the feed-forward's own projections do: here those are the experts'.
 REFUSED = {"ia3", "lora:rank=4,targets=q+v+o+down,layers=1,initialisation=gaussian,rslora=true",
            "lora:rank=4,targets=q+k+up,dora=true"}  # fmt: skip
-FITTING = tuple(case for case in CASES if case not in REFUSED)
+FITTING = tuple(case for case in WHOLE_ROWS if case not in REFUSED)
 FITTING_TRAINED = tuple(case for case in TRAINED if case not in REFUSED)
 
 

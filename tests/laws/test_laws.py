@@ -11,7 +11,7 @@ from tests.laws.world import FAMILIES
 # Those whose numbers hang on how a family's blocks are made; others run on one family a case.
 _EVERY_FAMILY = {
     "identity", "effective", "every_tensor", "recomputed", "packed", "mixed", "below", "cached",
-    "generated", "saved",
+    "generated", "saved", "base_before", "whole_row",
 }  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from peftlab.laws.law import LawBroken, require_close
 from peftlab.laws.trial import leaves
 from peftlab.loss import token_losses, training_row
 from peftlab.methods import State
+from peftlab.pasts import continued
 from tests.laws.cases import CASES, made
 from tests.laws.world import FAMILIES, task
 
@@ -55,7 +56,7 @@ def test_a_source_cut_at_its_left_leaves_the_rest_of_the_row(case: str, family: 
         assert short.ids == full.ids[:at] + full.ids[at + 4 :]
         assert (short.dropped, short.target_start) == (4, full.target_start - 4)
     state = leaves(it.moved)
-    batch = pack([training_row(e) for e in cut], [it.edits(state)])
+    batch = pack(continued(it.model, [training_row(e) for e in cut]), [it.edits(state)])
     losses = batch.split_kept(token_losses(it.model, batch, cut))
     for encoded, loss in zip(cut, losses, strict=True):
         torch.testing.assert_close(loss, it.losses(state, [encoded]), atol=2e-5, rtol=1e-5)

@@ -12,7 +12,7 @@ from peftlab.bases.fingerprint import fingerprint
 from peftlab.laws.trial import leaves
 from peftlab.loss import mean_loss
 from peftlab.training import TrainConfig, optimise, train
-from tests.laws.cases import CASES, TRAINED, made, method
+from tests.laws.cases import TRAINED, WHOLE_ROWS, made, method
 from tests.laws.world import FAMILIES, model, task
 from tests.models import tiny
 
@@ -59,7 +59,7 @@ def test_it_runs_on_a_base_in_bf16(case: str, family: str) -> None:
         assert tensor.grad.dtype == torch.float32
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", WHOLE_ROWS)
 def test_laws_begin_on_weights_that_nobody_has_changed(case: str) -> None:
     lm = model("llama")
     assert made(case, "llama").before == lm.fingerprint == _untouched()

@@ -26,6 +26,10 @@ CASES = (
     "last_k:k=2,final_norm=true",
     "full",
     "prefix_tuning:length=3+llama_adapter:length=2+bitfit",
+    "lora:rank=4,begin=cue",
+    "prefix_tuning:length=3,begin=cue",
+    "prompt_tuning:length=2,begin=cue",
+    "full:begin=cue",
 )
 NAMES = tuple(f"a{i}" for i in range(len(CASES)))
 CAPACITY = 90

@@ -139,7 +139,7 @@ def test_text_is_split_at_pseudo_tokens_only(any_tokenizer: Any) -> None:
 
 def test_the_bos_stands_right_before_the_first_text() -> None:
     tokenizer = byte_level(bos=True)
-    row = PLAIN.with_leading_prompt(3).encode(tokenizer, EXAMPLE, "cat", LIMIT)
+    row = PLAIN.with_prompt(3).encode(tokenizer, EXAMPLE, "cat", LIMIT)
     assert row.ids[:4] == (-1, -2, -3, tokenizer.bos_token_id)
     assert row.ids.count(tokenizer.bos_token_id) == 1
     without = PLAIN.encode(tokenizer, EXAMPLE, "cat", LIMIT)
@@ -147,9 +147,9 @@ def test_the_bos_stands_right_before_the_first_text() -> None:
 
 
 def test_a_leading_prompt_moves_the_numbers_of_the_others() -> None:
-    template = Template("{p:2}{source}{target}").with_leading_prompt(3)
+    template = Template("{p:2}{source}{target}").with_prompt(3)
     assert template.pseudo_tokens == 5
-    assert PLAIN.with_leading_prompt(0) == PLAIN
+    assert PLAIN.with_prompt(0) == PLAIN
 
 
 def test_special_tokens_in_data_are_mere_text(bpe: Any) -> None:

@@ -186,7 +186,7 @@ def test_chat_agrees_with_the_tokenizers_own_rendering(chat_bpe: Any) -> None:
 
 
 def test_a_leading_prompt_stands_before_the_chat_frame(chat_bpe: Any) -> None:
-    row = CHATTED.with_leading_prompt(2).encode(chat_bpe, POOL[0], "a", LIMIT)
+    row = CHATTED.with_prompt(2).encode(chat_bpe, POOL[0], "a", LIMIT)
     assert row.ids[:3] == (-1, -2, chat_bpe.convert_tokens_to_ids("<|im_start|>"))
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from peftlab.admission import OtherBase
 from peftlab.errors import InputError, nearest, shown
+from peftlab.export.cue import begins_at_cue
 from peftlab.export.files import read_json, write_tensors
 from peftlab.export.peft import ia3, llama_adapter, lora, prompts
 from peftlab.export.peft.folder import PeftFolder
@@ -70,6 +71,11 @@ def save(adaptation: Adaptation, model: FrozenLM, folder: Path | str) -> Path:
     if name not in LAYOUTS:
         instead = _NEAREST.get(name, "PEFT loads one method a folder; keep peftlab's own format")
         raise InputError(f"{name} cannot become a PEFT adapter: {instead}.")
+    if begins_at_cue(adaptation) and name != "lora":
+        raise InputError(
+            f"{name} begins at the cue, which PEFT knows for LoRA alone (aLoRA); keep peftlab's "
+            "own format."
+        )
     layout = LAYOUTS[name]
     settings, tensors = layout.write(adaptation, model)
     config = {

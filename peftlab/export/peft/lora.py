@@ -3,6 +3,9 @@
 PEFT has one pair a module. Where several roles of one fused matrix are changed, their pairs stand
 side by side in it: n times the rank, zeros in the rows of the other roles, and an alpha that keeps
 the scaling.
+
+LoRA that begins at the cue is PEFT's aLoRA (Greenewald et al. 2025, arXiv:2504.12397), which begins
+at the last place where its invocation tokens stand.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from peftlab.export.cue import begins_at_cue, invocation
 from peftlab.export.peft.folder import PeftFolder
 from peftlab.export.peft.modules import Expression, endings, key, own_names, targeted
 from peftlab.methods.base import Method, State
@@ -64,6 +68,8 @@ def write(
         "rank_pattern": _pattern(fewer, model, lambda n: method.rank * n),
         "alpha_pattern": _pattern(fewer, model, lambda n: _alpha(method, n)),
     }
+    if begins_at_cue(adaptation):
+        config["alora_invocation_tokens"] = invocation(adaptation, model)
     return config, tensors
 
 

@@ -130,9 +130,11 @@ def test_tokens_come_after_an_adapters_pseudo_tokens_without_its_template(
 ) -> None:
     """The template rendered by hand, as tokens, gives what its source gives as text."""
     ids = laws.tokenizer()(sources()[0] + "\nsay it:", add_special_tokens=False)["input_ids"]
-    for name in ("a2", "a4", "a9"):
+    for name in ("a2", "a4", "a9", "a15", "a16", "a17"):  # the last ones begin at the cue
         completion = client.completions.create(model=name, prompt=ids, max_tokens=LONGEST)
         is_alone(name, sources()[0], completion.choices[0])
+    with pytest.raises(openai.BadRequestError, match=r"begins at '\\nsay it:', which the prompt's"):
+        client.completions.create(model="a15", prompt=[5, 17, 90], max_tokens=4)
     with pytest.raises(openai.BadRequestError, match="pseudo tokens inside its template"):
         client.completions.create(model="a3", prompt=ids, max_tokens=4)
     with pytest.raises(openai.BadRequestError, match=r"token 1 of the prompt is 120; 0 to 119"):

@@ -1,0 +1,117 @@
+"""Sources read once: what the bare base leaves of the tokens before a row's cue.
+
+A change that begins at the cue leaves the keys and values before it those of the frozen base, so
+they are the same for every epoch, rate, seed, method and adapter (activated LoRA, Greenewald et al.
+2025, arXiv:2504.12397, section 3, does so for LoRA; here every method does).
+
+Legend: H_kv key/value heads, S tokens before the cue, hd head size.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import torch
+
+from peftlab.edits import Edits
+from peftlab.errors import InputError
+from peftlab.frozen.batch import GivenPast
+from peftlab.frozen.model import FrozenLM
+from peftlab.frozen.packing import Row, pack
+from peftlab.token_limits import token_chunks
+from peftlab.trunk import TrunkStore, number_format
+
+_FORWARD_TOKENS = 2048
+Ids = tuple[int, ...]
+
+
+def continued(model: FrozenLM, rows: Sequence[Row], store: TrunkStore | None = None) -> list[Row]:
+    """Rows whose tokens before `begin` have been read, once where several have the same.
+
+    Args:
+        store: where what was read is kept, and looked for first.
+
+    Raises:
+        InputError: logits are wanted of what comes before.
+
+    Returns:
+        the rows themselves where none begins later than at its first token; else rows that all have
+        a past, an empty one where nothing came before.
+    """
+    if not any(row.begin for row in rows):
+        return list(rows)
+    for row in rows:
+        if any(first < row.begin for first, _ in row.spans):
+            raise InputError(
+                f"a row begins at its token {row.begin}, and logits of earlier ones are wanted"
+            )
+    pasts = iter(read(model, [tuple(row.ids[: row.begin]) for row in rows if row.begin], store))
+    given = [next(pasts) if row.begin else None for row in rows]
+    empty = _empty(next(past for past in given if past is not None))
+    return [
+        row._replace(
+            ids=row.ids[row.begin :],
+            keep_from=row.keep_from - row.begin if row.keep_from >= 0 else row.keep_from,
+            past=past or empty,
+            begin=0,
+        )
+        for row, past in zip(rows, given, strict=True)
+    ]
+
+
+def read(model: FrozenLM, texts: Sequence[Ids], store: TrunkStore | None) -> list[GivenPast]:
+    """What the bare base leaves of each text; one that comes again is read once."""
+    pasts = _pasts(model, list(dict.fromkeys(texts)), store)
+    return [pasts[ids] for ids in texts]
+
+
+def key(model: FrozenLM, ids: Ids) -> str:
+    """Names what the tokens leave: the base, the number format and the tokens."""
+    told = f"{model.fingerprint} past {number_format(model.device.type)} {ids}"
+    return hashlib.sha256(told.encode()).hexdigest()[:32]
+
+
+def _pasts(
+    model: FrozenLM, wanted: Sequence[Ids], store: TrunkStore | None
+) -> dict[Ids, GivenPast]:
+    pasts: dict[Ids, GivenPast] = {}
+    for ids in wanted:
+        kept = None if store is None else store.get(key(model, ids))
+        if kept is not None:
+            pairs = [tensor.to(model.device) for tensor in kept]
+            pasts[ids] = GivenPast(len(ids), list(zip(pairs[::2], pairs[1::2], strict=True)))
+    fresh = [ids for ids in wanted if ids not in pasts]
+    for few in token_chunks(fresh, [len(ids) for ids in fresh], _FORWARD_TOKENS):
+        for ids, past in zip(few, _read(model, few), strict=True):
+            pasts[ids] = past
+            if store is not None:
+                store.put(key(model, ids), [each for pair in past.keys_values for each in pair])
+    return pasts
+
+
+@torch.no_grad()
+def _read(model: FrozenLM, texts: Sequence[Ids]) -> list[GivenPast]:
+    """What each text leaves in every block, [H_kv, S, hd]."""
+    rows = [Row(ids, 0, len(ids)) for ids in texts]
+    batch = pack(rows, [Edits()], device=model.device, share=False)
+    collected = model.collected(batch)
+    blocks = [collected[block] for block in range(model.shape.layers)]
+    return [
+        GivenPast(
+            segment.length,
+            [(_own(keys, segment.start, segment.stop), _own(values, segment.start, segment.stop))
+             for keys, values in blocks],
+        )
+        for segment in batch.given_segments()
+    ]  # fmt: skip
+
+
+def _own(x: torch.Tensor, start: int, stop: int) -> torch.Tensor:
+    """A row's part of [H_kv, N, hd], in memory of its own."""
+    return x[:, start:stop].clone(memory_format=torch.contiguous_format)
+
+
+def _empty(like: GivenPast) -> GivenPast:
+    """A past of no tokens."""
+    return GivenPast(0, [(keys[:, :0], values[:, :0]) for keys, values in like.keys_values])

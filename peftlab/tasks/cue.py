@@ -1,0 +1,34 @@
+"""The cue by its tokens, for whoever knows a place in a prompt by nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import takewhile
+
+from peftlab.tasks.example import Example
+from peftlab.tasks.template import Template
+from peftlab.tasks.tokens import Tokenizer
+
+# Sources that end alike in nothing: in a letter, a mark, a digit, white space, a closing bracket.
+_PROBES = ("a", "7 Zebras?", "It cost 30", "one\n", "(so it is)", "état")
+_ANY_LENGTH = 1 << 30
+
+
+def cue_ids(template: Template, tokenizer: Tokenizer) -> tuple[int, ...]:
+    """The ids that the part of every prompt after the cue begins with; none where prompts differ.
+
+    They are what PEFT's aLoRA calls its invocation tokens.
+    """
+    columns = dict.fromkeys(template.markup.columns, "")
+    after = []
+    for source in _PROBES:
+        row = template.encode(tokenizer, Example(source, (), columns), None, _ANY_LENGTH)
+        after.append(row.ids[row.begin + template.infix :])
+    same = takewhile(lambda column: len(set(column)) == 1, zip(*after, strict=False))
+    return tuple(column[0] for column in same)
+
+
+def last_place(ids: Sequence[int], wanted: Sequence[int]) -> int | None:
+    """Where `wanted` stands in `ids` for the last time."""
+    starts = range(len(ids) - len(wanted), -1, -1)
+    return next((i for i in starts if list(ids[i : i + len(wanted)]) == list(wanted)), None)

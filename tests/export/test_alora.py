@@ -1,0 +1,84 @@
+"""LoRA that begins at the cue is PEFT's aLoRA: the same logits, and refused where it is not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import peft
+import pytest
+import torch
+
+from peftlab.errors import InputError
+from peftlab.export import export
+from peftlab.export.cue import invocation
+from peftlab.frozen.packing import Row, pack
+from peftlab.methods import parse_one
+from peftlab.methods.adaptation import Adaptation, base_of
+from peftlab.pasts import continued
+from peftlab.tasks import Template
+from tests.export.made import deprecations_of_peft, gap, random_state
+from tests.laws import world
+from tests.models import tiny
+
+SPEC = "lora:rank=4,targets=all-linear,alpha=8,begin=cue"
+
+
+def adapted(family: str, spec: str = SPEC, text: str = "{source}\nsay it: {target}") -> Adaptation:
+    lm = world.model(family)
+    return Adaptation(parse_one(spec), random_state(spec, lm), Template(text), base_of(lm))
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "qwen3"])
+def test_peft_gives_the_same_logits(family: str, tmp_path: Path) -> None:
+    lm, adaptation = world.model(family), adapted(family)
+    export("peft", {"one": adaptation}, lm, tmp_path / "one")
+    with deprecations_of_peft():
+        theirs = peft.PeftModel.from_pretrained(tiny(family), str(tmp_path / "one")).eval()
+    template = adaptation.method.template(adaptation.template, adaptation.state)
+    edits = adaptation.edits(lm)
+    for example in world.task().test[:4]:
+        row = template.encode(lm.tokenizer, example, example.targets[0], 90)
+        (given,) = continued(lm, [Row(row.ids, 0, row.begin, begin=row.begin)])
+        with torch.no_grad():
+            ours = lm(pack([given], [edits]))
+            expected = theirs(torch.tensor([row.ids])).logits[0, row.begin :]
+        assert gap([ours], [expected]) < 1e-5
+
+
+def test_the_ids_are_those_that_every_prompt_has_after_its_source(tmp_path: Path) -> None:
+    lm, adaptation = world.model("llama"), adapted("llama")
+    ids = invocation(adaptation, lm)
+    assert lm.tokenizer.decode(ids) == "\nsay it:"
+    export("peft", {"one": adaptation}, lm, tmp_path / "one")
+    config = json.loads((tmp_path / "one" / "adapter_config.json").read_text())
+    assert config["alora_invocation_tokens"] == ids
+
+
+def test_prompts_with_nothing_in_common_there_are_refused(tmp_path: Path) -> None:
+    bare = adapted("llama", text="{source} {target}")
+    with pytest.raises(InputError, match="no tokens in common"):
+        export("peft", {"one": bare}, world.model("llama"), tmp_path / "one")
+
+
+@pytest.mark.parametrize(
+    ("kind", "spec"),
+    [
+        ("merged", SPEC),
+        ("merged", "full:begin=cue"),
+        ("vllm", SPEC),
+        ("vllm", "prompt_tuning:begin=cue"),
+        ("embedding-rows", "prompt_tuning:begin=cue"),
+        ("peft", "ia3:begin=cue"),
+        ("peft", "prefix_tuning:begin=cue"),
+        ("peft", "prompt_tuning:begin=cue"),
+    ],
+)
+def test_what_cannot_hold_it_says_so(kind: str, spec: str, tmp_path: Path) -> None:
+    lm = world.model("llama")
+    method = parse_one(spec)
+    state = method.materialise(method.init(lm, world.task(), torch.Generator()), lm)
+    adaptation = Adaptation(method, state, world.task().template, base_of(lm))
+    with pytest.raises(InputError, match=r"(begins|stand) at the cue"):
+        export(kind, {"one": adaptation}, lm, tmp_path / "one")
+    assert not (tmp_path / "one").exists()
