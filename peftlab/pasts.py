@@ -77,17 +77,27 @@ def _pasts(
 ) -> dict[Ids, GivenPast]:
     pasts: dict[Ids, GivenPast] = {}
     for ids in wanted:
-        kept = None if store is None else store.get(key(model, ids))
+        kept = None if store is None else store.get(key(model, ids), hold=False)
         if kept is not None:
-            pairs = [tensor.to(model.device) for tensor in kept]
-            pasts[ids] = GivenPast(len(ids), list(zip(pairs[::2], pairs[1::2], strict=True)))
+            pasts[ids] = _unpacked(len(ids), [tensor.to(model.device) for tensor in kept])
     fresh = [ids for ids in wanted if ids not in pasts]
     for few in token_chunks(fresh, [len(ids) for ids in fresh], _FORWARD_TOKENS):
         for ids, past in zip(few, _read(model, few), strict=True):
             pasts[ids] = past
             if store is not None:
-                store.put(key(model, ids), [each for pair in past.keys_values for each in pair])
+                store.put(key(model, ids), _packed(past))
     return pasts
+
+
+def _packed(past: GivenPast) -> list[torch.Tensor]:
+    """All as one tensor, which is read in one piece, where blocks are alike."""
+    each = [tensor for pair in past.keys_values for tensor in pair]
+    return [torch.stack(each)] if len({tensor.shape for tensor in each}) == 1 else each
+
+
+def _unpacked(length: int, packed: list[torch.Tensor]) -> GivenPast:
+    each = list(packed[0].unbind()) if len(packed) == 1 else packed
+    return GivenPast(length, list(zip(each[::2], each[1::2], strict=True)))
 
 
 @torch.no_grad()

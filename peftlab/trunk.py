@@ -54,26 +54,26 @@ class TrunkStore:
     def __init__(self, memory: int, disk: int = 0, folder: Path | None = None) -> None:
         self.memory, self.disk, self.folder = memory, disk, folder
         self.bytes_in_memory = self.bytes_on_disk = 0
-        self._is_tidy = False
+        self._written, self._is_tidy = 0, False
         self._chunks: dict[str, list[torch.Tensor]] = {}
 
     def __len__(self) -> int:
-        """How many chunks it has kept or read."""
-        return len(self._chunks)
+        """How many chunks it has kept, or holds."""
+        return max(len(self._chunks), self._written)
 
-    def get(self, key: str) -> list[torch.Tensor] | None:
-        """The chunk's rows, if they are kept."""
-        if key not in self._chunks and self.folder is not None:
-            self._map(self.folder / f"{key}.safetensors")
-        return self._chunks.get(key)
+    def get(self, key: str, *, hold: bool = True) -> list[torch.Tensor] | None:
+        """The chunk's rows, if they are kept.
 
-    def _map(self, path: Path) -> bool:
-        """Use a file's chunk, if there is one; one that a power cut has damaged is none."""
-        with suppress(FileNotFoundError, SafetensorError):
-            tensors = load_file(path)
-            self._chunks[path.stem] = [tensors[str(i)] for i in range(len(tensors))]
-            return True
-        return False
+        Args:
+            hold: keep a file mapped, for what is asked for again and again; else its pages count
+                for this process only as long as the tensors live.
+        """
+        if key in self._chunks or self.folder is None:
+            return self._chunks.get(key)
+        mapped = _mapped(self.folder / f"{key}.safetensors")
+        if mapped is not None and hold:
+            self._chunks[key] = mapped
+        return mapped
 
     def put(self, key: str, states: list[torch.Tensor]) -> None:
         """Keep a chunk where there is room; without room it is computed again when needed."""
@@ -98,11 +98,11 @@ class TrunkStore:
         with self._alone_in(path.parent):
             used = sum(kept.stat().st_size for kept in path.parent.glob("*.safetensors"))
             left = min(self.disk - used, shutil.disk_usage(path.parent).free - _DISK_RESERVE)
-            if most <= left and not self._map(path):  # else another process was faster
+            if most <= left and _mapped(path) is None:  # else another process was faster
                 named = {str(i): t.cpu().contiguous() for i, t in enumerate(states)}
                 files.atomically(path, lambda made: save_file(named, made), lasting=False)
                 self.bytes_on_disk += path.stat().st_size
-                self._map(path)
+                self._written += 1
 
     @contextmanager
     def _alone_in(self, folder: Path) -> Iterator[None]:
@@ -115,6 +115,14 @@ class TrunkStore:
                     files.tidy_up(folder)
                     self._is_tidy = True
                 yield
+
+
+def _mapped(path: Path) -> list[torch.Tensor] | None:
+    """A file's chunk, if there is one; one that a power cut has damaged is none."""
+    with suppress(FileNotFoundError, SafetensorError):
+        tensors = load_file(path)
+        return [tensors[str(i)] for i in range(len(tensors))]
+    return None
 
 
 class Trunk:

@@ -139,7 +139,7 @@ def _loop(
     method.check(model.shape)
     task = fitted(task, model.tokenizer, ("train", "validation"))
     start = method.init(model, task, torch.Generator().manual_seed(config.seed))
-    store = TrunkStore(config.trunk_memory, config.trunk_disk, folder / "trunk")
+    store = TrunkStore(0, config.trunk_memory + config.trunk_disk, folder / "trunk")
     trainee = MethodInTraining(model, method, task, config, start, store, ALONE)
     return _Probed(trainee, config, folder, "probe")
 
@@ -175,7 +175,8 @@ def _take(loop: _Probed, planned: _Planned, patience: float) -> _Taken:
     data, steps, end = loop.trainee.data, planned.usual, begun + patience
     first = [_timed(loop, data, planned.largest)[0]]
     visited = [planned.largest]
-    if data.trunk is not None:
+    parts = data.kept_parts(loop.config.rows_a_step)
+    if parts:
         for step in _in_time(steps, end):
             first.append(_timed(loop, data, step)[0])
             visited.append(step)
@@ -188,10 +189,10 @@ def _take(loop: _Probed, planned: _Planned, patience: float) -> _Taken:
         taken.seconds.append(seconds)
         taken.forward_tokens.append(forward_tokens)
         taken.tokens.append(_tokens(data, step))
-    if data.trunk is not None and len(loop.trainee.store):
+    if parts and len(loop.trainee.store):
         tokens = sum(_tokens(loop.trainee.data, step) for step in visited)
         seen = max(0.0, sum(first) - taken.per_token(taken.seconds) * tokens)
-        taken.filling = seen / len(loop.trainee.store) * data.trunk.chunks
+        taken.filling = seen / len(loop.trainee.store) * parts
     taken.watched = time.perf_counter() - begun
     taken.computing = time.process_time() - worked
     return taken

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from peftlab.edits import Edits
+from peftlab.errors import InputError
 from peftlab.token_limits import max_row_tokens
 from peftlab.training.budget import Budget
 from peftlab.training.config import TrainConfig
@@ -38,6 +39,15 @@ class Data:
     validation_trunk: Trunk | None
     pasts: TrunkStore | None = None
 
+    def kept_parts(self, rows_a_step: int) -> int:
+        """How many parts are computed once and kept: chunks of rows, or sources; 0: none is."""
+        if self.trunk is not None:
+            return self.trunk.chunks
+        if self.pasts is None:
+            return 0
+        visits = len(self.rows) if self.steps is None else self.steps * rows_a_step
+        return min(self.rows.sources, visits)
+
     @classmethod
     def of(
         cls,
@@ -52,6 +62,11 @@ class Data:
         limit = max_row_tokens(model.shape.context, config.max_length, edits.prefix_length)
         data = cls.alone(task, template, config, model.tokenizer, limit)
         rows, steps = data.rows, data.steps
+        if edits.begin == "cue" and model.is_sharded:
+            raise InputError(
+                "begin=cue reads sources where they are needed, and the blocks of a sharded base "
+                "run in all processes at once: use begin=row, or --shard never"
+            )
         if edits.begin == "cue":
             return replace(data, pasts=store)
         # The last block is resumed at even where only the head changes: its kept tokens are few.

@@ -48,6 +48,11 @@ class Rows(Sequence[Encoded]):
         return self._encoded[index]
 
     @property
+    def sources(self) -> int:
+        """How many sources the rows have; one has a row for each of its targets."""
+        return len({example.source for example, _ in self._pairs})
+
+    @property
     def cut(self) -> set[int]:
         """The rows used so far that lost source tokens."""
         return self._cut
