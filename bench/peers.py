@@ -19,6 +19,7 @@ from transformers import (
 
 from bench.workloads import Layout, make_task, spec, tokenizer
 from peftlab.tasks import Encoded, Task
+from peftlab.tasks.cue import cue_ids
 from peftlab.training.rows import Order, Rows
 
 Run = Callable[[], list[float]]  # trains and returns the loss of every step
@@ -34,9 +35,12 @@ def trainer_run(settings: dict[str, Any]) -> Callable[[float, int], Run]:
     rows = Rows(task.pairs("train"), task.template, vocabulary, 1024 - 100)
     order = Order(len(rows), settings["batch_size"], 0)
     start = our_start(settings["model"], settings["method"], task)
+    invocation = None
+    if settings["peer_side"] == "peft-alora":
+        invocation = list(cue_ids(task.template.beginning("cue"), vocabulary))
 
     def prepare(rate: float, steps: int) -> Run:
-        model = peer_model(settings["model"], settings["method"])
+        model = peer_model(settings["model"], settings["method"], invocation)
         begin_at(model, settings["method"], start)
         batches = [[rows[i] for i in order.step(step)] for step in range(steps)]
         if settings["peer_side"] == "peft-grouped":
@@ -139,7 +143,7 @@ def _sft_trainer(
     )  # fmt: skip
 
 
-def peer_model(folder: str, method: str) -> nn.Module:
+def peer_model(folder: str, method: str, invocation: list[int] | None = None) -> nn.Module:
     """The base as a peer's user adapts it for one of the benchmark's methods."""
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     width, layout = model.config.hidden_size, Layout.of(folder)
@@ -157,7 +161,10 @@ def peer_model(folder: str, method: str) -> nn.Module:
         return model
     from peft import get_peft_model
 
-    return get_peft_model(model, _config(method, width, layout))
+    config = _config(method, width, layout)
+    if invocation is not None:
+        config.alora_invocation_tokens = invocation
+    return get_peft_model(model, config)
 
 
 def our_start(folder: str, method: str, task: Task) -> dict[str, torch.Tensor]:

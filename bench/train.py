@@ -3,9 +3,10 @@
     python -m bench.train --method lora --workload dialogsum --peer peft-dropout0 --json
 
 Peers: `peft` as a user would write it (GPT-2's default dropout, random batches), `peft-dropout0`
-the same without dropout, `peft-grouped` besides with batches of similar length, `trl` TRL's
-SFTTrainer, whose head runs on targets only. Methods that PEFT lacks are trained by the same Trainer
-on a hand-written module or on unfrozen blocks. Ours goes through `peftlab.training.train`.
+the same without dropout, `peft-grouped` besides with batches of similar length, `peft-alora` PEFT's
+LoRA that begins at the cue, `trl` TRL's SFTTrainer, whose head runs on targets only. Methods that
+PEFT lacks are trained by the same Trainer on a hand-written module or on unfrozen blocks. Ours goes
+through `peftlab.training.train`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any
 from bench.pairing import Measured, base_name, common_arguments, compare, report
 from bench.workloads import METHODS, WORKLOADS, make_model, make_task, spec
 
-PEERS = ("peft", "peft-dropout0", "peft-grouped", "trl")
+PEERS = ("peft", "peft-dropout0", "peft-grouped", "peft-alora", "trl")
 _RATE = 1e-4
 
 
@@ -41,6 +42,10 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--rates", type=int, default=1, help="learning rates of a sweep")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
+    parser.add_argument("--begin", choices=("row", "cue"), default="row", help="of ours")
+    parser.add_argument(
+        "--again", action="store_true", help="sources have been read, as after the first epoch"
+    )
     parser.add_argument("--plain", action="store_true", help="ours without its fast paths")
     common_arguments(parser)
     arguments = parser.parse_args()
@@ -72,11 +77,21 @@ def ours(settings: dict[str, Any]) -> Callable[[], Measured]:
         tune_allocator()
     model = FrozenLM.load(settings["model"])
     task = make_task(settings["workload"], settings["rows"])
-    method = parse_one(spec(settings["method"], settings["model"]))
+    words = spec(settings["method"], settings["model"])
+    if settings["begin"] == "cue":
+        words += ("," if ":" in words else ":") + "begin=cue"
+    method = parse_one(words)
+
+    def epoch(store: TrunkStore) -> None:
+        size = settings["batch_size"]
+        config = TrainConfig(steps=settings["rows"] // size, batch_size=size, evaluate_every=0)
+        train(model, method, task, config, store=store)
 
     def work() -> Measured:
         losses: list[float] = []
-        seconds, store = 0.0, TrunkStore(4 << 30)
+        seconds, store = 0.0, TrunkStore(8 << 30)
+        if settings["again"]:
+            epoch(store)
         with phase("train", "cpu") as cost:
             for index in range(settings["rates"]):
                 config = TrainConfig(
