@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 FOLDER ?= $(PEFTLAB_REAL_MODEL)
 REAL = $(patsubst %/,%,$(or $(FOLDER),$(error say where the real model is: FOLDER=…)))
 
-STUDIES ?= length rank layers init alpha instruction data scale forgetting spectrum intrinsic transfer
+STUDIES ?= length rank layers init alpha instruction data scale forgetting spectrum intrinsic transfer begin
 
 FOLDER ?= $(PEFTLAB_REAL_MODEL)
 

@@ -14,6 +14,7 @@ import pytest
 from peftlab.comparison.plan import Run
 from peftlab.errors import InputError
 from peftlab.methods import parse, parse_one
+from peftlab.records.figures import named
 from peftlab.records.record import Record
 from peftlab.study import find, look
 from peftlab.study.base import Axis, Panel, Setting, Study, Variant
@@ -237,6 +238,20 @@ def test_forgetting_stands_at_the_rise_of_the_loss(setting: Make) -> None:
     assert record.general is not None
     point = next(p for p in result.panels[0].points if p.series == "full")
     assert point.x == pytest.approx(record.general.after - record.general.before)
+
+
+@pytest.mark.slow
+def test_begin_stands_at_the_seconds_of_training(setting: Make) -> None:
+    made = setting(values=(1.0,), methods=tuple(parse("lora:rank=2")))
+    result = carry_out(find("begin"), made)
+    panel = result.panels[0]
+    assert set(panel.series()) == {"lora:rank=2", "lora:begin=cue,rank=2"}
+    for series, (point,) in panel.series().items():
+        folder = "begin=cue" if "cue" in series else "rank=2-"
+        (path,) = made.out.glob(f"runs/*/lora*{folder}*/seed-0/record.json")
+        assert point.x == pytest.approx(named("train_seconds").of(Record.read(path)))
+    (sentence,) = panel.words
+    assert "of lora:rank=2 is" in sentence and "of its time" in sentence
 
 
 @pytest.mark.slow
