@@ -42,6 +42,7 @@ class Traits:
 
 _KNOWN: WeakKeyDictionary[Tokenizer, Traits] = WeakKeyDictionary()
 _EMBEDDED: WeakKeyDictionary[Tokenizer, int] = WeakKeyDictionary()
+_ENDS: WeakKeyDictionary[Tokenizer, tuple[int, ...]] = WeakKeyDictionary()
 
 
 def embed_below(tokenizer: Tokenizer, count: int) -> None:
@@ -60,6 +61,26 @@ def check_embedded(tokenizer: Tokenizer, ids: Iterable[int], where: str) -> None
             f"{highest:,}). Take the text out, or resize the base: "
             "model.resize_token_embeddings(len(tokenizer))."
         )
+
+
+def is_embedded(tokenizer: Tokenizer, token: int) -> bool:
+    """Say whether the tokenizer's model embeds this id, as far as that is known."""
+    return token < _EMBEDDED.get(tokenizer, token + 1)
+
+
+def let_end(tokenizer: Tokenizer, ids: Iterable[int]) -> None:
+    """Note at which ids the generation defaults of the tokenizer's model end a reply."""
+    _ENDS[tokenizer] = tuple(ids)
+
+
+def reply_ends(tokenizer: Tokenizer) -> tuple[str, ...]:
+    """Return the texts of the tokens that end a chat's reply besides its template's own.
+
+    They are the tokenizer's end-of-sequence token and what was noted by `let_end`.
+    """
+    ids = (tokenizer.eos_token_id, *_ENDS.get(tokenizer, ()))
+    texts = (None if i is None else tokenizer.convert_ids_to_tokens(i) for i in ids)
+    return tuple(dict.fromkeys(text for text in texts if text is not None))
 
 
 def traits(tokenizer: Tokenizer) -> Traits:
