@@ -11,7 +11,14 @@ from peftlab.errors import InputError, nearest
 from peftlab.tasks.chat import Frame
 from peftlab.tasks.example import Example
 from peftlab.tasks.markup import OWN_SLOTS, Literal, Markup, Pseudo, Slot
-from peftlab.tasks.tokens import Tokenizer, end_of_sequence, pieces, traits
+from peftlab.tasks.tokens import (
+    Pieces,
+    Tokenizer,
+    end_of_sequence,
+    pieces,
+    pieces_between,
+    traits,
+)
 
 
 @dataclass(frozen=True)
@@ -124,7 +131,7 @@ def framed(parts: list[Part], frame: Frame) -> list[Part]:
 
 
 def context_ids(
-    tokenizer: Tokenizer, parts: Sequence[Part], chat: bool, example: Example
+    tokenizer: Tokenizer, parts: Sequence[Part], chat: bool
 ) -> tuple[list[int], list[SourceToken]]:
     """Return the ids of everything before the target, and which of them are the source's.
 
@@ -148,7 +155,7 @@ def context_ids(
         if not begun:
             ids += bos
         run = [chunk for chunk in parts[index:stop] if isinstance(chunk, Chunk)]
-        _append_run(tokenizer, run, begun, example, ids, sources)
+        _append_run(tokenizer, run, begun, ids, sources)
         begun, index = True, stop
     return (ids if begun else ids + bos), sources
 
@@ -157,13 +164,12 @@ def _append_run(
     tokenizer: Tokenizer,
     run: Sequence[Chunk],
     begun: bool,
-    example: Example,
     ids: list[int],
     sources: list[SourceToken],
 ) -> None:
     """Tokenise contiguous chunks as one string and append their ids and source tokens."""
     text = "".join(chunk.text for chunk in run)
-    row, offsets = pieces(tokenizer, text, _plain(tokenizer, run, example), begun)
+    row, offsets = _tokenised(tokenizer, run, begun)
     begin, end = _source_span(run)
     extents = _extents(offsets, len(text))
     for token, offset, (left, right) in zip(row, offsets, extents, strict=True):
@@ -203,22 +209,17 @@ def _extents(offsets: Sequence[tuple[int, int]], length: int) -> list[tuple[int,
     return extents
 
 
-def _plain(tokenizer: Tokenizer, run: Sequence[Chunk], example: Example) -> bool:
-    """Say whether special tokens are to be read as mere text: data must not smuggle them in."""
-    special = traits(tokenizer).special
-    special_token = next(
-        (m for c in run if c.kind != "template" for m in special.findall(c.text)), None
-    )
-    if special_token is None:
-        return False
-    if any(special.search(chunk.text) for chunk in run if chunk.kind == "template"):
-        raise InputError(
-            f'The example "{example.excerpt()}" holds the text {special_token!r}, '
-            "which is a special token of this tokenizer, beside special tokens "
-            "of the template; the model could not tell them apart. Take it out of the data, or "
-            "leave the chat template out: -o chat=false."
-        )
-    return True
+def _tokenised(tokenizer: Tokenizer, run: Sequence[Chunk], begun: bool) -> Pieces:
+    """Tokenise a run as one string; special tokens are the template's, data's are mere text."""
+    text, special = "".join(chunk.text for chunk in run), traits(tokenizer).special
+    if not any(special.search(chunk.text) for chunk in run if chunk.kind != "template"):
+        return pieces(tokenizer, text, False, begun)
+    marks, at = [], 0
+    for chunk in run:
+        found = special.finditer(chunk.text) if chunk.kind == "template" else ()
+        marks += [(at + mark.start(), at + mark.end()) for mark in found]
+        at += len(chunk.text)
+    return pieces_between(tokenizer, text, marks, begun)
 
 
 def target_ids(tokenizer: Tokenizer, text: str) -> list[int]:

@@ -181,7 +181,7 @@ class Template:
         self, tokenizer: Tokenizer, example: Example
     ) -> tuple[list[int], list[SourceToken]]:
         parts = self.parts(tokenizer, example)
-        return encode.context_ids(tokenizer, parts, self.chat, example)
+        return encode.context_ids(tokenizer, parts, self.chat)
 
     def _shown(self, example: Example) -> tuple[Example, ...]:
         others = [i for i, other in enumerate(self.exemplars) if other.source != example.source]

@@ -7,7 +7,7 @@ transformers nor torch.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -178,6 +178,48 @@ def pieces(tokenizer: Tokenizer, text: str, plain: bool, begun: bool) -> Pieces:
         f"The tokenizer {type(tokenizer).__name__} does not begin a token at {text[:40]!r}, so "
         "this text cannot stand by itself in a row. Put a space or a line break before it."
     )
+
+
+def pieces_between(
+    tokenizer: Tokenizer, text: str, marks: Sequence[tuple[int, int]], begun: bool
+) -> Pieces:
+    """Return the ids of `text` in which the spans `marks`, and nothing else, are special tokens.
+
+    Special tokens split a text before anything else happens to it, so what lies between them is
+    tokenised by itself, and as mere text.
+    """
+    ids, offsets, at = list[int](), list[tuple[int, int]](), 0
+    for start, end in [*marks, (len(text), len(text))]:
+        if at < start:
+            own, places = pieces(tokenizer, text[at:start], True, begun)
+            ids += own
+            offsets += [(at + left, at + right) for left, right in places]
+        if start < end:
+            ids.append(_mark(tokenizer, text[start:end]))
+            offsets.append((start, end))
+            begun = not _begins_anew(tokenizer, text[start:end])
+        at = end
+    return ids, offsets
+
+
+def _mark(tokenizer: Tokenizer, text: str) -> int:
+    """Return the id of a special token that takes nothing of what stands beside it."""
+    token = int(tokenizer.convert_tokens_to_ids(text))
+    added = tokenizer.added_tokens_decoder.get(token)
+    if added is None or added.lstrip or added.rstrip or added.single_word:
+        raise InputError(
+            f"The data hold the text of a special token beside the template's {text!r}, into which "
+            f"the tokenizer {type(tokenizer).__name__} takes what stands next to it, so they could "
+            "not be told apart. Take it out of the data, or leave the chat template out: "
+            "-o chat=false."
+        )
+    return token
+
+
+def _begins_anew(tokenizer: Tokenizer, mark: str) -> bool:
+    """Say whether text after this special token has the form of a beginning."""
+    alone = _pieces(tokenizer, "a", plain=False)[0]
+    return _pieces(tokenizer, mark + "a", plain=False)[0][1:] == alone
 
 
 def end_of_sequence(tokenizer: Tokenizer) -> int:
