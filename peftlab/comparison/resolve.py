@@ -149,7 +149,7 @@ def resolved(given: Mapping[str, Any], called: Called = plainly) -> ComparisonSe
         methods=methods_of(what.methods, task, what.full),
         train=config_of(values, DEMO_STEPS if _is_demo(what.task) else STEPS, called),
         evaluation=made(EvaluationConfig, values, called),
-        sampling=made(SamplingConfig, values, called, test=loading.get("test_limit") is None),
+        sampling=made(SamplingConfig, values, called, test=not task.test_is_limited),
         search=made(SearchConfig, values, called),
         limits=made(Limits, values, called),
     )

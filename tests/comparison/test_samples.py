@@ -85,6 +85,9 @@ def test_options_say_what_is_sampled() -> None:
 
     assert sampling() == SamplingConfig(share=None, test=True)
     assert sampling(test_limit=4, evaluation_share=0.5) == SamplingConfig(share=0.5, test=False)
+    loaded = (Task.load("demo", limit=8, test_limit=n) for n in (4, None))
+    said = [resolved({"task": task}).sampling.test for task in loaded]
+    assert said == [False, True], "as well where the task was loaded with it"
     assert resolved({"test_limit": 4, "limit": 8, "evaluation_share": 0}).plan().sampling.share == 0
 
 
