@@ -123,9 +123,11 @@ def check_method(
     base, broken = shared.load_base(model, device), False
     loaded = fitted(Task.load(task, limit=64), base.tokenizer)
     for finding in hold(parse_one(method), base, loaded):
-        echo(f"{'ok    ' if finding.problem is None else 'BROKEN'}  {finding.name}")
-        if finding.problem is not None:
-            broken = True
-            echo(f"        {finding.problem}")
+        broken |= finding.problem is not None
+        why = finding.problem or finding.not_applicable
+        how = "BROKEN" if finding.problem is not None else "not applicable" if why else "ok"
+        echo(f"{how:<14}  {finding.name}")
+        if why:
+            echo(f"{'':<14}  {why}")
     if broken:
         raise typer.Exit(1)
