@@ -36,8 +36,8 @@ def export(
     echo(f"Written to {out}")
     if isinstance(written, exporting.Merged):
         echo(f"logits differ by {written.fp32:.1e} in fp32, {written.bf16:.1e} in bf16")
-        if written.defaults:
-            echo(_changed(written.defaults), err=True)
+    if isinstance(written, exporting.Merged | exporting.EmbeddingRows) and written.defaults:
+        echo(_changed(written.defaults), err=True)
     if push_to_hub is not None:
         echo(exporting.push(out, push_to_hub, _card(run, to), private=not public))
 
@@ -47,7 +47,7 @@ def _changed(defaults: Mapping[str, object]) -> str:
     return (
         f"Warning: generation_config.json, the base's own, changes replies ({told}): engines that "
         "read it (transformers, vLLM) do not reply as peftlab does unless each request sets these, "
-        "or the file is deleted"
+        "or they are taken out of the file"
     )
 
 
