@@ -167,8 +167,7 @@ def _run(pipe: Connection, others: Sequence[Connection | socket.socket], usual: 
         return
     os.environ.update(settings)
     torch.set_num_threads(threads or usual)
-    with suppress(ConnectionError):
-        run_child(pipe, function, arguments)
+    run_child(pipe, function, arguments)
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from multiprocessing.connection import Connection
 from multiprocessing.context import BaseContext
@@ -70,12 +70,31 @@ class Stopped(PeftlabError):
 
 
 def server() -> BaseContext:
-    """The fork server, or fresh interpreters where the system has none. Starts warming up."""
+    """The fork server, which begins to import, or fresh interpreters where the system has none."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
+    from multiprocessing import forkserver, resource_tracker
+
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(_PRELOAD))
+    resource_tracker.ensure_running()  # the fork server starts it, and it unblocks Ctrl-C here
+    with _deaf_to_ctrl_c():
+        forkserver.ensure_running()
     return context
+
+
+@contextmanager
+def _deaf_to_ctrl_c() -> Iterator[None]:
+    """Processes begun here leave Ctrl-C to this one, until they ask for it.
+
+    A terminal sends it to all at once, and the fork server, while it imports, would end in a
+    traceback of its own.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def call(function: str, *arguments: Any, hear: Say | None = None) -> Any:
@@ -188,10 +207,12 @@ def run_child(pipe: Connection, function: str, arguments: tuple[Any, ...]) -> No
     if hasattr(os, "setpgid"):
         os.setpgid(0, 0)  # Ctrl-C in a terminal goes to the parent alone, which passes it on once
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     lock = threading.Lock()
 
     def say(*said: Any) -> None:
-        with lock:
+        with lock, suppress(ConnectionError):  # the parent is gone: it is told to stop, and saves
             pipe.send(said)
 
     threading.Thread(target=_end_when_told, args=(pipe,), daemon=True).start()

@@ -199,7 +199,4 @@ def _failed(run: Run, out: Path, message: str) -> Record:
 
 def warm_up() -> None:
     """Start the fork server, so that it imports while the caller does something else."""
-    from multiprocessing import forkserver
-
-    if server().get_start_method() == "forkserver":
-        forkserver.ensure_running()
+    server()

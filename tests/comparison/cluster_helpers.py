@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from peftlab.frozen import named as base
+from peftlab.training.stopping import graceful
 
 
 def about_base(_say: Any, name: str) -> dict[str, Any]:
@@ -53,6 +54,14 @@ def keeps_talking(say: Any, seconds: float) -> None:
     while time.monotonic() < end:
         say("step", 1)
         time.sleep(0.1)
+
+
+def talks_until_told(say: Any, saved: Path) -> None:
+    """As a run does: says every step, and saves when it is told to end."""
+    with graceful(together=False) as stop:
+        while not stop:
+            say("step", 1)
+    saved.touch()
 
 
 def kills_itself(_say: Any) -> None:

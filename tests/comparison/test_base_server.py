@@ -112,6 +112,14 @@ def test_a_child_ends_with_whoever_asked(life: Connection, tmp_path: Path) -> No
     wait_for(lambda: not psutil.pid_exists(process))
 
 
+def test_a_child_that_talks_to_nobody_saves_and_ends(life: Connection, tmp_path: Path) -> None:
+    pipe = Client(str(tmp_path / base_server.SOCKET), "AF_UNIX")
+    pipe.send((f"{HELPERS}:talks_until_told", (tmp_path / "saved",), 1, {}))
+    pipe.recv()
+    pipe.close()
+    wait_for((tmp_path / "saved").exists)
+
+
 def test_the_server_waits_for_the_last_child_and_cleans_up(
     life: Connection, tmp_path: Path
 ) -> None:

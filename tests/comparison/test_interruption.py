@@ -93,3 +93,31 @@ def test_an_interrupted_comparison_continues(
     assert (cut.status, cut.loss, cut.scores) == ("finished", whole.loss, whole.scores)
     lines = [json.loads(x) for x in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [x["step"] for x in lines if "loss" in x] == list(range(1, STEPS + 1))
+
+
+WARMING = """
+import time
+from peftlab.comparison.run import warm_up
+warm_up()
+print("begun", flush=True)
+try:
+    time.sleep(60)
+except KeyboardInterrupt:
+    print("heard", flush=True)
+"""
+
+
+def test_ctrl_c_while_the_fork_server_imports_is_for_the_command_alone() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", WARMING],
+        start_new_session=True,
+        preexec_fn=_hears_ctrl_c,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None and process.stdout.readline() == "begun\n"
+    time.sleep(0.5)  # in the midst of its first import
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    heard, said = process.communicate(timeout=PATIENCE)
+    assert (heard, said) == ("heard\n", "")
