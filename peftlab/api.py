@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peftlab.files import make_folder
-from peftlab.methods import Method, parse_one
+from peftlab.methods import Method, method_of
 
 if TYPE_CHECKING:
     from peftlab.comparison.run import Compared
@@ -80,7 +80,7 @@ def train(
     from peftlab.training import train as train_one
     from peftlab.training.config import train_config
 
-    chosen = parse_one(method) if isinstance(method, str) else method
+    chosen = method_of(method)
     folder = None if out is None else Path(out)
     if folder is not None:
         make_folder(folder)

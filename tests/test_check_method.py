@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import pytest
 import torch
 
+from peftlab.cli.app import run
 from peftlab.edits import Edits, LinearEdit
 from peftlab.laws import LAWS, check_method
 from peftlab.methods import REGISTRY, Count, Method, Shapes, State, parse_one
@@ -21,6 +22,41 @@ def test_our_own_methods_keep_all_laws(spec: str) -> None:
     findings = list(check_method(parse_one(spec), world.model("gpt2"), world.task()))
     assert [finding for finding in findings if finding.problem] == []
     assert [finding.name for finding in findings] == [law.name for law in LAWS]
+
+
+@pytest.mark.parametrize(
+    ("spec", "reasons"),
+    [
+        (
+            "hard_prompt",
+            {
+                "the start is the base, where claimed": "it does not claim to start as the base",
+                "training changes the output": "it trains no numbers",
+                "a share of the base is the largest size that stores no more": "no setting of it",
+            },
+        ),
+        ("full", {"nothing changes below the lowest block": "the first block"}),
+        (_COMPOSED, {"settings are a frozen dataclass with defaults": "it is composed"}),
+    ],
+)
+def test_a_law_that_says_nothing_of_a_method_is_not_applicable(
+    spec: str, reasons: dict[str, str]
+) -> None:
+    findings = list(check_method(parse_one(spec), world.model("gpt2"), world.task()))
+    for name, reason in reasons.items():
+        (told,) = [x.not_applicable for x in findings if x.name.startswith(name)]
+        assert told is not None and reason in told
+    assert sum(x.not_applicable is None for x in findings) > 10
+
+
+def test_the_command_says_which_laws_are_not_applicable(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run(["check-method", "hard_prompt", "--device", "cpu"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    at = lines.index("not applicable  training changes the output")
+    assert lines[at + 1].strip() == "it trains no numbers"
+    assert "ok              saved and loaded is the same" in lines
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,22 +10,21 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
-import huggingface_hub.constants
 import pytest
 import yaml
 from annotated_types import Ge
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from typer.main import get_command
 
 import peftlab
+from bench.option_pairs import BEGUN, VALUES, commands, without_bases
+from bench.option_pairs import options as tried
 from peftlab import options
-from peftlab.cli.app import app, run
+from peftlab.cli.app import run
 from peftlab.comparison.resolve import comparison_settings, resolved
 from peftlab.comparison.settings import Limits, comparison_entries
 from peftlab.errors import InputError
 from peftlab.files import read_yaml
-from peftlab.frozen import named
 from peftlab.methods import REGISTRY
 from peftlab.options import Checked, Option, made
 from peftlab.tasks import Decoding, Options, Task
@@ -179,13 +178,6 @@ def test_a_wrong_file_is_one_clear_line(
 
 
 @cache
-def commands() -> dict[str, Any]:
-    """Every command of the command line, with all of its options read."""
-    root: Any = get_command(app())
-    return {**root.commands, "tasks show": root.commands["tasks"].commands["show"]}
-
-
-@cache
 def flags() -> set[str]:
     """Every flag of every command, and of the scripts."""
     names = {"--help", "--version"}
@@ -290,23 +282,7 @@ def test_the_search_for_names_finds_what_is_wrong() -> None:
 
 # -- odd values --------------------------------------------------------------------------------
 
-ODD = st.sampled_from(
-    ["", " ", "0", "-1", "nan", "inf", "-inf", "1e999", "1e-320", "0.5", "9" * 40, "x", "é", "\0",
-     "None", "true", "[]", "{}", "a,b", ",", "=", "a=b", "1.", "1_000", "０", "\u2028", "../..",
-     "/dev/null", "-", "--", "$(x)", "[red]x", "auto", "fp32", "0,0", "2GB", "5m", "\x1b[31m"]
-)  # fmt: skip
-# What would begin something, or name a place in this machine's file system.
-UNTRIED = {"help", "config", "print_config", "experiment", "address", "engine", "out", "data",
-           "predictions", "adapters", "runs", "into", "push_to_hub"}  # fmt: skip
-BEGUN = {
-    "compare": ["--print-config", "--device", "cpu"],
-    "train": ["--method", "lora", "--out", "OUT", "--limit", "4"],
-    "evaluate": ["--adapter", "none"],
-    "generate": ["--adapter", "none", "--input", "text"],
-    "serve": [],
-    "methods": ["lora"],
-    "tasks show": ["demo"],
-}
+ODD = st.sampled_from(VALUES)
 
 
 @settings(
@@ -319,23 +295,14 @@ def test_odd_values_work_or_are_one_clear_line(
     """Every option of every command that has some, up to where a base would be loaded."""
     name = data.draw(st.sampled_from(sorted(BEGUN)))
     line = [word.replace("OUT", str(tmp_path / "out")) for word in BEGUN[name]]
-    tried = [p for p in commands()[name].params if p.opts[-1].startswith("-")]
-    tried = [p for p in tried if p.name not in UNTRIED and not {*p.opts} & {*line}]
-    chosen = data.draw(st.lists(st.sampled_from(tried), min_size=1, max_size=2, unique=True))
+    chosen = data.draw(st.lists(st.sampled_from(tried(name)), min_size=1, max_size=2, unique=True))
     for parameter in chosen:
         line += [parameter.opts[-1]] + ([] if parameter.is_flag else [data.draw(ODD)])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(named, "load", _no_base)
-        patch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-        patch.chdir(tmp_path)  # `../..` is a folder of tests then
+    with without_bases(tmp_path):
         code = run([*name.split(), *line])
     captured = capsys.readouterr()
     assert code in (0, 2), (name, line)
     assert code == 0 or len(captured.err.split("\n")) == 2, (name, line, captured.err)
-
-
-def _no_base(*_: object) -> None:
-    raise InputError("here a base would be loaded")
 
 
 def test_an_option_may_be_called_otherwise_than_its_field() -> None:

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.metadata import version
 from math import prod
 from pathlib import Path
 from typing import Any, Final
@@ -24,11 +25,14 @@ import numpy as np
 from peftlab.errors import InputError, nearest, reason
 from peftlab.units import size
 
+NEEDED: Final = {"gguf": "0.18", "transformers": "5.23"}
+"""The oldest versions with all that is used of them, as the extra `gguf` asks for them."""
 _HUB: Final = re.compile(r"(?P<repo>[^/:\s]+/[^/:\s]+):(?P<file>[^:]+)")
 _MAGIC: Final = b"GGUF"
 _VERSIONS: Final = (2, 3)
 _ALIGNMENT: Final = 32
 _MOST_DIMENSIONS: Final = 4  # ggml's
+_DEEPEST: Final = 8  # arrays in arrays; llama.cpp itself writes none
 # The value types of the metadata that have a fixed size; 8 is a string, 9 an array.
 _FIXED: Final = {
     **{0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?"},
@@ -199,12 +203,26 @@ def numbers(path: Path, name: str) -> np.ndarray:
 
 
 def _library() -> None:
+    """Refuse where the packages are missing, or older than what is used of them.
+
+    Raises:
+        InputError: says what to install.
+    """
+    from packaging.version import Version
+
     try:
         import gguf  # noqa: F401 - transformers reads most architectures with it
     except ImportError as error:
         raise InputError(
             f"a GGUF file as a base needs the package gguf ({error}): pip install 'peftlab[gguf]'"
         ) from error
+    for name, least in NEEDED.items():
+        found = version(name)
+        if Version(found) < Version(least):
+            raise InputError(
+                f"a GGUF file as a base needs {name} {least} or newer, and {found} is installed: "
+                "pip install 'peftlab[gguf]'"
+            )
 
 
 def _check(header: Header) -> None:
@@ -268,20 +286,26 @@ class _Reader:
         elements, taken = GGML_QUANT_SIZES[kind]
         return name, Tensor(shape, kind.name, offset + prod(shape) // elements * taken)
 
-    def value(self, kind: int) -> Any:
-        """One value of the metadata; of an array how many values it has."""
+    def value(self, kind: int, depth: int = 0) -> Any:
+        """One value of the metadata; of an array how many values it has.
+
+        Args:
+            depth: how many arrays it lies in.
+        """
         if kind in _FIXED:
             return self.number(_FIXED[kind])
         if kind == _STRING:
             return self.string()
         if kind != _ARRAY:
             raise self.damaged(f"a value of kind {kind}")
+        if depth == _DEEPEST:
+            raise self.damaged(f"arrays more than {_DEEPEST} deep in one another")
         inner, count = self.number("<I"), self.number("<Q")
         if inner in _FIXED:
             self.skip(count * struct.calcsize(_FIXED[inner]))
         else:
             for _ in self.times(count):
-                self.skip(self.number("<Q")) if inner == _STRING else self.value(inner)
+                self.skip(self.number("<Q")) if inner == _STRING else self.value(inner, depth + 1)
         return count
 
     def number(self, form: str) -> Any:

@@ -72,6 +72,24 @@ def read_tokenizer(path: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+def reply_ends(path: str) -> list[int]:
+    """At which ids transformers' `generate` ends a reply of that base, where nobody says more.
+
+    Raises:
+        OSError, ValueError: of transformers, for a configuration that it cannot read.
+    """
+    from transformers import GenerationConfig
+
+    if gguf.is_gguf(path):
+        return []  # the file names one end, which its tokenizer has
+    try:
+        defaults = GenerationConfig.from_pretrained(path)
+    except OSError:  # there are none, so that transformers makes them of the configuration
+        defaults = GenerationConfig.from_model_config(read_config(path))
+    ends = defaults.eos_token_id
+    return [i for i in (ends if isinstance(ends, list) else [ends]) if isinstance(i, int)]
+
+
 @contextmanager
 def _refused(path: str, what: str) -> Iterator[None]:
     """Say in one line what of a GGUF file transformers does not read."""

@@ -151,14 +151,16 @@ def show(
 ) -> None:
     """Show a task: facts, rows as the model gets them, lengths, and what would be cut."""
     from peftlab.bases.names import located
-    from peftlab.bases.pretrained import read_tokenizer
+    from peftlab.bases.pretrained import read_tokenizer, reply_ends
     from peftlab.comparison.resolve import the_task
     from peftlab.tasks import describe
+    from peftlab.tasks.tokens import let_end
 
     loaded = the_task({**given, "task": task}, shared.flag(show_options()))
     path = located(model)
     try:
         tokenizer = read_tokenizer(path)
+        let_end(tokenizer, reply_ends(path))
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(f"cannot load a tokenizer from {path!r}: {reason}") from error

@@ -36,8 +36,8 @@ def export(
     echo(f"Written to {out}")
     if isinstance(written, exporting.Merged):
         echo(f"logits differ by {written.fp32:.1e} in fp32, {written.bf16:.1e} in bf16")
-        if written.defaults:
-            echo(_changed(written.defaults), err=True)
+    if isinstance(written, exporting.Merged | exporting.EmbeddingRows) and written.defaults:
+        echo(_changed(written.defaults), err=True)
     if push_to_hub is not None:
         echo(exporting.push(out, push_to_hub, _card(run, to), private=not public))
 
@@ -47,7 +47,7 @@ def _changed(defaults: Mapping[str, object]) -> str:
     return (
         f"Warning: generation_config.json, the base's own, changes replies ({told}): engines that "
         "read it (transformers, vLLM) do not reply as peftlab does unless each request sets these, "
-        "or the file is deleted"
+        "or they are taken out of the file"
     )
 
 
@@ -123,9 +123,11 @@ def check_method(
     base, broken = shared.load_base(model, device), False
     loaded = fitted(Task.load(task, limit=64), base.tokenizer)
     for finding in hold(parse_one(method), base, loaded):
-        echo(f"{'ok    ' if finding.problem is None else 'BROKEN'}  {finding.name}")
-        if finding.problem is not None:
-            broken = True
-            echo(f"        {finding.problem}")
+        broken |= finding.problem is not None
+        why = finding.problem or finding.not_applicable
+        how = "BROKEN" if finding.problem is not None else "not applicable" if why else "ok"
+        echo(f"{how:<14}  {finding.name}")
+        if why:
+            echo(f"{'':<14}  {why}")
     if broken:
         raise typer.Exit(1)

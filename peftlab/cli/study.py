@@ -188,11 +188,11 @@ class Told:
 
     def ended(self, run: Run, record: Record) -> None:
         """What came out."""
-        from peftlab.records.figures import outline
+        from peftlab.records.figures import outline, trained_in
 
         self.left -= 1
         if record.status == "finished":
-            said = f"{outline(record)} ({record.seconds.train or 0:.0f} s)"
+            said = f"{outline(record)} ({trained_in(record)})"
         else:
             said = f"{record.status}: {record.error}"
         label = " ".join(run.label.split())

@@ -11,7 +11,7 @@ from peftlab.comparison.finished import finished as kept
 from peftlab.comparison.finished import other_settings
 from peftlab.comparison.plan import seeds_of
 from peftlab.printable import terminal
-from peftlab.records.figures import outline
+from peftlab.records.figures import outline, trained_in
 from peftlab.records.samples import told
 from peftlab.units import size
 
@@ -153,8 +153,7 @@ class Shown:
         if record.status == "failed":
             self._say(f"{self.running}: failed: {record.error}")
             return
-        took = record.seconds.train or 0.0
-        self._say(f"{self.running}: {outline(record)} ({took:.0f} s training)")
+        self._say(f"{self.running}: {outline(record)} ({trained_in(record)} training)")
 
     def again(self, runs: list[Run]) -> None:
         """Say what the machine is kept busy with after the last run."""

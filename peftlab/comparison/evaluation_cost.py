@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from peftlab.comparison import latency
 from peftlab.comparison.plan import Run, searches
 from peftlab.comparison.samples import validations
+from peftlab.comparison.trials import trial_config
 from peftlab.estimate import Prediction
 from peftlab.tasks.rows import spaced
 from peftlab.token_limits import max_row_tokens
@@ -32,13 +33,14 @@ def with_evaluation(run: Run, model: FrozenLM, found: Prediction) -> Prediction:
     pace, tokens = found.pace, _Tokens.of(run, model)
     trained = found.train_seconds or 0.0
     steps = round(trained / found.step_seconds) if found.step_seconds else 0
-    validated = pace.read * tokens.steering * (validations(run.config, steps) if steps else 0)
+    validation = pace.read * tokens.steering
+    validated = validation * validations(run.config, steps) if steps else 0.0
     final = 0.0 if steps and run.validates_all else tokens.final
     general = 0 if run.general is None else run.general.tokens
     trials, share = (run.search.trials, run.search.share) if searches(run) else (0, 0.0)
     return replace(
         found,
-        search_seconds=trials * (share * trained + validated),
+        search_seconds=trials * (share * trained + validation * _of_a_trial(run, steps)),
         validation_seconds=validated,
         evaluate_seconds=pace.read * (tokens.train + final),
         generate_seconds=pace.read * tokens.test + pace.step * tokens.rounds,
@@ -46,6 +48,15 @@ def with_evaluation(run: Run, model: FrozenLM, found: Prediction) -> Prediction:
         + pace.read * general
         + latency.expected(run, pace.read * tokens.prompt, pace.step),
     )
+
+
+def _of_a_trial(run: Run, steps: int) -> int:
+    """Validations of a trial of the search for a run's rate."""
+    if not searches(run):
+        return 0
+    share = run.search.share
+    trial = trial_config(run.config, share, len(run.task.pairs("train")))
+    return validations(trial, max(1, int(steps * share)))
 
 
 @dataclass(frozen=True)

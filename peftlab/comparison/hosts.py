@@ -30,6 +30,7 @@ from peftlab.frozen import named as base
 from peftlab.methods import Method
 from peftlab.methods.adaptation import Adaptation
 from peftlab.records.record import Latency, Parameters
+from peftlab.tasks.sample import sampled
 from peftlab.training import TrainConfig, Trained, train
 from peftlab.training.display import Display
 
@@ -82,9 +83,11 @@ class Host(ABC):
         """Write the adapter's files."""
 
     def loss(self, split: str, limit: int | None = None) -> SplitLoss:
-        """The loss of a split."""
-        most = self.run.config.max_length
-        return split_loss(self.adapted, self.run.task, split, limit=limit, max_length=most)
+        """The loss of a split, or of so many of its pairs: the first, or those that are drawn."""
+        task, most = self.run.task, self.run.config.max_length
+        if split == "train" and self.run.samples.drawn:
+            task = sampled(task, train=limit)
+        return split_loss(self.adapted, task, split, limit=limit, max_length=most)
 
     def evaluate(self, done: Callable[[int], None]) -> tuple[Evaluation, SplitLoss]:
         """Generate for the test split, and score; and its loss."""

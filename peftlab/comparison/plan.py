@@ -122,17 +122,19 @@ class Samples:
     """How much every run reads of what it is judged by; None: all, or what `EvaluationConfig` says.
 
     train, validation: (example, target) pairs whose losses are taken; those of validation also
-    steer. test: examples. general: tokens of the text of no task.
+    steer. test: examples. general: tokens of the text of no task. drawn: the training pairs are
+    drawn, as the others are; not of runs from before they were, which read the first.
     """
 
     train: int | None = None
     validation: int | None = None
     test: int | None = None
     general: int | None = None
+    drawn: bool = False
 
     def chosen(self) -> dict[str, int]:
         """Those that are not all."""
-        return {name: count for name, count in asdict(self).items() if count is not None}
+        return {name: size for name, size in asdict(self).items() if size not in (None, False)}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -167,8 +167,8 @@ def _sampled(model: FrozenLM, plan: Plan, found: Profile, out: Path) -> Profile:
     task = found.fit.apply(plan.task)
     costs = samples.costs(plan, task, model.tokenizer, found.context, model.shape.size)
     chosen = samples.decided(plan, task, costs)
-    if plan.sampling.share is None:
-        chosen = samples.kept(chosen, but_for_samples(found.runs(plan), out))
+    earlier = but_for_samples(found.runs(plan), out)
+    chosen = samples.kept(chosen, earlier, plan.sampling.share is not None)
     if not plan.sampling.test:  # somebody has said how many
         chosen = replace(chosen, test=None)
     general = found.general and replace(found.general, tokens=chosen.general or TEXT_TOKENS)

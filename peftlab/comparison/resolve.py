@@ -20,7 +20,7 @@ from peftlab.comparison.settings import (
 )
 from peftlab.errors import InputError
 from peftlab.guests import Guest, is_guest
-from peftlab.methods import REGISTRY, Method
+from peftlab.methods import REGISTRY, Method, method_of
 from peftlab.options import Called, entries, made, plainly, refuse_unknown
 from peftlab.tasks import Options, Task
 from peftlab.tasks.plain import general_documents
@@ -149,7 +149,7 @@ def resolved(given: Mapping[str, Any], called: Called = plainly) -> ComparisonSe
         methods=methods_of(what.methods, task, what.full),
         train=config_of(values, DEMO_STEPS if _is_demo(what.task) else STEPS, called),
         evaluation=made(EvaluationConfig, values, called),
-        sampling=made(SamplingConfig, values, called, test=loading.get("test_limit") is None),
+        sampling=made(SamplingConfig, values, called, test=not task.test_is_limited),
         search=made(SearchConfig, values, called),
         limits=made(Limits, values, called),
     )
@@ -234,7 +234,7 @@ def methods_of(
     if not isinstance(asked, str | list | tuple):
         raise InputError(f"methods is {asked!r}; names with settings, or a list, were expected")
     if asked and not isinstance(asked, str):
-        return tuple(m for one in asked for m in (parse(one) if isinstance(one, str) else (one,)))
+        return tuple(method for one in asked for method in _named(one))
     chosen = FIVE
     if full:
         prompts = "hard_prompt,hard_prompt:instruction=task"
@@ -243,6 +243,13 @@ def methods_of(
     return parse(
         chosen if task.instruction else chosen.replace(",hard_prompt:instruction=task", "")
     )
+
+
+def _named(one: Any) -> Sequence[Method | Guest]:
+    """One of a list of methods; in words it may stand for several."""
+    if isinstance(one, str):
+        return parse(one)
+    return (one,) if is_guest(one) else (method_of(one),)
 
 
 def _plain(value: Any) -> Any:

@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from statistics import fmean
 from typing import Any
 
 from peftlab.comparison.plan import Plan, Samples
+from peftlab.comparison.trials import trial_config
 from peftlab.tasks import Task
 from peftlab.tasks.plain import TEXT_TOKENS
 from peftlab.tasks.rows import spaced
 from peftlab.tasks.sample import sampled
 from peftlab.tasks.tokens import Tokenizer
 from peftlab.training import Budget, TrainConfig
+from peftlab.training.config import OF_SECONDS
 
 SHARE = 1 / 3
 """Of training's tokens, for evaluation in all, where nobody asks for another share."""
@@ -35,7 +37,6 @@ DECODED = 3
 """Tokens that are read in the time in which one is decoded, in batches of sixteen."""
 _COUNTED = 200  # pairs whose tokens are counted
 _OF_SECONDS = 300  # steps that a budget of seconds counts as
-_TRIAL_VALIDATIONS = 5  # see `search`
 
 
 @dataclass(frozen=True)
@@ -82,23 +83,25 @@ def costs(plan: Plan, task: Task, tokenizer: Tokenizer, room: int, parameters: i
         free=FREE / (2 * parameters),
         row=row,
         example=row - reply + targets * reply + answered,
-        validations=_validations(plan, math.ceil(training / a_step)),
+        validations=_validations(plan, math.ceil(training / a_step), len(task.pairs("train"))),
     )
 
 
 def validations(config: TrainConfig, steps: int) -> int:
     """How many a training of so many steps has, the one at its end included."""
+    if config.seconds is not None and config.evaluate_every:
+        return OF_SECONDS
     return math.ceil(steps / (config.evaluate_every or steps))
 
 
-def _validations(plan: Plan, steps: int) -> float:
+def _validations(plan: Plan, steps: int, pairs: int) -> float:
     """Those of a run, or of the share of it that a trial has, whichever cost more."""
     own = validations(plan.config, steps)
     if not plan.search.trials:
         return own
-    trial = max(1, int(steps * plan.search.share))
-    shorter = min(plan.config.evaluate_every or steps, max(1, trial // _TRIAL_VALIDATIONS))
-    return max(own, math.ceil(trial / shorter) / plan.search.share)
+    share = plan.search.share
+    trial = trial_config(plan.config, share, pairs)
+    return max(own, validations(trial, max(1, int(steps * share))) / share)
 
 
 def decided(plan: Plan, task: Task, found: Costs) -> Samples:
@@ -108,8 +111,10 @@ def decided(plan: Plan, task: Task, found: Costs) -> Samples:
     states apart that differ, of the test split all that is paid for.
     """
     share = SHARE if plan.sampling.share is None else plan.sampling.share
+    evaluation, pairs = plan.evaluation, len(task.pairs("train"))
+    asked = min(evaluation.train_rows, pairs)
     if not share:
-        return Samples()
+        return Samples(drawn=asked < pairs)
     paid = {n: part * max(share * found.training, found.free) for n, part in PARTS.items()}
 
     def size(name: str, cost: float, whole: int, most: int | None = None) -> int | None:
@@ -117,11 +122,11 @@ def decided(plan: Plan, task: Task, found: Costs) -> Samples:
         count = count if most is None else min(count, most)
         return count if count < whole else None
 
-    evaluation, validation = plan.evaluation, len(task.pairs("validation"))
-    steers = plan.config.validation_limit is None
-    train = min(evaluation.train_rows, len(task.pairs("train")))
+    validation, steers = len(task.pairs("validation")), plan.config.validation_limit is None
+    train = size("train", found.row, asked)
     return Samples(
-        train=size("train", found.row, train),
+        train=train,
+        drawn=(train or asked) < pairs,
         validation=size("validation", found.validations * found.row, validation, STEERING)
         if steers
         else None,
@@ -130,18 +135,24 @@ def decided(plan: Plan, task: Task, found: Costs) -> Samples:
     )
 
 
-def kept(decided: Samples, settings: Sequence[Mapping[str, Any]]) -> Samples:
+def kept(
+    decided: Samples, settings: Sequence[Mapping[str, Any]], share_is_given: bool = False
+) -> Samples:
     """The samples of earlier runs that differ in nothing else; those decided where there are none.
 
     Args:
         settings: of these runs, as `Run.resolved` has them.
+        share_is_given: sizes are then those decided; which training pairs are read is kept.
     """
     names = {item.name for item in fields(Samples)}
     earlier = [
         Samples(**{name: size for name, size in values.get("samples", {}).items() if name in names})
         for values in settings
     ]
-    return decided if decided in earlier or not earlier else earlier[0]
+    for known in (decided, replace(decided, drawn=False)):
+        if known in earlier:
+            return known
+    return decided if share_is_given or not earlier else earlier[0]
 
 
 def apply(task: Task, samples: Samples) -> Task:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from peftlab.comparison.hosts import Host, host
 from peftlab.comparison.plan import Run
 from peftlab.comparison.processes import Say
+from peftlab.comparison.trials import trial_config
 from peftlab.comparison.work import Pipe, lock, progress_of, shared_store
 from peftlab.errors import InputError
 from peftlab.files import make_folder, write_json
@@ -29,7 +30,7 @@ from peftlab.measure import environment, in_company, tune_allocator
 from peftlab.records import folders
 from peftlab.records.reading import metrics
 from peftlab.records.record import Record, Search, Tried
-from peftlab.training import Diverged, TrainConfig, Trained
+from peftlab.training import Diverged, Trained
 from peftlab.training.checkpoint import Progress
 from peftlab.trunk import TrunkStore
 
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
 
 LADDER = (1.0, 1 / 3, 3.0, 1 / 10, 10.0)  # times the method's own rate, in this order
 _WIDEST = 30.0  # TPE looks no further from the method's own rate than this factor
-_VALIDATIONS = 5  # at least so many in a trial, so that it can be ended early
 _UNJUDGED = 2  # validations before a trial may be ended: rates that rise are slow at first
 _RATE = "learning_rate"
 
@@ -66,30 +66,6 @@ def search(say: Say, run: Run, out: Path, trunk: Path | None = None) -> Search:
     return searched
 
 
-def trial_config(run: Run) -> TrainConfig:
-    """A trial's settings: its share of the budget, and validations enough to end it early."""
-    config, share = run.config, run.search.share
-
-    def part(amount: float | None, least: float) -> Any:
-        return None if amount is None else type(amount)(max(least, amount * share))
-
-    shorter = replace(
-        config,
-        steps=part(config.steps, 1),
-        epochs=part(config.epochs, 1e-9),
-        tokens=part(config.tokens, 1),
-        seconds=part(config.seconds, 1e-9),
-        patience=0,
-    )
-    every = config.evaluate_every or config.steps
-    if config.tokens is not None:
-        every = max(1, every // _VALIDATIONS)
-    elif config.seconds is None:
-        steps = shorter.total_steps(len(run.task.pairs("train")))
-        every = min(every, max(1, steps // _VALIDATIONS))
-    return replace(shorter, evaluate_every=every)
-
-
 class _Search:
     """The trials of one method, those of earlier processes included."""
 
@@ -99,7 +75,8 @@ class _Search:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.say, self.run, self.folder = say, run, folder
         self.own = run.config.rate(run.method.learning_rate)
-        self.config = trial_config(run)
+        pairs = len(run.task.pairs("train"))
+        self.config = trial_config(run.config, run.search.share, pairs)
         self.study: Study = optuna.create_study(
             direction="minimize",
             pruner=optuna.pruners.MedianPruner(n_startup_trials=1, n_warmup_steps=_UNJUDGED),

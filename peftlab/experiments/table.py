@@ -103,8 +103,8 @@ def _measured(experiment: Experiment, task: str, model: str, row: RowSpec) -> Li
 def _number(column: ColumnSpec, part: str, records: Sequence[Record]) -> Number:
     values = [value for r in records if (value := _value(column, part, r)) is not None]
     number = _shown(column, fmean(values) * column.times if values else None)
-    disturbed = column.metric is None and named(str(column.cost)).shared(records)
-    return replace(number, text=f"≈ {number.text}") if disturbed else number
+    mark = named(str(column.cost)).mark(records) if column.metric is None else ""
+    return replace(number, text=f"{mark}{number.text}")
 
 
 def _value(column: ColumnSpec, part: str, record: Record) -> float | None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,12 +42,18 @@ _PROBE = "The cat sat on the mat, 3 times!"
 
 @dataclass(frozen=True)
 class EmbeddingRows:
-    """The folder, each task's pseudo tokens and ids, and the token whose head row they repeat."""
+    """The folder, and what a request has to know.
+
+    Attributes:
+        tokens, ids: each task's pseudo tokens. stand_in: the token whose head row they repeat.
+        defaults: as `Merged.defaults`, of any of the tasks.
+    """
 
     folder: Path
     tokens: Mapping[str, tuple[str, ...]]
     ids: Mapping[str, tuple[int, ...]]
     stand_in: int
+    defaults: Mapping[str, Any] = field(default_factory=dict)
 
 
 def embedding_rows(
@@ -69,17 +75,30 @@ def embedding_rows(
     ids = {n: tuple(tokenizer.convert_tokens_to_ids(list(own))) for n, own in tokens.items()}
     stand_in = _least_likely(model)
     made = _with_rows(model, prompts, ids, stand_in)
+    defaults = _changed_replies(adaptations, model)
     described = {
         "tasks": {
             name: _described(adaptation, model, tokenizer, tokens[name], ids[name])
             for name, adaptation in adaptations.items()
         },
         "stand_in": stand_in,
+        "generation_defaults": defaults,
     }
     with together(folder) as place:
         plain.save_plain(made, tokenizer, place)
         write_json(place / "prompts.json", plain.about("embedding-rows", described))
-    return EmbeddingRows(folder, tokens, ids, stand_in)
+    return EmbeddingRows(folder, tokens, ids, stand_in, defaults)
+
+
+def _changed_replies(adaptations: Mapping[str, Adaptation], model: FrozenLM) -> dict[str, Any]:
+    """What of the base's generation defaults changes replies; its suppressed tokens stay behind."""
+    config = copy.deepcopy(model.model.generation_config)
+    config.suppress_tokens = None
+    changed: dict[str, Any] = {}
+    for adaptation in adaptations.values():
+        template = adaptation.edits(model).template or adaptation.template
+        changed |= plain.changed_replies(config, template.end_ids(model.tokenizer))
+    return changed
 
 
 def soft_prompt(name: str, adaptation: Adaptation, model: FrozenLM) -> torch.Tensor:

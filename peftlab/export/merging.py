@@ -67,8 +67,8 @@ def merged(adaptation: Adaptation, model: FrozenLM, folder: Path | str) -> Merge
             f"{model.shape.family} has no place for (the first is {min(missing)}). Keep peftlab's "
             "own format, or train lora, which merges everywhere."
         )
-    end = (edits.template or adaptation.template).end_id(model.tokenizer)
-    defaults = plain.changed_replies(model.model.generation_config, end)
+    ends = (edits.template or adaptation.template).end_ids(model.tokenizer)
+    defaults = plain.changed_replies(model.model.generation_config, ends)
     result = replace(_compared(model, edits, weights, folder), defaults=defaults)
     made = plain.plain_model(model, weights, config)
     with together(folder) as place:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -125,18 +125,19 @@ _OF_SAMPLING = {
 _OF_BEAMS = {"length_penalty", "early_stopping", "num_beam_groups", "diversity_penalty"}
 
 
-def changed_replies(config: GenerationConfig, end: int) -> dict[str, Any]:
+def changed_replies(config: GenerationConfig, own: Sequence[int]) -> dict[str, Any]:
     """What of a base's generation defaults makes replies other than a task's own greedy ones.
 
     Args:
-        end: the token that ends a reply here.
+        own: the tokens that end a reply here.
     """
     settings = {k: v for k, v in config.to_dict().items() if v not in (None, False, [], {})}
     idle = _HARMLESS | (set() if config.do_sample else _OF_SAMPLING)
     idle |= set() if (config.num_beams or 1) > 1 else _OF_BEAMS
     ends = settings.pop("eos_token_id", None)
     changing = {k: v for k, v in settings.items() if k not in idle and _NEUTRAL.get(k) != v}
-    if ends is not None and ends not in (end, [end]):
+    named = {*ends} if isinstance(ends, list | tuple) else {ends}
+    if ends is not None and named != {*own}:
         changing["eos_token_id"] = ends
     return changing
 

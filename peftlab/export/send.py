@@ -35,10 +35,10 @@ _GGUF_EMBEDDING = "token_embd.weight"  # whatever the architecture
 
 @dataclass(frozen=True)
 class Prompt:
-    """An embedded prompt [T, D] in the base's own type, and the token that ends its answer."""
+    """An embedded prompt [T, D] in the base's own type, and the tokens that end its answer."""
 
     embeds: torch.Tensor
-    end: int
+    ends: tuple[int, ...]
 
 
 def prompt(folder: Path, task: str, source: str, base: str | None = None) -> Prompt:
@@ -62,7 +62,7 @@ def prompt(folder: Path, task: str, source: str, base: str | None = None) -> Pro
     vectors = read_tensors(folder / VECTORS)[task].to(rows)
     known_rows = rows[ids.clamp(min=0)] * described["embedding_scale"]
     embeds = torch.where(ids[:, None] < 0, vectors[(-ids - 1).clamp(min=0)], known_rows)
-    return Prompt(embeds, template.end_id(tokenizer))
+    return Prompt(embeds, template.end_ids(tokenizer))
 
 
 def embedding_table(base: str, name: str) -> torch.Tensor:
@@ -107,7 +107,7 @@ def request(given: Prompt, model: str, **options: Any) -> dict[str, Any]:
     buffer = io.BytesIO()
     torch.save(given.embeds.contiguous().clone(), buffer)
     encoded = base64.b64encode(buffer.getvalue()).decode()
-    return {"model": model, "prompt_embeds": encoded, "stop_token_ids": [given.end], **options}
+    return {"model": model, "prompt_embeds": encoded, "stop_token_ids": [*given.ends], **options}
 
 
 def send(server: str, body: dict[str, Any], timeout: float = 300.0) -> str:

@@ -18,6 +18,7 @@ from safetensors import safe_open
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import cached_file
 
+from peftlab.bases.pretrained import reply_ends
 from peftlab.errors import InputError, listed
 from peftlab.tasks import tokens
 
@@ -86,7 +87,7 @@ def check_vocabulary(path: str, model: PreTrainedModel, tokenizer: PreTrainedTok
     """Let no row hold an id that the base does not embed; warn where the tokenizer has such."""
     rows = model.get_input_embeddings().weight.shape[0]
     embedded = getattr(model.get_input_embeddings(), "num_embeddings", rows)
-    tokens.embed_below(tokenizer, embedded)
+    know(path, tokenizer, embedded)
     beyond = sorted(i for i in tokenizer.get_vocab().values() if i >= embedded)
     if beyond:
         warnings.warn(
@@ -95,6 +96,17 @@ def check_vocabulary(path: str, model: PreTrainedModel, tokenizer: PreTrainedTok
             BaseNote,
             stacklevel=3,
         )
+
+
+def know(path: str, tokenizer: PreTrainedTokenizerBase, embedded: int) -> None:
+    """Let rows know of the base what its tokenizer does not say.
+
+    Args:
+        embedded: how many ids the base embeds.
+    """
+    tokens.embed_below(tokenizer, embedded)
+    if tokenizer.chat_template:
+        tokens.let_end(tokenizer, reply_ends(path))
 
 
 def _stored(path: str) -> Iterator[tuple[str, str]]:

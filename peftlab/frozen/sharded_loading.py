@@ -18,13 +18,12 @@ from peftlab.bases.number_formats import QUANTISED, base_bytes
 from peftlab.bases.pretrained import read_config, read_tokenizer
 from peftlab.bases.shapes import ModelShape
 from peftlab.errors import InputError
-from peftlab.frozen import quantised
+from peftlab.frozen import checkpoint, quantised
 from peftlab.frozen.loading import load_plain, parameter_shapes
 from peftlab.frozen.sharding import part
 from peftlab.frozen.sharding import shard as split_blocks
 from peftlab.measure import free_memory
 from peftlab.processes import Processes
-from peftlab.tasks.tokens import embed_below
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -101,7 +100,7 @@ def load_sharded(
     own = "" if read is None else fingerprint(quantised.stored_tensors(read))
     _fill(model, read, torch.device(device))
     tokenizer = read_tokenizer(path)
-    embed_below(tokenizer, config.get_text_config().vocab_size)
+    checkpoint.know(path, tokenizer, config.get_text_config().vocab_size)
     return model, tokenizer, processes.told(own)[0]
 
 

@@ -6,6 +6,7 @@ beam, at its present length, scores above the worst of `beams` finished ones.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -16,7 +17,7 @@ class Beams:
     """The running and finished hypotheses of one prompt."""
 
     width: int
-    end: int
+    ends: Sequence[int]
     limit: int
     length_penalty: float
     running: list[tuple[float, list[int]]] = field(default_factory=lambda: [(0.0, [])])
@@ -34,14 +35,16 @@ class Beams:
             for each new running beam the index of the old one that it extends.
         """
         scores = chances + torch.tensor([[s] for s, _ in self.running], device=chances.device)
-        best = scores.flatten().topk(min(2 * self.width, scores.numel()))
+        # So many that as many beams go on even where every end of each is among them.
+        candidates = (1 + len(self.ends)) * self.width
+        best = scores.flatten().topk(min(candidates, scores.numel()))
         extended: list[tuple[float, list[int], int]] = []
         for rank, (score, place) in enumerate(
             zip(best.values.tolist(), best.indices.tolist(), strict=True)
         ):
             parent, token = divmod(place, chances.shape[-1])
             tokens = [*self.running[parent][1], token]
-            if token != self.end and len(tokens) < self.limit:
+            if token not in self.ends and len(tokens) < self.limit:
                 extended.append((score, tokens, parent))
             elif rank < self.width:
                 self.finished.append((score / len(tokens) ** self.length_penalty, tokens))

@@ -75,20 +75,20 @@ class Chooser:
         self,
         logits: torch.Tensor,
         tokens: Sequence[Sequence[int]],
-        ends: Sequence[int],
+        ends: Sequence[Sequence[int]],
         least: Sequence[int],
     ) -> torch.Tensor:
         """Forbid repeated n-grams, ends that come too early, and banned tokens.
 
         Args:
             logits: [R, V], changed in place. tokens: what each row has produced.
-            ends: each row's end token. least: how many tokens each row must produce before its end.
+            ends: each row's end tokens. least: how many tokens each row must produce before one.
         """
         early = [i for i, made in enumerate(tokens) if len(made) < least[i]]
         if self.banned:
             logits[:, self.banned] = float("-inf")
         for i in early:
-            logits[i, ends[i]] = float("-inf")
+            logits[i, list(ends[i])] = float("-inf")
         if self._no_repeat is not None:
             for i, made in enumerate(tokens):
                 if made:

@@ -54,12 +54,12 @@ class Reply:
 
 @dataclass(eq=False)
 class _Job:
-    """A request on its way: its place, its row, its end token, its random draws."""
+    """A request on its way: its place, its row, its end tokens, its random draws."""
 
     index: int
     request: Request
     row: DecodingState
-    end: int
+    ends: tuple[int, ...]
     prompt_tokens: int
     dropped: int
     generator: torch.Generator
@@ -78,7 +78,7 @@ class _Job:
     @property
     def over(self) -> bool:
         made = self.row.tokens
-        return made[-1] == self.end or len(made) >= self.request.max_new_tokens
+        return made[-1] in self.ends or len(made) >= self.request.max_new_tokens
 
 
 def generate(
@@ -147,10 +147,10 @@ def _jobs(
         for i, e in zip(indices, encoded, strict=True):
             rng = torch.Generator().manual_seed(seed * 1_000_003 + i)
             row = DecodingState.of(owner, e)
-            end = template.end_id(model.tokenizer)
+            ends = template.end_ids(model.tokenizer)
             least = max(requests[i].min_new_tokens, decoding.min_new_tokens)
             request = replace(requests[i], min_new_tokens=least)
-            jobs.append(_Job(i, request, row, end, len(e.ids), e.dropped, rng))
+            jobs.append(_Job(i, request, row, ends, len(e.ids), e.dropped, rng))
     return sorted(jobs, key=lambda job: -len(job.row.prompt))
 
 
@@ -174,7 +174,7 @@ def _decode(
         logits = chooser.restrict(
             torch.cat(parts) if len(parts) > 1 else parts[0],
             [job.row.tokens for job in running],
-            [job.end for job in running],
+            [job.ends for job in running],
             [job.least for job in running],
         )
         tokens = chooser.next(logits, [job.generator for job in running])
@@ -200,7 +200,7 @@ def _joined(session: Session, jobs: Sequence[_Job]) -> torch.Tensor:
 
 
 def _reply(model: FrozenLM, job: _Job, tokens: Sequence[int]) -> Reply:
-    ended = tokens[-1] == job.end
+    ended = tokens[-1] in job.ends
     kept = tuple(tokens[:-1] if ended else tokens)
     text = model.tokenizer.decode(kept, skip_special_tokens=True).strip()
     how: Literal["end", "length"] = "end" if ended else "length"
@@ -232,7 +232,7 @@ def _beams_of(session: Session, jobs: list[_Job], decoding: Decoding) -> list[li
     width = decoding.beams
     chooser = Chooser(decoding, banned_tokens(decoding, session.model.tokenizer))
     searches = [
-        Beams(width, job.end, job.request.max_new_tokens, decoding.length_penalty) for job in jobs
+        Beams(width, job.ends, job.request.max_new_tokens, decoding.length_penalty) for job in jobs
     ]
     logits = _joined(session, jobs)
     alive = list(range(len(jobs)))
@@ -243,7 +243,7 @@ def _beams_of(session: Session, jobs: list[_Job], decoding: Decoding) -> list[li
             search, before = searches[i], len(searches[i].running)
             made = [tokens for _, tokens in search.running]
             own = chooser.restrict(
-                chances[at : at + before], made, [jobs[i].end] * before, [jobs[i].least] * before
+                chances[at : at + before], made, [jobs[i].ends] * before, [jobs[i].least] * before
             )
             parents = search.advance(own)
             if not search.done:

@@ -98,7 +98,7 @@ def _outputs(
     from transformers import GenerationConfig, LogitsProcessorList
 
     ids = torch.tensor([prompt.ids for prompt in prompts], device=model.base.device)
-    end = task.template.end_id(model.base.tokenizer)
+    ends = task.template.end_ids(model.base.tokenizer)
     chooser = Chooser(decoding, banned_tokens(decoding, model.base.tokenizer))
     settings = GenerationConfig(
         max_new_tokens=task.max_new_tokens,
@@ -108,15 +108,15 @@ def _outputs(
         temperature=decoding.temperature if decoding.sample else None,
         top_k=decoding.top_k if decoding.sample else None,
         top_p=decoding.top_p if decoding.sample else None,
-        eos_token_id=end,
-        pad_token_id=end,
+        eos_token_id=list(ends),
+        pad_token_id=ends[0],
     )
     with quiet():
         made = model.peft.generate(
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
             generation_config=settings,
-            logits_processor=LogitsProcessorList([_Restricted(chooser, ids.shape[1], end)]),
+            logits_processor=LogitsProcessorList([_Restricted(chooser, ids.shape[1], ends)]),
         )
     return [row[ids.shape[1] :].tolist() for row in made]
 
@@ -124,19 +124,19 @@ def _outputs(
 class _Restricted:
     """Our own rules for repeated n-grams and early ends, which look at the output alone."""
 
-    def __init__(self, chooser: Chooser, prompt: int, end: int) -> None:
-        self.chooser, self.prompt, self.end = chooser, prompt, end
+    def __init__(self, chooser: Chooser, prompt: int, ends: tuple[int, ...]) -> None:
+        self.chooser, self.prompt, self.ends = chooser, prompt, ends
 
     def __call__(self, ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         made: Any = ids[:, self.prompt :].tolist()
         least = [self.chooser.decoding.min_new_tokens] * len(made)
-        return self.chooser.restrict(scores, made, [self.end] * len(made), least)
+        return self.chooser.restrict(scores, made, [self.ends] * len(made), least)
 
 
 def _reply(model: GuestModel, task: Task, prompt: Encoded, tokens: list[int]) -> Reply:
-    tokenizer, end = model.base.tokenizer, task.template.end_id(model.base.tokenizer)
-    ended = end in tokens
-    kept = tuple(tokens[: tokens.index(end)] if ended else tokens)
+    tokenizer, ends = model.base.tokenizer, task.template.end_ids(model.base.tokenizer)
+    length = next((i for i, token in enumerate(tokens) if token in ends), len(tokens))
+    ended, kept = length < len(tokens), tuple(tokens[:length])
     text = tokenizer.decode(kept, skip_special_tokens=True).strip()
     positions = len(prompt.ids) + model.virtual_tokens
     return Reply(text, kept, "end" if ended else "length", positions, prompt.dropped)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from peftlab.laws import cue, gradients, memory, rows, settings, start, storage, training
-from peftlab.laws.law import Finding, Law, LawBroken
+from peftlab.laws.law import Finding, Law, LawBroken, NotApplicable
 from peftlab.laws.trial import Trial
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from peftlab.methods import Method
     from peftlab.tasks import Task
 
-__all__ = ["LAWS", "Finding", "Law", "LawBroken", "Trial", "check_method"]
+__all__ = ["LAWS", "Finding", "Law", "LawBroken", "NotApplicable", "Trial", "check_method"]
 
 LAWS: tuple[Law, ...] = (
     settings.declared,

@@ -22,13 +22,14 @@ if TYPE_CHECKING:
 _BYTES = 1 << 30
 
 
-def at_cue(method: Method) -> bool:
-    """Laws of the cue hold for methods that begin there."""
+def _whole_rows(method: Method) -> str:
+    """Laws of the cue say nothing of methods that begin before it."""
     parts = getattr(method, "parts", (method,))
-    return any(getattr(part, "begin", "row") == "cue" for part in parts)
+    at_cue = any(getattr(part, "begin", "row") == "cue" for part in parts)
+    return "" if at_cue else "it changes whole rows"
 
 
-@law("what comes before the cue is the base's own, and brings no gradient", at_cue)
+@law("what comes before the cue is the base's own, and brings no gradient", _whole_rows)
 def base_before(it: Trial) -> None:
     require(it.edits(it.moved).begin == "cue", "its edits begin at the row")
     require(all(row.begin > 0 for row in it.rows()), "its template marks no cue")
@@ -42,7 +43,7 @@ def base_before(it: Trial) -> None:
             require_close([keys, values], list(collected[block]), it.tolerance, told)
 
 
-@law("what is kept of sources changes no bit of losses and gradients", at_cue)
+@law("what is kept of sources changes no bit of losses and gradients", _whole_rows)
 def kept_alike(it: Trial) -> None:
     store, runs = TrunkStore(_BYTES), []
     for given in (store, store, None):
@@ -57,7 +58,7 @@ def kept_alike(it: Trial) -> None:
         require(all(map(torch.equal, runs[0], other)), "a source from the store gives other bits")
 
 
-@law("a row with nothing before its cue is a row that is changed whole", at_cue)
+@law("a row with nothing before its cue is a row that is changed whole", _whole_rows)
 def whole_row(it: Trial) -> None:
     edits = it.edits(it.moved).detach()
     rows = [row._replace(begin=0) for row in it.rows()]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from peftlab.frozen.forward import ForwardOptions
-from peftlab.laws.law import law, require, require_close_gradients, trains
+from peftlab.laws.law import law, require, require_close_gradients, untrained
 from peftlab.laws.trial import gradients, leaves
 from peftlab.loss import row_losses
 
@@ -24,7 +24,7 @@ def function_of_the_state(it: Trial) -> None:
     require(all(map(torch.equal, one, again)), "the same state gives other edits after another")
 
 
-@law("every tensor gets a gradient right after an evaluation", trains)
+@law("every tensor gets a gradient right after an evaluation", untrained)
 def every_tensor(it: Trial) -> None:
     state = leaves(it.first)
     with torch.no_grad():  # an evaluation, of this very state and of its stored form
@@ -45,7 +45,7 @@ def every_tensor(it: Trial) -> None:
     require(not frozen, f"the frozen {', '.join(frozen)} get a gradient")
 
 
-@law("recomputed in another thread after another batch, gradients are the same", trains)
+@law("recomputed in another thread after another batch, gradients are the same", untrained)
 def recomputed(it: Trial) -> None:
     plain, disturbed = leaves(it.moved), leaves(it.moved)
     it.losses(plain, seed=11).sum().backward()

@@ -20,12 +20,17 @@ class LawBroken(Exception):
     """A method does not do what every method has to do; the message says what it does instead."""
 
 
+class NotApplicable(Exception):
+    """A law says nothing of a method; the message says why."""
+
+
 @dataclass(frozen=True)
 class Finding:
-    """A law in words, and what breaks it; None where it holds."""
+    """A law in words, and what breaks it, or why it says nothing of a method; else it holds."""
 
     name: str
-    problem: str | None
+    problem: str | None = None
+    not_applicable: str | None = None
 
 
 @dataclass(frozen=True)
@@ -34,38 +39,45 @@ class Law:
 
     Attributes:
         name: the law in words.
-        check: raises `LawBroken` where a trial does not keep it.
-        applies: for which methods it holds.
+        check: raises `LawBroken` where a trial does not keep it, `NotApplicable` where that shows
+            only there.
+        exempt: why it says nothing of a method; empty where it does.
     """
 
     name: str
     check: Check
-    applies: Callable[[Method], bool]
+    exempt: Callable[[Method], str]
 
     def __str__(self) -> str:
         return self.check.__name__
 
+    def applies(self, method: Method) -> bool:
+        """Whether it says something of a method."""
+        return not self.exempt(method)
+
     def hold(self, trial: Trial) -> Finding:
         """What it says of a method; whatever error a foreign method ends in breaks the law."""
-        if not self.applies(trial.method):
-            return Finding(self.name, None)
+        if why := self.exempt(trial.method):
+            return Finding(self.name, not_applicable=why)
         try:
             self.check(trial)
         except LawBroken as broken:
             return Finding(self.name, str(broken))
+        except NotApplicable as error:
+            return Finding(self.name, not_applicable=str(error))
         except Exception as error:
             return Finding(self.name, f"{type(error).__name__}: {error}")
-        return Finding(self.name, None)
+        return Finding(self.name)
 
 
-def law(name: str, applies: Callable[[Method], bool] = lambda _: True) -> Callable[[Check], Law]:
+def law(name: str, exempt: Callable[[Method], str] = lambda _: "") -> Callable[[Check], Law]:
     """Make a law of a function."""
-    return lambda check: Law(name, check, applies)
+    return lambda check: Law(name, check, exempt)
 
 
-def trains(method: Method) -> bool:
-    """Laws of gradients hold for methods that have some."""
-    return method.trains
+def untrained(method: Method) -> str:
+    """Laws of gradients say nothing of methods that have none."""
+    return "" if method.trains else "it trains no numbers"
 
 
 def require(kept: bool, problem: str) -> None:

@@ -13,7 +13,14 @@ from peftlab.frozen.cache import KeyValueCache
 from peftlab.frozen.forward import ForwardContext, ForwardOptions
 from peftlab.frozen.packing import Row, pack
 from peftlab.generation import Request, generate
-from peftlab.laws.law import Tensors, law, require, require_close, require_close_gradients
+from peftlab.laws.law import (
+    NotApplicable,
+    Tensors,
+    law,
+    require,
+    require_close,
+    require_close_gradients,
+)
 from peftlab.laws.trial import gradients, leaves
 from peftlab.pasts import continued
 from peftlab.token_limits import max_row_tokens
@@ -68,7 +75,7 @@ def below(it: Trial) -> None:
     edits, layers = it.edits(it.moved).detach(), it.model.shape.layers
     lowest = edits.lowest_block(it.model.shape)
     if lowest == 0:
-        return  # promises nothing
+        raise NotApplicable("it changes what the first block is given or does")
     options = ForwardOptions(keep_input_of=min(lowest, layers - 1))
     kept: list[torch.Tensor] = []
     for changed in (Edits(), edits):
@@ -148,14 +155,17 @@ def _write_prefix(
 def generated(it: Trial) -> None:
     adaptation, examples = it.adaptation(it.moved), it.task.test[: len(it.encoded)]
     replies = generate(it.model, [Request(adaptation, e, _NEW_TOKENS) for e in examples])
-    end, plain = it.model.tokenizer.eos_token_id, ForwardOptions(fast=False)
+    plain = ForwardOptions(fast=False)
     edits = adaptation.edits(it.model)
     template = edits.template or adaptation.template
+    ends = template.end_ids(it.model.tokenizer)
     limit = max_row_tokens(it.model.shape.context, taken=edits.prefix_length + _NEW_TOKENS)
     for example, reply in zip(examples, replies, strict=True):
         encoded = template.encode(it.model.tokenizer, example, None, limit)
-        prompt = encoded.ids
-        tokens = [*reply.tokens, end] if reply.finished == "end" else list(reply.tokens)
-        row = Row([*prompt, *tokens[:-1]], 0, len(prompt) - 1, begin=encoded.begin)
+        tokens, ended = list(reply.tokens), reply.finished == "end"
+        read = [*encoded.ids, *(tokens if ended else tokens[:-1])]
+        row = Row(read, 0, len(encoded.ids) - 1, begin=encoded.begin)
         chosen = it.logits([row], edits, options=plain)[0].argmax(-1).tolist()
+        if ended and chosen[-1] in ends:
+            tokens.append(chosen[-1])
         require(chosen == tokens, f"decoding gives {tokens}, a whole forward {chosen}")

@@ -18,11 +18,19 @@ _RATE = 1e-3
 _SHARE = 0.05
 
 
-def _alone(method: Method) -> bool:
-    return not isinstance(method, Composed)
+def _composed(method: Method) -> str:
+    return "it is composed, and has the settings of its parts" if _is_composed(method) else ""
 
 
-@law("settings are a frozen dataclass with defaults, and its docstring says what it is", _alone)
+def _is_composed(method: Method) -> bool:
+    return isinstance(method, Composed)
+
+
+def _unsized(method: Method) -> str:
+    return "no setting of it is a size" if method.size is None else ""
+
+
+@law("settings are a frozen dataclass with defaults, and its docstring says what it is", _composed)
 def declared(it: Trial) -> None:
     cls = type(it.method)
     require(
@@ -51,7 +59,7 @@ def one_rate_each(it: Trial) -> None:
     require(named == has, f"groups name {named}, the state has {has}")
     rates = [group["lr"] for group in groups]
     require(all(rate > 0 for rate in rates), f"the rates are {rates}")
-    if rates and _alone(it.method):
+    if rates and not _is_composed(it.method):
         require(min(rates) == _RATE, f"the lowest rate is {min(rates)}, asked for {_RATE}")
 
 
@@ -74,7 +82,7 @@ def laid_out(it: Trial) -> None:
     require(not wrong, f"`stored` expects other tensors than materialise gives: {'; '.join(wrong)}")
 
 
-@law("a share of the base is the largest size that stores no more", lambda m: m.size is not None)
+@law("a share of the base is the largest size that stores no more", _unsized)
 def share_of_the_base(it: Trial) -> None:
     shape, size = it.model.shape, it.method.size or ""
     sized = it.method.with_share(shape, _SHARE)

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 import torch
 
 from peftlab.edits import Edits
-from peftlab.laws.law import law, require, require_close, trains
+from peftlab.laws.law import law, require, require_close, untrained
 
 if TYPE_CHECKING:
     from peftlab.laws.trial import Trial
+    from peftlab.methods import Method
 
 _MOVES = 1e-2  # how far a logit moves at least where every tensor does
 
@@ -27,7 +28,11 @@ def seeded(it: Trial) -> None:
     require(not drawn, "init draws from torch's own generator beside that it is given")
 
 
-@law("the start is the base, where claimed", lambda method: method.starts_as_base)
+def _starts_elsewhere(method: Method) -> str:
+    return "" if method.starts_as_base else "it does not claim to start as the base"
+
+
+@law("the start is the base, where claimed", _starts_elsewhere)
 def identity(it: Trial) -> None:
     rows = [row._replace(begin=0) for row in it.rows()]
     require(rows == it.plain_rows(), "the method changes the text")
@@ -38,7 +43,7 @@ def identity(it: Trial) -> None:
         require_close(got, expected, it.tolerance, told)
 
 
-@law("training changes the output", trains)
+@law("training changes the output", untrained)
 def effective(it: Trial) -> None:
     got, start = (it.logits(it.rows(), it.edits(state)) for state in (it.moved, it.first))
     gap = max(float((g - s).abs().max()) for g, s in zip(got, start, strict=True))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from peftlab.bases.fingerprint import fingerprint
-from peftlab.laws.law import law, require, trains
+from peftlab.laws.law import law, require, untrained
 from peftlab.training import TrainConfig, Trained, train
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def interrupted(it: Trial) -> None:
         require(one == other, f"{name} is {other} instead of {one}")
 
 
-@law("it learns at its own rate", trains)
+@law("it learns at its own rate", untrained)
 def learns(it: Trial) -> None:
     """Four rows, again and again: their loss falls, with nothing but the method's defaults."""
     config = TrainConfig(steps=30, batch_size=4, evaluate_every=0, validation_limit=1)
@@ -104,7 +104,7 @@ def learns(it: Trial) -> None:
     require(losses[-1] < losses[0] - _FALL, told)
 
 
-@law("under bf16 autocast it trains nearly as in fp32", trains)
+@law("under bf16 autocast it trains nearly as in fp32", untrained)
 def autocast(it: Trial) -> None:
     losses = []
     for precision in ("fp32", "bf16"):

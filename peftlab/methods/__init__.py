@@ -8,7 +8,7 @@ from pkgutil import iter_modules
 
 from peftlab.methods.base import REGISTRY, Count, Method, Shapes, State, register
 from peftlab.methods.composed import Composed
-from peftlab.methods.parse import build, parse, parse_one, specs
+from peftlab.methods.parse import build, method_of, parse, parse_one, specs
 
 for _module in iter_modules(__path__):  # importing a method registers it; none imports torch
     import_module(f"{__name__}.{_module.name}")
@@ -21,6 +21,7 @@ __all__ = [
     "Shapes",
     "State",
     "build",
+    "method_of",
     "parse",
     "parse_one",
     "register",

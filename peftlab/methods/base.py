@@ -6,12 +6,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from math import prod
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, Self, TypeVar
 
 from peftlab.edits import Edits
-from peftlab.errors import InputError
+from peftlab.errors import InputError, nearest
 from peftlab.lazy import torch
-from peftlab.options import Since, identity
+from peftlab.options import Since, hints, identity, valid
 from peftlab.tasks.example import Begin
 
 if TYPE_CHECKING:
@@ -85,6 +85,8 @@ class SearchStep:
 class Method(ABC):
     """One way of adapting a frozen model. A subclass's fields are its settings, everywhere.
 
+    Their types and limits (`Annotated[int, Ge(1)]`) hold for words, files and Python alike.
+
     Class attributes:
         name: set by `register`.
         sites: the sites it needs (see `frozen.conformance`).
@@ -102,6 +104,31 @@ class Method(ABC):
     searches: ClassVar[bool] = False
     starts_as_base: ClassVar[bool] = False
     size: ClassVar[str | None] = None
+
+    def __new__(cls, /, *values: Any, **settings: Any) -> Self:
+        """Refuse settings that there are not, wherever they come from; see `__post_init__`."""
+        known, called = sorted(item.name for item in fields(cls)), _called(cls)
+        if values:
+            raise InputError(f"{called} got {values[0]!r:.60}; its settings go by their names")
+        for key in settings:
+            if key not in known:
+                raise InputError(
+                    f"{called} has no setting {key!r}; it has {', '.join(known) or 'none'}."
+                    f"{nearest(key, known)}"
+                )
+        return super().__new__(cls)
+
+    def __post_init__(self) -> None:
+        """Check each setting, and convert it to its type: a number, a choice, parts as `q+v`.
+
+        Raises:
+            InputError: lists all that cannot be used.
+        """
+        known = hints(type(self))
+        given = {key: _several(known[key], value) for key, value in vars(self).items()}
+        checked = valid(type(self), given, lambda key: f"{_called(type(self))}: {key}")
+        for key, value in checked.items():
+            object.__setattr__(self, key, value)
 
     @property
     def label(self) -> str:
@@ -248,13 +275,14 @@ def _typed(value: Any) -> str:
     return "+".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-def positive(method: Method, *names: str) -> None:
-    """Refuse settings below 1.
+def _called(cls: type[Method]) -> str:
+    """As words and records have it; a class that is not registered has its own name."""
+    name = getattr(cls, "name", None)
+    return name if isinstance(name, str) else cls.__name__
 
-    Raises:
-        InputError: names the first one.
-    """
-    for item in fields(method):
-        value = getattr(method, item.name)
-        if item.name in names and value < 1:
-            raise InputError(f"{method.name}: {item.name} is {value}; at least 1 was expected")
+
+def _several(hint: Any, value: Any) -> Any:
+    """The parts of `q+v`, where a setting has several."""
+    if isinstance(value, str) and "tuple" in str(hint):
+        return tuple(filter(None, value.split("+")))
+    return value

@@ -11,12 +11,14 @@ the base; Houlsby's own code starts near zero.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+from annotated_types import Ge
 
 from peftlab.bases.shapes import ModelShape
 from peftlab.edits import Bottleneck, Edits, Sublayer
 from peftlab.lazy import torch
-from peftlab.methods.base import BeginningMethod, Shapes, State, positive, register
+from peftlab.methods.base import BeginningMethod, Shapes, State, register
 
 if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM
@@ -41,7 +43,7 @@ class BottleneckAdapter(BeginningMethod):
     size: ClassVar = "bottleneck"
 
     kind: Literal["houlsby", "pfeiffer", "lin", "parallel"] = "pfeiffer"
-    bottleneck: int = 32
+    bottleneck: Annotated[int, Ge(1)] = 32
     train_norms: bool | None = None
 
     @property
@@ -56,9 +58,6 @@ class BottleneckAdapter(BeginningMethod):
     @property
     def _trains_norms(self) -> bool:
         return self.kind == "houlsby" if self.train_norms is None else self.train_norms
-
-    def check(self, shape: ModelShape) -> None:
-        positive(self, "bottleneck")
 
     def _places(self, shape: ModelShape) -> list[tuple[int, Sublayer]]:
         which: tuple[Sublayer, ...] = ("attention", "mlp") if self.kind == "houlsby" else ("mlp",)

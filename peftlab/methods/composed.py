@@ -28,6 +28,8 @@ class Composed(Method):
     parts: tuple[Method, ...]
 
     def __post_init__(self) -> None:
+        if not isinstance(self.parts, tuple) or not all(isinstance(p, Method) for p in self.parts):
+            raise InputError(f"Composed: parts is {self.parts!r:.60}; methods were expected")
         for part in self.parts:
             if part.searches:
                 raise InputError(

@@ -9,13 +9,15 @@ validation loss, its start included, and every step's prompt stands in `metrics.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from annotated_types import Ge, Gt
 
 from peftlab.bases.shapes import ModelShape
 from peftlab.edits import Edits
 from peftlab.errors import InputError
 from peftlab.lazy import torch
-from peftlab.methods.base import Examples, Method, SearchStep, Shapes, State, positive, register
+from peftlab.methods.base import Examples, Method, SearchStep, Shapes, State, register
 from peftlab.methods.prompt_tuning import fits_context
 from peftlab.methods.search.gradient_guided import autoprompt, gcg
 from peftlab.methods.search.pez import pez
@@ -54,18 +56,14 @@ class DiscreteSearch(Method):
     strategy: Literal["gcg", "autoprompt", "pez", "phrases"] = "gcg"
     start: Literal["instruction", "vocabulary"] = "instruction"
     text: str = ""
-    length: int | None = None
-    width: int = 16
-    top_k: int = 32
-    rate: float = 0.3
+    length: Annotated[int | None, Ge(1)] = None
+    width: Annotated[int, Ge(1)] = 16
+    top_k: Annotated[int, Ge(1)] = 32
+    rate: Annotated[float, Gt(0)] = 0.3
 
     def check(self, shape: ModelShape) -> None:
-        positive(self, "width", "top_k")
         if self.length is not None:
-            positive(self, "length")
             fits_context(self.name, self.length, shape)
-        if self.rate <= 0:
-            raise InputError(f"{self.name}: rate is {self.rate}; more than 0 was expected")
         if self.strategy == "phrases" and self.start == "vocabulary":
             raise InputError(
                 f"{self.name}: phrases are edited in words, and sampled tokens are none; "

@@ -8,7 +8,9 @@ chosen by seed or by similarity to the source (Liu et al. 2022, arXiv:2101.06804
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+from annotated_types import Ge
 
 from peftlab.bases.shapes import ModelShape
 from peftlab.edits import Edits
@@ -37,9 +39,9 @@ class HardPrompt(Method):
     trains: ClassVar = False
 
     instruction: str = "usual"
-    shots: int = 0
+    shots: Annotated[int, Ge(0)] = 0
     select: Literal["random", "similar"] = "random"
-    pool: int = 200
+    pool: Annotated[int, Ge(1)] = 200
 
     @property
     def seeded(self) -> bool:
@@ -52,7 +54,7 @@ class HardPrompt(Method):
         return replace(self, instruction=named.get(self.instruction) or self.instruction)
 
     def check(self, shape: ModelShape) -> None:
-        if self.shots < 0 or self.pool < max(1, self.shots):
+        if self.pool < self.shots:
             raise InputError(
                 f"hard_prompt: shots={self.shots} of a pool={self.pool} cannot be shown"
             )

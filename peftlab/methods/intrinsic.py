@@ -13,13 +13,15 @@ base.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+from annotated_types import Ge
 
 from peftlab.bases.shapes import ModelShape
 from peftlab.edits import Edits
 from peftlab.errors import InputError
 from peftlab.lazy import torch
-from peftlab.methods.base import BeginningMethod, Shapes, State, positive, register
+from peftlab.methods.base import BeginningMethod, Shapes, State, register
 from peftlab.methods.fastfood import fastfood
 
 if TYPE_CHECKING:
@@ -44,7 +46,7 @@ class Intrinsic(BeginningMethod):
     starts_as_base: ClassVar = True
     size: ClassVar = "dimension"
 
-    dimension: int = 1000
+    dimension: Annotated[int, Ge(1)] = 1000
     structure: bool = False
 
     @property
@@ -52,7 +54,6 @@ class Intrinsic(BeginningMethod):
         return 1e-2
 
     def check(self, shape: ModelShape) -> None:
-        positive(self, "dimension")
         if self.dimension > shape.size:
             raise InputError(
                 f"intrinsic: dimension={self.dimension:,} is above the {shape.size:,} parameters "

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
+
+from annotated_types import Ge
 
 from peftlab.bases.shapes import ModelShape
 from peftlab.errors import InputError
@@ -18,7 +21,7 @@ class LastK(ChosenWeights):
     Nothing below changes, so no gradient flows there and the trunk's activations can be kept.
     """
 
-    k: int = 1
+    k: Annotated[int, Ge(1)] = 1
     final_norm: bool = False
 
     @property
@@ -26,7 +29,7 @@ class LastK(ChosenWeights):
         return 1e-3
 
     def check(self, shape: ModelShape) -> None:
-        if not 1 <= self.k <= shape.layers:
+        if self.k > shape.layers:
             raise InputError(f"last_k: k={self.k}, but this model has {shape.layers} blocks")
 
     def names(self, shape: ModelShape) -> list[str]:

@@ -9,13 +9,15 @@ official training code; PEFT's is one number a block without tanh (`gate=layer`,
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+from annotated_types import Ge
 
 from peftlab.bases.shapes import ModelShape
 from peftlab.edits import Edits, KeysValues
 from peftlab.errors import InputError
 from peftlab.lazy import torch
-from peftlab.methods.base import BeginningMethod, Shapes, State, positive, register
+from peftlab.methods.base import BeginningMethod, Shapes, State, register
 
 if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM
@@ -34,8 +36,8 @@ class LlamaAdapter(BeginningMethod):
     starts_as_base: ClassVar = True
     size: ClassVar = "length"
 
-    length: int = 10
-    layers: int = 0
+    length: Annotated[int, Ge(1)] = 10
+    layers: Annotated[int, Ge(0)] = 0
     gate: Literal["head", "layer"] = "head"
     tanh: bool = True
 
@@ -49,8 +51,7 @@ class LlamaAdapter(BeginningMethod):
         return range(lowest, shape.layers)
 
     def check(self, shape: ModelShape) -> None:
-        positive(self, "length")
-        if not 0 <= self.layers <= shape.layers:
+        if self.layers > shape.layers:
             raise InputError(
                 f"llama_adapter: layers={self.layers}, but this model has {shape.layers} blocks"
             )

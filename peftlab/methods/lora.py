@@ -11,13 +11,15 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 from math import sqrt
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from annotated_types import Ge, Gt, Lt
 
 from peftlab.bases.shapes import ModelShape, Target
 from peftlab.edits import Dropout, Edits, LinearEdit
 from peftlab.errors import InputError
 from peftlab.lazy import torch
-from peftlab.methods.base import BeginningMethod, Shapes, State, positive, register
+from peftlab.methods.base import BeginningMethod, Shapes, State, register
 
 if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM
@@ -42,15 +44,15 @@ class LoRA(BeginningMethod):
     starts_as_base: ClassVar = True
     size: ClassVar = "rank"
 
-    rank: int = 8
-    alpha: float = 16.0
-    dropout: float = 0.0
+    rank: Annotated[int, Ge(1)] = 8
+    alpha: Annotated[float, Gt(0)] = 16.0
+    dropout: Annotated[float, Ge(0), Lt(1)] = 0.0
     targets: tuple[str, ...] = ("q", "v")
     layers: tuple[int, ...] = ()
     initialisation: Literal["kaiming", "gaussian"] = "kaiming"
     rslora: bool = False
     dora: bool = False
-    plus: float = 1.0
+    plus: Annotated[float, Gt(0)] = 1.0
 
     @property
     def learning_rate(self) -> float:
@@ -66,13 +68,6 @@ class LoRA(BeginningMethod):
         return shape.targets(self.targets, shape.blocks(self.layers) if self.layers else None)
 
     def check(self, shape: ModelShape) -> None:
-        positive(self, "rank")
-        if not 0 <= self.dropout < 1:
-            raise InputError(
-                f"lora: dropout={self.dropout}; a share from 0 to below 1 was expected"
-            )
-        if not (self.plus > 0 and self.alpha > 0):
-            raise InputError(f"lora: plus={self.plus}, alpha={self.alpha}; both must be above 0")
         for target in self.chosen(shape):
             most = min(target.linear.in_features, target.out_features)
             if self.rank > most:

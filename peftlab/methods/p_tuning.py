@@ -8,13 +8,15 @@ for training only: for use its output is stored, for resuming all of it.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+from annotated_types import Ge
 
 from peftlab.bases.shapes import ModelShape
 from peftlab.edits import Edits
 from peftlab.errors import InputError
 from peftlab.lazy import torch
-from peftlab.methods.base import BeginningMethod, Count, Params, Shapes, State, positive, register
+from peftlab.methods.base import BeginningMethod, Count, Params, Shapes, State, register
 from peftlab.methods.prompt_tuning import fits_context
 from peftlab.methods.soft_prompt import Start, start_vectors
 
@@ -40,7 +42,7 @@ class PTuning(BeginningMethod):
     sites: ClassVar = ("embeddings",)
     size: ClassVar = "length"
 
-    length: int = 20
+    length: Annotated[int, Ge(1)] = 20
     placement: Literal["around", "first"] = "around"
     pattern: str = ""
     encoder: Literal["lstm", "mlp", "none"] = "lstm"
@@ -52,7 +54,6 @@ class PTuning(BeginningMethod):
         return 3e-2 if self.encoder == "none" else 1e-2
 
     def check(self, shape: ModelShape) -> None:
-        positive(self, "length")
         fits_context(self.name, self.length, shape)
         if self.encoder == "lstm" and shape.hidden % 2:
             raise InputError(

@@ -13,7 +13,6 @@ from typing import Any
 from peftlab.errors import InputError, nearest
 from peftlab.methods.base import REGISTRY, Method
 from peftlab.methods.composed import Composed
-from peftlab.options import hints, valid
 
 _SETTING_AFTER_COLON = re.compile(r":([a-z_]+=)")
 
@@ -52,6 +51,19 @@ def parse_one(spec: str) -> Method:
     return made[0] if len(made) == 1 else Composed(parts=tuple(made))
 
 
+def method_of(given: Any) -> Method:
+    """A method that may be given in words.
+
+    Raises:
+        InputError: it is neither.
+    """
+    if isinstance(given, str):
+        return parse_one(given)
+    if not isinstance(given, Method):
+        raise InputError(f"the method is {given!r:.60}; pl.LoRA(rank=8) or words were expected")
+    return given
+
+
 def build(name: str, settings: Mapping[str, Any]) -> Method:
     """The method of a stored record.
 
@@ -65,16 +77,7 @@ def build(name: str, settings: Mapping[str, Any]) -> Method:
             f"unknown method {name!r:.100}; there are {', '.join(sorted(REGISTRY))}."
             f"{nearest(str(name)[:100], REGISTRY)}"
         )
-    cls = REGISTRY[name]
-    known = hints(cls)
-    for key in settings:
-        if key not in known:
-            raise InputError(
-                f"{name} has no setting {key!r}; it has {', '.join(sorted(known)) or 'none'}."
-                f"{nearest(key, known)}"
-            )
-    values = {key: _several(known[key], value) for key, value in settings.items()}
-    return cls(**valid(cls, values, lambda key: f"{name}: {key}"))
+    return REGISTRY[name](**settings)
 
 
 def _composed(parts: Any) -> Composed:
@@ -105,10 +108,3 @@ def _single(spec: str) -> Method:
 def _starts_method(token: str) -> bool:
     name = re.split(r"[:+]", token, maxsplit=1)[0]
     return ":" in token and "=" not in name
-
-
-def _several(hint: Any, value: Any) -> Any:
-    """The parts of `q+v`, where a setting has several."""
-    if isinstance(value, str) and "tuple" in str(hint):
-        return tuple(filter(None, value.split("+")))
-    return value

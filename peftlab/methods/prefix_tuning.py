@@ -8,12 +8,14 @@ Keys and values are sized by the key/value heads, so grouped-query attention nee
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+from annotated_types import Ge
 
 from peftlab.bases.shapes import ModelShape
 from peftlab.edits import Edits, KeysValues
 from peftlab.lazy import torch
-from peftlab.methods.base import BeginningMethod, Count, Params, Shapes, State, positive, register
+from peftlab.methods.base import BeginningMethod, Count, Params, Shapes, State, register
 from peftlab.methods.prompt_tuning import fits_context
 from peftlab.methods.soft_prompt import Start, start_ids
 
@@ -39,9 +41,9 @@ class PrefixTuning(BeginningMethod):
     sites: ClassVar = ("attention",)
     size: ClassVar = "length"
 
-    length: int = 20
+    length: Annotated[int, Ge(1)] = 20
     reparametrisation: Literal["none", "mlp"] = "none"
-    hidden: int = 512
+    hidden: Annotated[int, Ge(1)] = 512
     initialisation: Start = "text"
     text: str = ""
 
@@ -50,7 +52,6 @@ class PrefixTuning(BeginningMethod):
         return 1e-3 if self.reparametrisation == "mlp" else 2e-2
 
     def check(self, shape: ModelShape) -> None:
-        positive(self, "length", "hidden")
         fits_context(self.name, self.length, shape)
 
     def stored(self, shape: ModelShape) -> Shapes:

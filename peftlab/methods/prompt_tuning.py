@@ -10,13 +10,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+from annotated_types import Ge
 
 from peftlab.bases.shapes import ModelShape
 from peftlab.edits import Edits
 from peftlab.errors import InputError
 from peftlab.lazy import torch
-from peftlab.methods.base import BeginningMethod, Shapes, State, positive, register
+from peftlab.methods.base import BeginningMethod, Shapes, State, register
 from peftlab.methods.soft_prompt import Start, saved_digest, saved_prompt, start_vectors
 
 if TYPE_CHECKING:
@@ -39,7 +41,7 @@ class PromptTuning(BeginningMethod):
     sites: ClassVar = ("embeddings",)
     size: ClassVar = "length"
 
-    length: int = 20
+    length: Annotated[int, Ge(1)] = 20
     initialisation: Start = "text"
     text: str = ""
     prompt: str = ""
@@ -49,7 +51,6 @@ class PromptTuning(BeginningMethod):
         return 3e-2
 
     def check(self, shape: ModelShape) -> None:
-        positive(self, "length")
         fits_context(self.name, self.length, shape)
 
     def stored(self, shape: ModelShape) -> Shapes:

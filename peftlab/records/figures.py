@@ -141,6 +141,10 @@ class Figure:
         ]
         return max(shares, default=None)
 
+    def mark(self, records: Sequence[Record]) -> str:
+        """What stands before the number of these records, see `shared`."""
+        return "≈ " if self.shared(records) else ""
+
     def mean(self, records: Sequence[Record]) -> float | None:
         """The mean of what was measured."""
         known = [value for record in records if (value := self.of(record)) is not None]
@@ -313,6 +317,12 @@ def figures(records: Sequence[Record]) -> list[Figure]:
 def tracked(record: Record) -> dict[str, float | None]:
     """What trackers show of a finished run, by their names for it."""
     return {figure.tracker: figure.of(record) for figure in figures([record])}
+
+
+def trained_in(record: Record) -> str:
+    """How long a finished run has trained, as it ends: "12 s"."""
+    figure = named("train_seconds")
+    return f"{figure.mark([record])}{figure.of(record) or 0:.0f} s"
 
 
 def outline(record: Record) -> str:

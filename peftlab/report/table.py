@@ -67,8 +67,7 @@ def _cell(records: Sequence[Record], figure: Figure) -> str:
     known = [value for record in records if (value := figure.of(record)) is not None]
     if not known:
         return "–"
-    about = "≈ " if figure.shared(records) else ""  # others used the machine meanwhile
-    text = about + figure.unit.cell(fmean(known))
+    text = figure.mark(records) + figure.unit.cell(fmean(known))
     spread = stdev(known) if len(known) > 1 else 0.0
     return f"{text} ± {figure.unit.cell(spread).removeprefix('+')}" if spread else text
 

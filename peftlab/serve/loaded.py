@@ -158,9 +158,9 @@ class LoadedAdapter:
             + "; shorten it, ask for fewer tokens, or allow it to be truncated"
         )
 
-    def end_of(self, model: FrozenLM, request: ServeRequest) -> int:
-        """The token that ends the reply."""
-        return prompt.end(self.template, model.tokenizer, request.source)
+    def ends_of(self, model: FrozenLM, request: ServeRequest) -> tuple[int, ...]:
+        """The tokens that end the reply."""
+        return prompt.ends(self.template, model.tokenizer, request.source)
 
     def _bytes(self) -> int:
         stores = {

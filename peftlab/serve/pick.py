@@ -38,7 +38,7 @@ def _group(logits: torch.Tensor, rows: Sequence[Running]) -> list[Token | None]:
     allowed = chooser.restrict(
         logits.clone() if told else logits,
         [r.row.tokens for r in rows],
-        [r.end for r in rows],
+        [r.ends for r in rows],
         [r.least for r in rows],
     )
     tokens = chooser.next(allowed, [r.generator for r in rows])

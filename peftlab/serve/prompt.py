@@ -121,10 +121,10 @@ def encode(template: Template, model: FrozenLM, source: Source) -> Encoded:
     return template.encode(model.tokenizer, made, None, _ANY_LENGTH)
 
 
-def end(template: Template, tokenizer: Any, source: Source) -> int:
-    """The token that ends a reply: a conversation's own, or the template's."""
+def ends(template: Template, tokenizer: Any, source: Source) -> tuple[int, ...]:
+    """The tokens that end a reply: a conversation's own, or the template's."""
     talk = isinstance(source, Chat) and _as_source(template, source) is None
-    return frame(tokenizer).end_id(tokenizer) if talk else template.end_id(tokenizer)
+    return frame(tokenizer).end_ids(tokenizer) if talk else template.end_ids(tokenizer)
 
 
 def _encode_chat(template: Template, tokenizer: Any, chat: Chat) -> Encoded:
@@ -168,9 +168,9 @@ def _conversation(template: Template, tokenizer: Any, chat: Chat) -> list[dict[s
     """
     turns = [{"role": role, "content": content} for role, content in chat.turns]
     own = template.frame
-    if own is None or (has_template(tokenizer) and frame(tokenizer) == own):
+    if own is None or (has_template(tokenizer) and frame(tokenizer).shows(own)):
         return turns
-    if not has_template(tokenizer) or frame(tokenizer, own.system) != own:
+    if not has_template(tokenizer) or not frame(tokenizer, own.system).shows(own):
         raise InputError(
             "this adapter keeps the chat that it was trained in, which is not what the tokenizer's "
             "chat template makes now: one message, of the role user, was expected"

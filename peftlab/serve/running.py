@@ -50,7 +50,7 @@ class Running:
 
     Attributes:
         unread: prompt tokens that the model has not read yet; it decodes once there are none.
-        least: how many tokens come before its end may. end: the token that ends it.
+        least: how many tokens come before its end may. ends: the tokens that end it.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Running:
         owner = adapter.owner(encoded.ids)
         self.row = DecodingState.of(owner, encoded)
         self.unread = len(self.row.prompt)
-        self.end = adapter.end_of(model, self.request)
+        self.ends = adapter.ends_of(model, self.request)
         decoding = self.request.decoding
         self.least = max(self.request.min_new_tokens, decoding.min_new_tokens)
         seed = secrets.randbits(32) if self.request.seed is None else self.request.seed
@@ -95,7 +95,7 @@ class Running:
         """Take the next token; returns how the reply ends, if it does."""
         self._first = self._first or time.perf_counter()
         self.row.tokens.append(token.id)
-        if token.id == self.end:
+        if token.id in self.ends:
             return "end"
         self._tokens.append(token)
         if self._reads:

@@ -198,6 +198,7 @@ def finish(
         subsets=_within(subsets or {}, len(test)),
         duplicates=duplicates,
         notes=tuple(said),
+        test_is_limited=options.test_limit is not None,
     )
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from typing import Annotated, Any
 from weakref import WeakKeyDictionary
 
 from peftlab.errors import InputError
-from peftlab.options import Checked, NotTheResult, refuse_unknown
-from peftlab.tasks.tokens import Tokenizer, check_embedded, traits
+from peftlab.options import Checked, NotTheResult, Since, refuse_unknown
+from peftlab.tasks.tokens import Tokenizer, check_embedded, is_embedded, reply_ends, traits
 
 # Private use: in nobody's text.
 _MESSAGE, _REPLY, _SYSTEM = "\ue000message\ue001", "\ue000reply\ue001", "\ue000system\ue001"
@@ -32,6 +32,7 @@ class Frame(Checked):
         head: with the BOS where the template writes one, and the system's turn.
         lead: white space that belongs to the reply.
         end: the text of the one token that ends a reply.
+        stops: of further ones, which end a reply where the model writes them.
         past, turn: an earlier exchange, as exemplars are, is message + past + reply + turn. None
             where the template does not show it as part of a longer chat.
         strips: messages lose the white space round them.
@@ -47,6 +48,7 @@ class Frame(Checked):
     past: str | None = None
     turn: str | None = None
     strips: bool = False
+    stops: Annotated[tuple[str, ...], Since(())] = ()
     system: Annotated[str, NotTheResult] = ""  # what these say, head and bridge show
     date: Annotated[str | None, NotTheResult] = None
     thinks: Annotated[bool, NotTheResult] = False
@@ -57,14 +59,28 @@ class Frame(Checked):
         Raises:
             InputError: the tokenizer, or its base, does not know that token.
         """
-        found = tokenizer.convert_tokens_to_ids(self.end)
-        if found is None or tokenizer.convert_ids_to_tokens(found) != self.end:
+        found = _known_id(tokenizer, self.end)
+        if found is None:
             raise InputError(
                 f"The rows stand in a chat whose replies end with {self.end!r}, which is no token "
                 f"of {type(tokenizer).__name__}. Load the tokenizer that they were made with."
             )
         check_embedded(tokenizer, [found], "The end of every reply")
-        return int(found)
+        return found
+
+    def end_ids(self, tokenizer: Tokenizer) -> tuple[int, ...]:
+        """The ids at which a reply ends, that of `end_id` first.
+
+        Raises:
+            InputError: see `end_id`.
+        """
+        further = (_known_id(tokenizer, text) for text in self.stops)
+        known = (i for i in further if i is not None and is_embedded(tokenizer, i))
+        return tuple(dict.fromkeys((self.end_id(tokenizer), *known)))
+
+    def shows(self, other: Frame) -> bool:
+        """Whether another frame puts the same text round messages and replies."""
+        return replace(self, stops=()) == replace(other, stops=())
 
     @classmethod
     def from_dict(cls, values: Any) -> Frame:
@@ -81,7 +97,7 @@ class Frame(Checked):
 
     def told(self) -> str:
         """What is to be said of it, in a few words each."""
-        said = [f"a reply ends with {self.end}"]
+        said = [f"a reply ends with {' or '.join((self.end, *self.stops))}"]
         if self.system:
             said.append(f"the system prompt is {self.system!r:.120}")
         if self.date is not None:
@@ -126,7 +142,7 @@ def frame(tokenizer: Tokenizer, system: str | None = None) -> Frame:
         InputError: there is no template, or it cannot frame a message and a reply.
     """
     known = _KNOWN.setdefault(tokenizer, {})
-    key = str(getattr(tokenizer, "chat_template", None)), system
+    key = str(getattr(tokenizer, "chat_template", None)), system, reply_ends(tokenizer)
     if key not in known:
         known[key] = _cut(tokenizer, system)
     return known[key]
@@ -156,11 +172,13 @@ def _cut(tokenizer: Tokenizer, system: str | None) -> Frame:
     past, turn = _earlier(tokenizer, opening, head, f"{between}{_AGAIN}{tail}")
     padded = rendered(tokenizer, [*opening, _turn("user", f"\t{_MESSAGE}\t"), reply])
     on, other = {"thinking": True}, {"date": _OTHER_DATE}
+    end = _end(tokenizer, tail)
     return Frame(
         head=head,
         bridge=bridge,
         lead=lead,
-        end=_end(tokenizer, tail),
+        end=end,
+        stops=tuple(text for text in reply_ends(tokenizer) if text != end),
         past=past,
         turn=turn,
         strips=f"\t{_MESSAGE}\t" not in padded,
@@ -168,6 +186,13 @@ def _cut(tokenizer: Tokenizer, system: str | None) -> Frame:
         date=f"{_DATE:%Y-%m-%d}" if _differs(tokenizer, asked, prompt, **other) else None,
         thinks=prompt + lead != before or _differs(tokenizer, asked, prompt, **on),
     )
+
+
+def _known_id(tokenizer: Tokenizer, text: str) -> int | None:
+    """The id of the token of this text; None where there is none (not the unknown token's)."""
+    found = tokenizer.convert_tokens_to_ids(text)
+    known = found is not None and tokenizer.convert_ids_to_tokens(found) == text
+    return int(found) if known else None
 
 
 def _turn(role: str, content: str) -> Turn:

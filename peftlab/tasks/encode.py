@@ -11,7 +11,14 @@ from peftlab.errors import InputError, nearest
 from peftlab.tasks.chat import Frame
 from peftlab.tasks.example import Example
 from peftlab.tasks.markup import OWN_SLOTS, Literal, Markup, Pseudo, Slot
-from peftlab.tasks.tokens import Tokenizer, end_of_sequence, pieces, traits
+from peftlab.tasks.tokens import (
+    Pieces,
+    Tokenizer,
+    end_of_sequence,
+    pieces,
+    pieces_between,
+    traits,
+)
 
 
 @dataclass(frozen=True)
@@ -154,9 +161,7 @@ class ContextIds(NamedTuple):
     begin: int
 
 
-def context_ids(
-    tokenizer: Tokenizer, parts: Sequence[Part], chat: bool, example: Example
-) -> ContextIds:
+def context_ids(tokenizer: Tokenizer, parts: Sequence[Part], chat: bool) -> ContextIds:
     """Return the ids of everything before the target, and what is known of them.
 
     The tokenizer's own beginning-of-sequence token goes right before the first text, after
@@ -177,7 +182,7 @@ def context_ids(
         if not begun:
             ids += bos
         run = [chunk for chunk in parts[index:stop] if isinstance(chunk, Chunk)]
-        begin = _append_run(tokenizer, run, begun, example, made)
+        begin = _append_run(tokenizer, run, begun, made)
         made = made if begin is None else made._replace(begin=begin)
         begun, index = True, stop
     return made if begun else made._replace(ids=ids + bos)
@@ -187,7 +192,6 @@ def _append_run(
     tokenizer: Tokenizer,
     run: Sequence[Chunk],
     begun: bool,
-    example: Example,
     made: ContextIds,
 ) -> int | None:
     """Tokenise contiguous chunks as one string and append their ids and source tokens.
@@ -195,7 +199,7 @@ def _append_run(
     Returns the place in the row where the cue begins, if its mark is in the run.
     """
     text = "".join(chunk.text for chunk in run)
-    row, offsets = pieces(tokenizer, text, _plain(tokenizer, run, example), begun)
+    row, offsets = _tokenised(tokenizer, run, begun)
     begin, end = _span(run, "source")
     mark, marked = _span(run, "begin")[0], None
     extents = _extents(offsets, len(text))
@@ -239,22 +243,17 @@ def _extents(offsets: Sequence[tuple[int, int]], length: int) -> list[tuple[int,
     return extents
 
 
-def _plain(tokenizer: Tokenizer, run: Sequence[Chunk], example: Example) -> bool:
-    """Say whether special tokens are to be read as mere text: data must not smuggle them in."""
-    special = traits(tokenizer).special
-    special_token = next(
-        (m for c in run if c.kind != "template" for m in special.findall(c.text)), None
-    )
-    if special_token is None:
-        return False
-    if any(special.search(chunk.text) for chunk in run if chunk.kind == "template"):
-        raise InputError(
-            f'The example "{example.excerpt()}" holds the text {special_token!r}, '
-            "which is a special token of this tokenizer, beside special tokens "
-            "of the template; the model could not tell them apart. Take it out of the data, or "
-            "leave the chat template out: -o chat=false."
-        )
-    return True
+def _tokenised(tokenizer: Tokenizer, run: Sequence[Chunk], begun: bool) -> Pieces:
+    """Tokenise a run as one string; special tokens are the template's, data's are mere text."""
+    text, special = "".join(chunk.text for chunk in run), traits(tokenizer).special
+    if not any(special.search(chunk.text) for chunk in run if chunk.kind != "template"):
+        return pieces(tokenizer, text, False, begun)
+    marks, at = [], 0
+    for chunk in run:
+        found = special.finditer(chunk.text) if chunk.kind == "template" else ()
+        marks += [(at + mark.start(), at + mark.end()) for mark in found]
+        at += len(chunk.text)
+    return pieces_between(tokenizer, text, marks, begun)
 
 
 def target_ids(tokenizer: Tokenizer, text: str) -> list[int]:

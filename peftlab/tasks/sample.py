@@ -18,8 +18,14 @@ from peftlab.tasks.task import Task
 _SEED = 0
 
 
-def sampled(task: Task, *, validation: int | None = None, test: int | None = None) -> Task:
-    """The task with so many pairs of validation and so many examples of test; None: all.
+def sampled(
+    task: Task,
+    *,
+    train: int | None = None,
+    validation: int | None = None,
+    test: int | None = None,
+) -> Task:
+    """The task with so many pairs of train and validation, and examples of test; None: all.
 
     Its rows' fingerprint stays that of the whole, since they are drawn from it by number.
     """
@@ -30,8 +36,10 @@ def sampled(task: Task, *, validation: int | None = None, test: int | None = Non
             name: tuple(number[i] for i in own if i in number) for name, own in task.subsets.items()
         }
         task = replace(task, test=take(task.test, places), subsets=subsets)
-    rows = pairs_of(task.validation, validation)
-    return task if rows is task.validation else replace(task, validation=rows)
+    learnt, steering = pairs_of(task.train, train), pairs_of(task.validation, validation)
+    if learnt is task.train and steering is task.validation:
+        return task
+    return replace(task, train=learnt, validation=steering)
 
 
 def pairs_of(rows: Sequence[Example], count: int | None) -> Sequence[Example]:

@@ -95,7 +95,8 @@ class Task:
     long: what becomes of rows that do not fit whole: their sources are cut, they leave, or they are
     refused. guesses_length: `max_new_tokens` stands for the guess that a base's tokenizer will
     make. framing: whether rows stand in a chat; None: as the template says. fitted: that, and the
-    like, is done (`tasks.fit`). skipped: rows that have left, by split.
+    like, is done (`tasks.fit`). skipped: rows that have left, by split. test_is_limited: somebody
+    has said how many test examples to take.
     """
 
     load: ClassVar[Callable[..., Task]]
@@ -121,6 +122,7 @@ class Task:
     framing: Framing | None = None
     fitted: bool = False
     skipped: Mapping[str, int] = field(default_factory=dict, hash=False, repr=False)
+    test_is_limited: bool = False
 
     def split(self, name: str) -> Sequence[Example]:
         """Return the examples of "train", "validation" or "test"."""

@@ -171,13 +171,17 @@ class Template:
         return Encoded((*context, *tail), len(context), dropped, begin)
 
     def end_id(self, tokenizer: Tokenizer) -> int:
-        """Return the id that ends every target, and at which generation has to stop."""
+        """Return the id that ends every target."""
+        return self.end_ids(tokenizer)[0]
+
+    def end_ids(self, tokenizer: Tokenizer) -> tuple[int, ...]:
+        """Return the ids at which generation has to stop, that of `end_id` first."""
         frame = self.framing(tokenizer)
-        return end_of_sequence(tokenizer) if frame is None else frame.end_id(tokenizer)
+        return (end_of_sequence(tokenizer),) if frame is None else frame.end_ids(tokenizer)
 
     def ends(self, tokenizer: Tokenizer) -> tuple[str, ...]:
         """Return the texts of the tokens that end a target, which data often bring along."""
-        ids = (end_of_sequence(tokenizer), self.end_id(tokenizer))
+        ids = (end_of_sequence(tokenizer), *self.end_ids(tokenizer))
         return tuple(dict.fromkeys(str(tokenizer.convert_ids_to_tokens(one)) for one in ids))
 
     def target_ids(self, tokenizer: Tokenizer, target: str) -> list[int]:
@@ -203,7 +207,7 @@ class Template:
 
     def _context_ids(self, tokenizer: Tokenizer, example: Example) -> ContextIds:
         parts = self.parts(tokenizer, example)
-        return encode.context_ids(tokenizer, parts, self.chat, example)
+        return encode.context_ids(tokenizer, parts, self.chat)
 
     def _shown(self, example: Example) -> tuple[Example, ...]:
         others = [i for i, other in enumerate(self.exemplars) if other.source != example.source]

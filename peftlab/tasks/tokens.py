@@ -7,7 +7,7 @@ transformers nor torch.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -42,6 +42,7 @@ class Traits:
 
 _KNOWN: WeakKeyDictionary[Tokenizer, Traits] = WeakKeyDictionary()
 _EMBEDDED: WeakKeyDictionary[Tokenizer, int] = WeakKeyDictionary()
+_ENDS: WeakKeyDictionary[Tokenizer, tuple[int, ...]] = WeakKeyDictionary()
 
 
 def embed_below(tokenizer: Tokenizer, count: int) -> None:
@@ -60,6 +61,26 @@ def check_embedded(tokenizer: Tokenizer, ids: Iterable[int], where: str) -> None
             f"{highest:,}). Take the text out, or resize the base: "
             "model.resize_token_embeddings(len(tokenizer))."
         )
+
+
+def is_embedded(tokenizer: Tokenizer, token: int) -> bool:
+    """Say whether the tokenizer's model embeds this id, as far as that is known."""
+    return token < _EMBEDDED.get(tokenizer, token + 1)
+
+
+def let_end(tokenizer: Tokenizer, ids: Iterable[int]) -> None:
+    """Note at which ids the generation defaults of the tokenizer's model end a reply."""
+    _ENDS[tokenizer] = tuple(ids)
+
+
+def reply_ends(tokenizer: Tokenizer) -> tuple[str, ...]:
+    """Return the texts of the tokens that end a chat's reply besides its template's own.
+
+    They are the tokenizer's end-of-sequence token and what was noted by `let_end`.
+    """
+    ids = (tokenizer.eos_token_id, *_ENDS.get(tokenizer, ()))
+    texts = (None if i is None else tokenizer.convert_ids_to_tokens(i) for i in ids)
+    return tuple(dict.fromkeys(text for text in texts if text is not None))
 
 
 def traits(tokenizer: Tokenizer) -> Traits:
@@ -157,6 +178,48 @@ def pieces(tokenizer: Tokenizer, text: str, plain: bool, begun: bool) -> Pieces:
         f"The tokenizer {type(tokenizer).__name__} does not begin a token at {text[:40]!r}, so "
         "this text cannot stand by itself in a row. Put a space or a line break before it."
     )
+
+
+def pieces_between(
+    tokenizer: Tokenizer, text: str, marks: Sequence[tuple[int, int]], begun: bool
+) -> Pieces:
+    """Return the ids of `text` in which the spans `marks`, and nothing else, are special tokens.
+
+    Special tokens split a text before anything else happens to it, so what lies between them is
+    tokenised by itself, and as mere text.
+    """
+    ids, offsets, at = list[int](), list[tuple[int, int]](), 0
+    for start, end in [*marks, (len(text), len(text))]:
+        if at < start:
+            own, places = pieces(tokenizer, text[at:start], True, begun)
+            ids += own
+            offsets += [(at + left, at + right) for left, right in places]
+        if start < end:
+            ids.append(_mark(tokenizer, text[start:end]))
+            offsets.append((start, end))
+            begun = not _begins_anew(tokenizer, text[start:end])
+        at = end
+    return ids, offsets
+
+
+def _mark(tokenizer: Tokenizer, text: str) -> int:
+    """Return the id of a special token that takes nothing of what stands beside it."""
+    token = int(tokenizer.convert_tokens_to_ids(text))
+    added = tokenizer.added_tokens_decoder.get(token)
+    if added is None or added.lstrip or added.rstrip or added.single_word:
+        raise InputError(
+            f"The data hold the text of a special token beside the template's {text!r}, into which "
+            f"the tokenizer {type(tokenizer).__name__} takes what stands next to it, so they could "
+            "not be told apart. Take it out of the data, or leave the chat template out: "
+            "-o chat=false."
+        )
+    return token
+
+
+def _begins_anew(tokenizer: Tokenizer, mark: str) -> bool:
+    """Say whether text after this special token has the form of a beginning."""
+    alone = _pieces(tokenizer, "a", plain=False)[0]
+    return _pieces(tokenizer, mark + "a", plain=False)[0][1:] == alone
 
 
 def end_of_sequence(tokenizer: Tokenizer) -> int:

@@ -25,6 +25,8 @@ from peftlab.options import (
     whole_number,
 )
 
+OF_SECONDS = 10
+"""Validations of a budget of seconds, whatever `evaluate_every` says."""
 _KEPT = "Most bytes of kept activations of the frozen trunk, "
 _Share = Annotated[float, Ge(0), Le(1)]
 

@@ -24,7 +24,7 @@ from peftlab.tasks.fit import fitted, shortened
 from peftlab.token_limits import max_row_tokens
 from peftlab.training.budget import Budget
 from peftlab.training.checkpoint import Progress
-from peftlab.training.config import TrainConfig
+from peftlab.training.config import OF_SECONDS, TrainConfig
 from peftlab.training.display import Display, silent
 from peftlab.training.journal import Journal
 from peftlab.training.result import Diverged, Interrupted, Trained
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 Made = TypeVar("Made")
 Validated = Callable[[int, float], bool]
 
-_VALIDATIONS = 10  # of a budget of seconds
 _ADVICE = "the same command continues from the last checkpoint, with any number of processes"
 _CHECKPOINT = "the step of the checkpoint in the run's folder"
 # Settings that decide nothing: the identities of the first checkpoints hold them as noughts.
@@ -238,7 +237,7 @@ class Loop(Generic[Made]):
             return False
         if budget.kind == "steps":
             return self.progress.step % every == 0
-        times = max(1, (self.trainee.data.steps or _VALIDATIONS * every) // every)
+        times = max(1, (self.trainee.data.steps or OF_SECONDS * every) // every)
         share = budget.amount / times
         return budget.used(self.progress) // share > before // share
 

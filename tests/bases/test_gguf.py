@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import struct
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -259,6 +260,12 @@ def test_damaged_anywhere_in_the_header(whole: Path, tmp_path: Path) -> None:
             assert "\n" not in str(error)
 
 
+def _nested(depth: int) -> bytes:
+    """A header whose one value is an array in an array in …"""
+    head = b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + struct.pack("<Q", 1) + b"a"
+    return head + struct.pack("<I", 9) + struct.pack("<IQ", 9, 1) * depth + struct.pack("<IQ", 4, 0)
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
@@ -267,6 +274,7 @@ def test_damaged_anywhere_in_the_header(whole: Path, tmp_path: Path) -> None:
         (b"GGUF" + struct.pack("<IQQ", 9, 0, 0), "is of version 9 of GGUF"),
         (b"GGUF" + struct.pack(">IQQ", 3, 0, 0), "with the lowest byte first"),
         (b"GGUF" + struct.pack("<IQQ", 3, 0, 1 << 60), "1,152,921,504,606,846,976 entries"),
+        (_nested(1500), "its header has arrays more than 8 deep"),
     ],
 )
 def test_other_files(content: bytes, words: str, tmp_path: Path) -> None:
@@ -298,6 +306,16 @@ def test_without_the_package(whole: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(InputError, match=r"needs the package gguf .*pip install 'peftlab\[gguf\]'"):
         load_plain(whole)
+
+
+@pytest.mark.parametrize("name", ["gguf", "transformers"])
+def test_packages_that_are_too_old(name: str, whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gguf, "version", lambda one: "0.9.1" if one == name else "99")
+    with pytest.raises(InputError, match=rf"needs {name} .* and 0.9.1 is installed: pip install"):
+        load_plain(whole)
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+    asked = dict(it.split(">=") for it in project["project"]["optional-dependencies"]["gguf"])
+    assert asked == gguf.NEEDED
 
 
 # Names of the hub.

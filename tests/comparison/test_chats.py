@@ -18,6 +18,7 @@ from peftlab.errors import InputError
 from peftlab.methods.adaptation import Adaptation
 from peftlab.tasks import Task, Template
 from peftlab.tasks.chat import frame
+from peftlab.tasks.tokens import let_end
 from tests.comparison.test_comparison import make
 from tests.models import tiny
 from tests.tasks.tokenizers_for_tests import SMOL, byte_level
@@ -53,7 +54,9 @@ def test_every_method_gets_framed_rows_and_that_is_said_and_stored(
     assert "hard_prompt:instruction=task" in said.split("comes to the same")[0].splitlines()[-1]
     assert [it.label for it in records] == ["hard_prompt", "lora:rank=2", "peft:lora"]
     assert records[0].settings["instruction"] == "Tell of it."
-    own = Template("{instruction}{source}{target}").framed(frame(byte_level(chat=SMOL)))
+    tokenizer = byte_level(chat=SMOL)
+    let_end(tokenizer, [2])  # as the base's configuration says
+    own = Template("{instruction}{source}{target}").framed(frame(tokenizer))
     for path in (tmp_path / "out").glob("*/seed-0/config.json"):
         stored = json.loads(path.read_text())["task"]["template"]
         assert stored == json.loads(json.dumps(own.identity())), "of guests too"

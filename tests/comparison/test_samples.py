@@ -54,19 +54,22 @@ def test_the_rule(plan: Plan) -> None:
     costs = Costs(training=300_000, free=0, row=100, example=400, validations=5)
     found = decided(plan, plan.task, costs)
     # A third is 100,000: 20 % of it for 5 validations, 10 % for the training rows, 40 % for test.
-    assert found == Samples(train=None, validation=40, test=None)
+    assert found == Samples(train=None, validation=40, test=None, drawn=True)
     assert decided(plan, plan.task, replace(costs, example=1000)).test == 40
     assert decided(plan, plan.task, replace(costs, training=1000)) == Samples(
-        train=None, validation=8, test=8
+        train=None, validation=8, test=8, drawn=True
     ), "five training pairs were asked for, which is under the least already"
     few = replace(plan, evaluation=EvaluationConfig(train_rows=20))
     assert decided(few, plan.task, replace(costs, training=3000)).train == 8
-    assert decided(plan, plan.task, replace(costs, training=3000, free=1e9)) == Samples()
+    all_read = decided(plan, plan.task, replace(costs, training=3000, free=1e9))
+    assert all_read == Samples(drawn=True), "but for the training pairs, of which five were asked"
+    every = replace(plan, evaluation=EvaluationConfig(train_rows=24))
+    assert decided(every, plan.task, replace(costs, free=1e9)) == Samples()
 
 
 def test_what_somebody_has_said_is_not_sampled(plan: Plan) -> None:
     costs = Costs(training=10_000, free=0, row=100, example=400, validations=5)
-    assert decided(replace(plan, sampling=WHOLE), plan.task, costs) == Samples()
+    assert decided(replace(plan, sampling=WHOLE), plan.task, costs) == Samples(drawn=True)
     said = replace(plan, sampling=SamplingConfig(test=False))
     assert decided(said, plan.task, costs).test is None
     said = replace(plan, config=replace(plan.config, validation_limit=50))
@@ -82,14 +85,22 @@ def test_options_say_what_is_sampled() -> None:
 
     assert sampling() == SamplingConfig(share=None, test=True)
     assert sampling(test_limit=4, evaluation_share=0.5) == SamplingConfig(share=0.5, test=False)
+    loaded = (Task.load("demo", limit=8, test_limit=n) for n in (4, None))
+    said = [resolved({"task": task}).sampling.test for task in loaded]
+    assert said == [False, True], "as well where the task was loaded with it"
     assert resolved({"test_limit": 4, "limit": 8, "evaluation_share": 0}).plan().sampling.share == 0
 
 
 def test_a_search_validates_as_often_as_its_trials_do(plan: Plan) -> None:
     searched = replace(plan, search=replace(plan.search, trials=3, share=0.5))
-    assert samples._validations(replace(plan, config=TrainConfig(steps=300)), 300) == 6
-    searched = replace(searched, config=TrainConfig(steps=300))
-    assert samples._validations(searched, 300) == 10  # five in half of the steps
+
+    def count(plan: Plan, **budget: Any) -> float:
+        return samples._validations(replace(plan, config=TrainConfig(**budget)), 300, 24)
+
+    assert count(plan, steps=300) == count(plan, tokens=10**6) == 6
+    assert count(searched, steps=300) == 10, "five in half of the steps"
+    assert count(searched, tokens=10**6) == 30, "every ten steps of usual size"
+    assert count(plan, seconds=60.0) == 10 and count(searched, seconds=60.0) == 20
 
 
 def test_samples_are_nested_and_keep_their_order(large: Task) -> None:
@@ -120,7 +131,7 @@ def _runs(plan: Plan, out: Path) -> list[Run]:
 
 def test_every_method_has_the_same_rows_in_the_same_order(plan: Plan, tmp_path: Path) -> None:
     runs = _runs(plan, tmp_path)
-    assert runs[0].samples.chosen().keys() == {"validation", "test"}
+    assert runs[0].samples.chosen().keys() == {"validation", "test", "drawn"}
     records = [work(_deaf, run, tmp_path) for run in runs]
     texts = []
     for run in runs:
@@ -150,7 +161,7 @@ def test_a_comparison_goes_on_with_what_it_had(
     plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Runs of before there were samples, or of another rule, are known again."""
-    whole = _runs(replace(plan, sampling=WHOLE), tmp_path)
+    whole = [replace(r, samples=Samples()) for r in _runs(replace(plan, sampling=WHOLE), tmp_path)]
     assert "samples" not in whole[1].resolved()
     record = work(_deaf, whole[1], tmp_path)
     assert record.samples == {} and record.task.test_rows == 60
@@ -160,6 +171,24 @@ def test_a_comparison_goes_on_with_what_it_had(
     assert all(run.samples == Samples() for run in _runs(joined, tmp_path)), "of other methods too"
     asked = replace(plan, sampling=SamplingConfig(share=1 / 3))
     assert _runs(asked, tmp_path)[1].config_hash != whole[1].config_hash
+    (known, *_) = _runs(replace(plan, sampling=WHOLE), tmp_path)
+    assert known.config_hash == whole[0].config_hash, "which training pairs they read is kept"
+
+
+def test_the_training_loss_is_of_drawn_pairs(plan: Plan, tmp_path: Path) -> None:
+    """Rows often stand in some order; the first hundred are then of one kind."""
+    _, lora, _ = _runs(plan, tmp_path)
+    count = lora.evaluation.train_rows
+    record = work(_deaf, lora, tmp_path)
+    places = drawn(24, count)
+    assert lora.samples.drawn and places != list(range(count))
+    train = [plan.task.train[i] for i in places]
+    by_hand = _host_of(replace(lora, task=replace(lora.task, train=train)), tmp_path)
+    assert record.loss.train == by_hand.loss("train").loss
+    before = replace(lora, samples=replace(lora.samples, drawn=False))
+    first = _host_of(before, tmp_path / "elsewhere", tmp_path / lora.folder)
+    assert first.loss("train", count).loss != record.loss.train, "as of runs before"
+    assert before.config_hash != lora.config_hash
 
 
 def test_kept_prefers_what_was_decided() -> None:
@@ -168,6 +197,9 @@ def test_kept_prefers_what_was_decided() -> None:
     assert kept(mine, settings) == mine
     assert kept(mine, settings[:1]) == other
     assert kept(mine, [{}]) == Samples() and kept(mine, []) == mine
+    now, then = replace(mine, drawn=True), [{"samples": mine.chosen()}]
+    assert kept(now, then) == kept(now, then, share_is_given=True) == mine
+    assert kept(now, [{}], share_is_given=True) == now == kept(now, [{"samples": now.chosen()}])
 
 
 def test_the_final_validation_is_not_read_again(
@@ -193,9 +225,9 @@ def test_the_final_validation_is_not_read_again(
     assert record.loss.validation_error == pytest.approx(found.error, rel=1e-3)
 
 
-def _host_of(run: Run, out: Path) -> Any:
+def _host_of(run: Run, out: Path, folder: Path | None = None) -> Any:
     from peftlab.comparison.hosts import host
 
     found = host(run)
-    found.take_up(out / run.folder / folders.ADAPTER)
+    found.take_up((folder or out / run.folder) / folders.ADAPTER)
     return found

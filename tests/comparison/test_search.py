@@ -12,8 +12,9 @@ import pytest
 from peftlab.comparison import search as search_module
 from peftlab.comparison.plan import Base, Plan, Run, runs_of
 from peftlab.comparison.run import compare
-from peftlab.comparison.search import LADDER, search, trial_config
+from peftlab.comparison.search import LADDER, search
 from peftlab.comparison.settings import EvaluationConfig, SearchConfig
+from peftlab.comparison.trials import trial_config
 from peftlab.errors import InputError
 from peftlab.frozen import named as bases
 from peftlab.methods import parse
@@ -96,12 +97,15 @@ def test_no_rate_that_trains_is_one_clear_error(
 
 
 def test_what_a_trial_may_use(about: Base, task: Task) -> None:
-    shorter = trial_config(run_of(about, task))
+    def shorter_than(run: Run) -> TrainConfig:
+        return trial_config(run.config, run.search.share, len(run.task.pairs("train")))
+
+    shorter = shorter_than(run_of(about, task))
     assert (shorter.steps, shorter.evaluate_every, shorter.patience) == (10, 2, 0)
-    tokens = trial_config(run_of(about, task, tokens=5001))
+    tokens = shorter_than(run_of(about, task, tokens=5001))
     assert (tokens.tokens, tokens.evaluate_every) == (2500, 10)
-    assert trial_config(run_of(about, task, seconds=3.0)).seconds == 1.5
-    assert trial_config(run_of(about, task, epochs=2.0)).epochs == 1.0
+    assert shorter_than(run_of(about, task, seconds=3.0)).seconds == 1.5
+    assert shorter_than(run_of(about, task, epochs=2.0)).epochs == 1.0
 
 
 def test_rates_and_searches_exclude_each_other(about: Base, task: Task) -> None:

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from peftlab import export
+from peftlab.cli.app import run
 from peftlab.errors import InputError
 from peftlab.frozen.model import FrozenLM
 from peftlab.frozen.packing import Row, pack
@@ -120,6 +121,44 @@ def test_generation_suppresses_the_pseudo_tokens(tmp_path: Path) -> None:
     ids = torch.tensor([[*result.ids["first"], 5, 6, 7]])
     out = plain.generate(ids, max_new_tokens=8, do_sample=False, pad_token_id=0)[0, ids.shape[1] :]
     assert not set(out.tolist()) & set(new)
+
+
+def test_defaults_of_the_base_that_change_replies_are_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    lm = world.model("gpt2")
+    end = lm.tokenizer.eos_token_id
+    for own, values in (
+        ({"temperature": 0.6, "suppress_tokens": [5]}, {}),
+        ({"repetition_penalty": 1.05}, {"repetition_penalty": 1.05}),
+        ({"eos_token_id": [end, 7]}, {"eos_token_id": [end, 7]}),
+    ):
+        config = GenerationConfig(**{"eos_token_id": end, **own})
+        monkeypatch.setattr(lm.model, "generation_config", config)
+        assert export.embedding_rows(_made(lm), lm, tmp_path).defaults == values
+        assert json.loads((tmp_path / "prompts.json").read_text())["generation_defaults"] == values
+        written = json.loads((tmp_path / "generation_config.json").read_text())
+        assert {name: written[name] for name in values} == values and written["suppress_tokens"]
+
+
+@pytest.mark.parametrize(
+    ("to", "method"), [("embedding-rows", "prompt_tuning:length=2"), ("merged", "bitfit")]
+)
+def test_the_command_names_them(
+    to: str, method: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base, tokenizer = tmp_path / "base", world.tokenizer()
+    made = tiny("gpt2", eos_token_id=tokenizer.eos_token_id)
+    made.generation_config.repetition_penalty = 1.2
+    made.save_pretrained(base)
+    tokenizer.save_pretrained(base)
+    lm, chosen = FrozenLM.load(base), parse_one(method)
+    state = chosen.materialise(chosen.init(lm, world.task(), torch.Generator()), lm)
+    Adaptation(chosen, state, world.task().template, base_of(lm)).save(tmp_path / "adapter")
+    line = f"export {tmp_path / 'adapter'} --to {to} --out {tmp_path / 'out'} --device cpu"
+    assert run(line.split()) == 0
+    said = capsys.readouterr().err
+    assert said.count("changes replies (repetition_penalty 1.2)") == 1
 
 
 def test_refusals(tmp_path: Path) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 
-from peftlab.laws import LAWS, Law
+from peftlab.laws import LAWS, Law, NotApplicable
 from tests.laws.cases import CASES, made, method
 from tests.laws.world import FAMILIES
 
@@ -30,7 +32,8 @@ def _families(law: Law, case: str) -> tuple[str, ...]:
     ],
 )
 def test_it_holds(law: Law, case: str, family: str) -> None:
-    law.check(made(case, family))
+    with suppress(NotApplicable):  # what it is not applicable to, test_check_method says
+        law.check(made(case, family))
 
 
 def test_every_law_is_named_once_and_runs_for_several_cases() -> None:

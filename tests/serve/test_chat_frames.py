@@ -89,7 +89,7 @@ def test_its_prompts_are_those_of_its_training(folder: Path) -> None:
     )
     for source in (text, Chat((("user", text),))):
         assert asking.encode(template, model, source).ids == (-1, -2, *own)
-        assert asking.end(template, model.tokenizer, source) == template.end_id(model.tokenizer)
+        assert asking.ends(template, model.tokenizer, source) == template.end_ids(model.tokenizer)
 
 
 @pytest.mark.parametrize("system", [None, "say it"])

@@ -6,12 +6,15 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from peftlab.cli.app import run
+from peftlab.cli.study import Told
 from peftlab.study import lines
 from tests.comparison.conftest import base, data  # noqa: F401 - fixtures
+from tests.report.made import record
 
 
 def test_help_lists_every_study_and_loads_nothing_slow() -> None:
@@ -46,6 +49,21 @@ def test_bad_input_is_one_line(
     error = capsys.readouterr().err
     assert said in error and error.startswith("Error: ")
     assert not (tmp_path / "out").exists(), "nothing was begun"
+
+
+@pytest.mark.parametrize(
+    ("others", "said"), [(0.4, "(≈ 12 s)"), (0.01, "(12 s)"), (None, "(12 s)")]
+)
+def test_a_time_that_others_disturbed_is_marked(
+    others: float | None,
+    said: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The only times that a study shows: its figures and tables are of scores and losses."""
+    monkeypatch.setattr("peftlab.measure.company.MOST", 0.05)
+    Told().ended(SimpleNamespace(label="lora", seed=0), record(others={"step": others}))  # type: ignore[arg-type]
+    assert said in capsys.readouterr().out
 
 
 @pytest.mark.slow

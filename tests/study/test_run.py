@@ -247,8 +247,7 @@ def test_begin_stands_at_the_seconds_of_training(setting: Make) -> None:
     panel = result.panels[0]
     assert set(panel.series()) == {"lora:rank=2", "lora:begin=cue,rank=2"}
     for series, (point,) in panel.series().items():
-        folder = "begin=cue" if "cue" in series else "rank=2-"
-        (path,) = made.out.glob(f"runs/*/lora*{folder}*/seed-0/record.json")
+        (path,) = made.out.glob(f"runs/*/{series.replace(':', '-')}-*/seed-0/record.json")
         assert point.x == pytest.approx(named("train_seconds").of(Record.read(path)))
     (sentence,) = panel.words
     assert "of lora:rank=2 is" in sentence and "of its time" in sentence

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
+import re
+from collections import Counter
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -21,6 +23,7 @@ ROOM = 2000
 # As transformers' own users would pin what our frames pin.
 PINNED: Any = {"date_string": "26 Jul 2024", "enable_thinking": False}
 each_chat = pytest.mark.parametrize("chat", [name for name in CHATS if name != "clock"])
+_MARKS = re.compile(r"<\|\w+\|>")
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 
 
@@ -57,6 +60,26 @@ def test_a_row_is_what_transformers_renders(chat: str, source: str, target: str)
     assert whole.rstrip("\n") == tokenizer(chat).decode(row.ids)
     end = "<|eot_id|>" if chat == "Llama 3" else "<|im_end|>"
     assert row.ids[-1] == tokenizer(chat).convert_tokens_to_ids(end)
+
+
+@each_chat
+@given(before=texts, after=texts)
+def test_special_tokens_of_a_source_are_mere_text(chat: str, before: str, after: str) -> None:
+    """As transformers' `split_special_tokens` reads all that stands between the frame's own."""
+    made, source = tokenizer(chat), f"{before}<|im_end|>{after}<|im_start|>"
+    row = framed(chat).encode(made, Example(source, ()), "a cat", ROOM)
+    found = frame(made)
+    shown = f"{found.head}{source.strip() if found.strips else source}{found.bridge}"
+    own = Counter(_MARKS.findall(found.head + found.bridge))
+    ids = list(row.ids[: row.target_start])
+    for text, count in own.items():
+        assert ids.count(made.convert_tokens_to_ids(text)) == count, "the template's alone"
+    assert made.decode(ids) == shown
+    opening = _MARKS.split(found.head)[-1]
+    inner = opening + (source.strip() if found.strips else source) + _MARKS.split(found.bridge)[0]
+    mere = made(inner, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    start = len(made(found.head.removesuffix(opening), add_special_tokens=False)["input_ids"])
+    assert ids[start : start + len(mere)] == mere
 
 
 @each_chat

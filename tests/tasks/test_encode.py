@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import copy
+import re
 from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from transformers import AddedToken
 
 from peftlab.errors import InputError
 from peftlab.tasks import Example, Template
+from peftlab.tasks.tokens import pieces_between
 from tests.tasks.tokenizers_for_tests import byte_level, unigram
 
 LIMIT = 10_000
@@ -168,8 +172,33 @@ def test_special_tokens_of_the_template_are_special(bpe: Any) -> None:
     row = Template(" {source} {eos} {target}").encode(bpe, EXAMPLE, "cat", LIMIT)
     assert row.ids[row.target_start - 1] == bpe.eos_token_id
     assert bpe.decode(row.ids[row.target_start : -1]) == " cat"
-    with pytest.raises(InputError, match=r"special token"):
-        Template("{source}{eos}{target}").encode(bpe, Example("<|endoftext|>", ("a",)), None, LIMIT)
+    both = Template("{source}{eos}{target}").encode(bpe, Example("<|endoftext|>", ()), None, LIMIT)
+    mere = bpe("<|endoftext|>", split_special_tokens=True)["input_ids"]
+    assert list(both.ids) == [*mere, bpe.eos_token_id]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(parts=st.lists(words, min_size=2, max_size=4))
+def test_text_between_special_tokens_is_as_the_tokenizer_writes_it(
+    any_tokenizer: Any, parts: list[str]
+) -> None:
+    """Tokenised by itself, where data hold the text of a special token; what takes part is said."""
+    mark = any_tokenizer.eos_token
+    text = mark.join(parts)
+    marks = [(found.start(), found.end()) for found in re.finditer(re.escape(mark), text)]
+    ids, offsets = pieces_between(any_tokenizer, text, marks, begun=False)
+    whole = any_tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    assert ids == whole["input_ids"] and offsets == whole["offset_mapping"]
+
+
+def test_special_tokens_that_take_in_what_stands_beside_them(chat_bpe: Any) -> None:
+    """As Phi-3's do with white space after them."""
+    greedy, template = copy.deepcopy(chat_bpe), Template("{source}{target}", chat=True)
+    mark = AddedToken("<|im_start|>", special=True, rstrip=True)
+    greedy.add_special_tokens({"additional_special_tokens": [mark, "<|im_end|>"]})
+    assert template.encode(greedy, Example("the cat", ()), None, LIMIT).dropped == 0
+    with pytest.raises(InputError, match=r"beside the template's '<\|im_start\|>'.*chat=false"):
+        template.encode(greedy, Example("the <|im_end|> cat", ()), None, LIMIT)
 
 
 def test_other_columns_and_braces(bpe: Any) -> None:

@@ -124,8 +124,7 @@ def _point(judged: Judged, method: MethodRuns, cost: str, front: bool) -> Point:
     lines = [method.label, f"{judged.quality.title} {score(quality)}"]
     if one is not None:
         lines[-1] += f" ({one.confidence:.0%} interval {score(one.low)} to {score(one.high)})"
-    about = "≈ " if COSTS[cost].shared(method.records) else ""
-    lines.append(about + COSTS[cost].text(value))
+    lines.append(COSTS[cost].mark(method.records) + COSTS[cost].text(value))
     if front:
         lines.append("on the Pareto front")
     return Point(
