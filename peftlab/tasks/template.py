@@ -8,7 +8,7 @@ belongs to the target: " word" is then one token of a byte-level BPE.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
@@ -55,7 +55,7 @@ class Template:
     separator: str = "\n\n"
     frame: Annotated[Frame | None, Since(None)] = None
     begin: Annotated[Begin, Since("row")] = "row"
-    infix: Annotated[int, Since(0)] = 0
+    infix: Annotated[int, Since(0)] = field(default=0, repr=False)
 
     def __post_init__(self) -> None:
         for name in ("text", "instruction", "separator"):
@@ -233,7 +233,7 @@ class Template:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Template:
         """Return the template that `to_dict` wrote. Raises `InputError` for an unknown setting."""
-        known = {field.name for field in fields(cls)}
+        known = {item.name for item in fields(cls)}
         for name in values:
             if name not in known:
                 raise InputError(f'A template has no "{name}".{nearest(name, known)}')

@@ -63,7 +63,7 @@ def test_odd_values_work_or_end_in_one_line(name: str, setting: str) -> None:
         ("LoRA", {"cls": 4, "self": 3}, r"lora has no setting 'cls'"),
         ("PromptTuning", {"length": 2.5}, r"prompt_tuning: length is 2.5; a whole number"),
         ("BottleneckAdapter", {"kind": "pfeifer"}, r"Did you mean \"pfeiffer\""),
-        ("FullFineTuning", {"rank": 1}, r"full has no setting 'rank'; it has none"),
+        ("FullFineTuning", {"rank": 1}, r"full has no setting 'rank'; it has begin"),
     ],
 )
 def test_what_is_built_in_python_is_checked_at_once(

@@ -247,7 +247,8 @@ def test_begin_stands_at_the_seconds_of_training(setting: Make) -> None:
     panel = result.panels[0]
     assert set(panel.series()) == {"lora:rank=2", "lora:begin=cue,rank=2"}
     for series, (point,) in panel.series().items():
-        (path,) = made.out.glob(f"runs/*/{series.replace(':', '-')}-*/seed-0/record.json")
+        name = series.replace(":", "-").replace(",", "-")
+        (path,) = made.out.rglob(f"{name}-*/seed-0/record.json")
         assert point.x == pytest.approx(named("train_seconds").of(Record.read(path)))
     (sentence,) = panel.words
     assert "of lora:rank=2 is" in sentence and "of its time" in sentence
