@@ -102,7 +102,7 @@ class Bench:
         """Kill a job at a random moment, then give the same command again."""
         left, usual = self.whole(job)
         place = self.place()
-        ended = attempt(job, place, after=rng.uniform(usual.first, usual.seconds))
+        ended = attempt(job, place, after=rng.uniform(0, usual.seconds - usual.first))
         if ended.code == 0 and ended.seconds < usual.seconds:  # the machine has become faster
             self.wholes[job] = left, ended
         self.counts["killed" if ended.code is None else "ended before"] += 1
@@ -150,7 +150,7 @@ class Bench:
 def attempt(
     job: str, place: Place, fault: Fault | None = None, after: float | None = None
 ) -> Ended:
-    """Do a job in a process of its own, which is killed after so many seconds.
+    """Do a job in a process of its own, which is killed so many seconds after its first step.
 
     Raises:
         TimeoutError: it hangs.
@@ -162,6 +162,8 @@ def attempt(
     child.start()
     theirs.close()
     try:
+        if after is not None:
+            _wait_for_a_step(ours, place)
         if not ours.poll(_WAIT if after is None else after):
             if after is None:
                 raise TimeoutError(f"{job} hangs")
@@ -173,6 +175,14 @@ def attempt(
         child.kill()
         child.join()
         ours.close()
+
+
+def _wait_for_a_step(pipe: Any, place: Place) -> None:
+    """Until the journal begins, or the job has ended: imports take as long as the machine lets."""
+    end = time.monotonic() + _WAIT
+    while not pipe.poll(0.002) and not any(place.out.rglob(folders.METRICS)):
+        if time.monotonic() > end:
+            raise TimeoutError("no step was taken")
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -25,6 +25,7 @@ from peftlab.token_limits import max_row_tokens
 if TYPE_CHECKING:
     from peftlab.metrics import Scores
     from peftlab.tasks.tokens import Tokenizer
+    from peftlab.trunk import TrunkStore
 
 
 @dataclass(frozen=True)
@@ -102,11 +103,18 @@ class Adapted(Protocol):
 
 
 class AdaptedLM:
-    """Our frozen model with an adaptation."""
+    """Our frozen model with an adaptation.
 
-    def __init__(self, model: FrozenLM, adaptation: Adaptation) -> None:
+    Args:
+        store: of sources, for one that begins at the cue.
+    """
+
+    def __init__(
+        self, model: FrozenLM, adaptation: Adaptation, store: TrunkStore | None = None
+    ) -> None:
         self.model, self.adaptation = model, adaptation
         self.edits, self.tokenizer = adaptation.edits(model), model.tokenizer
+        self.store = store if self.edits.begin == "cue" else None
         self.prefix = self.edits.prefix_length
 
     def template(self, task: Task) -> Template:
@@ -119,7 +127,7 @@ class AdaptedLM:
 
     def row_losses(self, encoded: Sequence[Encoded]) -> tuple[list[float], list[int]]:
         """See `peftlab.loss.row_losses`."""
-        return row_losses(self.model, self.edits, encoded)
+        return row_losses(self.model, self.edits, encoded, store=self.store)
 
     def replies(
         self,
@@ -136,7 +144,7 @@ class AdaptedLM:
             Request(self.adaptation, one, task.max_new_tokens, targets=tuple(own))
             for one, own in zip(examples, each, strict=True)
         ]
-        return generate(self.model, requests, decoding, **how)
+        return generate(self.model, requests, decoding, store=self.store, **how)
 
 
 def split_loss(

@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 import torch
 from safetensors import SafetensorError
@@ -95,26 +95,50 @@ class TrunkStore:
 
     def _put_on_disk(self, path: Path, states: list[torch.Tensor]) -> None:
         most = _file_bytes(states)
-        with self._alone_in(path.parent):
-            used = sum(kept.stat().st_size for kept in path.parent.glob("*.safetensors"))
-            left = min(self.disk - used, shutil.disk_usage(path.parent).free - _DISK_RESERVE)
+        with self._alone_in(path.parent) as used:
+            left = min(self.disk - used.bytes, shutil.disk_usage(path.parent).free - _DISK_RESERVE)
             if most <= left and _mapped(path) is None:  # else another process was faster
                 named = {str(i): t.cpu().contiguous() for i, t in enumerate(states)}
+                used.note(used.bytes + most)
                 files.atomically(path, lambda made: save_file(named, made), lasting=False)
                 self.bytes_on_disk += path.stat().st_size
+                used.note(used.bytes - most + path.stat().st_size)
                 self._written += 1
 
     @contextmanager
-    def _alone_in(self, folder: Path) -> Iterator[None]:
-        """While no other process writes to the folder."""
+    def _alone_in(self, folder: Path) -> Iterator[_Used]:
+        """While no other process writes to the folder; with what is used of it."""
         with files.writing(folder):
             folder.mkdir(exist_ok=True)
-            with (folder / ".lock").open("w") as file:
+            with (folder / ".lock").open("a+") as file:
                 fcntl.flock(file, fcntl.LOCK_EX)
                 if not self._is_tidy:
                     files.tidy_up(folder)
                     self._is_tidy = True
-                yield
+                yield _Used(file, folder)
+
+
+class _Used:
+    """The bytes of a folder's files, kept in its lock: to count thousands of them takes longer than
+    to write one.
+    """
+
+    def __init__(self, lock: TextIO, folder: Path) -> None:
+        self._lock = lock
+        lock.seek(0)
+        noted = lock.read()
+        if noted.isdecimal():
+            self.bytes = int(noted)
+        else:
+            self.note(sum(kept.stat().st_size for kept in folder.glob("*.safetensors")))
+
+    def note(self, used: int) -> None:
+        """Set it, before a file is there: what dies in between has counted it at least."""
+        self.bytes = used
+        self._lock.seek(0)
+        self._lock.truncate()
+        self._lock.write(str(used))
+        self._lock.flush()
 
 
 def _mapped(path: Path) -> list[torch.Tensor] | None:

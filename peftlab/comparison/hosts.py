@@ -149,12 +149,12 @@ class _OwnHost(Host):
         assert isinstance(run.method, Method)
         given = self.model, run.method, run.task, run.config
         trained = train(*given, folder=folder, store=store, **watched)
-        self.run, self.adaptation = run, trained.adaptation
+        self.run, self.adaptation, self.store = run, trained.adaptation, store
         return trained
 
     @property
     def adapted(self) -> AdaptedLM:
-        return AdaptedLM(self.model, self.adaptation)
+        return AdaptedLM(self.model, self.adaptation, self.store)
 
     def parameters(self) -> Parameters:
         count = self.adaptation.method.count(self.model.shape)

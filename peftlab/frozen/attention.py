@@ -118,10 +118,11 @@ def _before(
     edits = context.batch.owners[segment.owner]
     prefix = _plain(edits.attention.get(block, ()))
     before = list[tuple[torch.Tensor, torch.Tensor]]()
+    position = 0  # of the prefix
     if isinstance(segment.past, GivenPast):
         keys, values = segment.past.keys_values[block]
         before.append((keys.to(like), values.to(like)))
-    position = segment.position - edits.prefix_length
+        position = segment.past.length
     for edit in prefix:
         keys = edit.keys
         if edits.begin == "cue":

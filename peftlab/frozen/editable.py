@@ -50,7 +50,7 @@ class EditableLM(torch.nn.Module):
         self.is_sharded = any(sharding.is_sharded(p) for p in model.parameters())
         self.shape = ModelShape.read(model.config.to_dict(), quantised.plain_shapes(model))
         self.sublayer_gaps: dict[str, str] = {}
-        self.rotary = Rotary(self._angles, self._attention, self.shape.context)
+        self.rotary = Rotary(self._angles, self._attention, self._probed_keys, self._longest)
         quantised.open_linears(model)
 
     def open_sites(self) -> None:
@@ -183,10 +183,12 @@ class EditableLM(torch.nn.Module):
             return keys, values
         return self._project(block, hidden)
 
-    def _project(self, block: int, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _project(
+        self, block: int, hidden: torch.Tensor, position: int = 0
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         batch = pack([Row([0] * len(hidden))], [Edits()], device=self.device)
         # Rotary embedding at 0 is the identity.
-        batch = replace(batch, positions=torch.zeros_like(batch.positions))
+        batch = replace(batch, positions=torch.full_like(batch.positions, position))
         states = hidden.to(self.model.dtype).unsqueeze(0)
         try:
             self(batch, ForwardOptions(project=(block, states)))
@@ -203,6 +205,13 @@ class EditableLM(torch.nn.Module):
         with suppress(sites.Kept):
             self._run(self.model.base_model, context)
         return None if context.angles is None else tuple(a.squeeze(0) for a in context.angles)  # type: ignore[return-value]
+
+    @torch.no_grad()
+    def _probed_keys(self, block: int, position: int) -> torch.Tensor:
+        """The keys [H_kv, 1, hd] that a block makes of the same states at any position."""
+        states = torch.randn(1, self.shape.hidden, generator=torch.Generator().manual_seed(0))
+        keys, _ = self._project(block, states.to(self.device), position)
+        return keys
 
     def _attention(self, block: int) -> torch.nn.Module:
         children = self.model.get_submodule(f"{self.shape.block_prefix}{block}").children()
@@ -228,14 +237,21 @@ class EditableLM(torch.nn.Module):
                 f"a row reaches position {longest}, but {self.name} has a context of "
                 f"{self.shape.context} tokens: shorten the prompt or the source"
             )
-        rope = getattr(self.model.config, "rope_parameters", None) or {}
-        original = rope.get("original_max_position_embeddings")
-        if rope.get("rope_type") in _LENGTH_DEPENDENT_ROPE and original and longest > original:
+        if longest > self._longest:
             # These take the longest position of the pack: a long row would move its neighbours.
             raise InputError(
-                f"{rope['rope_type']} rotary scaling makes rows beyond {original} tokens change "
-                f"their neighbours; got a row of {longest}"
+                f"{self.model.config.rope_parameters['rope_type']} rotary scaling makes rows "
+                f"beyond {self._longest} tokens change their neighbours; got a row of {longest}"
             )
+
+    @property
+    def _longest(self) -> int:
+        """The positions that a row may have."""
+        rope = getattr(self.model.config, "rope_parameters", None) or {}
+        original = rope.get("original_max_position_embeddings")
+        if rope.get("rope_type") in _LENGTH_DEPENDENT_ROPE and original:
+            return min(self.shape.context, int(original))
+        return self.shape.context
 
 
 def _open_sites(model: PreTrainedModel, shape: ModelShape) -> dict[str, str]:

@@ -33,7 +33,8 @@ class DecodingState:
     @classmethod
     def of(cls, owner: Owner, prompt: Encoded) -> DecodingState:
         """A row that has read nothing yet."""
-        return cls(owner, prompt.ids[len(owner.lead) :], begin=prompt.begin)
+        begin = prompt.begin if owner.edits.begin == "cue" else 0
+        return cls(owner, prompt.ids[len(owner.lead) :], begin=begin)
 
     @property
     def is_before_cue(self) -> bool:
@@ -44,6 +45,11 @@ class DecodingState:
     def edits(self) -> Edits:
         """What changes the tokens that it reads next."""
         return _BASE if self.is_before_cue else self.owner.edits
+
+    @property
+    def kind(self) -> int:
+        """The same for rows whose edits change the same places."""
+        return 0 if self.is_before_cue else self.owner.kind
 
     @property
     def length(self) -> int:

@@ -122,11 +122,10 @@ class _GuestDescent(Descent):
         self.allocator(self.step)
         self.step += 1
 
-    def _loss(self, data: Data, piece: Piece, seed: int) -> tuple[torch.Tensor, int, int]:
+    def _loss(self, data: Data, piece: Piece, seed: int) -> tuple[torch.Tensor, int]:
         devices = [self.model.device] if self.model.device.type == "cuda" else []
         with self.accelerator.autocast(), torch.random.fork_rng(devices):
             # Of PEFT's dropout, another one for each micro-batch.
             torch.manual_seed(self.config.seed * 1_000_003 + seed + piece.places[0])
             loss = self.guest.loss(piece.rows, self.config.label_smoothing)
-        tokens = sum(len(row.ids) for row in piece.rows)
-        return loss, tokens, tokens
+        return loss, sum(len(row.ids) for row in piece.rows)

@@ -14,7 +14,7 @@ from peftlab.bases.shapes import ModelShape
 from peftlab.edits import Edits
 from peftlab.errors import InputError
 from peftlab.lazy import torch
-from peftlab.methods.base import Count, Method, Shapes, State
+from peftlab.methods.base import BeginningMethod, Count, Method, Shapes, State
 
 if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM
@@ -36,6 +36,12 @@ class Composed(Method):
                     f"{self.name}: {part.name} searches alone, for a frozen model; then give what "
                     "it found to the other method, as hard_prompt:instruction=…+lora does"
                 )
+
+        begins = {part.begin for part in self.parts if isinstance(part, BeginningMethod)}
+        if len(begins) > 1:
+            raise InputError(
+                f"{self.name}: composed methods begin at one place: give each begin=cue, or none"
+            )
 
     @property
     def name(self) -> str:  # type: ignore[override]

@@ -112,7 +112,7 @@ class PTuning(BeginningMethod):
         from dataclasses import replace
 
         if self.pattern:
-            return replace(template, text=self.pattern)
+            return replace(template.beginning("row"), text=self.pattern)
         if self.placement == "first" or self.begin == "cue":
             return template.with_prompt(self.length, self.begin)
         before = template.text.removesuffix("{target}")

@@ -40,7 +40,7 @@ class Feeder:
     def step(self, feeding: list[Feeding]) -> Iterator[tuple[Running, Token]]:
         """Each row that speaks, with its next token."""
         # As they are packed, so that logits come in this order; kinds side by side are cheaper.
-        feeding.sort(key=lambda pair: (pair[0].row.owner.kind, id(pair[0].row.edits)))
+        feeding.sort(key=lambda pair: (pair[0].row.kind, id(pair[0].row.edits)))
         try:
             fed = [self._feed(feeding)]
             self.failure = None

@@ -184,6 +184,7 @@ def _has_words(template: Template) -> bool:
     shown = [part for part in template.markup.context if not isinstance(part, Pseudo)]
     silent = [Slot("instruction")] * (not template.instruction)
     silent += [Slot("exemplars")] * (not template.exemplars)
+    silent.append(Slot("begin"))
     return [part for part in shown if part not in silent] != [Slot("source")]
 
 
@@ -213,12 +214,14 @@ def _placed(template: Template, ids: tuple[int, ...], tokenizer: Any) -> Encoded
 
 def _at_cue(template: Template, ids: tuple[int, ...], tokenizer: Any) -> Encoded:
     """The adapter begins at the last place of the tokens that it began at in training."""
-    cue = cue_ids(template, tokenizer)
-    begin = last_place(ids, cue) if cue else len(ids) - (not template.infix)
+    cue, last = cue_ids(template, tokenizer), len(ids) - (not template.infix)
+    source_is_last = not template.chat and template.markup.context[-1] == Slot("source")
+    begin = last if source_is_last else last_place(ids, cue) if cue else None
     if begin is None:
+        words = f"at {tokenizer.decode(cue)!r}" if cue else f"after the source of {template.text!r}"
         raise InputError(
-            f"this adapter begins at {tokenizer.decode(cue)!r}, which the prompt's tokens do not "
-            "hold; send a text, or tokens with these words"
+            f"this adapter begins {words}, which the prompt's tokens do not hold; send a text, or "
+            "tokens with these words"
         )
     row = (*ids[:begin], *(-(j + 1) for j in range(template.infix)), *ids[begin:])
     return Encoded(row, len(row), 0, begin)

@@ -9,8 +9,8 @@ from peftlab.tasks.example import Example
 from peftlab.tasks.template import Template
 from peftlab.tasks.tokens import Tokenizer
 
-# Sources that end alike in nothing: in a letter, a mark, a digit, white space, a closing bracket.
-_PROBES = ("a", "7 Zebras?", "It cost 30", "one\n", "(so it is)", "état")
+# Texts that begin and end alike in nothing: a letter, a mark, a digit, a closing bracket.
+_PROBES = ("a", "7 Zebras?", "It cost 30", "(so it is)", "état")
 _ANY_LENGTH = 1 << 30
 
 
@@ -19,9 +19,9 @@ def cue_ids(template: Template, tokenizer: Tokenizer) -> tuple[int, ...]:
 
     They are what PEFT's aLoRA calls its invocation tokens.
     """
-    columns = dict.fromkeys(template.markup.columns, "")
     after = []
     for source in _PROBES:
+        columns = dict.fromkeys(template.markup.columns, source)
         row = template.encode(tokenizer, Example(source, (), columns), None, _ANY_LENGTH)
         after.append(row.ids[row.begin + template.infix :])
     same = takewhile(lambda column: len(set(column)) == 1, zip(*after, strict=False))

@@ -73,6 +73,7 @@ class Filler:
                 case Slot("instruction"):
                     parts.append(Chunk(self._instruction(context[index + 1 :]), "template"))
                 case Slot("begin"):
+                    self._check_column("begin", example)
                     parts.append(BEGIN)
                 case Slot("exemplars"):
                     parts += self._exemplars(index)
@@ -104,6 +105,14 @@ class Filler:
             chunks.append(Chunk(without_end(exemplar.targets[0].strip(), self.ends), "data"))
             chunks.append(Chunk(after, "template"))
         return chunks
+
+    def _check_column(self, name: str, example: Example) -> None:
+        """Refuse a column whose name says something else in a template."""
+        if name in example.fields:
+            raise InputError(
+                f"{{{name}}} in a template says where edits begin, and the data have a column "
+                f"called {name}: give that another name"
+            )
 
     def _value(self, name: str, example: Example) -> Chunk:
         if name == "source":

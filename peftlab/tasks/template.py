@@ -67,10 +67,12 @@ class Template:
             value = getattr(self, name)
             if value is not None and (type(value) is not int or value < 1):
                 raise InputError(f"{name} is {value!r:.40}; a whole number from 1 on was expected.")
-        if self.begin not in ("row", "cue") or type(self.infix) is not int or self.infix < 0:
+        if self.begin not in ("row", "cue"):
+            raise InputError(f"begin is {self.begin!r:.40}; row or cue was expected.")
+        if type(self.infix) is not int or self.infix < 0 or (self.infix and self.begin == "row"):
             raise InputError(
-                f"begin is {self.begin!r:.40} with {self.infix!r:.40} pseudo tokens; row or cue "
-                "and a whole number were expected."
+                f"infix is {self.infix!r:.40} with begin={self.begin}; a whole number was "
+                "expected, and 0 where there is no cue to stand at."
             )
         if self.frame is not None and not self.chat:
             raise InputError("A template has a chat frame, and its rows stand in no chat.")
@@ -107,11 +109,12 @@ class Template:
         """Return this template with `length` pseudo tokens before everything, or at the cue."""
         if begin == "cue":
             return replace(self, begin=begin, infix=self.infix + length)
-        return replace(self, text=f"{{p:{length}}}{self.text}") if length else self
+        made = self.beginning(begin)
+        return replace(made, text=f"{{p:{length}}}{self.text}") if length else made
 
     def beginning(self, begin: Begin) -> Template:
         """Return this template for edits that begin there."""
-        return self if begin == self.begin else replace(self, begin=begin)
+        return self if begin == self.begin else replace(self, begin=begin, infix=0)
 
     def with_instruction(self, instruction: str) -> Template:
         """Return this template with another instruction, in a slot at the front if it has none."""

@@ -40,7 +40,7 @@ class Taken:
     """One step's loss per target token, its rows' tokens, and what else to record.
 
     forward_tokens: tokens through the base, those of a backward pass once more. What is kept of
-    tokens before the cue counts as if it had been read now, so that all methods take equal steps.
+    tokens before the cue counts as if it were read as others are, so that all take equal steps.
     """
 
     loss: float
@@ -192,13 +192,12 @@ class Descent(Steps):
 
         # All targets of the global batch divide the sum: micro-batches weigh by their tokens.
         targets = sum(len(row.ids) - row.target_start for row in whole.rows)
-        total, tokens, back = torch.zeros((), device=self.model.device), 0, 0
+        total, tokens = torch.zeros((), device=self.model.device), 0
         for piece, counts in processes.shares(share_of, even=self.model.is_sharded):
             with self._offloading():
-                loss, read, differentiated = self._loss(data, piece, step * 65_537)
+                loss, packed = self._loss(data, piece, step * 65_537)
             self.accelerator.backward(loss / targets if counts else loss * 0.0)
-            total, tokens = total + loss.detach() * counts, tokens + read * counts
-            back += differentiated * counts
+            total, tokens = total + loss.detach() * counts, tokens + packed * counts
         loss_value = float(processes.sum([total])[0]) / targets
         if not math.isfinite(loss_value):
             raise Diverged(
@@ -207,15 +206,15 @@ class Descent(Steps):
             )
         rate = float(self.scheduler.get_last_lr()[0])
         self._move()
-        return Taken(loss_value, tokens, tokens + back, {"lr": rate})
+        return Taken(loss_value, tokens, 2 * tokens, {"lr": rate})
 
     def _offloading(self) -> AbstractContextManager[object]:
         if not self.config.offload:
             return nullcontext()
         return kept_on_cpu([*self.model.model.parameters(), *self.state.tensors.values()])
 
-    def _loss(self, data: Data, piece: Piece, seed: int) -> tuple[torch.Tensor, int, int]:
-        """The summed loss, its rows' tokens, and how many of them have a backward pass."""
+    def _loss(self, data: Data, piece: Piece, seed: int) -> tuple[torch.Tensor, int]:
+        """The summed loss, and its rows' tokens."""
         with self.accelerator.autocast():
             packed = pack(
                 continued(self.model, [training_row(row) for row in piece.rows], data.pasts),
@@ -234,7 +233,7 @@ class Descent(Steps):
             )
             smoothing = self.config.label_smoothing
             losses = token_losses(self.model, packed, piece.rows, smoothing, options)
-        return losses.sum(), packed.tokens, len(packed.ids)
+        return losses.sum(), packed.tokens
 
     def _move(self) -> None:
         parameters = self.parameters

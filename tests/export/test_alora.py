@@ -12,9 +12,11 @@ import torch
 from peftlab.errors import InputError
 from peftlab.export import export
 from peftlab.export.cue import invocation
+from peftlab.export.peft import load
 from peftlab.frozen.packing import Row, pack
 from peftlab.methods import parse_one
 from peftlab.methods.adaptation import Adaptation, base_of
+from peftlab.methods.lora import LoRA
 from peftlab.pasts import continued
 from peftlab.tasks import Template
 from tests.export.made import deprecations_of_peft, gap, random_state
@@ -53,6 +55,22 @@ def test_the_ids_are_those_that_every_prompt_has_after_its_source(tmp_path: Path
     export("peft", {"one": adaptation}, lm, tmp_path / "one")
     config = json.loads((tmp_path / "one" / "adapter_config.json").read_text())
     assert config["alora_invocation_tokens"] == ids
+
+
+def test_our_own_folder_comes_back_and_another_template_is_refused(tmp_path: Path) -> None:
+    lm, adaptation = world.model("llama"), adapted("llama")
+    folder = tmp_path / "one"
+    export("peft", {"one": adaptation}, lm, folder)
+    again = load(folder, lm)
+    method = again.method
+    assert isinstance(method, LoRA) and method.begin == "cue"
+    edits = [one.edits(lm) for one in (adaptation, again)]
+    for path, edit in edits[0].linear.items():
+        other = edits[1].linear[path]
+        assert edit.up is not None and other.up is not None
+        torch.testing.assert_close(other.up, edit.up)
+    with pytest.raises(InputError, match=r"begins at '\\nsay it:'.*template that it was trained"):
+        load(folder, lm, Template("{source} so: {target}"))
 
 
 def test_prompts_with_nothing_in_common_there_are_refused(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from peftlab.errors import InputError
 from peftlab.tasks import Example, Template
+from peftlab.tasks.cue import cue_ids, last_place
 
 EXAMPLE = Example("the cat sat on the mat", ("a cat",), {"question": "who sat?"})
 LIMIT = 200
@@ -102,5 +103,27 @@ def test_it_is_stored_and_older_templates_are_as_they_were() -> None:
     new = old.with_prompt(5, "cue")
     assert Template.from_dict(new.to_dict()) == new
     assert old.identity() != new.identity()
+    assert new.beginning("row") == old and new.with_prompt(3).begin == "row"
+    with pytest.raises(InputError, match="no cue to stand at"):
+        Template("{source}{target}", infix=3)
     with pytest.raises(InputError, match="row or cue"):
         Template.from_dict({**old.to_dict(), "begin": "middle"})
+
+
+def test_the_cue_by_its_ids(bpe: Any) -> None:
+    constant = Template("{source}\n\nTL;DR:{target}", begin="cue")
+    assert bpe.decode(cue_ids(constant, bpe)) == "\n\nTL;DR:"
+    asked = Template("{source}\nQ: {question}\nA:{target}", begin="cue", infix=2)
+    assert bpe.decode(cue_ids(asked, bpe)).strip() == "Q:", "what a column holds is in no prompt"
+    assert cue_ids(Template("{source}{target}", begin="cue"), bpe) == ()
+
+
+def test_the_last_place_of_ids() -> None:
+    assert last_place([1, 2, 3, 2, 3, 4], [2, 3]) == 3
+    assert last_place([1, 2], [2, 3]) is None
+
+
+def test_a_column_called_begin_is_no_place(bpe: Any) -> None:
+    example = Example("from", ("x",), {"begin": "Rome"})
+    with pytest.raises(InputError, match="a column called begin"):
+        Template("{source} {begin}: {target}").encode(bpe, example, None, LIMIT)

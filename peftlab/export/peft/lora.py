@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _KNOWN = {
     "r", "lora_alpha", "lora_dropout", "fan_in_fan_out", "use_rslora", "use_dora", "target_modules",
     "exclude_modules", "layers_to_transform", "layers_pattern", "rank_pattern", "alpha_pattern",
-    "init_lora_weights", "bias", "megatron_core", "qalora_group_size",
+    "init_lora_weights", "bias", "megatron_core", "qalora_group_size", "alora_invocation_tokens",
 }  # fmt: skip
 _FILED = {  # our name of a tensor -> that of PEFT's file
     "lora_A": "lora_A.weight", "lora_B": "lora_B.weight", "magnitude": "lora_magnitude_vector",
@@ -157,6 +157,7 @@ def _method(
         layers=layers,
         rslora=bool(config.get("use_rslora")),
         dora=bool(config.get("use_dora")),
+        begin="row" if config.get("alora_invocation_tokens") is None else "cue",
     )
 
 
