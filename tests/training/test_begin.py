@@ -1,0 +1,86 @@
+"""Training from the cue on: equal steps, and sources that are read once by whoever needs them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from peftlab import pasts
+from peftlab.errors import InputError
+from peftlab.evaluation import AdaptedLM, evaluate_once
+from peftlab.methods import parse_one
+from peftlab.training import TrainConfig, train
+from peftlab.trunk import TrunkStore
+from tests.laws import world
+
+CONFIG = TrainConfig(steps=12, batch_size=4, evaluate_every=6, validation_limit=4)
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[int, ...]]]:
+    """All sources that the base has read, in order."""
+    texts: list[tuple[int, ...]] = []
+    own = pasts._read
+
+    def counting(model: object, given: object) -> object:
+        texts.extend(given)  # type: ignore[arg-type]
+        return own(model, given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(pasts, "_read", counting)
+    yield texts
+
+
+@pytest.mark.parametrize("where", ["memory", "files"])
+def test_a_source_is_read_once_for_epochs_methods_and_evaluation(
+    read: list[tuple[int, ...]], where: str, tmp_path: Path
+) -> None:
+    model, task = world.model("llama"), world.task()
+    room = 1 << 28
+    store = TrunkStore(room) if where == "memory" else TrunkStore(0, room, tmp_path / "kept")
+    first = train(model, parse_one("lora:rank=2,begin=cue"), task, CONFIG, store=store)
+    assert len(read) == len(set(read)) == len(task.train) + CONFIG.validation_limit
+    train(model, parse_one("prefix_tuning:length=3,begin=cue"), task, CONFIG, store=store)
+    assert len(read) == len(task.train) + CONFIG.validation_limit, "another method reads none again"
+    for _ in range(2):
+        evaluate_once(AdaptedLM(model, first.adaptation, store), task)
+    sources = len(task.train) + CONFIG.validation_limit + len(task.test)
+    assert len(read) == len(set(read)) == sources
+
+
+def test_what_is_kept_decides_no_bit(tmp_path: Path) -> None:
+    model, task, method = world.model("llama"), world.task(), parse_one("lora:rank=2,begin=cue")
+    losses = [
+        train(model, method, task, CONFIG, store=store).losses
+        for store in (TrunkStore(1 << 28), TrunkStore(0, 1 << 28, tmp_path / "kept"), TrunkStore(0))
+    ]
+    assert losses[0] == losses[1] == losses[2]
+
+
+def test_a_damaged_file_is_read_again(read: list[tuple[int, ...]], tmp_path: Path) -> None:
+    model, task, method = world.model("llama"), world.task(), parse_one("lora:rank=2,begin=cue")
+    expected = train(model, method, task, CONFIG, store=TrunkStore(0, 1 << 28, tmp_path / "kept"))
+    for path in (tmp_path / "kept").glob("*.safetensors"):
+        path.write_bytes(path.read_bytes()[:100])
+    count = len(read)
+    again = train(model, method, task, CONFIG, store=TrunkStore(0, 1 << 28, tmp_path / "kept"))
+    assert len(read) > count and again.losses == expected.losses
+
+
+def test_a_budget_in_tokens_takes_equal_steps() -> None:
+    model, task = world.model("gpt2"), world.task()
+    config = TrainConfig(tokens=2500, batch_size=4, evaluate_every=0)
+    row, cue = (train(model, parse_one(m), task, config) for m in ("lora", "lora:begin=cue"))
+    assert (row.steps, row.tokens, row.forward_tokens) == (
+        cue.steps,
+        cue.tokens,
+        cue.forward_tokens,
+    )
+
+
+def test_methods_that_begin_at_two_places_are_refused_as_they_are_named() -> None:
+    with pytest.raises(InputError, match="begin at one place"):
+        parse_one("lora:begin=cue+bottleneck")
+    with pytest.raises(InputError, match="hard_prompt has no setting 'begin'"):
+        parse_one("hard_prompt:begin=cue")
