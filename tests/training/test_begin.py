@@ -15,7 +15,8 @@ from peftlab.training import TrainConfig, train
 from peftlab.trunk import TrunkStore
 from tests.laws import world
 
-CONFIG = TrainConfig(steps=12, batch_size=4, evaluate_every=6, validation_limit=4)
+VALIDATED = 4
+CONFIG = TrainConfig(steps=12, batch_size=4, evaluate_every=6, validation_limit=VALIDATED)
 
 
 @pytest.fixture
@@ -40,12 +41,12 @@ def test_a_source_is_read_once_for_epochs_methods_and_evaluation(
     room = 1 << 28
     store = TrunkStore(room) if where == "memory" else TrunkStore(0, room, tmp_path / "kept")
     first = train(model, parse_one("lora:rank=2,begin=cue"), task, CONFIG, store=store)
-    assert len(read) == len(set(read)) == len(task.train) + CONFIG.validation_limit
+    assert len(read) == len(set(read)) == len(task.train) + VALIDATED
     train(model, parse_one("prefix_tuning:length=3,begin=cue"), task, CONFIG, store=store)
-    assert len(read) == len(task.train) + CONFIG.validation_limit, "another method reads none again"
+    assert len(read) == len(task.train) + VALIDATED, "another method reads none again"
     for _ in range(2):
         evaluate_once(AdaptedLM(model, first.adaptation, store), task)
-    sources = len(task.train) + CONFIG.validation_limit + len(task.test)
+    sources = len(task.train) + VALIDATED + len(task.test)
     assert len(read) == len(set(read)) == sources
 
 
@@ -72,11 +73,8 @@ def test_a_budget_in_tokens_takes_equal_steps() -> None:
     model, task = world.model("gpt2"), world.task()
     config = TrainConfig(tokens=2500, batch_size=4, evaluate_every=0)
     row, cue = (train(model, parse_one(m), task, config) for m in ("lora", "lora:begin=cue"))
-    assert (row.steps, row.tokens, row.forward_tokens) == (
-        cue.steps,
-        cue.tokens,
-        cue.forward_tokens,
-    )
+    for count in ("steps", "tokens", "forward_tokens"):
+        assert getattr(row, count) == getattr(cue, count)
 
 
 def test_methods_that_begin_at_two_places_are_refused_as_they_are_named() -> None:
