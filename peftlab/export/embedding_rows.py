@@ -109,11 +109,6 @@ def soft_prompt(name: str, adaptation: Adaptation, model: FrozenLM) -> torch.Ten
     """
     edits: Edits = adaptation.edits(model)
     method = adaptation.method.name
-    if edits.begin == "cue":
-        raise InputError(
-            f"{name}: its vectors stand at the cue, and engines with plain prompts know none; "
-            "peftlab's own server serves it."
-        )
     if (
         edits.embeddings is None
         or edits.linear
@@ -129,6 +124,11 @@ def soft_prompt(name: str, adaptation: Adaptation, model: FrozenLM) -> torch.Ten
         raise InputError(
             f"{name}: {method} is no soft prompt alone, and rows of the embedding matrix hold "
             f"nothing else; {instead}."
+        )
+    if edits.begin == "cue":
+        raise InputError(
+            f"{name}: its vectors stand at the cue, and engines with plain prompts know none; "
+            "peftlab's own server serves it."
         )
     return edits.embeddings
 
