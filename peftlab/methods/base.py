@@ -147,7 +147,10 @@ class Method(ABC):
 
     @property
     def learning_rate(self) -> float:
-        """A peak rate for AdamW that learns; the comparison's search looks round it."""
+        """A peak rate for AdamW that learns; the comparison's search looks round it.
+
+        What was tried for each method: "Where the defaults come from" in docs/methods.md.
+        """
         return 1e-3
 
     @abstractmethod

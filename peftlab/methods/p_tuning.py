@@ -1,14 +1,17 @@
 """P-tuning: pseudo tokens anywhere in the template, their vectors made by a prompt encoder.
 
 Liu et al. 2021, arXiv:2103.10385, section 3.2 and `prompt_encoder.py` of its code: embedding →
-two-layer bidirectional LSTM (half the width each way) → Linear, ReLU, Linear. The encoder is needed
-for training only: for use its output is stored, for resuming all of it.
+two-layer bidirectional LSTM (half the width each way) → Linear, ReLU, Linear. What that puts out at
+first is noise beside the embedding table, and a few hundred steps do not make it good ("Where the
+defaults come from" in docs/methods.md). So by default a vector is a real token plus what an encoder
+that starts at zero adds: Razdaibiedina et al. 2023, arXiv:2305.03937, section 3, without their
+layer norm. The encoder is needed for training only: for use its output is stored, for resuming all.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge
 
@@ -17,12 +20,16 @@ from peftlab.edits import Edits
 from peftlab.errors import InputError
 from peftlab.lazy import torch
 from peftlab.methods.base import BeginningMethod, Count, Params, Shapes, State, register
-from peftlab.methods.prompt_tuning import fits_context
+from peftlab.methods.prompt_tuning import fits_context, prompt_length
 from peftlab.methods.soft_prompt import Start, start_vectors
 
 if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM
     from peftlab.tasks import Task, Template
+
+
+# The rate of vectors themselves, times the rate of the encoder that adds to them.
+_FREE = 10.0
 
 
 @register("p_tuning")
@@ -31,27 +38,30 @@ class PTuning(BeginningMethod):
     """`length` pseudo tokens whose vectors an encoder makes.
 
     Settings:
+        length: by default as many as prompt tuning's, or as a pattern has.
         placement: around puts half of them before everything and half before the target, first puts
             all before everything (PEFT's only choice); with begin=cue all stand there.
         template: a text with its own pseudo tokens as `{p:3}` and anchor words between them, for
             example `{p:3} {source} {p:3} capital of {p:3}{target}`; it replaces placement.
-        encoder: lstm, mlp, or none (the vectors themselves, which is prompt tuning anywhere).
-        initialisation: what the encoder's input embedding starts from.
+        encoder: residual (e + Linear(ReLU(Linear(e))), the last one zero at first), lstm (the
+            paper's) and mlp (the same without its LSTM), or none (the vectors themselves, which is
+            prompt tuning anywhere).
+        initialisation: what the encoder's input embedding e starts from.
     """
 
     sites: ClassVar = ("embeddings",)
     size: ClassVar = "length"
 
-    length: Annotated[int, Ge(1)] = 20
+    length: Annotated[int | None, Ge(1)] = None
     placement: Literal["around", "first"] = "around"
     pattern: str = ""
-    encoder: Literal["lstm", "mlp", "none"] = "lstm"
+    encoder: Literal["residual", "lstm", "mlp", "none"] = "residual"
     initialisation: Start = "text"
     text: str = ""
 
     @property
     def learning_rate(self) -> float:
-        return 3e-2 if self.encoder == "none" else 1e-2
+        return 1e-1 if self.encoder == "none" else 1e-2
 
     def check(self, shape: ModelShape) -> None:
         fits_context(self.name, self.length, shape)
@@ -67,13 +77,21 @@ class PTuning(BeginningMethod):
             from peftlab.tasks import Template
 
             held = Template(self.pattern).pseudo_tokens
-            if held != self.length:
+            if self.length not in (None, held):
                 raise InputError(
                     f"p_tuning: the pattern has {held} pseudo tokens, but length={self.length}"
                 )
 
+    def _length(self, shape: ModelShape) -> int:
+        """How many pseudo tokens there are."""
+        if self.pattern and self.length is None:
+            from peftlab.tasks import Template
+
+            return Template(self.pattern).pseudo_tokens
+        return prompt_length(self.length, shape)
+
     def stored(self, shape: ModelShape) -> Shapes:
-        return {"prompt": (self.length, shape.hidden)}
+        return {"prompt": (self._length(shape), shape.hidden)}
 
     def count(self, shape: ModelShape) -> Count:
         d, stored = shape.hidden, super().count(shape).stored
@@ -81,21 +99,33 @@ class PTuning(BeginningMethod):
         lstm = (
             2 * 2 * (4 * (d // 2) * (d + d // 2) + 2 * 4 * (d // 2))
         )  # layers × directions × gates
-        encoder = {"none": 0, "mlp": 3 * linear, "lstm": lstm + 2 * linear}[self.encoder]
+        sizes = {"residual": 2, "mlp": 3, "lstm": 2}
+        encoder = sizes.get(self.encoder, 0) * linear + (lstm if self.encoder == "lstm" else 0)
         return Count(stored + encoder, stored)
 
     def init(self, model: FrozenLM, task: Task, rng: torch.Generator) -> State:
-        d = model.shape.hidden
-        vectors = start_vectors(self.initialisation, self.length, self.text, model, task, rng)
+        d, length = model.shape.hidden, self._length(model.shape)
+        vectors = start_vectors(self.initialisation, length, self.text, model, task, rng)
         if self.encoder == "none":
             return State({"prompt": vectors})
         tensors = {"embedding": vectors}
         if self.encoder == "lstm":
             tensors |= {n: _uniform(s, d // 2, rng) for n, s in _lstm_sizes(d).items()}
-        for i in range(2 if self.encoder == "lstm" else 3):
+        depth = 3 if self.encoder == "mlp" else 2
+        for i in range(depth):
             tensors[f"mlp.{i}.weight"] = _uniform((d, d), d, rng)
             tensors[f"mlp.{i}.bias"] = _uniform((d,), d, rng)
+        if self.encoder == "residual":
+            for part in ("weight", "bias"):
+                tensors[f"mlp.{depth - 1}.{part}"].zero_()
         return State(tensors)
+
+    def groups(self, state: State, rate: float) -> list[dict[str, Any]]:
+        if self.encoder != "residual":
+            return super().groups(state, rate)
+        encoder = [name for name in state.tensors if name != "embedding"]
+        free = {"params": ["embedding"], "lr": rate * _FREE}
+        return [{"params": encoder, "lr": rate}, free]
 
     def materialise(self, state: State, model: FrozenLM) -> State:
         if "prompt" in state.tensors:
@@ -106,21 +136,22 @@ class PTuning(BeginningMethod):
         for i in range(depth):
             x = torch.nn.functional.linear(x, t[f"mlp.{i}.weight"], t[f"mlp.{i}.bias"])
             x = torch.relu(x) if i + 1 < depth else x
-        return State({"prompt": x})
+        return State({"prompt": t["embedding"] + x if self.encoder == "residual" else x})
 
     def template(self, template: Template, state: State) -> Template:
         from dataclasses import replace
 
         if self.pattern:
             return replace(template.beginning("row"), text=self.pattern)
+        length = len(state.tensors["prompt" if "prompt" in state.tensors else "embedding"])
         if self.placement == "first" or self.begin == "cue":
-            return template.with_prompt(self.length, self.begin)
+            return template.with_prompt(length, self.begin)
         before = template.text.removesuffix("{target}")
         stripped = before.rstrip()
-        second = self.length // 2
+        second = length // 2
         middle = f"{{p:{second}}}" if second else ""
         text = f"{stripped}{middle}{before[len(stripped) :]}{{target}}"
-        return replace(template, text=text).with_prompt(self.length - second)
+        return replace(template, text=text).with_prompt(length - second)
 
     def edits(self, state: State, model: FrozenLM, seed: int | None = None) -> Edits:
         return Edits(embeddings=state.tensors["prompt"], begin=self.begin)

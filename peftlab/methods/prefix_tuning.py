@@ -32,24 +32,25 @@ class PrefixTuning(BeginningMethod):
     Settings:
         reparametrisation: none trains the keys and values themselves; mlp is the paper's Embedding
             → Linear → Tanh → Linear with `hidden` units between, dropped after training (section
-            4.3).
-        initialisation: without the MLP, the keys and values that real tokens leave in the frozen
-            model (section 7.4): of a text, sampled vocabulary or labels; or random. The MLP always
-            starts from random embeddings, as in the paper's code.
+            4.3); residual adds that MLP, its last layer zero at first, to keys and values of their
+            own.
+        initialisation: of the keys and values: those that real tokens leave in the frozen model
+            (section 7.4), of a text, sampled vocabulary or labels; or random. With mlp there are
+            none: it starts from random embeddings, as in the paper's code.
     """
 
     sites: ClassVar = ("attention",)
     size: ClassVar = "length"
 
     length: Annotated[int, Ge(1)] = 20
-    reparametrisation: Literal["none", "mlp"] = "none"
+    reparametrisation: Literal["residual", "mlp", "none"] = "residual"
     hidden: Annotated[int, Ge(1)] = 512
     initialisation: Start = "text"
     text: str = ""
 
     @property
     def learning_rate(self) -> float:
-        return 1e-3 if self.reparametrisation == "mlp" else 2e-2
+        return {"residual": 5e-3, "mlp": 3e-3, "none": 2e-2}[self.reparametrisation]
 
     def check(self, shape: ModelShape) -> None:
         fits_context(self.name, self.length, shape)
@@ -62,22 +63,32 @@ class PrefixTuning(BeginningMethod):
         if self.reparametrisation == "none":
             return direct
         d, m, width = shape.hidden, self.hidden, _width(shape)
-        return Count(self.length * d + d * m + m + m * width + width, direct.stored)
+        mlp = self.length * d + d * m + m + m * width + width
+        own = direct.stored if self.reparametrisation == "residual" else 0
+        return Count(mlp + own, direct.stored)
 
     def init(self, model: FrozenLM, task: Task, rng: torch.Generator) -> State:
         shape = model.shape
+        if self.reparametrisation == "none":
+            return State({"prefix": self._start(model, task, rng)})
+        mlp = _mlp(self.length, shape.hidden, self.hidden, _width(shape), rng)
         if self.reparametrisation == "mlp":
-            return State(_mlp(self.length, shape.hidden, self.hidden, _width(shape), rng))
+            return State(mlp)
+        zero = {name: torch.zeros_like(mlp[name]) for name in ("up.weight", "up.bias")}
+        return State(mlp | zero | {"start": self._start(model, task, rng)})
+
+    def _start(self, model: FrozenLM, task: Task, rng: torch.Generator) -> torch.Tensor:
+        """Keys and values [L, 2, Hkv, P, hd] before training."""
         if self.initialisation == "random":
-            return State({n: torch.randn(s, generator=rng) for n, s in self.stored(shape).items()})
+            return torch.randn(self.stored(model.shape)["prefix"], generator=rng)
         ids = start_ids(self.initialisation, self.length, self.text, model, task, rng)
         with torch.no_grad():
             kept = model.keys_values(Edits(), ids)
-        keys = [kept[b].keys for b in range(shape.layers)]
+        keys = [kept[b].keys for b in range(model.shape.layers)]
         if self.begin == "cue":  # of position 0, from where they are turned to each row's cue
             keys = [model.rotary.back(b, own, 0) for b, own in enumerate(keys)]
         pairs = [torch.stack([own, kept[b].values]) for b, own in enumerate(keys)]
-        return State({"prefix": torch.stack(pairs).float().cpu()})
+        return torch.stack(pairs).float().cpu()
 
     def materialise(self, state: State, model: FrozenLM) -> State:
         if "prefix" in state.tensors:
@@ -87,7 +98,8 @@ class PrefixTuning(BeginningMethod):
         inner = torch.tanh(linear(t["embedding"], t["down.weight"], t["down.bias"]))
         flat = linear(inner, t["up.weight"], t["up.bias"])  # [P, 2·L·Hkv·hd]
         split = flat.view(-1, shape.layers, 2, shape.kv_heads, shape.head_dim)
-        return State({"prefix": split.permute(1, 2, 3, 0, 4)})
+        prefix = split.permute(1, 2, 3, 0, 4)
+        return State({"prefix": t["start"] + prefix if "start" in t else prefix})
 
     def edits(self, state: State, model: FrozenLM, seed: int | None = None) -> Edits:
         blocks = state.tensors["prefix"]  # [L, 2, Hkv, P, hd]
