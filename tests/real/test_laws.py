@@ -23,10 +23,19 @@ _TOLERANCE = 3e-4  # thirty blocks' rounding, of logits of twenty and more
 _SLOW = {
     "intrinsic": {"declared", "stored_settings", "counted", "identity", "every_tensor", "saved"}
 }
+# From the cue on: the laws whose numbers hang on where a row begins.
+_OF_THE_CUE = {
+    "packed", "mixed", "cached", "generated", "base_before", "kept_alike", "whole_row", "saved",
+}  # fmt: skip
+_AT_CUE = {
+    f"{name}:begin=cue": _OF_THE_CUE
+    for name in ("lora", "prefix_tuning", "prompt_tuning", "bottleneck")
+}
 _SAMPLE = {
     "identity": {"lora"},
     "packed": {"lora", "prefix_tuning"},
-    "cached": {"bottleneck", "lora", "prefix_tuning", "prompt_tuning"},
+    "cached": {"bottleneck", "lora", "prefix_tuning", "prompt_tuning", "prefix_tuning:begin=cue"},
+    "base_before": {"lora:begin=cue"},
     "saved": {"lora"},
     "every_tensor": {"ia3", "lora", "p_tuning"},
     "interrupted": {"lora"},
@@ -42,8 +51,9 @@ def _trial(name: str) -> Trial:
 
 def _cases() -> Iterator[Any]:
     for law in LAWS:
-        for name in sorted(REGISTRY):
-            if law.applies(parse_one(name)) and str(law) in _SLOW.get(name, {str(law)}):
+        for name in [*sorted(REGISTRY), *_AT_CUE]:
+            few = (_SLOW | _AT_CUE).get(name, {str(law)})
+            if law.applies(parse_one(name)) and str(law) in few:
                 sampled = name in _SAMPLE.get(str(law), ())
                 marks = [pytest.mark.sample] if sampled else []
                 yield pytest.param(law, name, id=f"{law}-{name}", marks=marks)
