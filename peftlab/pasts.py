@@ -78,11 +78,10 @@ def _pasts(
         kept = None if store is None else store.get(key(model, ids), hold=False)
         if kept is not None:
             pasts[ids] = _unpacked(len(ids), [tensor.to(model.device) for tensor in kept])
-    for ids in wanted:
-        if ids not in pasts:
-            pasts[ids] = _read(model, ids)
-            if store is not None:
-                store.put(key(model, ids), _packed(pasts[ids]))
+            continue
+        pasts[ids] = _read(model, ids)
+        if store is not None:
+            store.put(key(model, ids), _packed(pasts[ids]))
     return pasts
 
 
