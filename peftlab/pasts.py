@@ -19,10 +19,8 @@ from peftlab.errors import InputError
 from peftlab.frozen.batch import GivenPast
 from peftlab.frozen.model import FrozenLM
 from peftlab.frozen.packing import Row, pack
-from peftlab.token_limits import token_chunks
 from peftlab.trunk import TrunkStore, number_format
 
-_FORWARD_TOKENS = 2048
 Ids = tuple[int, ...]
 
 
@@ -80,12 +78,10 @@ def _pasts(
         kept = None if store is None else store.get(key(model, ids), hold=False)
         if kept is not None:
             pasts[ids] = _unpacked(len(ids), [tensor.to(model.device) for tensor in kept])
-    fresh = [ids for ids in wanted if ids not in pasts]
-    for few in token_chunks(fresh, [len(ids) for ids in fresh], _FORWARD_TOKENS):
-        for ids, past in zip(few, _read(model, few), strict=True):
-            pasts[ids] = past
-            if store is not None:
-                store.put(key(model, ids), _packed(past))
+            continue
+        pasts[ids] = _read(model, ids)
+        if store is not None:
+            store.put(key(model, ids), _packed(pasts[ids]))
     return pasts
 
 
@@ -101,25 +97,21 @@ def _unpacked(length: int, packed: list[torch.Tensor]) -> GivenPast:
 
 
 @torch.no_grad()
-def _read(model: FrozenLM, texts: Sequence[Ids]) -> list[GivenPast]:
-    """What each text leaves in every block, [H_kv, S, hd]."""
-    rows = [Row(ids, 0, len(ids)) for ids in texts]
-    batch = pack(rows, [Edits()], device=model.device, share=False)
+def _read(model: FrozenLM, ids: Ids) -> GivenPast:
+    """What a text leaves in every block, [H_kv, S, hd].
+
+    By itself: products of other numbers of rows round otherwise, and what is computed again has to
+    be the same, bit for bit, whatever is missing beside it.
+    """
+    batch = pack([Row(ids, 0, len(ids))], [Edits()], device=model.device)
     collected = model.collected(batch)
-    blocks = [collected[block] for block in range(model.shape.layers)]
-    return [
-        GivenPast(
-            segment.length,
-            [(_own(keys, segment.start, segment.stop), _own(values, segment.start, segment.stop))
-             for keys, values in blocks],
-        )
-        for segment in batch.given_segments()
-    ]  # fmt: skip
+    blocks = (collected[block] for block in range(model.shape.layers))
+    return GivenPast(len(ids), [(_own(keys), _own(values)) for keys, values in blocks])
 
 
-def _own(x: torch.Tensor, start: int, stop: int) -> torch.Tensor:
-    """A row's part of [H_kv, N, hd], in memory of its own."""
-    return x[:, start:stop].clone(memory_format=torch.contiguous_format)
+def _own(x: torch.Tensor) -> torch.Tensor:
+    """In memory of its own, a head after the other."""
+    return x.clone(memory_format=torch.contiguous_format)
 
 
 def _empty(like: GivenPast) -> GivenPast:

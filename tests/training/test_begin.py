@@ -10,6 +10,8 @@ import pytest
 from peftlab import pasts
 from peftlab.errors import InputError
 from peftlab.evaluation import AdaptedLM, evaluate_once
+from peftlab.frozen.batch import GivenPast
+from peftlab.frozen.model import FrozenLM
 from peftlab.methods import parse_one
 from peftlab.training import TrainConfig, train
 from peftlab.trunk import TrunkStore
@@ -25,9 +27,9 @@ def read(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[int, ...]]]:
     texts: list[tuple[int, ...]] = []
     own = pasts._read
 
-    def counting(model: object, given: object) -> object:
-        texts.extend(given)  # type: ignore[arg-type]
-        return own(model, given)  # type: ignore[arg-type]
+    def counting(model: FrozenLM, ids: tuple[int, ...]) -> GivenPast:
+        texts.append(ids)
+        return own(model, ids)
 
     monkeypatch.setattr(pasts, "_read", counting)
     yield texts
