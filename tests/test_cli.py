@@ -55,7 +55,7 @@ def test_counts_of_a_folder_need_no_weights(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "config.json").write_text((Path(base) / "config.json").read_text())
-    asked = ("methods", "lora:rank=2,targets=q+v", "--format", "json", "--model")
+    asked = ("methods", "lora:rank=2", "--format", "json", "--model")
     (row,) = json.loads(out_of(capsys, *asked, str(tmp_path)))
     assert row["trainable"] == 3 * 2 * (2 * 32 + 32 * 2)
     assert "no config.json" in out_of(capsys, *asked, str(tmp_path.parent), code=2)
@@ -64,7 +64,7 @@ def test_counts_of_a_folder_need_no_weights(
 def test_methods_of_one_size(capsys: pytest.CaptureFixture[str]) -> None:
     line = (
         "methods",
-        "lora:targets=q+v,prompt_tuning",
+        "lora,prompt_tuning",
         "--model",
         "gpt2",
         "--share",

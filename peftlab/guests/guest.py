@@ -25,7 +25,7 @@ _ABOUT_THE_FILE = {
 }  # fmt: skip
 # Vectors and prompts move by about the rate a step, so they need a higher one than matrices.
 _RATES = {
-    "ia3": 1e-1, "ln_tuning": 1e-2, "vera": 1e-2, "prompt_tuning": 3e-2, "cpt": 3e-2,
+    "ia3": 1e-2, "ln_tuning": 1e-2, "vera": 1e-2, "prompt_tuning": 3e-2, "cpt": 3e-2,
     "prefix_tuning": 1e-2, "p_tuning": 3e-3, "cartridge": 1e-2,
 }  # fmt: skip
 

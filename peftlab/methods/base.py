@@ -149,7 +149,7 @@ class Method(ABC):
     def learning_rate(self) -> float:
         """A peak rate for AdamW that learns; the comparison's search looks round it.
 
-        What was tried for each method: "Where the defaults come from" in docs/methods.md.
+        What was tried for each method: "What a search of defaults found" in docs/methods.md.
         """
         return 1e-3
 

@@ -43,7 +43,7 @@ class LlamaAdapter(BeginningMethod):
 
     @property
     def learning_rate(self) -> float:
-        return 1e-1
+        return 1e-2
 
     def blocks(self, shape: ModelShape) -> range:
         """The adapted blocks."""

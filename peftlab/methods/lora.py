@@ -33,10 +33,8 @@ class LoRA(BeginningMethod):
 
     Settings:
         rank, alpha, dropout: of the paper; dropout is on the input of A.
-        targets: all linears of the blocks, which learn much more than attention's alone (Schulman
-            et al. 2025, "LoRA Without Regret"; here: docs/methods.md); or roles (q, k, v, o, gate,
-            up, down) and module names (c_attn). Where q, k and v are one matrix, a role is its own
-            rows of it.
+        targets: roles (q, k, v, o, gate, up, down), module names (c_attn) or all-linear. Where q, k
+            and v are one matrix, a role is its own rows of it.
         layers: the blocks that are changed; all where empty.
         initialisation: of A, kaiming (the paper's code, √5) or gaussian (its text).
         rslora, dora: the options above. plus: LoRA+'s ratio of B's rate to A's.
@@ -49,7 +47,7 @@ class LoRA(BeginningMethod):
     rank: Annotated[int, Ge(1)] = 8
     alpha: Annotated[float, Gt(0)] = 16.0
     dropout: Annotated[float, Ge(0), Lt(1)] = 0.0
-    targets: tuple[str, ...] = ("all-linear",)
+    targets: tuple[str, ...] = ("q", "v")
     layers: tuple[int, ...] = ()
     initialisation: Literal["kaiming", "gaussian"] = "kaiming"
     rslora: bool = False
@@ -58,7 +56,7 @@ class LoRA(BeginningMethod):
 
     @property
     def learning_rate(self) -> float:
-        return 5e-3
+        return 2e-3
 
     @property
     def scaling(self) -> float:

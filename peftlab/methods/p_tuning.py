@@ -2,8 +2,7 @@
 
 Liu et al. 2021, arXiv:2103.10385, section 3.2 and `prompt_encoder.py` of its code: embedding →
 two-layer bidirectional LSTM (half the width each way) → Linear, ReLU, Linear. What that puts out at
-first is noise beside the embedding table, and a few hundred steps do not make it good ("Where the
-defaults come from" in docs/methods.md). So by default a vector is a real token plus what an encoder
+first is noise beside the embedding table; `encoder=residual` takes a real token plus what an encoder
 that starts at zero adds: Razdaibiedina et al. 2023, arXiv:2305.03937, section 3, without their
 layer norm. The encoder is needed for training only: for use its output is stored, for resuming all.
 """
@@ -20,7 +19,7 @@ from peftlab.edits import Edits
 from peftlab.errors import InputError
 from peftlab.lazy import torch
 from peftlab.methods.base import BeginningMethod, Count, Params, Shapes, State, register
-from peftlab.methods.prompt_tuning import fits_context, prompt_length
+from peftlab.methods.prompt_tuning import fits_context
 from peftlab.methods.soft_prompt import Start, start_vectors
 
 if TYPE_CHECKING:
@@ -38,30 +37,29 @@ class PTuning(BeginningMethod):
     """`length` pseudo tokens whose vectors an encoder makes.
 
     Settings:
-        length: by default as many as prompt tuning's, or as a pattern has.
         placement: around puts half of them before everything and half before the target, first puts
             all before everything (PEFT's only choice); with begin=cue all stand there.
         template: a text with its own pseudo tokens as `{p:3}` and anchor words between them, for
             example `{p:3} {source} {p:3} capital of {p:3}{target}`; it replaces placement.
-        encoder: residual (e + Linear(ReLU(Linear(e))), the last one zero at first), lstm (the
-            paper's) and mlp (the same without its LSTM), or none (the vectors themselves, which is
-            prompt tuning anywhere).
+        encoder: lstm (the paper's), mlp (the same without its LSTM), residual (e +
+            Linear(ReLU(Linear(e))), the last one zero at first), or none (the vectors themselves,
+            which is prompt tuning anywhere).
         initialisation: what the encoder's input embedding e starts from.
     """
 
     sites: ClassVar = ("embeddings",)
     size: ClassVar = "length"
 
-    length: Annotated[int | None, Ge(1)] = None
+    length: Annotated[int, Ge(1)] = 20
     placement: Literal["around", "first"] = "around"
     pattern: str = ""
-    encoder: Literal["residual", "lstm", "mlp", "none"] = "residual"
+    encoder: Literal["lstm", "mlp", "residual", "none"] = "lstm"
     initialisation: Start = "text"
     text: str = ""
 
     @property
     def learning_rate(self) -> float:
-        return 1e-1 if self.encoder == "none" else 1e-2
+        return 3e-2 if self.encoder == "none" else 1e-2
 
     def check(self, shape: ModelShape) -> None:
         fits_context(self.name, self.length, shape)
@@ -77,21 +75,13 @@ class PTuning(BeginningMethod):
             from peftlab.tasks import Template
 
             held = Template(self.pattern).pseudo_tokens
-            if self.length not in (None, held):
+            if held != self.length:
                 raise InputError(
                     f"p_tuning: the pattern has {held} pseudo tokens, but length={self.length}"
                 )
 
-    def _length(self, shape: ModelShape) -> int:
-        """How many pseudo tokens there are."""
-        if self.pattern and self.length is None:
-            from peftlab.tasks import Template
-
-            return Template(self.pattern).pseudo_tokens
-        return prompt_length(self.length, shape)
-
     def stored(self, shape: ModelShape) -> Shapes:
-        return {"prompt": (self._length(shape), shape.hidden)}
+        return {"prompt": (self.length, shape.hidden)}
 
     def count(self, shape: ModelShape) -> Count:
         d, stored = shape.hidden, super().count(shape).stored
@@ -104,8 +94,8 @@ class PTuning(BeginningMethod):
         return Count(stored + encoder, stored)
 
     def init(self, model: FrozenLM, task: Task, rng: torch.Generator) -> State:
-        d, length = model.shape.hidden, self._length(model.shape)
-        vectors = start_vectors(self.initialisation, length, self.text, model, task, rng)
+        d = model.shape.hidden
+        vectors = start_vectors(self.initialisation, self.length, self.text, model, task, rng)
         if self.encoder == "none":
             return State({"prompt": vectors})
         tensors = {"embedding": vectors}
@@ -143,15 +133,14 @@ class PTuning(BeginningMethod):
 
         if self.pattern:
             return replace(template.beginning("row"), text=self.pattern)
-        length = len(state.tensors["prompt" if "prompt" in state.tensors else "embedding"])
         if self.placement == "first" or self.begin == "cue":
-            return template.with_prompt(length, self.begin)
+            return template.with_prompt(self.length, self.begin)
         before = template.text.removesuffix("{target}")
         stripped = before.rstrip()
-        second = length // 2
+        second = self.length // 2
         middle = f"{{p:{second}}}" if second else ""
         text = f"{stripped}{middle}{before[len(stripped) :]}{{target}}"
-        return replace(template, text=text).with_prompt(length - second)
+        return replace(template, text=text).with_prompt(self.length - second)
 
     def edits(self, state: State, model: FrozenLM, seed: int | None = None) -> Edits:
         return Edits(embeddings=state.tensors["prompt"], begin=self.begin)

@@ -43,14 +43,14 @@ class PrefixTuning(BeginningMethod):
     size: ClassVar = "length"
 
     length: Annotated[int, Ge(1)] = 20
-    reparametrisation: Literal["residual", "mlp", "none"] = "residual"
+    reparametrisation: Literal["none", "mlp", "residual"] = "none"
     hidden: Annotated[int, Ge(1)] = 512
     initialisation: Start = "text"
     text: str = ""
 
     @property
     def learning_rate(self) -> float:
-        return {"residual": 5e-3, "mlp": 3e-3, "none": 2e-2}[self.reparametrisation]
+        return {"residual": 5e-3, "mlp": 1e-3, "none": 2e-2}[self.reparametrisation]
 
     def check(self, shape: ModelShape) -> None:
         fits_context(self.name, self.length, shape)

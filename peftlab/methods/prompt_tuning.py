@@ -32,7 +32,6 @@ class PromptTuning(BeginningMethod):
     """`length` vectors of the embedding space.
 
     Settings:
-        length: by default 100 as in the paper, in a context below 500 a fifth of it.
         initialisation: text (the task's instruction, or `text`), vocabulary (sampled tokens),
             labels (class labels), random (normal, at the embedding table's own scale).
         prompt: instead, a folder with an adaptation whose soft prompt, of the same length and for
@@ -42,54 +41,44 @@ class PromptTuning(BeginningMethod):
     sites: ClassVar = ("embeddings",)
     size: ClassVar = "length"
 
-    length: Annotated[int | None, Ge(1)] = None
+    length: Annotated[int, Ge(1)] = 20
     initialisation: Start = "text"
     text: str = ""
     prompt: str = ""
 
     @property
     def learning_rate(self) -> float:
-        return 1e-1
+        return 3e-2
 
     def check(self, shape: ModelShape) -> None:
         fits_context(self.name, self.length, shape)
 
     def stored(self, shape: ModelShape) -> Shapes:
-        return {"prompt": (prompt_length(self.length, shape), shape.hidden)}
+        return {"prompt": (self.length, shape.hidden)}
 
     def init(self, model: FrozenLM, task: Task, rng: torch.Generator) -> State:
-        length = prompt_length(self.length, model.shape)
         if self.prompt:
-            return State({"prompt": saved_prompt(Path(self.prompt), length, model)})
-        vectors = start_vectors(self.initialisation, length, self.text, model, task, rng)
+            return State({"prompt": saved_prompt(Path(self.prompt), self.length, model)})
+        vectors = start_vectors(self.initialisation, self.length, self.text, model, task, rng)
         return State({"prompt": vectors})
 
     def files(self) -> dict[str, str]:
         return {"prompt": saved_digest(Path(self.prompt))} if self.prompt else {}
 
     def template(self, template: Template, state: State) -> Template:
-        return template.with_prompt(len(state.tensors["prompt"]), self.begin)
+        return template.with_prompt(self.length, self.begin)
 
     def edits(self, state: State, model: FrozenLM, seed: int | None = None) -> Edits:
         return Edits(embeddings=state.tensors["prompt"], begin=self.begin)
 
 
-_USUAL = 100  # Lester et al., section 3; 20, 50, 60 and 200 are worse: docs/methods.md
-_SHARE = 5  # of a short context a prompt takes one part in so many
-
-
-def prompt_length(length: int | None, shape: ModelShape) -> int:
-    """How many vectors a soft prompt has, None standing for the usual number."""
-    return min(_USUAL, max(1, shape.context // _SHARE)) if length is None else length
-
-
-def fits_context(name: str, length: int | None, shape: ModelShape) -> None:
+def fits_context(name: str, length: int, shape: ModelShape) -> None:
     """Refuse a prompt that leaves no room for text.
 
     Raises:
         InputError: with the context's length.
     """
-    if length is not None and length >= shape.context:
+    if length >= shape.context:
         raise InputError(
             f"{name}: length={length} leaves no room for text in this model's context of "
             f"{shape.context}"

@@ -104,7 +104,7 @@ def read_prefix(folder: PeftFolder) -> tuple[Method, State]:
     """PREFIX_TUNING as prefix_tuning without a reparametrisation, which PEFT drops on saving."""
     folder.understand(_PREFIX)
     shape, length = folder.model.shape, _length(folder)
-    method = PrefixTuning(length=length, reparametrisation="none")
+    method = PrefixTuning(length=length)
     folder.expect(_NAME, (length, 2 * shape.layers * shape.kv_heads * shape.head_dim))
     folder.settle(method)
     split = folder.take(_NAME).view(length, shape.layers, 2, shape.kv_heads, shape.head_dim)
@@ -119,6 +119,6 @@ def _length(folder: PeftFolder) -> int:
 
 
 def _vectors(folder: PeftFolder, method: PromptTuning | PTuning) -> State:
-    folder.expect(_NAME, tuple(method.stored(folder.model.shape)["prompt"]))
+    folder.expect(_NAME, (method.length, folder.model.shape.hidden))
     folder.settle(method)
     return State({"prompt": folder.take(_NAME)})
