@@ -137,6 +137,7 @@ class _OwnHost(Host):
         self.run = run
         self.model = base.load(run.base.name, run.base.device, run.base.dtype)
         self.device = self.model.device
+        self.store: TrunkStore | None = None
         _check(run, self.model.fingerprint)
 
     def train(

@@ -51,7 +51,7 @@ _VARIANTS = (
     "prefix_tuning:length=3+prefix_tuning:length=2",
     "hard_prompt:instruction=say it now+lora:rank=2",
 )
-_AT_CUE = (
+AT_CUE = (
     *(f"{name}:begin=cue" for name in sorted(REGISTRY) if hasattr(REGISTRY[name], "begin")),
     "lora:rank=4,dropout=0.2,begin=cue",
     "prefix_tuning:length=3,begin=cue+prompt_tuning:length=2,begin=cue+bitfit:begin=cue",
@@ -60,7 +60,7 @@ _AT_CUE = (
 
 WHOLE_ROWS = (*sorted(REGISTRY), *_VARIANTS)
 """Those that change whole rows, in the words of the command line."""
-CASES = (*WHOLE_ROWS, *_AT_CUE)
+CASES = (*WHOLE_ROWS, *AT_CUE)
 """All of them."""
 
 

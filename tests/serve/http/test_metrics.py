@@ -11,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from peftlab.serve.http import Settings
 from tests.serve.http.server import Server, held, serving, until
 from tests.serve.http.test_limits import ASKED
+from tests.serve.world import NAMES
 
 
 def read(server: Server) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
@@ -56,7 +57,7 @@ def test_the_numbers_are_those_of_the_replies() -> None:
         assert value(server, "steps_total") == stats.steps > 0
         assert value(server, "cache_bytes") == stats.cache_bytes
         assert value(server, "batch_slots") == 3
-        assert value(server, "adapters_known") == 16
+        assert value(server, "adapters_known") == len(NAMES) + 1
         answers = {"path": "/v1/completions", "method": "POST", "status": "200"}
         assert value(server, "http_requests_total", **answers) == 4
         assert read(server)["process_resident_memory_bytes", frozenset()] > 1e7
