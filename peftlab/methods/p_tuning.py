@@ -1,10 +1,11 @@
 """P-tuning: pseudo tokens anywhere in the template, their vectors made by a prompt encoder.
 
 Liu et al. 2021, arXiv:2103.10385, section 3.2 and `prompt_encoder.py` of its code: embedding →
-two-layer bidirectional LSTM (half the width each way) → Linear, ReLU, Linear. What that puts out at
-first is noise beside the embedding table; `encoder=residual` takes a real token plus what an encoder
-that starts at zero adds: Razdaibiedina et al. 2023, arXiv:2305.03937, section 3, without their
-layer norm. The encoder is needed for training only: for use its output is stored, for resuming all.
+two-layer bidirectional LSTM (half the width each way) → Linear, ReLU, Linear. What that puts out
+at first is noise beside the embedding table; `encoder=residual` takes a real token plus what an
+encoder that starts at zero adds: Razdaibiedina et al. 2023, arXiv:2305.03937, section 3, without
+their layer norm. The encoder is needed for training only: for use its output is stored, for
+resuming all.
 """
 
 from __future__ import annotations
