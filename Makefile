@@ -34,7 +34,7 @@ studies: $(INSTALLED) ## every study on the demo, its figure into docs/studies; 
 	  cp runs/studies/$$name/figure.svg docs/studies/$$name.svg; \
 	done
 
-test: $(INSTALLED) ## laws and units, under 6 minutes on 2 cores
+test: $(INSTALLED) ## laws and units, under 7 minutes on 2 cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow and not real"
 
 test-all: $(INSTALLED) ## the slow tests
