@@ -107,7 +107,7 @@ def test_a_model_without_tokenizer_cannot_be_trained() -> None:
         ("lora:rank=four", r"lora: rank is 'four'; a whole number was expected"),
         ("lora:targets=qv:rank=8", r"separated by commas: lora:targets=qv,rank=8"),
         ("lora:rank", r"'rank' is no setting; key=value was expected"),
-        ("prefix_tuning:reparametrisation=lstm", r"reparametrisation is 'lstm'; 'none' or"),
+        ("prefix_tuning:reparametrisation=lstm", "reparametrisation is 'lstm'; 'none', 'mlp' or"),
         ("", r"no methods in ''; there are bitfit, "),
         ("lora+nothing", r"nothing"),
     ],
