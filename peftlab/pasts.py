@@ -60,29 +60,26 @@ def continued(model: FrozenLM, rows: Sequence[Row], store: TrunkStore | None = N
 
 def read(model: FrozenLM, texts: Sequence[Ids], store: TrunkStore | None) -> list[GivenPast]:
     """What the bare base leaves of each text; one that comes again is read once."""
-    pasts = _pasts(model, list(dict.fromkeys(texts)), store)
+    pasts = {ids: _past(model, ids, store) for ids in dict.fromkeys(texts)}
     return [pasts[ids] for ids in texts]
 
 
-def key(model: FrozenLM, ids: Ids) -> str:
+def _past(model: FrozenLM, ids: Ids, store: TrunkStore | None) -> GivenPast:
+    if store is None:
+        return _read(model, ids)
+    key = _key(model, ids)
+    kept = store.get(key, hold=False)
+    if kept is not None:
+        return _unpacked(len(ids), [tensor.to(model.device) for tensor in kept])
+    past = _read(model, ids)
+    store.put(key, _packed(past))
+    return past
+
+
+def _key(model: FrozenLM, ids: Ids) -> str:
     """Names what the tokens leave: the base, the number format and the tokens."""
     told = f"{model.fingerprint} past {number_format(model.device.type)} {ids}"
     return hashlib.sha256(told.encode()).hexdigest()[:32]
-
-
-def _pasts(
-    model: FrozenLM, wanted: Sequence[Ids], store: TrunkStore | None
-) -> dict[Ids, GivenPast]:
-    pasts: dict[Ids, GivenPast] = {}
-    for ids in wanted:
-        kept = None if store is None else store.get(key(model, ids), hold=False)
-        if kept is not None:
-            pasts[ids] = _unpacked(len(ids), [tensor.to(model.device) for tensor in kept])
-            continue
-        pasts[ids] = _read(model, ids)
-        if store is not None:
-            store.put(key(model, ids), _packed(pasts[ids]))
-    return pasts
 
 
 def _packed(past: GivenPast) -> list[torch.Tensor]:

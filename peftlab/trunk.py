@@ -54,12 +54,13 @@ class TrunkStore:
     def __init__(self, memory: int, disk: int = 0, folder: Path | None = None) -> None:
         self.memory, self.disk, self.folder = memory, disk, folder
         self.bytes_in_memory = self.bytes_on_disk = 0
-        self._written, self._is_tidy = 0, False
+        self._is_tidy = False
+        self._known: set[str] = set()
         self._chunks: dict[str, list[torch.Tensor]] = {}
 
     def __len__(self) -> int:
-        """How many chunks it has kept, or holds."""
-        return max(len(self._chunks), self._written)
+        """How many chunks it has kept or read."""
+        return len(self._known)
 
     def get(self, key: str, *, hold: bool = True) -> list[torch.Tensor] | None:
         """The chunk's rows, if they are kept.
@@ -71,8 +72,10 @@ class TrunkStore:
         if key in self._chunks or self.folder is None:
             return self._chunks.get(key)
         mapped = _mapped(self.folder / f"{key}.safetensors")
-        if mapped is not None and hold:
-            self._chunks[key] = mapped
+        if mapped is not None:
+            self._known.add(key)
+            if hold:
+                self._chunks[key] = mapped
         return mapped
 
     def put(self, key: str, states: list[torch.Tensor]) -> None:
@@ -80,6 +83,7 @@ class TrunkStore:
         size = sum(tensor.nbytes for tensor in states)
         if self.bytes_in_memory + size <= self.memory:
             self._chunks[key] = states
+            self._known.add(key)
             self.bytes_in_memory += size
         elif self.folder is not None and size <= self.disk:
             try:
@@ -99,11 +103,15 @@ class TrunkStore:
             left = min(self.disk - used.bytes, shutil.disk_usage(path.parent).free - _DISK_RESERVE)
             if most <= left and _mapped(path) is None:  # else another process was faster
                 named = {str(i): t.cpu().contiguous() for i, t in enumerate(states)}
-                used.note(used.bytes + most)
-                files.atomically(path, lambda made: save_file(named, made), lasting=False)
-                self.bytes_on_disk += path.stat().st_size
-                used.note(used.bytes - most + path.stat().st_size)
-                self._written += 1
+                before, written = used.bytes, 0
+                used.note(before + most)
+                try:
+                    files.atomically(path, lambda made: save_file(named, made), lasting=False)
+                    written = path.stat().st_size
+                finally:
+                    used.note(before + written)
+                self.bytes_on_disk += written
+                self._known.add(path.stem)
 
     @contextmanager
     def _alone_in(self, folder: Path) -> Iterator[_Used]:

@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -139,7 +138,7 @@ class Batch:
         """Whether its rows go on from slots of a cache; all do, or none."""
         return isinstance(self.rows[0].past, Past)
 
-    @cached_property
+    @property
     def tokens(self) -> int:
         """How many tokens its rows have: those that are packed, and those that were given."""
         given = (row.past.length for row in self.rows if isinstance(row.past, GivenPast))

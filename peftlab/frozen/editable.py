@@ -214,8 +214,8 @@ class EditableLM(torch.nn.Module):
         return keys
 
     def _attention(self, block: int) -> torch.nn.Module:
-        children = self.model.get_submodule(f"{self.shape.block_prefix}{block}").children()
-        return next(child for child in children if hasattr(child, "layer_idx"))
+        (module,) = _attending(self.model.get_submodule(f"{self.shape.block_prefix}{block}"))
+        return module
 
     def _inputs(self, batch: Batch) -> torch.Tensor:
         """[1, N, D]: embeddings of the tokens, with the owners' vectors at the pseudo tokens."""
@@ -274,9 +274,14 @@ def _open_sites(model: PreTrainedModel, shape: ModelShape) -> dict[str, str]:
     return gaps
 
 
+def _attending(block: torch.nn.Module) -> list[torch.nn.Module]:
+    """A block's attention modules; one where it can be edited."""
+    return [child for child in block.children() if hasattr(child, "layer_idx")]
+
+
 def _open_sublayers(block: torch.nn.Module, index: int) -> dict[str, str]:
     children = dict(block.named_children())
-    attending = [child for child in children.values() if hasattr(child, "layer_idx")]
+    attending = _attending(block)
     if len(attending) != 1:
         return {"attention": f"a block has {len(attending)} attention modules, expected one"}
     sites.edit_sublayer(attending[0], attending[0], index, "attention")

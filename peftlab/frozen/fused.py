@@ -20,9 +20,10 @@ import torch
 from torch.autograd.function import once_differentiable
 from transformers.activations import GELUTanh
 
+from peftlab.frozen.rotary import ROTARY, rotary_function
+
 Forward = Callable[..., torch.Tensor]
 
-_ROTARY = "apply_rotary_pos_emb"  # the name in every family of transformers that has one
 _FEED_FORWARD = {"gate_proj", "up_proj", "down_proj", "act_fn"}
 _EPSILONS = ("variance_epsilon", "eps")
 
@@ -208,9 +209,8 @@ def rotary_attention(module: torch.nn.Module) -> Forward | None:
 
     The module's class and its file stay as they are: the function gets other globals.
     """
-    own = type(module).forward
-    plain = getattr(own, "__globals__", {}).get(_ROTARY)
-    if plain is None or _ROTARY not in own.__code__.co_names:
+    own, plain = type(module).forward, rotary_function(module)
+    if plain is None:
         return None
     generator = torch.Generator().manual_seed(0)
     q, k, angles = (torch.randn(1, n, 3, 4, generator=generator) for n in (2, 1, 1))
@@ -225,7 +225,7 @@ def rotary_attention(module: torch.nn.Module) -> Forward | None:
                 return None
     rotating = types.FunctionType(
         own.__code__,
-        {**own.__globals__, _ROTARY: partial(rotate, plain)},
+        {**own.__globals__, ROTARY: partial(rotate, plain)},
         own.__name__,
         own.__defaults__,
         own.__closure__,

@@ -9,13 +9,14 @@ that its attention gets; in families without rotary embeddings keys have no posi
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
 from peftlab.errors import InputError
 
 Angles = tuple[torch.Tensor, torch.Tensor]  # cosines and sines [positions, rotated dimensions]
-_FUNCTION = "apply_rotary_pos_emb"
+ROTARY = "apply_rotary_pos_emb"  # the name in every family of transformers that has one
 _LEAST = 512  # positions of a table
 
 
@@ -46,70 +47,82 @@ class Rotary:
         Raises:
             InputError: the block turns keys in a way of its own.
         """
-        table = self._table(block, start + keys.shape[-2])
-        if table is None:
-            return keys
-        cos, sin = (part[start : start + keys.shape[-2]].unsqueeze(0) for part in table)
-        return self._apply(block, keys, cos, sin)
+        angles = self._at(block, start, keys.shape[-2])
+        return keys if angles is None else self._apply(block, keys, *angles)
 
     def back(self, block: int, keys: torch.Tensor, start: int) -> torch.Tensor:
         """The keys of position 0 that `turned` makes these of."""
-        table = self._table(block, start + keys.shape[-2])
-        if table is None:
+        angles = self._at(block, start, keys.shape[-2])
+        if angles is None:
             return keys
-        cos, sin = (part[start : start + keys.shape[-2]].unsqueeze(0) for part in table)
+        cos, sin = angles
         scale = cos.square() + sin.square()  # not 1 where the family scales attention in it
         return self._apply(block, keys, cos / scale, -sin / scale)
 
     def _apply(
         self, block: int, keys: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor
     ) -> torch.Tensor:
-        module = self._attention(block)
-        function = type(module).forward.__globals__[_FUNCTION]
+        function = rotary_function(self._attention(block))
+        assert function is not None
         size = cos.shape[-1]  # smaller than hd where a part of each head is turned
         moving = keys[None, ..., :size]
         turned: torch.Tensor = function(moving, moving, cos, sin)[1].squeeze(0).to(keys.dtype)
         return turned if size == keys.shape[-1] else torch.cat([turned, keys[..., size:]], -1)
 
-    def _table(self, block: int, length: int) -> Angles | None:
-        is_new = block not in self._tables
-        if is_new or _too_short(self._tables[block], length):
-            size = min(self._longest, max(_LEAST, 1 << (length - 1).bit_length()))
-            made = self._angles(block, max(size, length)) if self._turns(block) else None
-            # Most families have one table for all blocks, or two: they are kept once.
-            kept = (table for table in self._tables.values() if _same(table, made))
-            self._tables[block] = next(kept, made)
-        if is_new:
-            self._check(block)
-        return self._tables[block]
+    def _at(self, block: int, start: int, count: int) -> Angles | None:
+        """Cosines and sines [1, count, …] of the positions from `start` on; None: it turns none."""
+        if block not in self._tables:
+            self._tables[block] = self._checked(block)
+        table = self._tables[block]
+        if table is None:
+            return None
+        if len(table[0]) < start + count:
+            table = self._tables[block] = self._table(block, start + count)
+        cos, sin = (part[start : start + count].unsqueeze(0) for part in table)
+        return cos, sin
 
-    def _turns(self, block: int) -> bool:
-        """Whether the block's keys hang on their position: in some families not every block's do,
+    def _checked(self, block: int) -> Angles | None:
+        """The first table of a block, held against what the block itself makes of keys.
+
+        None where its keys do not hang on their position: in some families not every block's do,
         though all are given the cosines and sines.
-        """
-        return not torch.equal(self._probe(block, 0), self._probe(block, 1))
-
-    def _check(self, block: int) -> None:
-        """Hold what we make of keys against what the block makes of them.
 
         Raises:
-            InputError: they differ.
+            InputError: the block does otherwise.
         """
-        keys, expected = self._probe(block, 0), self._probe(block, 1)
-        turned = keys if self._tables[block] is None else self.turned(block, keys, 1)
-        if not torch.allclose(turned.float(), expected.float(), rtol=1e-2, atol=1e-2):
-            raise InputError(
-                f"block {block} of this model turns keys to their positions in a way of its own, "
-                "so a prefix cannot stand at the cue: use begin=row"
-            )
+        keys, expected = (self._probe(block, position) for position in (0, 1))
+        if torch.equal(keys, expected):
+            return None
+        if rotary_function(self._attention(block)) is not None:
+            table = self._table(block, 2)
+            turned = self._apply(block, keys, *(part[1:2].unsqueeze(0) for part in table))
+            if torch.allclose(turned.float(), expected.float(), rtol=1e-2, atol=1e-2):
+                return table
+        raise self._own_way(block)
+
+    def _table(self, block: int, length: int) -> Angles:
+        size = min(self._longest, max(_LEAST, 1 << (length - 1).bit_length()))
+        made = self._angles(block, max(size, length))
+        if made is None:
+            raise self._own_way(block)
+        # Most families have one table for all blocks, or two: they are kept once.
+        kept = (table for table in self._tables.values() if table and _same(table, made))
+        return next(kept, made)
+
+    def _own_way(self, block: int) -> InputError:
+        return InputError(
+            f"block {block} of this model turns keys to their positions in a way of its own, so a "
+            "prefix cannot stand at the cue: use begin=row"
+        )
 
 
-def _too_short(table: Angles | None, length: int) -> bool:
-    return table is not None and len(table[0]) < length
+def rotary_function(module: torch.nn.Module) -> Callable[..., Any] | None:
+    """What an attention's own forward turns queries and keys with, if it is there by that name."""
+    own = type(module).forward
+    found = getattr(own, "__globals__", {}).get(ROTARY)
+    return found if ROTARY in own.__code__.co_names else None
 
 
-def _same(one: Angles | None, other: Angles | None) -> bool:
-    if one is None or other is None:
-        return one is other
+def _same(one: Angles, other: Angles) -> bool:
     alike = one[0].shape == other[0].shape
     return alike and all(torch.equal(a, b) for a, b in zip(one, other, strict=True))

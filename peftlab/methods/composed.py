@@ -36,7 +36,6 @@ class Composed(Method):
                     f"{self.name}: {part.name} searches alone, for a frozen model; then give what "
                     "it found to the other method, as hard_prompt:instruction=…+lora does"
                 )
-
         begins = {part.begin for part in self.parts if isinstance(part, BeginningMethod)}
         if len(begins) > 1:
             raise InputError(

@@ -90,9 +90,8 @@ class PTuning(BeginningMethod):
         lstm = (
             2 * 2 * (4 * (d // 2) * (d + d // 2) + 2 * 4 * (d // 2))
         )  # layers × directions × gates
-        sizes = {"residual": 2, "mlp": 3, "lstm": 2}
-        encoder = sizes.get(self.encoder, 0) * linear + (lstm if self.encoder == "lstm" else 0)
-        return Count(stored + encoder, stored)
+        trained = {"none": 0, "residual": 2 * linear, "mlp": 3 * linear, "lstm": lstm + 2 * linear}
+        return Count(stored + trained[self.encoder], stored)
 
     def init(self, model: FrozenLM, task: Task, rng: torch.Generator) -> State:
         d = model.shape.hidden

@@ -214,14 +214,13 @@ def _placed(template: Template, ids: tuple[int, ...], tokenizer: Any) -> Encoded
 
 def _at_cue(template: Template, ids: tuple[int, ...], tokenizer: Any) -> Encoded:
     """The adapter begins at the last place of the tokens that it began at in training."""
-    cue, last = cue_ids(template, tokenizer), len(ids) - (not template.infix)
+    cue = cue_ids(template, tokenizer)
     source_is_last = not template.chat and template.markup.context[-1] == Slot("source")
-    begin = last if source_is_last else last_place(ids, cue) if cue else None
+    begin = len(ids) if source_is_last else last_place(ids, cue) if cue else None
     if begin is None:
         words = f"at {tokenizer.decode(cue)!r}" if cue else f"after the source of {template.text!r}"
         raise InputError(
             f"this adapter begins {words}, which the prompt's tokens do not hold; send a text, or "
             "tokens with these words"
         )
-    row = (*ids[:begin], *(-(j + 1) for j in range(template.infix)), *ids[begin:])
-    return Encoded(row, len(row), 0, begin)
+    return template.row(ids, begin)

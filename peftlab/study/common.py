@@ -50,6 +50,12 @@ def changed(method: Method, **settings: Any) -> Method:
     return replace(method, **settings)
 
 
+def trained_for(method: Method, share: float) -> Variant:
+    """The method with a share of the budget, whose point stands at something that is measured."""
+    name = f"{share:.0%}" if share < 1 else ""
+    return Variant(series=method.label, method=method, x=0.0, share=share, name=name)
+
+
 def place(unit: str) -> Any:
     """How a sentence names a point's place: "length 20"."""
 

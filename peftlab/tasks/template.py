@@ -160,10 +160,16 @@ class Template:
             cut = encode.cut(sources, over, self.truncate, example, max_tokens)
             ids = [token for position, token in enumerate(ids) if position not in cut]
             begin -= sum(position < begin for position in cut)
-            return self._row(ids, tail, len(cut), begin)
-        return self._row(ids, tail, 0, begin)
+            return self.row(ids, begin, tail, len(cut))
+        return self.row(ids, begin, tail)
 
-    def _row(self, ids: list[int], tail: list[int], dropped: int, begin: int) -> Encoded:
+    def row(
+        self, ids: Sequence[int], begin: int, tail: Sequence[int] = (), dropped: int = 0
+    ) -> Encoded:
+        """Return the row of a context's ids, with the pseudo tokens of the cue where that begins.
+
+        tail: the target and its end. dropped: tokens of the source that were cut before.
+        """
         if self.begin == "row":
             return Encoded((*ids, *tail), len(ids), dropped)
         # The state that predicts the first target token is an edited one, whatever the template.

@@ -67,6 +67,14 @@ def test_a_family_that_turns_keys_in_its_own_way_is_refused(
 ) -> None:
     lm = FrozenLM(tiny("llama"))
     monkeypatch.setattr(lm.rotary, "_angles", lambda *_: None)
+    for _ in range(2):  # nothing of the first refusal lets the second time pass
+        with pytest.raises(InputError, match=r"in a way of its own.*begin=row"):
+            lm.rotary.turned(0, torch.randn(1, 2, lm.shape.head_dim), 3)
+
+
+def test_a_family_without_the_function_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    lm = FrozenLM(tiny("llama"))
+    monkeypatch.setattr("peftlab.frozen.rotary.rotary_function", lambda _: None)
     with pytest.raises(InputError, match=r"in a way of its own.*begin=row"):
         lm.rotary.turned(0, torch.randn(1, 2, lm.shape.head_dim), 3)
 

@@ -14,7 +14,7 @@ from peftlab.methods import Method
 from peftlab.records import figures
 from peftlab.study import words
 from peftlab.study.base import Axis, Made, Panel, Setting, Study, Variant, chosen
-from peftlab.study.common import ASKED, asked, changed, methods
+from peftlab.study.common import ASKED, asked, changed, methods, trained_for
 from peftlab.study.result import Point
 from peftlab.tasks import Task
 from peftlab.units import duration
@@ -34,13 +34,7 @@ class Begin(Study):
     def variants(self, setting: Setting, task: Task) -> list[Variant]:
         shares = chosen(setting, _SHARES, least=0.01, most=1, what="a share of the budget")
         return [Variant(series=ASKED, method=asked(task))] + [
-            Variant(
-                series=made.label,
-                method=made,
-                x=0.0,
-                share=share,
-                name=f"{share:.0%}" if share < 1 else "",
-            )
+            trained_for(made, share)
             for share in shares
             for method in methods(setting, "prompt_tuning,prefix_tuning,lora")
             for made in _both(method)

@@ -12,7 +12,7 @@ from typing import ClassVar
 from peftlab.errors import InputError
 from peftlab.study import words
 from peftlab.study.base import Axis, Made, Panel, Setting, Study, Variant, chosen
-from peftlab.study.common import methods
+from peftlab.study.common import methods, trained_for
 from peftlab.study.result import Point
 from peftlab.tasks import Task
 from peftlab.units import loss
@@ -37,15 +37,7 @@ class Forgetting(Study):
         shares = chosen(setting, _SHARES, least=0.01, most=1, what="a share of the budget")
         usual = "prompt_tuning,prefix_tuning,bottleneck,lora,last_k,full"
         return [
-            Variant(
-                series=method.label,
-                method=method,
-                x=0.0,
-                share=share,
-                name=f"{share:.0%}" if share < 1 else "",
-            )
-            for share in shares
-            for method in methods(setting, usual)
+            trained_for(method, share) for share in shares for method in methods(setting, usual)
         ]
 
     def place(self, made: Made) -> float | None:
