@@ -26,7 +26,7 @@ from typing import Any
 
 import cloudpickle
 
-from peftlab.comparison.processes import STOP, Died, Say, describe, listen, run_child
+from peftlab.comparison.processes import STOP, Died, Say, describe, failure, listen, run_child
 from peftlab.frozen import named as base
 
 SOCKET = "socket"
@@ -38,7 +38,7 @@ def start(
 ) -> Connection:
     """Start a base server in an empty folder; returns its pipe.
 
-    It says ("ready", fingerprints), or ("failed", kind, message) and ends.
+    It says ("ready", fingerprints), or ("failed", kind, message) and ends, see `fingerprints`.
 
     Args:
         model: the base. formats: the number formats in which it is held; none, as on a GPU, whose
@@ -57,6 +57,19 @@ def start(
             check=True,
         )
     return ours
+
+
+def fingerprints(server: Connection) -> tuple[str, ...]:
+    """Of the base, in each number format, once a server that was started has loaded it.
+
+    Raises:
+        EOFError, ConnectionError: the server is gone. RunFailed, DiskFull: it cannot load the base.
+    """
+    word, *values = server.recv()
+    if word == "failed":
+        raise failure(*values)
+    held: tuple[str, ...] = values[0]
+    return held
 
 
 def call(
@@ -109,7 +122,7 @@ def serve(owner: Connection, folder: Path, model: str, formats: Sequence[str]) -
     usual = torch.get_num_threads()
     with socket.socket(socket.AF_UNIX) as listener:
         try:
-            fingerprints = _load(model, formats)
+            held = _load(model, formats)
             listener.bind(str(folder / SOCKET))
             listener.listen()
         except BaseException as error:
@@ -117,7 +130,7 @@ def serve(owner: Connection, folder: Path, model: str, formats: Sequence[str]) -
                 owner.send(("failed", *describe(error)))
             return
         with suppress(OSError):
-            owner.send(("ready", fingerprints))
+            owner.send(("ready", held))
         _serve(owner, listener, usual)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from peftlab.comparison import base_server
-from peftlab.comparison.processes import Died, Say, Stopped, death, failure, hidden_main, server
+from peftlab.comparison.processes import Died, Say, Stopped, death, hidden_main, server
 
 _END_SECONDS = 10.0
 
@@ -87,14 +87,12 @@ class SharedBase:
             with hidden_main(), theirs:
                 process.start()
             self._process = process
-            word, *values = self._pipe.recv()
+            base_server.fingerprints(self._pipe)
         except (EOFError, ConnectionError):
             process.join(_END_SECONDS)
             raise Died(death(process.exitcode)) from None
         except KeyboardInterrupt:
             raise Stopped from None
-        if word == "failed":
-            raise failure(*values)
         self._holds = base
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+from collections.abc import Iterable
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -57,7 +59,7 @@ def environment() -> dict[str, Any]:
     machine's name nor anything that looks like a secret is recorded.
     """
     return {
-        "versions": _versions(),
+        "versions": _built_versions(),
         "hardware": _hardware(),
         "os": platform.platform(),
         "git": _git(),
@@ -66,18 +68,20 @@ def environment() -> dict[str, Any]:
     }
 
 
-def _versions() -> dict[str, str]:
+def versions(packages: Iterable[str]) -> dict[str, str]:
+    """Of python, of this package, and of others as far as they are installed."""
+    known = {"python": platform.python_version(), "peftlab": version.__version__}
+    for package in packages:
+        with suppress(metadata.PackageNotFoundError):  # an optional one; its absence says enough
+            known[package] = metadata.version(package)
+    return known
+
+
+def _built_versions() -> dict[str, str]:
     import torch
 
-    versions = {"python": platform.python_version(), "peftlab": version.__version__}
-    for package in _PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:  # an optional package; its absence says enough
-            continue
-    return versions | {
-        "torch": str(torch.__version__)
-    }  # which names the build, where metadata may not
+    built = str(torch.__version__)  # which names the build, where metadata may not
+    return versions(_PACKAGES) | {"torch": built}
 
 
 def _hardware() -> dict[str, Any]:

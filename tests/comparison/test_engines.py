@@ -19,13 +19,14 @@ from peftlab.comparison.engine import PROFILE, Call, Opened, Workflow
 from peftlab.comparison.local import LocalEngine
 from peftlab.comparison.plan import Base, Plan, runs_of
 from peftlab.comparison.processes import DiskFull, RunFailed, call
-from peftlab.comparison.ray import cluster, payload, remote
+from peftlab.comparison.ray import cluster, nodes, task
 from peftlab.comparison.ray.cluster import Needs
 from peftlab.comparison.ray.task import named_machine as on
 from peftlab.comparison.ray.task import without_common
 from peftlab.comparison.run import compare
 from peftlab.comparison.work import work
 from peftlab.errors import InputError
+from peftlab.measure.environment import versions
 from peftlab.tasks import Task
 from peftlab.trunk import Trunk
 from tests.comparison.test_comparison import make
@@ -38,17 +39,17 @@ def test_files_travel_whole(tmp_path: Path) -> None:
     (here / "seed-0" / "checkpoint.safetensors").write_bytes(b"\x00\x01")
     (here / "seed-0" / "trunk" / "chunk.safetensors").write_bytes(b"large")
     (here / "seed-0" / ".lock").touch()
-    files = payload.packed(here)
+    files = task.packed(here)
     assert sorted(files) == ["seed-0/checkpoint.safetensors", "seed-0/record.json"]
-    payload.unpack(files, there)
+    task.unpack(files, there)
     assert (there / "seed-0" / "checkpoint.safetensors").read_bytes() == b"\x00\x01"
-    assert payload.packed(there) == files
-    assert payload.packed(tmp_path / "nothing") == {}
+    assert task.packed(there) == files
+    assert task.packed(tmp_path / "nothing") == {}
 
 
 def test_changes_are_told_once_they_can_be_continued_from(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text("1\n")
-    changes = payload.Changes(tmp_path)
+    changes = task.Changes(tmp_path)
     assert changes.take() == {}
     (tmp_path / "metrics.jsonl").write_text("1\n2\n")
     assert changes.take() == {}, "without a checkpoint this is of no use"
@@ -58,12 +59,12 @@ def test_changes_are_told_once_they_can_be_continued_from(tmp_path: Path) -> Non
 
 
 def test_versions_are_compared() -> None:
-    mine = remote.versions()
+    mine = versions(nodes.PACKAGES)
     assert set(mine) == {"python", "peftlab", "torch", "transformers"}
     assert "missing" not in mine.values()
-    assert remote.differences(mine, mine) == []
-    assert remote.differences({"torch": "2"}, {"torch": "3"}) == ["torch 3 instead of 2"]
-    assert remote.differences({"torch": "2"}, {}) == ["torch missing instead of 2"]
+    assert nodes.differences(mine, mine) == []
+    assert nodes.differences({"torch": "2"}, {"torch": "3"}) == ["torch 3 instead of 2"]
+    assert nodes.differences({"torch": "2"}, {}) == ["torch missing instead of 2"]
 
 
 SMALL = {"CPU": 4.0, "memory": 8e9}

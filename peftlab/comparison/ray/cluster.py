@@ -18,18 +18,16 @@ from typing import Any, NamedTuple
 from peftlab.errors import InputError
 from peftlab.units import size
 
-LASTING = {"max_restarts": -1, "max_task_retries": -1}
-"""Ray's options of an actor that starts again if it dies, with what it was asked for then."""
 _RESOURCES = ("CPU", "GPU", "memory")
 _CONNECT_SECONDS = 10.0
 _HEALTH_SECONDS = 120.0  # Ray's own check gives up after 40, and has to be imported first
 
 
 class Needs(NamedTuple):
-    """What one run takes of a node. memory: bytes."""
+    """What one run takes of a node, as Ray's options call it. memory: bytes."""
 
-    cpus: int
-    gpus: int
+    num_cpus: int
+    num_gpus: int
     memory: int = 0
 
     def fit(self, resources: Mapping[str, float]) -> bool:
@@ -37,9 +35,9 @@ class Needs(NamedTuple):
         return all(resources.get(n, 0) >= v for n, v in zip(_RESOURCES, self, strict=True))
 
     def __str__(self) -> str:
-        gpus = f", {self.gpus} GPU" if self.gpus else ""
+        gpus = f", {self.num_gpus} GPU" if self.num_gpus else ""
         memory = f", {size(self.memory)} of memory" if self.memory else ""
-        return f"{self.cpus} CPU{gpus}{memory}"
+        return f"{self.num_cpus} CPU{gpus}{memory}"
 
 
 def the_ray() -> ModuleType:
@@ -75,22 +73,25 @@ def connect(address: str | None) -> ModuleType:
         InputError: nobody answers there, or a Ray or Python of another version does.
     """
     ray = the_ray()
-    where = address or os.environ.get("RAY_ADDRESS")
-    if where not in (None, "auto", "local"):
-        _check_answer(where)
-    options = {"include_dashboard": False} if where == "local" else {}
+    where = address or os.environ.get("RAY_ADDRESS") or "auto"
+    quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "include_dashboard": False}
     try:
-        ray.init(where, log_to_driver=False, logging_level=logging.ERROR, **options)
+        if where not in ("auto", "local"):
+            _check_answer(ray, where)
+        ray.init(address, **quiet)
     except ray.exceptions.AuthenticationError as error:
-        raise _asks_for_a_token(where or "auto") from error
+        raise InputError(
+            f"the Ray cluster at {where} asks for a token: set RAY_AUTH_MODE=token, and put the "
+            "token of its head node into ~/.ray/auth_token or RAY_AUTH_TOKEN"
+        ) from error
     except (ConnectionError, RuntimeError, ValueError) as error:
         first = str(error).strip().partition("\n\n")[0]
-        raise InputError(f"cannot work with Ray at {where or 'auto'}: {first}") from error
+        raise InputError(f"cannot work with Ray at {where}: {first}") from error
     return ray
 
 
-def _check_answer(address: str) -> None:
-    """`ray.init` waits for minutes where nobody answers, so that is found out before."""
+def _check_answer(ray: ModuleType, address: str) -> None:
+    """Where nobody answers, `ray.init` waits for minutes and then ends this process."""
     host, _, port = address.rpartition(":")
     if "://" in address or not host or not port.isdecimal():
         given = f"{address} is a Ray client's" if "://" in address else repr(address)
@@ -98,25 +99,17 @@ def _check_answer(address: str) -> None:
             f"--address {given}; HOST:PORT was expected, as 10.0.0.1:6379, given on a machine of "
             "the cluster (or through `ray job submit`)"
         )
+    check = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
     mend = "check it with `ray status`, or start the head with: ray start --head"
     try:
         socket.create_connection((host, int(port)), _CONNECT_SECONDS).close()
+        subprocess.run(check, capture_output=True, timeout=_HEALTH_SECONDS, check=True)
     except (OSError, OverflowError) as error:
         raise InputError(f"nobody answers at --address {address} ({error}): {mend}") from error
-    check = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
-    try:
-        subprocess.run(check, capture_output=True, timeout=_HEALTH_SECONDS, check=True)
     except subprocess.SubprocessError as error:
         if b"AuthenticationError" in (error.stderr or b""):  # type: ignore[attr-defined]
-            raise _asks_for_a_token(address) from error
+            raise ray.exceptions.AuthenticationError("asked for a token") from error
         raise InputError(f"what is at --address {address} is no Ray cluster: {mend}") from error
-
-
-def _asks_for_a_token(address: str) -> InputError:
-    return InputError(
-        f"the Ray cluster at {address} asks for a token: set RAY_AUTH_MODE=token, and put the "
-        "token of its head node into ~/.ray/auth_token or RAY_AUTH_TOKEN"
-    )
 
 
 def alive(ray: ModuleType) -> dict[str, dict[str, float]]:
@@ -135,11 +128,10 @@ def needs(resources: Sequence[Mapping[str, float]], cpus: int | None, gpu: bool)
         InputError: no node has that.
     """
     least = Needs(1, int(gpu))
-    fitting = [node for node in resources if least.fit(node)]
-    if not fitting:
+    shares = [node["CPU"] // (node["GPU"] if gpu else 1) for node in resources if least.fit(node)]
+    if not shares:
         what = "a CPU and a GPU" if gpu else "a CPU"
         raise InputError(f"none of the cluster's {len(resources)} nodes has {what} to give")
-    shares = [node["CPU"] // (node["GPU"] if gpu else 1) for node in fitting]
     wanted = Needs(cpus or max(1, int(min(shares))), int(gpu))
     check_fit(wanted, resources, "a run")
     return wanted
@@ -161,21 +153,20 @@ def check_fit(need: Needs, resources: Collection[Mapping[str, float]], what: str
     )
 
 
-def pinned(node: str, **options: Any) -> dict[str, Any]:
-    """Ray's options for something that runs on this node only, besides the runs."""
+def lasting(node: str) -> dict[str, Any]:
+    """Ray's options of an actor on this node, besides the runs.
+
+    If it dies it starts again, with what it was asked for then.
+    """
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     here = NodeAffinitySchedulingStrategy(node, soft=False)
-    return {"num_cpus": 0, "scheduling_strategy": here, **options}
+    again = {"max_restarts": -1, "max_task_retries": -1}
+    return {"num_cpus": 0, "scheduling_strategy": here, **again}
 
 
-def without(nodes: Collection[str]) -> dict[str, str] | None:
-    """Ray's label selector of any node but these."""
-    return {"ray.io/node-id": f"!in({','.join(nodes)})"} if nodes else None
-
-
-def reason(error: Any) -> tuple[str, BaseException | None]:
-    """What an error of Ray says, and, if it tells of one that was raised elsewhere, that one."""
+def reason(error: Any) -> str:
+    """What an error of Ray says, or, if it tells of one that was raised elsewhere, that one."""
     if cause := getattr(error, "cause", None):
-        return str(cause), cause
-    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}", None
+        return str(cause)
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"

@@ -1,4 +1,7 @@
-"""A call on its node, in a process forked from the node's base server."""
+"""A call on its node, in a process forked from the node's base server, and its run's files.
+
+Where the node does not see the comparison's folder, files travel through Ray, see `Home`.
+"""
 
 from __future__ import annotations
 
@@ -7,26 +10,42 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from peftlab.comparison import base_server
 from peftlab.comparison.engine import Call
-from peftlab.comparison.plan import GeneralText, Run
+from peftlab.comparison.plan import GeneralText, Plan, Run
 from peftlab.comparison.processes import Died, RunFailed, Stopped, describe
 from peftlab.comparison.ray import cluster
-from peftlab.comparison.ray.payload import Changes, Files, Place, packed, unpack
 from peftlab.errors import DiskFull
+from peftlab.files import make_folder, write_bytes
+from peftlab.records import folders
+from peftlab.records.record import NAME
 from peftlab.tasks import Task
 
 _PASSED_ON = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "OMP_NUM_THREADS")
 _HOME = "the command's machine"
+_LASTING = (folders.CHECKPOINT, NAME)  # what can be continued from once it has arrived
 Common = tuple[Task, GeneralText | None]
+Files = dict[str, bytes]
 
 
-def without_common(run: Run) -> tuple[Run, Common]:
-    """A run as it is sent, and what is large and the same for all runs, which is sent once."""
-    rows = replace(run.task, train=(), validation=(), test=())
-    return replace(run, task=rows, general=None), (run.task, run.general)
+class Place(NamedTuple):
+    """Where a node works."""
+
+    name: str  # of the node, for people
+    folder: Path  # of its base server; kept activations lie there too
+    out: Path  # the comparison's folder, or, where the node does not see that, one of its own
+    shared: bool  # whether it sees it
+    fingerprints: tuple[str, ...]  # of the base that is held, by number format
+
+
+def without_common(subject: Run | Plan) -> tuple[Run | Plan, Common | None]:
+    """What is sent with a call, and what is large and the same for all runs, which is sent once."""
+    if isinstance(subject, Plan):
+        return subject, None
+    rows = replace(subject.task, train=(), validation=(), test=())
+    return replace(subject, task=rows, general=None), (subject.task, subject.general)
 
 
 class Home:
@@ -62,11 +81,11 @@ class Home:
             unpack(files, self.out / folder)
 
 
-def carry_out_on(node: Any, home: Any, call: Call, threads: int, common: Common | None) -> Any:
+def carry_out_on(node: Any, home: Any, call: Call, common: Common | None) -> Any:
     """Return what a call returns.
 
     Args:
-        node, home: actors, see `Node` and `Home`. threads: of torch.
+        node, home: actors, see `Node` and `Home`.
 
     Raises:
         Died, Stopped: the run's process, or its base server; Ray tries again.
@@ -77,16 +96,17 @@ def carry_out_on(node: Any, home: Any, call: Call, threads: int, common: Common 
     try:
         place: Place = ray.get(node.place.remote())
     except ray.exceptions.RayError as error:
-        raise Died(f"the base is not held any more: {cluster.reason(error)[0]}") from error
+        raise Died(f"the base is not held any more: {cluster.reason(error)}") from error
     ray.get(home.begin.remote(call, place.name))
     subject = call.subject
     if isinstance(subject, Run) and common is not None:
         subject = replace(subject, task=common[0], general=common[1])
     arguments = (subject, place.out, place.folder / base_server.TRUNK)
+    threads = int(ray.get_runtime_context().get_assigned_resources()["CPU"])
     settings = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     where, function = place.folder, call.function
     try:
-        with named_machine(place.name), _files(ray, home, place, call.folder) as tick:
+        with named_machine(place.name), _files(home, place, call.folder) as tick:
             return base_server.call(where, function, arguments, threads, settings, tick=tick)
     except (Died, Stopped) as error:
         ray.get(home.die.remote(call, place.name, str(error)))
@@ -105,13 +125,13 @@ def named_machine(machine: str) -> Iterator[None]:
 
 
 @contextmanager
-def _files(
-    ray: Any, home: Any, place: Place, folder: Path | None
-) -> Iterator[Callable[[], None] | None]:
-    """A run's files, fetched and, whenever they have changed, sent back; none where all see them.
+def _files(home: Any, place: Place, folder: Path | None) -> Iterator[Callable[[], Any] | None]:
+    """Fetch a run's files where the node does not see them, and send them back at the end.
 
-    Yields what has to be called now and then.
+    Yields what sends back, now and then, those that have changed; None where all see them.
     """
+    import ray
+
     if place.shared or folder is None:
         yield None
         return
@@ -122,3 +142,40 @@ def _files(
         yield lambda: ray.get(home.store.remote(folder, changes.take()))
     finally:
         ray.get(home.store.remote(folder, packed(here)))
+
+
+class Changes:
+    """What has changed in a folder since it was last asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self._seen = folder, _stamps(folder)
+
+    def take(self) -> Files:
+        """The files that are new, if a checkpoint or a record is among them; else none."""
+        new = _stamps(self.folder) - self._seen
+        if not any(Path(name).name in _LASTING for name, *_ in new):
+            return {}
+        self._seen |= new
+        return {name: (self.folder / name).read_bytes() for name, *_ in new}
+
+
+def packed(folder: Path) -> Files:
+    """All files of a folder, by their paths in it, without locks and kept activations."""
+    return {name: (folder / name).read_bytes() for name, *_ in _stamps(folder)}
+
+
+def unpack(files: Files, folder: Path) -> None:
+    """Write files into a folder, each whole or not at all, records last."""
+    for name in sorted(files, key=lambda name: Path(name).name == NAME):
+        make_folder((folder / name).parent)
+        write_bytes(folder / name, files[name])
+
+
+def _stamps(folder: Path) -> set[tuple[str, int, int]]:
+    """A folder's files, when they were written, and their sizes."""
+    stamps = set()
+    for path in folder.rglob("[!.]*"):
+        name = path.relative_to(folder)
+        if path.is_file() and not any(p.startswith(".") or p == folders.TRUNK for p in name.parts):
+            stamps.add((name.as_posix(), path.stat().st_mtime_ns, path.stat().st_size))
+    return stamps
