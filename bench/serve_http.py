@@ -82,12 +82,15 @@ def measure(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
         adaptation.save(folder / "adapters" / f"task{i}")
     asked = requests(settings, [example.source for example in task.test])
     limits = Limits(
-        slots=settings["slots"], capacity=_CAPACITY, prefill_tokens=256, queue=settings["queue"]
-    )
+        slots=settings["slots"], capacity=_CAPACITY, prefill_tokens=256, queue=settings["queue"],
+        prompt_cache_bytes=0,  # the same few texts are asked again and again
+    )  # fmt: skip
     library = Library(model, folder / "adapters")
     references = alone(Engine(model, library, replace(limits, slots=1)), asked)
     engine = Engine(model, library, limits)
-    options = {"slots": limits.slots, "capacity": _CAPACITY, "max-queue": limits.queue}
+    options = {
+        "slots": limits.slots, "capacity": _CAPACITY, "max-queue": limits.queue, "prompt-cache": 0,
+    }  # fmt: skip
     with serving(folder / "model", folder / "adapters", options, settings["threads"]) as server:
         engine.start()
         try:

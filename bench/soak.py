@@ -42,6 +42,7 @@ _TEXTS, _TOKENS = 6, 8
 _HANGS = 120.0  # seconds without an answer
 _MOST_GROWTH = 1.3
 # A connection that the server is just closing is not taken again (it keeps them for 5 s).
+_PROMPT_CACHE = 32 << 20  # bytes: full soon, so that it evicts all the time and does not grow
 _CONNECTIONS = httpx.Limits(max_connections=None, keepalive_expiry=1)
 
 
@@ -173,7 +174,7 @@ class Soak:
 def soak(settings: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Make adapters, serve them in a process of their own, and soak it; see the module."""
     known = _known(folder)
-    options = {"slots": 16, "capacity": 256}
+    options = {"slots": 16, "capacity": 256, "prompt-cache": _PROMPT_CACHE}
     with serving(DEMO, folder, options, settings.threads) as server:
         return asyncio.run(_soaked(settings, known, server))
 
@@ -217,7 +218,8 @@ def _known(folder: Path) -> list[tuple[Asked, tuple[str, str]]]:
     names = [f"{kind}{version}" for kind in _KINDS for version in ("", "-other")]
     for name, adaptation in zip(names, made, strict=True):
         adaptation.save(folder / name)
-    engine = Engine(model, Library(model, folder), Limits(slots=1, capacity=256))
+    limits = Limits(slots=1, capacity=256, prompt_cache_bytes=0)
+    engine = Engine(model, Library(model, folder), limits)
     sources = [example.source for example in task.test[:_TEXTS]]
     known, number = [], itertools.count()
     for kind, source, seed in itertools.product(_KINDS, sources, (None, 7)):

@@ -9,11 +9,13 @@ m bottleneck size, L layers.
 
 from __future__ import annotations
 
+import hashlib
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from peftlab.bases.fingerprint import fingerprint as hash_of
 from peftlab.errors import InputError
 from peftlab.lazy import torch
 from peftlab.tasks.example import Begin
@@ -241,6 +243,36 @@ def tensors_of(edits: Edits) -> list[torch.Tensor]:
 
     map_tensors(edits, keep)
     return tensors
+
+
+def fingerprint(edits: Edits) -> str:
+    """Names all that decides which keys and values a text leaves; "" where nothing is changed.
+
+    The text itself, and with it the template, is no part of it.
+    """
+    if edits.changes_nothing:
+        return ""
+    tensors: dict[str, torch.Tensor] = {}
+    settings: list[str] = []
+
+    def walk(place: str, value: Any) -> None:
+        if isinstance(value, torch.Tensor):
+            tensors[place] = value
+        elif isinstance(value, Mapping):
+            for key, inner in value.items():
+                walk(f"{place}/{key}", inner)
+        elif isinstance(value, tuple):
+            for number, inner in enumerate(value):
+                walk(f"{place}/{number}", inner)
+        elif isinstance(value, KeysValues | LinearEdit | Bottleneck):
+            for one in fields(value):
+                walk(f"{place}.{one.name}", getattr(value, one.name))
+        else:
+            settings.append(f"{place}={value!r}")
+
+    walk("", replace(edits, template=None).__dict__)
+    told = f"{hash_of(tensors)} {sorted(settings)}"
+    return hashlib.sha256(told.encode()).hexdigest()[:32]
 
 
 def _plain_length(edits: tuple[KeysValues, ...]) -> int:

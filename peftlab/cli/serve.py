@@ -49,6 +49,14 @@ def serve(
             envvar="PEFTLAB_ADMIN_KEY", help="Who manages adapters.", rich_help_panel=_WHO
         ),
     ] = [],  # noqa: B006
+    share_prompt_cache: Annotated[
+        bool,
+        typer.Option(
+            "--share-prompt-cache",
+            help="Let keys go on from what others' requests have read, and see that in the time.",
+            rich_help_panel=_WHO,
+        ),
+    ] = False,
     allow_host: Annotated[
         list[str],
         typer.Option(
@@ -67,6 +75,10 @@ def serve(
     cache_memory: Annotated[
         str, typer.Option(help="Of keys and values.", rich_help_panel=_BATCH)
     ] = "8GB",
+    prompt_cache: Annotated[
+        str,
+        typer.Option(help="Of what prompts begin with, kept. 0: none.", rich_help_panel=_BATCH),
+    ] = "1GB",
     adapter_memory: Annotated[
         str, typer.Option(help="Of adapters.", rich_help_panel=_BATCH)
     ] = "4GB",
@@ -117,6 +129,7 @@ def serve(
         base=base_name,
         api_keys=_keys("--api-key", "PEFTLAB_API_KEY", api_key),
         admin_keys=_keys("--admin-key", "PEFTLAB_ADMIN_KEY", admin_key),
+        share_prompt_cache=share_prompt_cache,
         hosts=(*(_LOCAL if local else ()), *_names(allow_host)) or ("*",),
         body_bytes=_bytes("--max-body", max_body),
         requests=max_requests,
@@ -128,6 +141,7 @@ def serve(
         slots=slots,
         capacity=capacity,
         cache_bytes=_bytes("--cache-memory", cache_memory),
+        prompt_cache_bytes=int(typed("--prompt-cache", prompt_cache, byte_size)),
         prefill_tokens=prefill_tokens,
         prompt_tokens=max_prompt,
         max_new_tokens=max_tokens,

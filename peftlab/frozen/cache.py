@@ -65,6 +65,33 @@ class KeyValueCache:
         chosen = slice(slot, slot + count)
         return self.keys[block][chosen, :, :length], self.values[block][chosen, :, :length]
 
+    def copied(self, slot: int, start: int, stop: int) -> list[torch.Tensor]:
+        """Positions of a slot in memory of their own, of all blocks that were written.
+
+        Returns:
+            keys and values stacked, [n, H_kv, stop − start, hd]; a tensor for each shape of blocks.
+        """
+        return [torch.stack([own[slot, :, start:stop] for own in same]) for same in self._alike()]
+
+    def restore(self, slot: int, start: int, stacks: list[torch.Tensor]) -> None:
+        """Write what `copied` gave, of this cache or another, into positions from `start` on."""
+        for same, stack in zip(self._alike(), stacks, strict=True):
+            for tensor, own in zip(same, stack.unbind(), strict=True):
+                tensor[slot, :, start : start + own.shape[-2]] = own
+
+    @property
+    def position_bytes(self) -> int:
+        """What one position takes in all blocks that were written."""
+        each = (*self.keys.values(), *self.values.values())
+        return sum(t.shape[1] * t.shape[-1] * t.element_size() for t in each)
+
+    def _alike(self) -> list[list[torch.Tensor]]:
+        """All keys and values, those of one shape side by side."""
+        alike: dict[torch.Size, list[torch.Tensor]] = {}
+        for tensor in (*self.keys.values(), *self.values.values()):
+            alike.setdefault(tensor.shape, []).append(tensor)
+        return list(alike.values())
+
     def clear(self, slot: int) -> None:
         """Zero a slot: masked positions weigh nothing, but not where they are not numbers."""
         for tensor in (*self.keys.values(), *self.values.values()):

@@ -21,6 +21,7 @@ from peftlab.serve.library import Library
 from peftlab.serve.limits import Limits, Stats
 from peftlab.serve.loaded import RowLimits
 from peftlab.serve.memory import EVERY, Trimmer
+from peftlab.serve.prompt_reuse import PromptReuse
 from peftlab.serve.request import Finished, Listener, Reply, ServeRequest, Ticket, Token
 from peftlab.serve.running import Running, Waiting, nothing
 from peftlab.serve.slots import Slots
@@ -56,9 +57,11 @@ class Engine:
         self._thread: threading.Thread | None = None
         self._closing = self._news = False  # news: something may be possible that was not before
         self._doubt = False  # what somebody waits for may be gone
+        self._other_adapters = True  # than those whose prompts are kept
         self._steps = self._made = 0
         self._finished: Counter[tuple[str, str]] = Counter()
-        self._feeder = Feeder(self._slots, self._leave)
+        self._reuse = PromptReuse(self._slots, self.limits.prompt_cache_bytes)
+        self._feeder = Feeder(self._slots, self._leave, self._reuse.clear)
         library.changed = self._wake
 
     # From any thread.
@@ -101,6 +104,7 @@ class Engine:
             return Stats(
                 len(self._queue), len(self._rows), self.limits.slots, self._steps,
                 self._feeder.read, self._made, dict(self._finished), self._slots.bytes,
+                self._reuse.done,
             )  # fmt: skip
 
     @property
@@ -152,6 +156,9 @@ class Engine:
         self._drop_cancelled()
         if self.library.prepare_one():
             self._news = True
+        if self._other_adapters:
+            self._other_adapters = False
+            self._reuse.retain(self.library.fingerprints())
         self._admit()
         if self._rows:
             self._advance()
@@ -183,7 +190,7 @@ class Engine:
 
     def _wake(self) -> None:
         with self._changed:
-            self._news = self._doubt = True
+            self._news = self._doubt = self._other_adapters = True
             self._changed.notify_all()
 
     def _cancel_all(self) -> None:
@@ -256,7 +263,7 @@ class Engine:
 
     def _advance(self) -> None:
         """Feed every row that decodes its last token, and prompts their next part."""
-        shares = shared_out([row.unread for row in self._rows], self.limits.prefill_tokens)
+        shares = shared_out(self._reuse.unread(self._rows), self.limits.prefill_tokens)
         feeding = [
             (row, row.next_input(share))
             for row, share in zip(self._rows, shares, strict=True)
@@ -265,6 +272,7 @@ class Engine:
         for row, token in self._feeder.step(feeding):
             self._made += 1
             self._accept(row, token)
+        self._reuse.keep_prompts(self._rows)
         self._steps += 1
 
     def _accept(self, row: Running, token: Token) -> None:
@@ -279,6 +287,8 @@ class Engine:
 
     def _leave(self, row: Running, how: Finished | Failed) -> None:
         self._rows.remove(row)
+        if not isinstance(how, Failed):
+            self._reuse.keep(row)
         self._slots.leave(row.row, clear=isinstance(how, Failed))
         self._news = True
         if isinstance(how, Failed):

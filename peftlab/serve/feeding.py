@@ -25,15 +25,17 @@ class Feeder:
     """Lets rows read, and chooses their next tokens.
 
     Args:
-        lose: ends a row that has failed.
+        lose: ends a row that has failed. free: gives up memory that is not needed.
 
     Attributes:
         read: prompt tokens so far.
         failure: why the base itself cannot run, as far as the last step has shown; None: it can.
     """
 
-    def __init__(self, slots: Slots, lose: Callable[[Running, Failed], None]) -> None:
-        self._slots, self._lose = slots, lose
+    def __init__(
+        self, slots: Slots, lose: Callable[[Running, Failed], None], free: Callable[[], None]
+    ) -> None:
+        self._slots, self._lose, self._free = slots, lose, free
         self.read = 0
         self.failure: str | None = None
 
@@ -46,6 +48,7 @@ class Feeder:
             self.failure = None
         except Exception:  # a defect, or no memory: each row alone, so that the others go on
             _log.exception("a step failed; its rows are tried one by one")
+            self._free()
             fed = [it for one in feeding if (it := self._feed_alone(one)) is not None]
             self.look_at_base()
         for speaking, logits in fed:

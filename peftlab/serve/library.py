@@ -72,6 +72,7 @@ class Library:
         )  # the least recently used first
         self._versions: dict[str, int] = {}
         self._sizes: dict[str, int] = {}
+        self._fingerprints: dict[str, str] = {}
         self._failed: dict[str, PeftlabError] = {}
         self._asked: deque[_Load] = deque()
         self._wanted: list[str] = []
@@ -126,6 +127,7 @@ class Library:
             del self._known[name]
             self._loaded.pop(name, None)
             self._failed.pop(name, None)
+            self._fingerprints.pop(name, None)
         self.changed()
 
     def check(self, name: str) -> None:
@@ -157,6 +159,11 @@ class Library:
             if loaded is not None:
                 self._loaded.move_to_end(name)
             return loaded
+
+    def fingerprints(self) -> frozenset[str]:
+        """Of the present versions of all adapters that were in memory and may be again."""
+        with self._lock:
+            return frozenset(self._fingerprints.values())
 
     def failure(self, name: str) -> PeftlabError | None:
         """Why an adapter that was wanted cannot be had; told once, the next wish tries again."""
@@ -290,6 +297,7 @@ class Library:
                 raise UnknownAdapter(f"{name!r} was unloaded")
             self._known[name], self._loaded[name] = source, it
             self._versions[name], self._sizes[name] = version, it.size
+            self._fingerprints[name] = it.fingerprint
             self._loaded.move_to_end(name)
             self._failed.pop(name, None)
             self._evict(name)

@@ -16,6 +16,8 @@ class Limits:
         capacity: most positions of a row (an adapter's prefix, prompt, reply); None means the
             model's context.
         cache_bytes: most bytes of keys and values; `slots × capacity` positions are taken at once.
+        prompt_cache_bytes: most bytes of keys and values that are kept of prompts and replies, for
+            what begins alike, beside `cache_bytes`; 0 keeps none.
         prefill_tokens: most prompt tokens read in one step, over all rows.
         prompt_tokens: most of a prompt; None means as many as a row has room for.
         max_new_tokens: the longest reply that may be asked for.
@@ -25,6 +27,7 @@ class Limits:
     slots: int = 16
     capacity: int | None = None
     cache_bytes: int = 8 << 30
+    prompt_cache_bytes: int = 1 << 30
     prefill_tokens: int = 256
     prompt_tokens: int | None = None
     max_new_tokens: int = 1024
@@ -37,6 +40,23 @@ class Limits:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"{name} is {value}; at least 1 was expected")
+        if (kept := self.prompt_cache_bytes) < 0:
+            raise InputError(f"prompt_cache_bytes is {kept}; at least 0 was expected")
+
+
+@dataclass(frozen=True)
+class Reused:
+    """What the cache of prompts has done, and what it holds.
+
+    Attributes:
+        queries: requests that looked. hits: those that found a start of theirs known.
+        tokens: that were not read again. bytes: of keys and values, now.
+    """
+
+    queries: int = 0
+    hits: int = 0
+    tokens: int = 0
+    bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -45,9 +65,10 @@ class Stats:
 
     Attributes:
         waiting, running: requests now. slots: most that can run.
-        steps, prompt_tokens, tokens: done so far; prompt tokens as read, without prepared starts.
+        steps, prompt_tokens, tokens: done so far; prompt tokens as read, without prepared starts
+            and known ones.
         finished: replies by (adapter, how they ended).
-        cache_bytes: of keys and values.
+        cache_bytes: of the slots' keys and values. reused: what begins alike.
     """
 
     waiting: int
@@ -58,3 +79,4 @@ class Stats:
     tokens: int
     finished: dict[tuple[str, str], int]
     cache_bytes: int
+    reused: Reused

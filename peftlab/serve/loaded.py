@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from peftlab.edits import Edits, tensors_of
+from peftlab.edits import Edits, fingerprint, tensors_of
 from peftlab.errors import InputError
 from peftlab.generation.owner import Owner, common_lead, prepare
 from peftlab.methods.adaptation import Adaptation
@@ -43,6 +43,8 @@ class LoadedAdapter:
         owners: the ways to start a row, the longest common start first; empty until `prepare`.
         size: bytes of its tensors, prepared starts included.
         starts: prompts that have nothing in common but the template.
+        fingerprint: of whose keys and values a row's first tokens are, see `edits.fingerprint`;
+            "", the base's, also where the edits begin at the cue.
     """
 
     name: str
@@ -53,6 +55,7 @@ class LoadedAdapter:
     owners: list[Owner] = field(default_factory=list)
     size: int = 0
     starts: list[tuple[int, ...]] = field(default_factory=list)
+    fingerprint: str = ""
 
     @classmethod
     def make(
@@ -68,6 +71,7 @@ class LoadedAdapter:
         template = edits.template or adaptation.template
         template.end_id(model.tokenizer)  # refuse a tokenizer without one now
         made = cls(name, version, adaptation.method.name, template, edits)
+        made.fingerprint = fingerprint(edits) if edits.begin == "row" else ""
         made.starts = made._probes(model)
         if not common_lead(made.starts):
             made.prepare(model)  # nothing to run

@@ -32,6 +32,7 @@ class ServeRequest:
         stop: the reply ends before the first of these strings.
         logprobs: None for none, else how many alternatives are told beside each chosen token.
         truncate: cut a source that does not fit, as in training, instead of refusing it.
+        tenant: on whose account; what one tenant's requests have read is not known to another's.
     """
 
     adapter: str
@@ -43,6 +44,7 @@ class ServeRequest:
     stop: tuple[str, ...] = ()
     logprobs: int | None = None
     truncate: bool = False
+    tenant: str = ""
 
     def check(self) -> None:
         """Refuse what no adapter could answer.
@@ -101,6 +103,7 @@ class Reply:
         tokens: without the end. dropped: source tokens that were cut; of a text far too
             long, those of the part that was read.
         version: which version of the adapter, counted from 1, has answered.
+        cached_tokens: of the prompt, those that were known already and not read again.
         waited, first, seconds: from being asked until it joined the batch, until its first token,
             and until now. `first` is None where there was none.
     """
@@ -114,6 +117,7 @@ class Reply:
     waited: float
     first: float | None
     seconds: float
+    cached_tokens: int = 0
 
 
 Event = Piece | Reply | Exception

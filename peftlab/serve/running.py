@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import secrets
+import sys
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
 
+from peftlab.generation.owner import Owner
 from peftlab.generation.state import DecodingState
 from peftlab.serve.loaded import LoadedAdapter, RowLimits
+from peftlab.serve.prompt_cache import Holder
 from peftlab.serve.request import Finished, Piece, Reply, ServeRequest, Ticket, Token
 from peftlab.serve.text import TextStream
 from peftlab.tasks import Encoded
@@ -50,6 +53,10 @@ class Running:
 
     Attributes:
         unread: prompt tokens that the model has not read yet; it decodes once there are none.
+        ids: its whole prompt, what its owner's rows start with included. first: their place in its
+            slot. common: how many of its tokens leave keys and values that are its holder's.
+        entered: how many are known to the cache of prompts, or were offered to it. cached: those
+            that it knew first. looked: whether it was asked.
         least: how many tokens come before its end may. ends: the tokens that end it.
     """
 
@@ -61,6 +68,7 @@ class Running:
         owner = adapter.owner(encoded.ids)
         self.row = DecodingState.of(owner, encoded)
         self.unread = len(self.row.prompt)
+        self._shares(adapter, owner, encoded)
         self.ends = adapter.ends_of(model, self.request)
         decoding = self.request.decoding
         self.least = max(self.request.min_new_tokens, decoding.min_new_tokens)
@@ -73,6 +81,36 @@ class Running:
         self._untold = 0  # tokens that no piece has told yet
         self._since, self._joined = waiting.since, time.perf_counter()
         self._first: float | None = None
+
+    def _shares(self, adapter: LoadedAdapter, owner: Owner, encoded: Encoded) -> None:
+        """Whose keys and values its own are: from its cue on nobody's."""
+        at_cue = owner.edits.begin == "cue"
+        self.ids = encoded.ids
+        self.holder = Holder("" if at_cue else adapter.fingerprint, self.request.tenant)
+        self.first = 0 if at_cue else owner.prefix_length - len(owner.lead)
+        self.common = self.row.begin if at_cue else sys.maxsize
+        self.entered, self.cached, self.looked = len(owner.lead), 0, False
+
+    @property
+    def read(self) -> int:
+        """How many of its tokens have left keys and values; from its cue on more, by a prefix."""
+        return self.row.past - self.first
+
+    @property
+    def common_read(self) -> int:
+        """How many of those are its holder's."""
+        return min(self.read, self.common)
+
+    @property
+    def shareable(self) -> int:
+        """How many of its prompt's tokens need not be read where they are known: something has to
+        be, so that there are scores of what follows."""
+        return min(self.common, len(self.ids) - 1)
+
+    def skipped(self, count: int) -> None:
+        """Some of its prompt's tokens were known, and need not be read."""
+        self.unread -= count
+        self.cached += count
 
     @property
     def decodes(self) -> bool:
@@ -135,6 +173,7 @@ class Running:
             waited=self._joined - self._since,
             first=None if self._first is None else self._first - self._since,
             seconds=now - self._since,
+            cached_tokens=self.cached,
         )
 
 

@@ -17,6 +17,7 @@ from peftlab.frozen.forward import ForwardOptions
 from peftlab.frozen.packing import Row, pack
 from peftlab.generation.session import begin, feed
 from peftlab.generation.state import DecodingState
+from peftlab.serve.prompt_cache import Stacks
 
 if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM
@@ -63,6 +64,28 @@ class Slots:
         except Exception:
             self.leave(row, clear=True)
             raise
+
+    def skip(self, row: DecodingState, pieces: list[Stacks]) -> int:
+        """Let a row go on from its next tokens' keys and values, all before its cue or all after.
+
+        Args:
+            pieces: end to end, each of any number of tokens.
+
+        Returns:
+            how many tokens it need not read any more.
+        """
+        was_before, past = row.is_before_cue, row.past
+        joined = [torch.cat(parts, -2) for parts in zip(*pieces, strict=True)]
+        self.cache.restore(row.slot, past, joined)
+        skipped = joined[0].shape[-2]
+        row.past += skipped
+        try:
+            if was_before:
+                begin(self.model, self.cache, row)
+        except Exception:
+            row.past = past  # it reads these tokens itself
+            raise
+        return skipped
 
     def leave(self, row: DecodingState, *, clear: bool = False) -> None:
         """Take a row's slot back; `clear` where it may hold what is not a number."""

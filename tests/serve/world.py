@@ -77,7 +77,8 @@ def _solo(name: str, variant: int, family: str) -> Any:
     model = world.model(family)
     lib = Library(model)
     lib.load("it", adaptation(name, variant, family))
-    engine = Engine(model, lib, Limits(slots=1, capacity=CAPACITY, prefill_tokens=CAPACITY))
+    limits = Limits(slots=1, capacity=CAPACITY, prefill_tokens=CAPACITY, prompt_cache_bytes=0)
+    engine = Engine(model, lib, limits)
 
     def reply(source: str) -> Reply:
         lib.load_one()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from typing import Any, Literal, Protocol
 
 from fastapi import Request as Http
@@ -14,8 +15,8 @@ from starlette.types import Receive, Scope, Send
 from peftlab.errors import PeftlabError
 from peftlab.serve.http.errors import HttpError, from_engine
 from peftlab.serve.http.exchange import Exchange, Gone, unless_gone
-from peftlab.serve.http.served import Served
-from peftlab.serve.http.wire import Usage
+from peftlab.serve.http.served import TENANT, Served
+from peftlab.serve.http.wire import PromptDetails, Usage
 from peftlab.serve.request import Piece, Reply, ServeRequest
 
 _log = logging.getLogger(__name__)
@@ -67,7 +68,8 @@ async def answer(
     Raises:
         HttpError, PeftlabError: why there is no answer.
     """
-    exchange = Exchange(served, requests)
+    tenant = http.scope[TENANT]
+    exchange = Exchange(served, [replace(one, tenant=tenant) for one in requests])
     try:
         await unless_gone(http.receive, exchange.submit(stream=stream))
         if not stream:
@@ -115,8 +117,14 @@ async def _with(first: Any, rest: AsyncIterator[Any]) -> AsyncIterator[Any]:
 
 def _usage(replies: Sequence[Reply], each: int) -> Usage:
     prompts = sum(reply.prompt_tokens for reply in replies[::each])
+    known = sum(reply.cached_tokens for reply in replies[::each])
     made = sum(len(reply.tokens) for reply in replies)
-    return Usage(prompt_tokens=prompts, completion_tokens=made, total_tokens=prompts + made)
+    return Usage(
+        prompt_tokens=prompts,
+        completion_tokens=made,
+        total_tokens=prompts + made,
+        prompt_tokens_details=PromptDetails(cached_tokens=known),
+    )
 
 
 class EventStream(Response):

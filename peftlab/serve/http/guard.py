@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from peftlab.serve.http.errors import HttpError, too_many
-from peftlab.serve.http.served import Served
+from peftlab.serve.http.served import TENANT, Served
 
 _OPEN = ("/health", "/", "/favicon.ico")
 _OPEN_BELOW = "/playground/"
@@ -54,7 +54,7 @@ class Guard:
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         settings = self.served.settings
         _check_host(scope, settings.hosts)
-        self._check_key(scope)
+        scope[TENANT] = self._check_key(scope)
         if scope["method"] in ("GET", "HEAD", "OPTIONS"):
             await self.app(scope, receive, send)
             return
@@ -70,7 +70,8 @@ class Guard:
         finally:
             self._under_way -= 1
 
-    def _check_key(self, scope: Scope) -> None:
+    def _check_key(self, scope: Scope) -> str:
+        """Whose request it is, for the cache of prompts: one for all where there is one key."""
         settings, path = self.served.settings, scope["path"]
         managed = path.startswith(_MANAGED) and scope["method"] not in ("GET", "HEAD")
         known = (*settings.api_keys, *settings.admin_keys)
@@ -79,18 +80,20 @@ class Guard:
         else:
             allowed = known if settings.api_keys else ()
         if not allowed or path in _OPEN or path.startswith(_OPEN_BELOW):
-            return
+            return ""
         kind, _, rest = _header(scope, b"authorization").partition(" ")
         given = rest.strip() if kind.lower() == "bearer" else ""
-        if not _among(given, known):
+        which = _place(given, known)
+        if which is None:
             raise HttpError(
                 401,
                 "an API key is needed: Authorization: Bearer KEY",
                 code="invalid_api_key",
                 headers={"WWW-Authenticate": "Bearer"},
             )
-        if not _among(given, allowed):
+        if _place(given, allowed) is None:
             raise HttpError(403, "this key may not manage adapters", code="forbidden")
+        return "" if settings.share_prompt_cache or len(set(known)) == 1 else f"key {which}"
 
     async def _body(self, scope: Scope, receive: Receive) -> bytes:
         """The whole body, if it comes in time and is no larger than allowed."""
@@ -152,11 +155,11 @@ def _header(scope: Scope, name: bytes) -> str:
     return str(header.decode("latin-1"))
 
 
-def _among(given: str, keys: Sequence[str]) -> bool:
-    """Compared in a time that tells nothing of the keys."""
+def _place(given: str, keys: Sequence[str]) -> int | None:
+    """Which key it is, compared in a time that tells nothing of the keys; None: none of them."""
     data = given.encode("latin-1", "replace")
     same = [hmac.compare_digest(data, key.encode()) for key in keys]
-    return bool(data) and any(same)  # no key is never a right one
+    return same.index(True) if data and any(same) else None  # no key is never a right one
 
 
 def _too_large(most: int) -> HttpError:

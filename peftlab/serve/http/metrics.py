@@ -120,6 +120,7 @@ def _gauges(stats: Stats, adapters: list[Listed]) -> Iterator[Metric]:
         "batch_rows": ("Rows of the running batch.", stats.running),
         "batch_slots": ("Most rows of the batch.", stats.slots),
         "cache_bytes": ("Memory of keys and values.", stats.cache_bytes),
+        "prompt_cache_bytes": ("Memory of what is kept of prompts.", stats.reused.bytes),
         "adapters_known": ("Adapters that can be asked for.", len(adapters)),
         "adapters_loaded": ("Adapters in memory.", len(loaded)),
         "adapters_bytes": ("Memory of adapters.", sum(loaded)),
@@ -132,9 +133,13 @@ def _gauges(stats: Stats, adapters: list[Listed]) -> Iterator[Metric]:
 
 
 def _totals(stats: Stats) -> Iterator[Metric]:
+    reused = stats.reused
     for name, words, value in (
         ("steps", "Steps of the batch.", stats.steps),
         ("tokens", "Tokens produced.", stats.tokens),
         ("prompt_tokens", "Prompt tokens read, without prepared starts.", stats.prompt_tokens),
+        ("prompt_cache_queries", "Prompts that were looked up.", reused.queries),
+        ("prompt_cache_hits", "Prompts whose start was known.", reused.hits),
+        ("prompt_cache_tokens", "Prompt tokens known, and not read again.", reused.tokens),
     ):
         yield CounterMetricFamily(f"peftlab_{name}", words, value)

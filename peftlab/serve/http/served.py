@@ -19,6 +19,9 @@ from peftlab.serve.http.metrics import Metrics
 from peftlab.serve.http.settings import Settings
 from peftlab.serve.library import Library
 
+TENANT = "peftlab.tenant"
+"""Where a request's scope says on whose account it is; never a key itself."""
+
 _LONGEST_WAIT = 60  # seconds; OpenAI's client passes over what is longer
 
 

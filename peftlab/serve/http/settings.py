@@ -22,6 +22,8 @@ class Settings(BaseModel):
         api_keys: without any, everybody who reaches the port is served. An empty or blank one is an
             error, and so is one that no client could send.
         admin_keys: needed to load, replace and unload adapters; without any, an API key will do.
+        share_prompt_cache: let requests of one key go on from what those of another have read, who
+            could tell by the time that takes which texts these were. False: each key has its own.
         hosts: names under which the server may be called (the Host header), "*" for all. On
             loopback this keeps a web page from reaching it under a name of its own.
         body_bytes, body_seconds: of a request, and in how long it has to be sent.
@@ -40,6 +42,7 @@ class Settings(BaseModel):
     base: str | None = None
     api_keys: tuple[str, ...] = Field(default=(), repr=False)
     admin_keys: tuple[str, ...] = Field(default=(), repr=False)
+    share_prompt_cache: bool = False
     hosts: tuple[str, ...] = ("*",)
     body_bytes: _Count = 1 << 20
     body_seconds: _Seconds = 30

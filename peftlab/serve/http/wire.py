@@ -155,9 +155,16 @@ class Asked(Wire):
         )
 
 
+class PromptDetails(BaseModel):
+    """cached_tokens: of the prompts, known from earlier requests and not read again."""
+
+    cached_tokens: int
+
+
 class Usage(BaseModel):
     """Numbers of tokens. A prompt counts once, with its template and pseudo tokens."""
 
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
+    prompt_tokens_details: PromptDetails

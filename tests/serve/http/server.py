@@ -47,6 +47,11 @@ class Server:
         return httpx.Client(base_url=self.url, headers=headers, timeout=30)
 
 
+def counts(usage: Any) -> tuple[int, int, int]:
+    """A usage but for what was known already, which hangs on who has asked before."""
+    return usage.prompt_tokens, usage.completion_tokens, usage.total_tokens
+
+
 @contextmanager
 def held(engine: Engine) -> Iterator[Callable[[int], None]]:
     """Let the engine's steps wait; what is given lets so many of them pass. At the end all pass."""

@@ -20,7 +20,7 @@ from peftlab.frozen.model import FrozenLM
 from peftlab.methods.adaptation import Adaptation, base_of
 from peftlab.serve import Library
 from peftlab.serve.http import Settings
-from peftlab.serve.http.guard import _among
+from peftlab.serve.http.guard import _place
 from tests.laws import world as laws
 from tests.models import tiny
 from tests.serve.http.server import Server, serving
@@ -249,7 +249,7 @@ def test_keys_that_would_open_or_shut_the_server_are_refused(name: str, key: str
 
 
 def test_no_key_is_never_a_right_one() -> None:
-    assert not _among("", ["", "x"])
+    assert _place("", ["", "x"]) is None
     with serving(settings=Settings(api_keys=("right",))) as running:
         for header in ("X-a: b", "Bearer", "Bearer ", "bearer   ", "Basic abc", "Bearer x"):
             line = header if ":" in header else f"Authorization: {header}"

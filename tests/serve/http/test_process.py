@@ -170,6 +170,8 @@ def test_a_base_in_four_bits_is_served(
         ("--max-time soon", "--max-time is 'soon'"),
         ("--max-body " + "9" * 400, "2GB or 500MB was expected"),
         ("--adapter-memory 0", "--adapter-memory is '0'"),
+        ("--prompt-cache much", "--prompt-cache is .much.; 2GB or 500MB was expected"),
+        ("--prompt-cache=-1", "--prompt-cache is .-1.; 2GB or 500MB was expected"),
         ("--max-time 99999h", "--max-time '99999h': at most 1,000,000 s"),
         ("--shutdown-time " + "9" * 400, "--shutdown-time is '999"),
         ("--max-requests 0", "--max-requests 0: 1 to 2,147,483,647 was expected"),
