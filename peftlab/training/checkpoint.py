@@ -152,7 +152,8 @@ def load(path: Path, run: str) -> Checkpoint:
     try:
         with safe_open(path, "pt") as file:
             described = json.loads(file.metadata()["state"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            # Copied: see `admission.numbers`.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
         raise InputError(
             f"the checkpoint {path} is damaged ({error}); delete it to start again"
