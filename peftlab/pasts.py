@@ -69,11 +69,15 @@ def _past(model: FrozenLM, ids: Ids, store: TrunkStore | None) -> GivenPast:
         return _read(model, ids)
     key = _key(model, ids)
     kept = store.get(key, hold=False)
-    if kept is not None:
-        return _unpacked(len(ids), [tensor.to(model.device) for tensor in kept])
-    past = _read(model, ids)
-    store.put(key, _packed(past))
-    return past
+    if kept is None:
+        past = _read(model, ids)
+        store.put(key, _packed(past))
+        # What was just written is mapped as it will be later: memory of its own for every source of
+        # a step, each of another length, is what the heap would keep for the rest of the run.
+        kept = store.get(key, hold=False)
+        if kept is None:
+            return past
+    return _unpacked(len(ids), [tensor.to(model.device) for tensor in kept])
 
 
 def _key(model: FrozenLM, ids: Ids) -> str:
