@@ -79,7 +79,7 @@ def large_base(machine: Machine | None = None) -> dict[str, Any]:
         "activations_8192": scale_plan.activations(shape, 8192, recompute=False),
         "recomputed_8192": scale_plan.activations(shape, 8192, recompute=True),
         "keys_values": scale_plan.keys_values(shape),
-        "lora_bytes": scale_plan.adapter_bytes(shape, "lora:rank=8"),
+        "lora_bytes": scale_plan.adapter_bytes(shape, "lora:rank=8,targets=q+v"),
     }
 
 
@@ -87,7 +87,7 @@ def many_adapters(machine: Machine | None = None) -> list[dict[str, Any]]:
     """10,000 adapters of the 70 B base by memory for them; and latency under load beside it."""
     machine, shape = machine or Machine(), scale_plan.large_shape()
     estimates = []
-    for method in ("lora:rank=8", "prompt_tuning:length=20", "ia3"):
+    for method in ("lora:rank=8,targets=q+v", "prompt_tuning:length=20", "ia3"):
         size = scale_plan.adapter_bytes(shape, method)
         for memory in (8e9, 64e9):
             about = scale_plan.adapters(size, ADAPTERS, memory, 1.0, machine)

@@ -27,7 +27,9 @@ from peftlab.records.record import Record
 from peftlab.tasks import Task
 from peftlab.training import TrainConfig
 
-METHODS = "lora:rank=2,lora:rank=4,bitfit,ia3,last_k:k=1,prompt_tuning:length=5"
+METHODS = (
+    "lora:rank=2,targets=q+v,lora:rank=4,targets=q+v,bitfit,ia3,last_k:k=1,prompt_tuning:length=5"
+)
 
 
 @dataclass

@@ -65,7 +65,7 @@ class Bench:
         """Save adapters, then load each; returns the seconds that loads took."""
         import torch
 
-        method, rng, seconds = parse_one("lora:rank=8"), torch.Generator(), []
+        method, rng, seconds = parse_one("lora:rank=8,targets=q+v"), torch.Generator(), []
         for i in range(ADAPTERS):
             state = method.init(self.model, self.task, rng.manual_seed(i))
             moved = {
@@ -86,7 +86,10 @@ class Bench:
         arrivals = list(np.cumsum([rng.expovariate(rate) for _ in range(count)]))
         lengths = [rng.randint(*_REPLIES) for _ in range(count)]
         adapters = [rng.randrange(ADAPTERS) for _ in range(count)]
-        limits = Limits(slots=SLOTS, prefill_tokens=PREFILL, queue=count, queue_share=count)
+        limits = Limits(
+            slots=SLOTS, prefill_tokens=PREFILL, queue=count, queue_share=count,
+            prompt_cache_bytes=0,  # repetitions ask the same again
+        )  # fmt: skip
         engine = Engine(self.model, self.library, limits)
         now, asked = 0.0, 0
         firsts: dict[int, float] = {}

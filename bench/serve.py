@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 MIXED = (
     "lora:rank=8,targets={lora}",
     "prompt_tuning:length=20",
-    "prefix_tuning:length=20",
+    "prefix_tuning:length=20,reparametrisation=none",
     "ia3",
     "llama_adapter:length=10,layers=2",
     "p_tuning:length=20,placement=first",
@@ -165,6 +165,7 @@ def _engine(
     limits = Limits(
         slots=settings["slots"], capacity=768, prefill_tokens=settings["prefill"],
         queue=len(requests), queue_share=len(requests),
+        prompt_cache_bytes=0,  # repetitions ask the same again
     )  # fmt: skip
     engine = Engine(model, library, limits)
 

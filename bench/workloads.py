@@ -28,10 +28,10 @@ DATA = Path(os.environ.get("PEFTLAB_DATA", Path(__file__).parents[1] / ".." / "s
 WORKLOADS = ("dialogsum", "e2e", "summarisation")
 METHODS = {
     "lora": "lora:rank=8,targets={lora}",
-    "prefix": "prefix_tuning:length=20",
+    "prefix": "prefix_tuning:length=20,reparametrisation=none",
     "prompt": "prompt_tuning:length=20",
     "prompt-100": "prompt_tuning:length=100",
-    "p-tuning": "p_tuning:length=20,placement=first",
+    "p-tuning": "p_tuning:length=20,placement=first,encoder=lstm",
     "bottleneck": "bottleneck:bottleneck=32",
     "llama-adapter-top2": "llama_adapter:layers=2,gate=layer,tanh=false",
     "last-1": "last_k:k=1",

@@ -59,6 +59,17 @@ class Since:
     value: Any
 
 
+@dataclass(frozen=True)
+class Formerly:
+    """The default that a field had from the beginning, until another took its place.
+
+    The field stays in a run's identity; but folders of runs are called as if this still were the
+    default, so that runs from before the change are found where they lie.
+    """
+
+    value: Any
+
+
 class NotTheResult:
     """Marks a field that changes how a run is carried out, but not what comes out of it."""
 
@@ -115,6 +126,19 @@ def _marked(hint: Any, kind: type) -> Any:
         return None
     marks = (m for m in hint.__metadata__ if isinstance(m, kind) or m is kind)
     return next(marks, None)
+
+
+def later_defaults(cls: type) -> dict[str, Any]:
+    """What the fields that came later had for a default when they came."""
+    marks = {name: _marked(hint, Since) for name, hint in hints(cls).items()}
+    return {name: mark.value for name, mark in marks.items() if mark is not None}
+
+
+def first_defaults(cls: type) -> dict[str, Any]:
+    """What every field that has a default had for it when it was introduced."""
+    marks = {name: _marked(hint, Formerly) for name, hint in hints(cls).items()}
+    former = {name: mark.value for name, mark in marks.items() if mark is not None}
+    return {item.name: item.default for item in fields(cls)} | later_defaults(cls) | former
 
 
 def entries(*classes: type) -> dict[str, Entry]:

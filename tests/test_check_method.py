@@ -93,7 +93,7 @@ class Miscounted(Shift):
 
 
 class Unrated(Shift):
-    def groups(self, state: State, rate: float) -> list[dict[str, Any]]:
+    def groups(self, state: State, rate: float, scale: Any) -> list[dict[str, Any]]:
         return []
 
 

@@ -29,9 +29,9 @@ def test_its_adapters_answer_as_they_did(reply: dict[str, str], model: pl.Frozen
 def test_its_records_are_read_whole() -> None:
     stored = read(EARLIER / "comparison")
     assert not stored.problems
-    labels = ("hard_prompt", "lora:rank=1", "peft:ia3", "prompt_tuning:length=2")
+    labels = ("hard_prompt", "lora:rank=1,targets=q+v", "peft:ia3", "prompt_tuning:length=2")
     runs = sorted((run.record.label, run.record.seed) for run in stored.runs)
     assert runs == [(label, seed) for label in labels for seed in (0, 1)]
-    lora = next(run.record for run in stored.runs if run.record.label == "lora:rank=1")
+    lora = next(run.record for run in stored.runs if run.record.label == "lora:rank=1,targets=q+v")
     assert lora.progress is not None and lora.progress.forward_tokens  # `passes` there
     assert lora.parameters.trainable == 3072

@@ -286,7 +286,7 @@ def test_what_exceeds_a_limit_is_left_out_and_recorded(
 
 def test_the_command(base: str, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     line = f"estimate --model {base} --task {data} --steps 3 --batch-size 2 --device cpu"
-    asked = "--methods lora:rank=2,last_k:k=9 --max-adapter-size 1KB"
+    asked = "--methods lora:rank=2,targets=q+v,last_k:k=9 --max-adapter-size 1KB"
     assert run([*line.split(), *asked.split(), "--format", "json"]) == 0
     told = json.loads(capsys.readouterr().out)
     lora, last = told["methods"]
@@ -295,4 +295,4 @@ def test_the_command(base: str, data: Path, capsys: pytest.CaptureFixture[str]) 
     assert "k=9" in last["problem"]
     assert run([*line.split(), *asked.split()]) == 0
     shown = capsys.readouterr().out
-    assert "lora:rank=2" in shown and "768" in shown and "k=9" in shown
+    assert "lora:rank=2,targets=q+v" in shown and "768" in shown and "k=9" in shown

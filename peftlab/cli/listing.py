@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from peftlab.bases.scale import SEARCHED, Scale
 from peftlab.cli import options as shared
 from peftlab.errors import InputError, nearest
 from peftlab.printable import echo, json_text, terminal
@@ -69,7 +71,7 @@ def _described(method: Method, shape: ModelShape | None, share: float | None) ->
         "method": method.name,
         "about": (inspect.getdoc(type(method)) or "").splitlines()[0],
         "settings": method.settings(),
-        "learning_rate": method.learning_rate if method.trains else None,
+        "learning_rate": method.rate_on(_scale(shape)) if method.trains else None,
     }
     if shape is None:
         return row
@@ -83,6 +85,11 @@ def _described(method: Method, shape: ModelShape | None, share: float | None) ->
         return {**row, "trainable": None, "stored": None, "share": None, "reason": str(error)}
     stored = count.stored / shape.size
     return {**row, "trainable": count.trainable, "stored": count.stored, "share": stored}
+
+
+def _scale(shape: ModelShape | None) -> Scale:
+    """The base's as far as its configuration tells: the embeddings' spread is in its weights."""
+    return SEARCHED if shape is None else replace(SEARCHED, hidden=shape.hidden)
 
 
 def _print_methods(rows: list[dict[str, Any]], shape: ModelShape | None, model: str | None) -> None:

@@ -7,7 +7,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from peftlab.comparison.label import slug
 from peftlab.comparison.plan import Run, searches
 from peftlab.errors import InputError
 from peftlab.files import read_json
@@ -85,19 +84,14 @@ def _shared(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _earlier(run: Run, out: Path) -> Iterator[dict[str, Any]]:
-    """The settings of finished runs of the same method, base format and seed."""
-    return _begun(run, out, finished=True)
-
-
-def _begun(run: Run, out: Path, *, finished: bool = False) -> Iterator[dict[str, Any]]:
-    pattern = f"{_escaped(slug(run.label))}-*/seed-{run.seed}/{folders.CONFIG}"
-    for path, values in _configs(out, pattern):
-        try:
-            ended = not finished or Record.read(path.with_name(NAME)).status == "finished"
-        except InputError:
+    """The settings of finished runs with the same seed whose method was called the same."""
+    for path, values in _configs(out, f"*/seed-{run.seed}/{folders.CONFIG}"):
+        if values.get("method") != run.method.name:
             continue
-        if values.get("label") == run.label and ended:
-            yield values
+        with suppress(InputError):
+            record = Record.read(path.with_name(NAME))
+            if run.label in (record.label, values.get("label")) and record.status == "finished":
+                yield values
 
 
 def _configs(out: Path, pattern: str) -> Iterator[tuple[Path, dict[str, Any]]]:
@@ -131,7 +125,3 @@ def _flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, An
 def _told(values: Mapping[str, Any], name: str) -> str:
     text = repr(values[name]) if name in values else "not said"
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
-
-
-def _escaped(name: str) -> str:
-    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from peftlab.guests import Guest
+from peftlab.guests import Guest, is_guest
 from peftlab.methods import Method, parse_one, specs
 
 
@@ -21,7 +21,17 @@ def parse(text: str) -> tuple[Method | Guest, ...]:
 
 def label_on(method: Method | Guest, dtype: str) -> str:
     """The method's label, with the base's number format where that is not fp32: `lora@nf4`."""
-    return method.label + ("" if dtype == "fp32" else f"@{dtype}")
+    return method.label + _on(dtype)
+
+
+def folder_name(method: Method | Guest, dtype: str) -> str:
+    """What folders of its runs begin with; a default that changes does not change it."""
+    label = method.label if is_guest(method) else method.folder_label
+    return slug(label + _on(dtype))
+
+
+def _on(dtype: str) -> str:
+    return "" if dtype == "fp32" else f"@{dtype}"
 
 
 def slug(text: str, longest: int = 48) -> str:

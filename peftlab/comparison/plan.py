@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from peftlab.comparison.label import label_on, slug
+from peftlab.bases.scale import SEARCHED, Scale
+from peftlab.comparison.label import folder_name, label_on
 from peftlab.comparison.settings import (
     WHOLE,
     EvaluationConfig,
@@ -20,6 +21,7 @@ from peftlab.comparison.settings import (
 from peftlab.errors import InputError
 from peftlab.guests import Guest, is_guest
 from peftlab.methods import Method
+from peftlab.methods.composed import Composed
 from peftlab.options import identity, seeds
 from peftlab.records.record import (
     BudgetFacts,
@@ -90,7 +92,7 @@ class Base:
     Attributes:
         parameters: how many it has. dtype: the format of its numbers. bytes: what they take.
         checkpoint: where they come from, the same for every format. file: what kind of file they
-        were read from, in words, where it is a GGUF file.
+        were read from, in words, where it is a GGUF file. scale: what learning rates depend on.
     """
 
     name: str
@@ -101,6 +103,7 @@ class Base:
     bytes: int | None = None
     checkpoint: str | None = None
     file: str | None = None
+    scale: Scale = SEARCHED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,7 +179,7 @@ class Run:
     def folder(self) -> Path:
         """Relative to the comparison's: the seeds of one configuration lie side by side."""
         shared = _digest({**self._decides(), "seed": None})[:8]
-        return Path(f"{slug(self.label)}-{shared}") / f"seed-{self.seed}"
+        return Path(f"{self._folder_name}-{shared}") / f"seed-{self.seed}"
 
     @property
     def search_folder(self) -> Path:
@@ -184,7 +187,11 @@ class Run:
         decides = self._decides()
         train = {**decides["train"], "learning_rate": None}
         searched = {**decides, "train": train, "seed": None}
-        return Path(f"{slug(self.label)}-{_digest(searched)[:8]}-search")
+        return Path(f"{self._folder_name}-{_digest(searched)[:8]}-search")
+
+    @property
+    def _folder_name(self) -> str:
+        return folder_name(self.method, self.base.dtype)
 
     @property
     def budget(self) -> Budget:
@@ -260,6 +267,14 @@ class Run:
             ),
         )
 
+    @property
+    def _rate_shares(self) -> list[float]:
+        """Of composed methods, whose rates are shares of the one that is recorded."""
+        if not isinstance(self.method, Composed) or not self.method.trains:
+            return []
+        shares = self.method.shares(self.base.scale)
+        return [float(f"{share:.4g}") for share in shares] if len(shares) > 1 else []
+
     def _decides(self) -> dict[str, Any]:
         task = self.task
         train = identity(self.config)
@@ -287,6 +302,7 @@ class Run:
             **({"general": _identity(self.general)} if self.general else {}),
             **({"samples": chosen} if (chosen := self.samples.chosen()) else {}),
             **({"files": files} if files else {}),
+            **({"rates": shares} if (shares := self._rate_shares) else {}),
         }
 
 
@@ -312,7 +328,7 @@ def runs_of(
             method=method,
             seed=seed,
             task=task,
-            config=_resolved(plan.config, method, seed),
+            config=_resolved(plan.config, method, seed, base),
             evaluation=plan.evaluation,
             base=base,
             search=plan.search,
@@ -342,8 +358,8 @@ def searches(run: Run) -> bool:
     return bool(run.search.trials) and run.method.trains
 
 
-def _resolved(config: TrainConfig, method: Method | Guest, seed: int) -> TrainConfig:
-    rate = config.rate(method.learning_rate) if method.trains else config.learning_rate
+def _resolved(config: TrainConfig, method: Method | Guest, seed: int, base: Base) -> TrainConfig:
+    rate = config.rate(method.rate_on(base.scale)) if method.trains else config.learning_rate
     return replace(config, seed=seed, learning_rate=rate)
 
 

@@ -149,6 +149,7 @@ def profile(_say: Say, plan: Plan, out: Path, _trunk: Path | None = None) -> Pro
             bytes=model.base_bytes,
             checkpoint=model.checkpoint,
             file=words_of(plan.model),
+            scale=model.scale,
         ),
         context=context,
         counts=counts,

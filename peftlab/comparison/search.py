@@ -74,7 +74,7 @@ class _Search:
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.say, self.run, self.folder = say, run, folder
-        self.own = run.config.rate(run.method.learning_rate)
+        self.own = run.config.rate(run.method.rate_on(run.base.scale))
         pairs = len(run.task.pairs("train"))
         self.config = trial_config(run.config, run.search.share, pairs)
         self.study: Study = optuna.create_study(
@@ -122,6 +122,8 @@ class _Search:
             predicted={},
         )
         folder = self.folder / f"trial-{number}"
+        if folders.is_of_another(folder, run.config_hash):
+            shutil.rmtree(folder)  # e.g. round another rate, which was the method's own before
         record = folders.record(folder, run.config_hash)
         if record is None or record.status == "running":
             self.say("trial", number + 1, self.run.search.trials, rate)

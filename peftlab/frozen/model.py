@@ -9,6 +9,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from peftlab.bases.fingerprint import fingerprint
+from peftlab.bases.scale import Scale
 from peftlab.errors import InputError
 from peftlab.frozen import conformance, quantised
 from peftlab.frozen.batch import Batch
@@ -17,6 +18,8 @@ from peftlab.frozen.forward import PLAIN, ForwardOptions
 from peftlab.frozen.loading import checkpoint_of, load_plain
 from peftlab.frozen.sharded_loading import load_sharded
 from peftlab.processes import ALONE, Processes
+
+_SPREAD_ROWS = 4096  # rows of the embedding table that its spread is taken of
 
 
 class FrozenLM(EditableLM):
@@ -99,6 +102,14 @@ class FrozenLM(EditableLM):
     def checkpoint(self) -> str | None:
         """The checkpoint that it was loaded from, the same for every format; None: from memory."""
         return None if self._path is None else checkpoint_of(self._path, self.model.config)
+
+    @cached_property
+    def scale(self) -> Scale:
+        """What learning rates depend on; the embeddings' spread is that of evenly spaced tokens."""
+        vocabulary = self.shape.vocab
+        ids = torch.arange(0, vocabulary, max(1, vocabulary // _SPREAD_ROWS))
+        spread = float(self.embed(ids).std())
+        return Scale(self.shape.hidden, float(f"{spread:.3g}"))  # every machine's sum rounds to it
 
     @property
     def base_bytes(self) -> int:

@@ -16,6 +16,7 @@ from peftlab.files import read_json
 if TYPE_CHECKING:
     from peft import PeftConfig
 
+    from peftlab.bases.scale import Scale
     from peftlab.methods.base import State
     from peftlab.tasks import Task, Template
 
@@ -92,6 +93,10 @@ class Guest:
         """A peak rate to start a search from."""
         return _RATES.get(self.kind, 1e-3)
 
+    def rate_on(self, scale: Scale) -> float:
+        """The same on every base."""
+        return self.learning_rate
+
     def settings(self) -> dict[str, Any]:
         """The options as JSON values."""
         return dict(self.options)
@@ -127,7 +132,7 @@ class Guest:
         """The task's own: PEFT puts its prompts before the row by itself."""
         return template
 
-    def groups(self, state: State, rate: float) -> list[dict[str, Any]]:
+    def groups(self, state: State, rate: float, scale: Scale) -> list[dict[str, Any]]:
         """One rate for all that PEFT trains."""
         return [{"params": list(state.tensors), "lr": rate}]
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from peftlab.bases.fingerprint import fingerprint
+from peftlab.bases.scale import SEARCHED
 from peftlab.bases.shapes import ModelShape
 from peftlab.errors import InputError
 from peftlab.files import together
@@ -37,6 +38,7 @@ class PlainBase:
     """A base as transformers loads it, with what training and records need to know of it."""
 
     is_sharded = False
+    scale = SEARCHED  # guests' rates are the same on every base
 
     def __init__(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str

@@ -53,7 +53,7 @@ def stored_settings(it: Trial) -> None:
 
 @law("every tensor has a rate")
 def one_rate_each(it: Trial) -> None:
-    groups = it.method.groups(it.first, _RATE)
+    groups = it.method.groups(it.first, _RATE, it.model.scale)
     named = sorted(name for group in groups for name in group["params"])
     has = sorted(it.first.tensors)
     require(named == has, f"groups name {named}, the state has {has}")

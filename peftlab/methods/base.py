@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from math import prod
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, Self, TypeVar
 
 from peftlab.edits import Edits
 from peftlab.errors import InputError, nearest
 from peftlab.lazy import torch
-from peftlab.options import Since, hints, identity, valid
+from peftlab.options import Since, first_defaults, hints, identity, valid
 from peftlab.tasks.example import Begin
 
 if TYPE_CHECKING:
+    from peftlab.bases.scale import Scale
     from peftlab.bases.shapes import ModelShape
     from peftlab.frozen.model import FrozenLM
     from peftlab.tasks import Encoded, Task, Template
@@ -133,10 +134,18 @@ class Method(ABC):
     @property
     def label(self) -> str:
         """`lora`, or `lora:rank=4,targets=q+k` where settings differ from the method's defaults."""
+        return self._worded({item.name: item.default for item in fields(self)})
+
+    @property
+    def folder_label(self) -> str:
+        """The same beside the defaults of the beginning: what folders of its runs are called."""
+        return self._worded(first_defaults(type(self)))
+
+    def _worded(self, defaults: Mapping[str, Any]) -> str:
         changed = [
-            f"{item.name}={_typed(getattr(self, item.name))}"
-            for item in fields(self)
-            if getattr(self, item.name) != (None if item.default is MISSING else item.default)
+            f"{name}={_typed(getattr(self, name))}"
+            for name, default in defaults.items()
+            if getattr(self, name) not in (None, default)
         ]
         return self.name + (":" + ",".join(changed) if changed else "")
 
@@ -147,11 +156,15 @@ class Method(ABC):
 
     @property
     def learning_rate(self) -> float:
-        """A peak rate for AdamW that learns; the comparison's search looks round it.
+        """A peak rate for AdamW that learns on the base of `bases.scale.SEARCHED`.
 
         What was tried for each method: "What a search of defaults found" in docs/methods.md.
         """
         return 1e-3
+
+    def rate_on(self, scale: Scale) -> float:
+        """The peak rate for a base of that scale; the comparison's search looks round it."""
+        return self.learning_rate * scale.narrower
 
     @abstractmethod
     def init(self, model: FrozenLM, task: Task, rng: torch.Generator) -> State:
@@ -184,8 +197,12 @@ class Method(ABC):
         total = sum(prod(size) for size in self.stored(shape).values())
         return Count(total, total)
 
-    def groups(self, state: State, rate: float) -> list[dict[str, Any]]:
-        """Parameter groups for the optimiser: a dict with `params` (names) and `lr` each."""
+    def groups(self, state: State, rate: float, scale: Scale) -> list[dict[str, Any]]:
+        """Parameter groups for the optimiser: a dict with `params` (names) and `lr` each.
+
+        Args:
+            rate: that of most of them. scale: the base's.
+        """
         return [{"params": list(state.tensors), "lr": rate}]
 
     def update(self, state: State, examples: Examples) -> SearchStep:

@@ -29,7 +29,7 @@ class BitFit(BeginningMethod):
 
     @property
     def learning_rate(self) -> float:
-        return 3e-3
+        return 3e-2
 
     def _norms(self, shape: ModelShape) -> list[str]:
         linear = {f"{x.path}.bias" for x in shape.linears}

@@ -53,7 +53,7 @@ class BottleneckAdapter(BeginningMethod):
 
     @property
     def learning_rate(self) -> float:
-        return 2e-3
+        return 1e-2
 
     @property
     def _trains_norms(self) -> bool:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import reduce
 from typing import TYPE_CHECKING, Any
 
+from peftlab.bases.scale import SEARCHED, Scale
 from peftlab.bases.shapes import ModelShape
 from peftlab.edits import Edits
 from peftlab.errors import InputError
@@ -51,6 +52,10 @@ class Composed(Method):
         return "+".join(part.label for part in self.parts)
 
     @property
+    def folder_label(self) -> str:
+        return "+".join(part.folder_label for part in self.parts)
+
+    @property
     def sites(self) -> tuple[str, ...]:  # type: ignore[override]
         return tuple(dict.fromkeys(site for part in self.parts for site in part.sites))
 
@@ -68,7 +73,15 @@ class Composed(Method):
 
     @property
     def learning_rate(self) -> float:
-        return min(part.learning_rate for part in self.parts if part.trains)
+        return self.rate_on(SEARCHED)
+
+    def rate_on(self, scale: Scale) -> float:
+        return min(part.rate_on(scale) for part in self.parts if part.trains)
+
+    def shares(self, scale: Scale) -> list[float]:
+        """Each part's rate, of the lowest; parts that train alone have one."""
+        lowest = self.rate_on(scale)
+        return [part.rate_on(scale) / lowest for part in self.parts if part.trains]
 
     def on(self, task: Task) -> Composed:
         return replace(self, parts=tuple(part.on(task) for part in self.parts))
@@ -110,14 +123,14 @@ class Composed(Method):
             Edits.compose, (part.edits(own, model, seed) for part, own in self._split(state))
         )
 
-    def groups(self, state: State, rate: float) -> list[dict[str, Any]]:
+    def groups(self, state: State, rate: float, scale: Scale) -> list[dict[str, Any]]:
         """Every part keeps its own share of the rate: they differ by orders of magnitude."""
         groups = []
         for i, (part, own) in enumerate(self._split(state)):
-            scale = part.learning_rate / self.learning_rate
+            share = part.rate_on(scale) / self.rate_on(scale)
             groups += [
                 {**group, "params": [f"{i}.{name}" for name in group["params"]]}
-                for group in part.groups(own, rate * scale)
+                for group in part.groups(own, rate * share, scale)
             ]
         return groups
 

@@ -16,7 +16,7 @@ class FullFineTuning(ChosenWeights):
 
     @property
     def learning_rate(self) -> float:
-        return 5e-4
+        return 6e-4
 
     def names(self, shape: ModelShape) -> list[str]:
         return list(shape.parameters)

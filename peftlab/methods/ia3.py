@@ -38,7 +38,7 @@ class IA3(BeginningMethod):
 
     @property
     def learning_rate(self) -> float:
-        return 1e-2
+        return 1e-1
 
     def _outputs(self, shape: ModelShape) -> list[Target]:
         return shape.targets(self.targets) if self.targets else []

@@ -26,7 +26,7 @@ class LastK(ChosenWeights):
 
     @property
     def learning_rate(self) -> float:
-        return 1e-3
+        return 3e-3
 
     def check(self, shape: ModelShape) -> None:
         if self.k > shape.layers:

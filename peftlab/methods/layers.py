@@ -31,7 +31,7 @@ class Layers(ChosenWeights):
 
     @property
     def learning_rate(self) -> float:
-        return 1e-3
+        return 3e-3
 
     def check(self, shape: ModelShape) -> None:
         self.names(shape)

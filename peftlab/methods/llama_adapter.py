@@ -43,7 +43,7 @@ class LlamaAdapter(BeginningMethod):
 
     @property
     def learning_rate(self) -> float:
-        return 1e-2
+        return 3e-2
 
     def blocks(self, shape: ModelShape) -> range:
         """The adapted blocks."""

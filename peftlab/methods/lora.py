@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Gt, Lt
 
+from peftlab.bases.scale import Scale
 from peftlab.bases.shapes import ModelShape, Target
 from peftlab.edits import Dropout, Edits, LinearEdit
 from peftlab.errors import InputError
 from peftlab.lazy import torch
 from peftlab.methods.base import BeginningMethod, Shapes, State, register
+from peftlab.options import Formerly
 
 if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM
@@ -47,7 +49,7 @@ class LoRA(BeginningMethod):
     rank: Annotated[int, Ge(1)] = 8
     alpha: Annotated[float, Gt(0)] = 16.0
     dropout: Annotated[float, Ge(0), Lt(1)] = 0.0
-    targets: tuple[str, ...] = ("q", "v")
+    targets: Annotated[tuple[str, ...], Formerly(("q", "v"))] = ("all-linear",)
     layers: tuple[int, ...] = ()
     initialisation: Literal["kaiming", "gaussian"] = "kaiming"
     rslora: bool = False
@@ -56,7 +58,7 @@ class LoRA(BeginningMethod):
 
     @property
     def learning_rate(self) -> float:
-        return 2e-3
+        return 7e-3
 
     @property
     def scaling(self) -> float:
@@ -101,7 +103,7 @@ class LoRA(BeginningMethod):
                 tensors[f"{target.name}.magnitude"] = _rows_of(model, target).norm(dim=1)
         return State(tensors)
 
-    def groups(self, state: State, rate: float) -> list[dict[str, Any]]:
+    def groups(self, state: State, rate: float, scale: Scale) -> list[dict[str, Any]]:
         up = [name for name in state.tensors if name.endswith(".lora_B")]
         rest = [name for name in state.tensors if not name.endswith(".lora_B")]
         return [{"params": rest, "lr": rate}, {"params": up, "lr": rate * self.plus}]

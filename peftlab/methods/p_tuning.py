@@ -15,13 +15,15 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge
 
+from peftlab.bases.scale import Scale
 from peftlab.bases.shapes import ModelShape
 from peftlab.edits import Edits
 from peftlab.errors import InputError
 from peftlab.lazy import torch
 from peftlab.methods.base import BeginningMethod, Count, Params, Shapes, State, register
-from peftlab.methods.prompt_tuning import fits_context
+from peftlab.methods.prompt_tuning import fits_context, prompt_length
 from peftlab.methods.soft_prompt import Start, start_vectors
+from peftlab.options import Formerly
 
 if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM
@@ -38,6 +40,7 @@ class PTuning(BeginningMethod):
     """`length` pseudo tokens whose vectors an encoder makes.
 
     Settings:
+        length: by default the pattern's, else 100, but at most a fifth of the base's context.
         placement: around puts half of them before everything and half before the target, first puts
             all before everything (PEFT's only choice); with begin=cue all stand there.
         template: a text with its own pseudo tokens as `{p:3}` and anchor words between them, for
@@ -51,19 +54,24 @@ class PTuning(BeginningMethod):
     sites: ClassVar = ("embeddings",)
     size: ClassVar = "length"
 
-    length: Annotated[int, Ge(1)] = 20
+    length: Annotated[int | None, Ge(1), Formerly(20)] = None
     placement: Literal["around", "first"] = "around"
     pattern: str = ""
-    encoder: Literal["lstm", "mlp", "residual", "none"] = "lstm"
+    encoder: Annotated[Literal["lstm", "mlp", "residual", "none"], Formerly("lstm")] = "residual"
     initialisation: Start = "text"
     text: str = ""
 
     @property
     def learning_rate(self) -> float:
-        return 3e-2 if self.encoder == "none" else 1e-2
+        return 1e-1 if self.encoder == "none" else 1e-2
+
+    def rate_on(self, scale: Scale) -> float:
+        own = scale.spread if self.encoder == "none" else scale.narrower
+        return self.learning_rate * own
 
     def check(self, shape: ModelShape) -> None:
-        fits_context(self.name, self.length, shape)
+        length = self._length(shape)
+        fits_context(self.name, length, shape)
         if self.encoder == "lstm" and shape.hidden % 2:
             raise InputError(
                 f"p_tuning: an LSTM each way needs an even width; this model's is {shape.hidden}"
@@ -72,17 +80,20 @@ class PTuning(BeginningMethod):
             raise InputError(
                 "p_tuning: a pattern says itself where pseudo tokens stand; leave begin=cue out"
             )
-        if self.pattern:
-            from peftlab.tasks import Template
+        if self.pattern and (held := self._held()) != length:
+            raise InputError(f"p_tuning: the pattern has {held} pseudo tokens, but length={length}")
 
-            held = Template(self.pattern).pseudo_tokens
-            if held != self.length:
-                raise InputError(
-                    f"p_tuning: the pattern has {held} pseudo tokens, but length={self.length}"
-                )
+    def _length(self, shape: ModelShape) -> int:
+        own = self._held() if self.pattern else None
+        return prompt_length(self.length or own, shape)
+
+    def _held(self) -> int:
+        from peftlab.tasks import Template
+
+        return Template(self.pattern).pseudo_tokens
 
     def stored(self, shape: ModelShape) -> Shapes:
-        return {"prompt": (self.length, shape.hidden)}
+        return {"prompt": (self._length(shape), shape.hidden)}
 
     def count(self, shape: ModelShape) -> Count:
         d, stored = shape.hidden, super().count(shape).stored
@@ -95,7 +106,8 @@ class PTuning(BeginningMethod):
 
     def init(self, model: FrozenLM, task: Task, rng: torch.Generator) -> State:
         d = model.shape.hidden
-        vectors = start_vectors(self.initialisation, self.length, self.text, model, task, rng)
+        length = self._length(model.shape)
+        vectors = start_vectors(self.initialisation, length, self.text, model, task, rng)
         if self.encoder == "none":
             return State({"prompt": vectors})
         tensors = {"embedding": vectors}
@@ -110,11 +122,11 @@ class PTuning(BeginningMethod):
                 tensors[f"mlp.{depth - 1}.{part}"].zero_()
         return State(tensors)
 
-    def groups(self, state: State, rate: float) -> list[dict[str, Any]]:
+    def groups(self, state: State, rate: float, scale: Scale) -> list[dict[str, Any]]:
         if self.encoder != "residual":
-            return super().groups(state, rate)
+            return super().groups(state, rate, scale)
         encoder = [name for name in state.tensors if name != "embedding"]
-        free = {"params": ["embedding"], "lr": rate * _FREE}
+        free = {"params": ["embedding"], "lr": rate * _FREE * scale.spread / scale.narrower}
         return [{"params": encoder, "lr": rate}, free]
 
     def materialise(self, state: State, model: FrozenLM) -> State:
@@ -133,14 +145,15 @@ class PTuning(BeginningMethod):
 
         if self.pattern:
             return replace(template.beginning("row"), text=self.pattern)
+        length = len(state.tensors["prompt" if "prompt" in state.tensors else "embedding"])
         if self.placement == "first" or self.begin == "cue":
-            return template.with_prompt(self.length, self.begin)
+            return template.with_prompt(length, self.begin)
         before = template.text.removesuffix("{target}")
         stripped = before.rstrip()
-        second = self.length // 2
+        second = length // 2
         middle = f"{{p:{second}}}" if second else ""
         text = f"{stripped}{middle}{before[len(stripped) :]}{{target}}"
-        return replace(template, text=text).with_prompt(self.length - second)
+        return replace(template, text=text).with_prompt(length - second)
 
     def edits(self, state: State, model: FrozenLM, seed: int | None = None) -> Edits:
         return Edits(embeddings=state.tensors["prompt"], begin=self.begin)

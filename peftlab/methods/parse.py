@@ -13,6 +13,7 @@ from typing import Any
 from peftlab.errors import InputError, nearest
 from peftlab.methods.base import REGISTRY, Method
 from peftlab.methods.composed import Composed
+from peftlab.options import later_defaults
 
 _SETTING_AFTER_COLON = re.compile(r":([a-z_]+=)")
 
@@ -45,10 +46,27 @@ def specs(text: str) -> list[str]:
 
 def parse_one(spec: str) -> Method:
     """One method, or a composition of several."""
-    names = "|".join(sorted(REGISTRY))
-    parts = re.split(rf"\+(?=(?:{names})(?=$|[:+]))", spec)
-    made = [_single(part) for part in parts]
+    made = [_single(part) for part in _parts(spec)]
     return made[0] if len(made) == 1 else Composed(parts=tuple(made))
+
+
+def relabelled(label: str, method: Method) -> str:
+    """What a label of an earlier version is called beside the defaults of today.
+
+    Args:
+        method: of the settings that were stored with it.
+    """
+    made = method.parts if isinstance(method, Composed) else (method,)
+    words = _parts(label)
+    if len(words) != len(made):
+        return label
+    pairs = zip(words, made, strict=True)
+    return "+".join(one.label if word == one.folder_label else word for word, one in pairs)
+
+
+def _parts(spec: str) -> list[str]:
+    names = "|".join(sorted(REGISTRY))
+    return re.split(rf"\+(?=(?:{names})(?=$|[:+]))", spec)
 
 
 def method_of(given: Any) -> Method:
@@ -65,19 +83,24 @@ def method_of(given: Any) -> Method:
 
 
 def build(name: str, settings: Mapping[str, Any]) -> Method:
-    """The method of a stored record.
+    """The method of a stored record; settings that came later have the default they came with.
 
     Raises:
         InputError: unknown method, setting or value.
     """
     if "parts" in settings:
         return _composed(settings["parts"])
+    cls = _registered(name)
+    return cls(**{**later_defaults(cls), **settings})
+
+
+def _registered(name: Any) -> type[Method]:
     if not isinstance(name, str) or name not in REGISTRY:
         raise InputError(
             f"unknown method {name!r:.100}; there are {', '.join(sorted(REGISTRY))}."
             f"{nearest(str(name)[:100], REGISTRY)}"
         )
-    return REGISTRY[name](**settings)
+    return REGISTRY[name]
 
 
 def _composed(parts: Any) -> Composed:
@@ -102,7 +125,7 @@ def _single(spec: str) -> Method:
                 f"commas: {name.strip()}:{mended}"
             )
         settings[key.strip()] = value.strip()
-    return build(name.strip(), settings)
+    return _registered(name.strip())(**settings)
 
 
 def _starts_method(token: str) -> bool:

@@ -18,6 +18,7 @@ from peftlab.lazy import torch
 from peftlab.methods.base import BeginningMethod, Count, Params, Shapes, State, register
 from peftlab.methods.prompt_tuning import fits_context
 from peftlab.methods.soft_prompt import Start, start_ids
+from peftlab.options import Formerly
 
 if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM
@@ -43,14 +44,14 @@ class PrefixTuning(BeginningMethod):
     size: ClassVar = "length"
 
     length: Annotated[int, Ge(1)] = 20
-    reparametrisation: Literal["none", "mlp", "residual"] = "none"
+    reparametrisation: Annotated[Literal["none", "mlp", "residual"], Formerly("none")] = "residual"
     hidden: Annotated[int, Ge(1)] = 512
     initialisation: Start = "text"
     text: str = ""
 
     @property
     def learning_rate(self) -> float:
-        return {"residual": 5e-3, "mlp": 1e-3, "none": 2e-2}[self.reparametrisation]
+        return {"residual": 4e-3, "mlp": 1e-3, "none": 2e-2}[self.reparametrisation]
 
     def check(self, shape: ModelShape) -> None:
         fits_context(self.name, self.length, shape)

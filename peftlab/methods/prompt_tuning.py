@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from annotated_types import Ge
 
+from peftlab.bases.scale import Scale
 from peftlab.bases.shapes import ModelShape
 from peftlab.edits import Edits
 from peftlab.errors import InputError
 from peftlab.lazy import torch
 from peftlab.methods.base import BeginningMethod, Shapes, State, register
 from peftlab.methods.soft_prompt import Start, saved_digest, saved_prompt, start_vectors
+from peftlab.options import Formerly
 
 if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM
@@ -32,6 +34,7 @@ class PromptTuning(BeginningMethod):
     """`length` vectors of the embedding space.
 
     Settings:
+        length: by default 100, but at most a fifth of the base's context.
         initialisation: text (the task's instruction, or `text`), vocabulary (sampled tokens),
             labels (class labels), random (normal, at the embedding table's own scale).
         prompt: instead, a folder with an adaptation whose soft prompt, of the same length and for
@@ -41,35 +44,48 @@ class PromptTuning(BeginningMethod):
     sites: ClassVar = ("embeddings",)
     size: ClassVar = "length"
 
-    length: Annotated[int, Ge(1)] = 20
+    length: Annotated[int | None, Ge(1), Formerly(20)] = None
     initialisation: Start = "text"
     text: str = ""
     prompt: str = ""
 
     @property
     def learning_rate(self) -> float:
-        return 3e-2
+        return 1e-1
+
+    def rate_on(self, scale: Scale) -> float:
+        return self.learning_rate * scale.spread
 
     def check(self, shape: ModelShape) -> None:
-        fits_context(self.name, self.length, shape)
+        fits_context(self.name, prompt_length(self.length, shape), shape)
 
     def stored(self, shape: ModelShape) -> Shapes:
-        return {"prompt": (self.length, shape.hidden)}
+        return {"prompt": (prompt_length(self.length, shape), shape.hidden)}
 
     def init(self, model: FrozenLM, task: Task, rng: torch.Generator) -> State:
+        length = prompt_length(self.length, model.shape)
         if self.prompt:
-            return State({"prompt": saved_prompt(Path(self.prompt), self.length, model)})
-        vectors = start_vectors(self.initialisation, self.length, self.text, model, task, rng)
+            return State({"prompt": saved_prompt(Path(self.prompt), length, model)})
+        vectors = start_vectors(self.initialisation, length, self.text, model, task, rng)
         return State({"prompt": vectors})
 
     def files(self) -> dict[str, str]:
         return {"prompt": saved_digest(Path(self.prompt))} if self.prompt else {}
 
     def template(self, template: Template, state: State) -> Template:
-        return template.with_prompt(self.length, self.begin)
+        return template.with_prompt(len(state.tensors["prompt"]), self.begin)
 
     def edits(self, state: State, model: FrozenLM, seed: int | None = None) -> Edits:
         return Edits(embeddings=state.tensors["prompt"], begin=self.begin)
+
+
+def prompt_length(given: int | None, shape: ModelShape) -> int:
+    """The vectors of a soft prompt: as many as the paper's, where none are named.
+
+    Prompts of 100 learn most in a few hundred steps (docs/methods.md); a short context keeps four
+    fifths for the text.
+    """
+    return given or max(1, min(100, shape.context // 5))
 
 
 def fits_context(name: str, length: int, shape: ModelShape) -> None:

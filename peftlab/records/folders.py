@@ -68,6 +68,15 @@ def claim(out: Path, identity: dict[str, Any], described: dict[str, Any]) -> Non
         )
 
 
+def is_of_another(folder: Path, config_hash: str) -> bool:
+    """Whether a run of another configuration has begun in the folder."""
+    try:
+        begun: object = read_json(folder / CONFIG).get("config_hash")
+    except InputError:
+        return False
+    return begun != config_hash
+
+
 def record(folder: Path, config_hash: str) -> Record | None:
     """The record in a run's folder, if it is of the same configuration."""
     path = folder / NAME

@@ -13,6 +13,8 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from peftlab.errors import InputError, refusing
 from peftlab.files import make_folder, read_json, write_json
+from peftlab.methods import build
+from peftlab.methods.parse import relabelled
 
 VERSION = 1
 NAME = "record.json"
@@ -303,7 +305,7 @@ class Record(Part):
 
     @classmethod
     def read(cls, path: Path) -> Record:
-        """The record of a file.
+        """The record of a file, its label beside the defaults of today.
 
         Raises:
             InputError: damaged, half written, or of another version; says which file and why.
@@ -315,4 +317,15 @@ class Record(Part):
                 f"{path} has version {version!r}; this peftlab reads version {VERSION}"
             )
         with refusing(f"{path} is damaged: "):
-            return cls.model_validate(values)
+            return cls.model_validate(values)._relabelled()
+
+    def _relabelled(self) -> Record:
+        """A label of earlier defaults would name another method today."""
+        if self.guest:
+            return self
+        try:
+            method = build(self.method, self.settings)
+        except InputError:  # of a plug-in that is not here
+            return self
+        named, at, dtype = self.label.partition(f"@{self.model.dtype}")
+        return self.model_copy(update={"label": relabelled(named, method) + at + dtype})

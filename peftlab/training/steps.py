@@ -142,8 +142,9 @@ class Descent(Steps):
         self.state = State(self.parameters.live, self.state.text)
         if self.parameters.are_split:
             self._refuse_split()
-        rate, held = self.config.rate(self.method.learning_rate), self.parameters.held
-        named = self.method.groups(self.state, rate)
+        scale, held = self.model.scale, self.parameters.held
+        rate = self.config.rate(self.method.rate_on(scale))
+        named = self.method.groups(self.state, rate, scale)
         self.names = [name for group in named for name in group["params"]]
         groups = [{**group, "params": [held[n] for n in group["params"]]} for group in named]
         chosen = optimise.optimizer(self.config, groups)

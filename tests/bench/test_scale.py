@@ -20,7 +20,7 @@ def test_the_large_base_is_llama_3s() -> None:
     assert scale_plan.keys_values(shape) == 2 * 2 * 8 * 128 * 80
     rank, blocks = 8, 80
     lora = 4 * blocks * rank * ((8192 + 8192) + (8192 + 1024))
-    assert scale_plan.adapter_bytes(shape, "lora:rank=8") == lora
+    assert scale_plan.adapter_bytes(shape, "lora:rank=8,targets=q+v") == lora
 
 
 def test_training_takes_what_its_operations_take() -> None:

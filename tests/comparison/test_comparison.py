@@ -64,15 +64,16 @@ def test_every_run_leaves_a_whole_folder(plan: Plan, tmp_path: Path, task: Task)
     assert [record.label for record in records] == ["hard_prompt", "lora:rank=2"]
     assert [record.status for record in records] == ["finished", "finished"]
     lora = records[1]
-    # 3 blocks, q and v of 32 × 32 each: A [2, 32] and B [32, 2].
-    assert lora.parameters.trainable == lora.parameters.stored == 3 * 2 * (2 * 32 + 32 * 2)
+    # 3 blocks of four linears: A [2, in] and B [out, 2] of 32 × 96, 32 × 32, 32 × 128, 128 × 32.
+    assert lora.parameters.trainable == lora.parameters.stored == 3 * 2 * (128 + 64 + 160 + 160)
     assert set(lora.scores) == {"rouge1", "rouge2", "rougeL"}
     assert all(0 <= value <= 1 for value in lora.scores.values())
     assert lora.progress is not None and lora.progress.steps == 3
     assert lora.latency is not None and lora.latency.batch_16 is not None
     assert lora.latency.merged is not None
     assert lora.peak_memory.train and lora.peak_memory.evaluate and lora.peak_memory.generate
-    assert lora.train["learning_rate"] == plan.methods[1].learning_rate
+    rate = plan.methods[1].rate_on(FrozenLM.load(plan.model).scale)
+    assert lora.train["learning_rate"] == rate
     assert records[0].peak_memory.train is None, "nothing was trained"
     (folder,) = (tmp_path / "out").glob("lora*/seed-0")
     assert lora.bytes == sum(f.stat().st_size for f in (folder / "adapter").iterdir())

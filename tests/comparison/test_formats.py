@@ -121,7 +121,14 @@ def test_a_model_that_is_not_here_is_predicted_in_a_format(
     config = json.loads((Path(base) / "config.json").read_text())
     config |= {"n_layer": 30, "vocab_size": 9000, "dtype": "bfloat16"}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    asked = ("--methods", "lora:rank=2,last_k:k=31", "--base-dtype", "nf4", "--format", "json")
+    asked = (
+        "--methods",
+        "lora:rank=2,targets=q+v,last_k:k=31",
+        "--base-dtype",
+        "nf4",
+        "--format",
+        "json",
+    )
     line = ("estimate", "--model", str(tmp_path), "--task", str(data), "--steps", "2", *asked)
     assert command([*line, "--device", "cpu"]) == 0
     told = json.loads(capsys.readouterr().out)

@@ -43,7 +43,9 @@ def test_methods_are_counted_without_loading_it(
     file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("peftlab.frozen.loading.load_plain", lambda *_: pytest.fail("it is loaded"))
-    told = out_of(capsys, "methods", "lora:rank=2", "--model", str(file), "--format", "json")
+    told = out_of(
+        capsys, "methods", "lora:rank=2,targets=q+v", "--model", str(file), "--format", "json"
+    )
     heads = 2 * (32 + 32) + 2 * (32 + 16)  # q, and v of half as many heads, of rank 2
     assert json.loads(told)[0]["trainable"] == 3 * heads
 

@@ -15,17 +15,23 @@ import pytest
 
 from peftlab.cli.app import run as command
 from peftlab.comparison.finished import finished, other_settings
+from peftlab.comparison.label import folder_name
 from peftlab.comparison.plan import Run
 from peftlab.comparison.profile import profile
 from peftlab.comparison.resolve import resolved
+from peftlab.comparison.search import search
 from peftlab.comparison.settings import EvaluationConfig, SearchConfig
 from peftlab.methods import REGISTRY, build, parse_one
+from peftlab.methods.parse import relabelled
 from peftlab.options import NotTheResult, Since, hints, identity
 from peftlab.tasks import Decoding, Task, Template
 from peftlab.training import TrainConfig, loop
 
 FOLDER = Path(__file__).parent.parent / "data/commit_337d2ee/comparison"
-WORDS = json.loads((FOLDER / "comparison.json").read_text())["command"]
+# The folder's own command, with what has become another default since: `lora` was q and v there.
+WORDS = json.loads((FOLDER / "comparison.json").read_text())["command"].replace(
+    "lora:rank=1", "lora:rank=1,targets=q+v"
+)
 
 
 @pytest.fixture
@@ -66,6 +72,46 @@ def test_other_settings_are_named_in_one_line(runs: list[Run], old: Path) -> Non
     assert other_settings(longer, old / "elsewhere") == ""
 
 
+@pytest.mark.parametrize(
+    ("stored", "label", "today"),
+    [
+        ("lora:targets=q+v,rank=4", "lora:rank=4", "lora:rank=4,targets=q+v"),
+        ("lora:rank=4", "lora:rank=4", "lora:rank=4"),
+        (
+            "hard_prompt:instruction=none,shots=2+lora:targets=q+v",
+            "hard_prompt:shots=2+lora",  # of which the task has settled the instruction
+            "hard_prompt:shots=2+lora:targets=q+v",
+        ),
+        ("prompt_tuning:length=20", "prompt_tuning", "prompt_tuning:length=20"),
+    ],
+)
+def test_labels_of_before_are_told_beside_the_defaults_of_today(
+    stored: str, label: str, today: str
+) -> None:
+    assert relabelled(label, parse_one(stored)) == today
+
+
+def test_folders_are_called_as_if_no_default_had_changed() -> None:
+    assert folder_name(parse_one("lora:rank=4,targets=q+v"), "fp32") == "lora-rank=4"
+    assert folder_name(parse_one("lora"), "nf4") == "lora-targets=all-linear-nf4"
+
+
+def test_a_trial_round_another_rate_is_made_anew(runs: list[Run], old: Path) -> None:
+    """A search that was not finished when the method's own rate was another."""
+    run = next(run for run in runs if run.method.name == "prompt_tuning")
+    folder = old / run.search_folder
+    (folder / "search.json").unlink()
+    before = {
+        path.parent.name: json.loads(path.read_text()) for path in folder.glob("*/config.json")
+    }
+    found = search(lambda *_: None, run, folder)
+    rates = [tried.rate for tried in found.trials]
+    assert rates == pytest.approx([run.config.learning_rate, run.config.learning_rate / 3])
+    assert len(before) == 2 and all(
+        one["train"]["learning_rate"] not in rates for one in before.values()
+    )
+
+
 @dataclass(frozen=True)
 class _Grown:
     old: int = 1
@@ -104,9 +150,9 @@ def test_a_setting_that_came_later_says_what_its_default_was(cls: type, first: s
 @pytest.mark.parametrize(
     ("spec", "digest"),
     [
-        ("lora", "6b3827e75d051f773255a7b3a7c4ffa5"),
+        ("lora:targets=q+v", "6b3827e75d051f773255a7b3a7c4ffa5"),
         (
-            "prefix_tuning+bottleneck",
+            "prefix_tuning:reparametrisation=none+bottleneck",
             "579b48cca7f993b276603d8312aa1b2b",
         ),
     ],

@@ -17,6 +17,7 @@ from peftlab.comparison.settings import EvaluationConfig, SearchConfig
 from peftlab.comparison.trials import trial_config
 from peftlab.errors import InputError
 from peftlab.frozen import named as bases
+from peftlab.frozen.model import FrozenLM
 from peftlab.methods import parse
 from peftlab.records.reading import read
 from peftlab.records.record import Record
@@ -143,7 +144,8 @@ def test_a_comparison_with_a_search_and_a_budget_of_tokens(
     assert (first.budget.kind, first.budget.amount, first.budget.trials) == ("tokens", 900, 2)
     assert first.progress is not None and first.progress.forward_tokens is not None
     assert 450 < first.progress.forward_tokens <= 1000
-    assert ("trial", 1, 2, pytest.approx(plan.methods[1].learning_rate)) in watcher.words
+    own = plan.methods[1].rate_on(FrozenLM.load(base).scale)
+    assert ("trial", 1, 2, pytest.approx(own)) in watcher.words
     assert len(read(tmp_path / "out").runs) == 3, "trials are no runs"
     watcher = Counting()
     again = compare(plan, tmp_path / "out", watcher)

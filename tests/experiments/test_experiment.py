@@ -200,7 +200,7 @@ def test_the_grid_has_every_row_on_every_task_and_base(tmp_path: Path) -> None:
     lora = by_place["gpt2-medium", "dart", "LoRA"]
     assert (lora.task.decoding.beams, lora.task.decoding.no_repeat_ngram) == (10, 4)
     assert lora.task.max_new_tokens == 64 and lora.config.label_smoothing == 0
-    assert [m.label for m in lora.methods] == ["lora:rank=4,alpha=32.0"]
+    assert [m.label for m in lora.methods] == ["lora:rank=4,alpha=32.0,targets=q+v"]
     full = by_place["gpt2-large", "webnlg_2017", "fine-tune"]
     assert (full.config.epochs, full.config.batch_size) == (10, 6)
     assert full.config.learning_rate == 1e-5 and full.task.decoding.beams == 5

@@ -153,7 +153,7 @@ def test_qlora_gives_the_loss_and_gradients_of_peft_on_the_same_base(
     """PEFT on a second model that transformers and bitsandbytes load the same way."""
     from peftlab.frozen.loading import load_plain
 
-    lm, method = base("llama", dtype), parse_one("lora:rank=2,alpha=8")
+    lm, method = base("llama", dtype), parse_one("lora:rank=2,alpha=8,targets=q+v")
     state = leaves(method.init(lm, world.task(), torch.Generator().manual_seed(1)))
     with torch.no_grad():
         for name, tensor in state.tensors.items():
@@ -249,7 +249,13 @@ def test_one_batch_of_many_owners_decodes_what_each_decodes_alone(family: str, d
     lm = base(family, dtype)
     requests = [
         Request(_moved(lm, case), "the cat sings", 5)
-        for case in ("lora:rank=2", "bitfit", "ia3", "prefix_tuning:length=3", "last_k")
+        for case in (
+            "lora:rank=2",
+            "bitfit",
+            "ia3",
+            "prefix_tuning:length=3,reparametrisation=none",
+            "last_k",
+        )
     ]
     together = generate(lm, requests)
     alone = [generate(lm, [request])[0] for request in requests]

@@ -45,7 +45,7 @@ _VARIANTS = (
     "layers:head=true,final_norm=true",
     "layers:pattern=*.1.*weight",
     "layers:blocks=0+-1",
-    "prefix_tuning:length=4+bottleneck:kind=parallel,bottleneck=4",
+    "prefix_tuning:length=4,reparametrisation=none+bottleneck:kind=parallel,bottleneck=4",
     "lora:rank=2,dropout=0.1+prompt_tuning:length=4",
     "prefix_tuning:length=3+llama_adapter:length=2+bitfit",
     "prefix_tuning:length=3+prefix_tuning:length=2",

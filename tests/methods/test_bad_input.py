@@ -35,7 +35,7 @@ QUICK = TrainConfig(steps=1, batch_size=2, validation_limit=1)
         ("prefix_tuning:reparametrisation=mlp,hidden=0", r"hidden is 0; at least 1"),
         ("bottleneck:bottleneck=0", r"bottleneck is 0; at least 1"),
         ("lora:rank=0", r"rank is 0; at least 1"),
-        ("lora:rank=17", r"rank=17 is above the 16 of .*v_proj.*\(16 × 32\)"),
+        ("lora:rank=17,targets=q+v", r"rank=17 is above the 16 of .*v_proj.*\(16 × 32\)"),
         ("lora:dropout=1.0", r"dropout is 1.0; less than 1"),
         ("lora:dropout=-0.1", r"dropout is -0.1; at least 0"),
         ("lora:plus=0", r"plus is 0.*; more than 0"),
@@ -84,7 +84,7 @@ def test_the_tasks_instruction_where_it_has_none() -> None:
 def test_an_odd_width_has_no_lstm() -> None:
     odd = replace(model("llama").shape, hidden=33)
     with pytest.raises(InputError, match=r"even width; this model's is 33"):
-        parse_one("p_tuning").check(odd)
+        parse_one("p_tuning:encoder=lstm").check(odd)
 
 
 def test_a_model_that_lacks_a_site_is_refused_before_training() -> None:
@@ -145,7 +145,7 @@ def test_all_mismatches_of_shape_come_in_one_error() -> None:
 
 
 def test_numbers_that_do_not_fit_are_told_apart_from_another_base() -> None:
-    it = made("lora:rank=4", "llama")
+    it = made("lora:rank=4,targets=q+v", "llama")
     other = made("lora:rank=2,dropout=0.1+prompt_tuning:length=4", "llama")
     mixed = replace(it.adaptation(it.first), state=other.first)
     with pytest.raises(

@@ -140,7 +140,7 @@ def test_bottlenecks_stand_where_the_papers_put_them(family: str, kind: str) -> 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
 def test_a_prefix_is_a_cache_of_earlier_keys_and_values(family: str) -> None:
-    it = made("prefix_tuning:length=4", family)
+    it = made("prefix_tuning:length=4,reparametrisation=none", family)
     row, prefix = it.rows(0, 1)[0], it.moved.tensors["prefix"]
     cache = DynamicCache()
     for block in range(it.model.shape.layers):
@@ -163,7 +163,7 @@ def test_a_soft_prompt_is_embeddings_before_the_text(family: str) -> None:
 
 
 def test_p_tunings_encoder_is_torchs_lstm_and_mlp() -> None:
-    it = made("p_tuning:length=4", "llama")
+    it = made("p_tuning:length=4,encoder=lstm", "llama")
     d, t = it.model.shape.hidden, it.moved.tensors
     lstm = torch.nn.LSTM(d, d // 2, num_layers=2, bidirectional=True)
     mlp = torch.nn.Sequential(torch.nn.Linear(d, d), torch.nn.ReLU(), torch.nn.Linear(d, d))

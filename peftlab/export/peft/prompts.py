@@ -119,6 +119,6 @@ def _length(folder: PeftFolder) -> int:
 
 
 def _vectors(folder: PeftFolder, method: PromptTuning | PTuning) -> State:
-    folder.expect(_NAME, (method.length, folder.model.shape.hidden))
+    folder.expect(_NAME, (_length(folder), folder.model.shape.hidden))
     folder.settle(method)
     return State({"prompt": folder.take(_NAME)})

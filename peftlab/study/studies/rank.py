@@ -29,7 +29,7 @@ class Rank(Study):
         ranks = whole(chosen(setting, _RANKS, least=1, most=most, what="a rank"), "a rank")
         return levels(task) + [
             Variant(series=method.label, method=_ranked(method, rank), x=rank)
-            for method in methods(setting, "lora,lora:targets=all-linear")
+            for method in methods(setting, "lora:targets=q+v,lora")
             for rank in ranks
         ]
 
