@@ -111,10 +111,9 @@ class Shown:
                 f"validations, losses and texts. Loading, latency and the like take "
                 f"{_minutes(besides)}."
             )
-        if runs[0].samples.chosen():
+        if read := told(runs[0].record().samples):
             yield (
-                f"Evaluation reads {told(runs[0].record().samples)}, the same for every method "
-                "(--evaluation-share 0: all)."
+                f"Evaluation reads {read}, the same for every method (--evaluation-share 0: all)."
             )
 
     def _expected(self, run: Run, profile: Profile) -> Expected:

@@ -51,7 +51,7 @@ class PromptTuning(BeginningMethod):
 
     @property
     def learning_rate(self) -> float:
-        return 1e-1
+        return 7e-2
 
     def rate_on(self, scale: Scale) -> float:
         return self.learning_rate * scale.spread
