@@ -97,6 +97,33 @@ def _deaf_to_ctrl_c() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+@contextmanager
+def remembered_ctrl_c() -> Iterator[Callable[[], None]]:
+    """A check that raises the KeyboardInterrupt of a Ctrl-C that came meanwhile.
+
+    For code whose callbacks may swallow the one that is raised in them. Elsewhere than in the main
+    thread, which alone is told of signals, there is nothing to check.
+    """
+    pressed = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: None
+        return
+
+    def handler(*_: object) -> None:
+        pressed.set()
+        raise KeyboardInterrupt
+
+    def check() -> None:
+        if pressed.is_set():
+            raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        yield check
+    finally:
+        signal.signal(signal.SIGINT, before or signal.default_int_handler)
+
+
 def call(function: str, *arguments: Any, hear: Say | None = None) -> Any:
     """Return `function(say, *arguments)`, computed in a process of its own.
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import errno
+import signal
 import socket
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from peftlab.cli.app import run
 from peftlab.comparison.engine import PROFILE, Call, Opened, Workflow
 from peftlab.comparison.local import LocalEngine
 from peftlab.comparison.plan import Base, Plan, runs_of
-from peftlab.comparison.processes import DiskFull, RunFailed, call
+from peftlab.comparison.processes import DiskFull, RunFailed, call, remembered_ctrl_c
 from peftlab.comparison.ray import cluster, nodes, task
 from peftlab.comparison.ray.cluster import Needs
 from peftlab.comparison.ray.task import named_machine as on
@@ -235,3 +236,14 @@ def test_calls_of_one_search_are_one(plan: Plan) -> None:
     calls = [Call("search", run, run.search_folder) for run in (one, other)]
     assert calls[0].key == calls[1].key
     assert Call("work", one, one.folder).key != Call("work", other, other.folder).key
+
+
+def test_a_swallowed_ctrl_c_is_remembered() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with remembered_ctrl_c() as check:
+        check()
+        with suppress(KeyboardInterrupt):  # as a callback of another library may do
+            signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            check()
+    assert signal.getsignal(signal.SIGINT) is before

@@ -18,7 +18,7 @@ from typing import Any
 
 from peftlab.comparison.engine import Call, Opened, T, Workflow, advance
 from peftlab.comparison.plan import Plan, Run
-from peftlab.comparison.processes import Died, RunFailed, Say, Stopped
+from peftlab.comparison.processes import Died, RunFailed, Say, Stopped, remembered_ctrl_c
 from peftlab.comparison.ray import cluster
 from peftlab.comparison.ray.cluster import Needs
 from peftlab.comparison.ray.nodes import NodePool, carry_out
@@ -99,11 +99,12 @@ class _Scheduler:
         """All at once, as far as there is room; see `Opened`."""
         ends: dict[int, T] = {}
         try:
-            for number, answer in self._answers(len(workflows)):
-                try:
-                    self._ask(number, advance(workflows[number], answer))
-                except StopIteration as end:
-                    ends[number] = end.value
+            with remembered_ctrl_c() as check:
+                for number, answer in self._answers(len(workflows), check):
+                    try:
+                        self._ask(number, advance(workflows[number], answer))
+                    except StopIteration as end:
+                        ends[number] = end.value
         except KeyboardInterrupt:
             raise Stopped from None
         finally:
@@ -120,13 +121,14 @@ class _Scheduler:
                 self.calls[self.ray.put(("result", RunFailed(str(error))))] = call
         self.waiting.setdefault(call.key, []).append(number)
 
-    def _answers(self, workflows: int) -> Iterator[tuple[int, Any]]:
+    def _answers(self, workflows: int, check: Callable[[], None]) -> Iterator[tuple[int, Any]]:
         """First None for every workflow, then what comes for which, until nothing is under way."""
         yield from ((number, None) for number in range(workflows))
         while self.calls:
             ended, _ = self.ray.wait([*self.calls], num_returns=1, timeout=_TURN)
             for notice in self.ray.get(self.home.take.remote()):
                 self.notice(notice)
+            check()
             self._check_not_stuck(moving=bool(ended))
             for reference in ended:
                 call = self.calls.pop(reference)
