@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from peftlab.guests import Guest, is_guest
+from peftlab.guests import Guest
 from peftlab.methods import Method, parse_one, specs
 
 
@@ -26,8 +26,7 @@ def label_on(method: Method | Guest, dtype: str) -> str:
 
 def folder_name(method: Method | Guest, dtype: str) -> str:
     """What folders of its runs begin with; a default that changes does not change it."""
-    label = method.label if is_guest(method) else method.folder_label
-    return slug(label + _on(dtype))
+    return slug(method.folder_label + _on(dtype))
 
 
 def _on(dtype: str) -> str:

@@ -21,7 +21,6 @@ from peftlab.comparison.settings import (
 from peftlab.errors import InputError
 from peftlab.guests import Guest, is_guest
 from peftlab.methods import Method
-from peftlab.methods.composed import Composed
 from peftlab.options import identity, seeds
 from peftlab.records.record import (
     BudgetFacts,
@@ -267,14 +266,6 @@ class Run:
             ),
         )
 
-    @property
-    def _rate_shares(self) -> list[float]:
-        """Of composed methods, whose rates are shares of the one that is recorded."""
-        if not isinstance(self.method, Composed) or not self.method.trains:
-            return []
-        shares = self.method.shares(self.base.scale)
-        return [float(f"{share:.4g}") for share in shares] if len(shares) > 1 else []
-
     def _decides(self) -> dict[str, Any]:
         task = self.task
         train = identity(self.config)
@@ -302,7 +293,7 @@ class Run:
             **({"general": _identity(self.general)} if self.general else {}),
             **({"samples": chosen} if (chosen := self.samples.chosen()) else {}),
             **({"files": files} if files else {}),
-            **({"rates": shares} if (shares := self._rate_shares) else {}),
+            **({"rates": shares} if (shares := self.method.shares(self.base.scale)) else {}),
         }
 
 

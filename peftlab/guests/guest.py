@@ -89,6 +89,11 @@ class Guest:
         return ",".join([self.name, *typed])
 
     @property
+    def folder_label(self) -> str:
+        """The same: it names only what was given, whatever PEFT's defaults become."""
+        return self.label
+
+    @property
     def learning_rate(self) -> float:
         """A peak rate to start a search from."""
         return _RATES.get(self.kind, 1e-3)
@@ -96,6 +101,10 @@ class Guest:
     def rate_on(self, scale: Scale) -> float:
         """The same on every base."""
         return self.learning_rate
+
+    def shares(self, scale: Scale) -> list[float]:
+        """None: it has one rate."""
+        return []
 
     def settings(self) -> dict[str, Any]:
         """The options as JSON values."""

@@ -166,6 +166,10 @@ class Method(ABC):
         """The peak rate for a base of that scale; the comparison's search looks round it."""
         return self.learning_rate * scale.narrower
 
+    def shares(self, scale: Scale) -> list[float]:
+        """Where parts of it train at rates of their own: these, of the one that is recorded."""
+        return []
+
     @abstractmethod
     def init(self, model: FrozenLM, task: Task, rng: torch.Generator) -> State:
         """The state before training; text, labels or real activations may be its source."""

@@ -79,9 +79,8 @@ class Composed(Method):
         return min(part.rate_on(scale) for part in self.parts if part.trains)
 
     def shares(self, scale: Scale) -> list[float]:
-        """Each part's rate, of the lowest; parts that train alone have one."""
-        lowest = self.rate_on(scale)
-        return [part.rate_on(scale) / lowest for part in self.parts if part.trains]
+        rates = [part.rate_on(scale) for part in self.parts if part.trains]
+        return [float(f"{rate / min(rates):.4g}") for rate in rates] if len(rates) > 1 else []
 
     def on(self, task: Task) -> Composed:
         return replace(self, parts=tuple(part.on(task) for part in self.parts))

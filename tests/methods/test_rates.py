@@ -78,3 +78,10 @@ def test_a_prompt_is_as_long_as_the_papers_or_a_fifth_of_a_short_context(spec: s
     assert torch.isfinite(
         it.moved.tensors["prompt" if "prompt" in it.moved.tensors else "embedding"]
     ).all()
+
+
+def test_shares_of_a_rate_are_told_where_parts_have_rates_of_their_own() -> None:
+    both = parse_one("lora+prompt_tuning")
+    rates = [part.rate_on(_WIDE) for part in (parse_one("lora"), parse_one("prompt_tuning"))]
+    assert both.shares(_WIDE) == pytest.approx([rate / min(rates) for rate in rates], rel=1e-3)
+    assert parse_one("hard_prompt+lora").shares(_WIDE) == parse_one("lora").shares(_WIDE) == []
