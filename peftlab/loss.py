@@ -30,8 +30,11 @@ _HEAD_TOKENS = 256
 
 
 def training_row(encoded: Encoded, owner: int = 0) -> Row:
-    """The row whose kept logits predict the target and its end; the end is never an input."""
-    return Row(encoded.ids[:-1], owner, encoded.target_start - 1, begin=encoded.begin)
+    """The row whose kept logits predict the target and its end; the end is never an input.
+
+    owner: of one in which edits begin nowhere, the bare base.
+    """
+    return Row(encoded.ids[:-1], owner, encoded.target_start - 1, begin=encoded.begin or 0)
 
 
 def labels(encoded: Sequence[Encoded], batch: Batch) -> torch.Tensor:
@@ -143,8 +146,9 @@ def row_losses(
 
     for chunk, own in processes.shares(share_of, even=model.is_sharded):
         rows = [encoded[i] for i in chunk]
-        given = continued(model, [training_row(row) for row in rows], store)
-        batch = pack(given, [edits], device=model.device, share=trunk is None)
+        wanted = [training_row(row, int(row.begin is None)) for row in rows]
+        given = continued(model, wanted, store)
+        batch = pack(given, [edits, Edits()], device=model.device, share=trunk is None)
         options = PLAIN if trunk is None else ForwardOptions(resume=trunk.states(batch, chunk))
         losses = batch.split_kept(token_losses(model, batch, rows, options=options))
         if own:

@@ -155,7 +155,12 @@ class _OwnHost(Host):
 
     @property
     def adapted(self) -> AdaptedLM:
-        return AdaptedLM(self.model, self.adaptation, self.store)
+        own = self.adaptation
+        text = own.method.template(own.template, own.state)
+        if self.run.beside_cue and not own.method.trains and text == own.template:
+            # The bare base: what it reads before the cue is what the others go on from.
+            own = replace(own, template=own.template.beginning("cue"))
+        return AdaptedLM(self.model, own, self.store)
 
     def parameters(self) -> Parameters:
         count = self.adaptation.method.count(self.model.shape)

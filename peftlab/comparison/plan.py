@@ -146,6 +146,7 @@ class Run:
     whole: by split, how many pairs or examples there are of which `samples` takes some.
     trial: the number of this trial in the search for the method's rate. searched: that search.
     predicted: what it is expected to cost, by the names of a record. left_out: why it is not made.
+    beside_cue: others of the comparison begin at the cue, and keep what the bare base reads.
     """
 
     method: Method | Guest
@@ -162,6 +163,7 @@ class Run:
     trial: int | None = None
     predicted: dict[str, float] = field(default_factory=dict)
     left_out: str | None = None
+    beside_cue: bool = False
     track: tuple[str, ...] = ()
 
     @property
@@ -326,6 +328,7 @@ def runs_of(
             samples=samples,
             whole=dict(whole or {}),
             general=general,
+            beside_cue=any(method.begins_at_cue for method in plan.methods),
             track=plan.track,
         )
         for seed in plan.seeds

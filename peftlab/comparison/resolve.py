@@ -21,9 +21,11 @@ from peftlab.comparison.settings import (
 from peftlab.errors import InputError
 from peftlab.guests import Guest, is_guest
 from peftlab.methods import REGISTRY, Method, method_of
+from peftlab.methods.base import BeginningMethod
 from peftlab.options import Called, entries, made, plainly, refuse_unknown
 from peftlab.tasks import Options, Task
 from peftlab.tasks.plain import general_documents
+from peftlab.tasks.rows import spaced
 from peftlab.training.config import BUDGETS, TrainConfig, train_config
 from peftlab.training.tracking import trackers
 
@@ -36,6 +38,7 @@ STEPS = 300
 # With `full`: every method, its rate searched for, under 45 minutes on two cores. The budget is of
 # tokens, since a step of a discrete search takes as many as ten of the others.
 FULL_SEEDS, FULL_SEARCH, FULL_BUDGET = 3, 4, "tokens=330_000"
+_LOOKED_AT, _LONG_SOURCE = 1000, 256  # rows; characters, some 64 tokens
 FIVE = "hard_prompt,hard_prompt:instruction=task,prompt_tuning,lora,last_k,full"
 
 
@@ -239,10 +242,23 @@ def methods_of(
     if full:
         prompts = "hard_prompt,hard_prompt:instruction=task"
         others = sorted(REGISTRY.keys() - {"hard_prompt"})
-        chosen = ",".join([prompts, *others])
+        chosen = ",".join([prompts, *others, *(_at_cue(others) if _long_sources(task) else ())])
     return parse(
         chosen if task.instruction else chosen.replace(",hard_prompt:instruction=task", "")
     )
+
+
+def _at_cue(names: Sequence[str]) -> list[str]:
+    """Those that can begin at the cue, doing so."""
+    return [f"{name}:begin=cue" for name in names if issubclass(REGISTRY[name], BeginningMethod)]
+
+
+def _long_sources(task: Task) -> bool:
+    """Whether reading the sources is most of the work, so that to read them once matters."""
+    looked = spaced(task.pairs("train"), _LOOKED_AT)
+    sources = sum(len(example.source) for example, _ in looked)
+    targets = sum(len(target) for _, target in looked)
+    return sources >= max(_LONG_SOURCE * len(looked), 2 * targets)
 
 
 def _named(one: Any) -> Sequence[Method | Guest]:

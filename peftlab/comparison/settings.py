@@ -205,9 +205,13 @@ class ComparisonConfig(Checked):
             "Methods with settings: lora:rank=4,prompt_tuning:length=5; PEFT's as peft:oft.",
         ),
     ] = ""
-    full: Annotated[bool, Option("Every method, a search for each one's rate, three seeds.")] = (
-        False
-    )
+    full: Annotated[
+        bool,
+        Option(
+            "Every method, where sources are long also from the cue on; a search for each one's "
+            "rate, three seeds."
+        ),
+    ] = False
     seeds: Annotated[
         tuple[int, ...],
         Option(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from peftlab.errors import InputError
 from peftlab.tasks.cue import cue_ids
+from peftlab.tasks.example import BeginsNowhere
 
 if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM
@@ -35,25 +38,33 @@ def invocation(adaptation: Adaptation, model: FrozenLM) -> list[int]:
     return list(ids)
 
 
-def check_invocation(adaptation: Adaptation, model: FrozenLM, tokens: object) -> None:
-    """Hold an aLoRA's tokens against what its template goes on with after the source.
+def with_invocation(adaptation: Adaptation, model: FrozenLM, tokens: object) -> Adaptation:
+    """An aLoRA beginning where PEFT begins it: at the last place of its tokens in a prompt.
 
-    PEFT begins at the last place of its tokens and does nothing where they are absent; a template
-    that goes on with them always begins there.
+    Where its template always goes on with them after the source that is its cue anyway, so the
+    template stays as it is. Else it keeps the ids; where a prompt lacks them it does nothing.
 
     Raises:
-        InputError: they are another text.
+        InputError: they are no token ids of this base.
     """
-    template = _template(adaptation)
-    own = cue_ids(template, model.tokenizer)
     wanted = tuple(tokens) if isinstance(tokens, list) else ()
-    known = all(type(one) is int and 0 <= one < model.shape.vocab for one in wanted)
-    if not wanted or not known or own[: len(wanted)] != wanted:
-        words = repr(model.tokenizer.decode(wanted)) if known else f"{tokens!r:.60}"
+    if not wanted or not all(type(one) is int and 0 <= one < model.shape.vocab for one in wanted):
         raise InputError(
-            f"this aLoRA begins at {words}, and {template.text!r:.100} does not go on with that "
-            "after its source: give the template that it was trained with"
+            f"alora_invocation_tokens is {tokens!r:.60}; token ids from 0 to "
+            f"{model.shape.vocab - 1:,} were expected"
         )
+    template = _template(adaptation)
+    if cue_ids(template, model.tokenizer)[: len(wanted)] == wanted:
+        return adaptation
+    warnings.warn(
+        f"this aLoRA begins at the last place of {model.tokenizer.decode(wanted)!r} in a prompt, "
+        f"and {template.text!r:.100} does not go on with that after its source; it does nothing "
+        "where a prompt lacks these tokens. Give the template that it was trained with",
+        BeginsNowhere,
+        stacklevel=4,
+    )
+    template = replace(adaptation.template, begin="cue", infix=0, invocation=wanted)
+    return replace(adaptation, template=template)
 
 
 def _template(adaptation: Adaptation) -> Template:

@@ -41,6 +41,12 @@ class Owner:
         return self.edits.prefix_length
 
 
+def bare(model: FrozenLM) -> Owner:
+    """The frozen model, of rows in which an adaptation's edits begin nowhere."""
+    edits = Edits()
+    return Owner(edits, (), {}, edits.lowest_block(model.shape), _kind(edits))
+
+
 @torch.no_grad()
 def prepare(model: FrozenLM, edits: Edits, prompts: Sequence[Sequence[int]]) -> Owner:
     """Run what all prompts have in common at their start through the model once.

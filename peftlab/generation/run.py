@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -13,12 +14,13 @@ from peftlab.frozen.model import FrozenLM
 from peftlab.generation.beam import Beams
 from peftlab.generation.choose import Chooser, banned_tokens
 from peftlab.generation.kept import KeptPrompts
-from peftlab.generation.owner import prepare
+from peftlab.generation.owner import bare, prepare
 from peftlab.generation.session import Session
 from peftlab.generation.state import DecodingState
 from peftlab.generation.targets import Target, target_losses
 from peftlab.methods.adaptation import Adaptation
 from peftlab.tasks import Decoding, Example
+from peftlab.tasks.example import BeginsNowhere, nowhere_begun
 from peftlab.token_limits import max_row_tokens
 from peftlab.trunk import TrunkStore
 
@@ -144,9 +146,11 @@ def _jobs(
             for i in indices
         ]
         owner = prepare(model, edits, [e.ids for e in encoded])
+        if nowhere := sum(e.begin is None for e in encoded):
+            warnings.warn(nowhere_begun(nowhere, len(encoded)), BeginsNowhere, stacklevel=3)
         for i, e in zip(indices, encoded, strict=True):
             rng = torch.Generator().manual_seed(seed * 1_000_003 + i)
-            row = DecodingState.of(owner, e)
+            row = DecodingState.of(owner if e.begin is not None else bare(model), e)
             ends = template.end_ids(model.tokenizer)
             least = max(requests[i].min_new_tokens, decoding.min_new_tokens)
             request = replace(requests[i], min_new_tokens=least)

@@ -33,7 +33,8 @@ class DecodingState:
     @classmethod
     def of(cls, owner: Owner, prompt: Encoded) -> DecodingState:
         """A row that has read nothing yet."""
-        begin = prompt.begin if owner.edits.begin == "cue" else 0
+        at_cue = owner.edits.begin == "cue"
+        begin = prompt.begin if at_cue and prompt.begin is not None else 0
         return cls(owner, prompt.ids[len(owner.lead) :], begin=begin)
 
     @property

@@ -49,6 +49,7 @@ class Guest:
     trains: ClassVar[bool] = True
     seeded: ClassVar[bool] = True
     searches: ClassVar[bool] = False
+    begins_at_cue: ClassVar[bool] = False  # in a way that leaves the base's reading apart
     sites: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
@@ -176,14 +177,17 @@ def _from_file(path: Path) -> Guest:
 
 
 def _value(text: str) -> Any:
-    """JSON where it is, `a+b` (or `a+`) as a list, else the text itself."""
+    """JSON where it is, `a+b` (or `a+`) as a list, of numbers where all are, else the text."""
     try:
         return json.loads(text.lower() if text in ("True", "False") else text)
     except json.JSONDecodeError:
-        return [part for part in text.split("+") if part] if "+" in text else text
+        if "+" not in text:
+            return text
+        parts = [part for part in text.split("+") if part]
+        return [int(part) for part in parts] if all(map(str.isdecimal, parts)) else parts
 
 
 def _typed(value: Any) -> str:
-    if isinstance(value, list) and all(isinstance(item, str) for item in value):
-        return "+".join(value) + ("+" if len(value) == 1 else "")
+    if isinstance(value, list) and all(type(item) in (str, int) for item in value):
+        return "+".join(map(str, value)) + ("+" if len(value) == 1 else "")
     return value if isinstance(value, str) else json.dumps(value)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from peftlab.guests.alora import check_rows, with_ids
 from peftlab.guests.guest import Guest
 from peftlab.guests.model import GuestModel, PlainBase
 from peftlab.loss import Mean, mean_of
@@ -74,12 +75,14 @@ class GuestInTraining(Trainee[GuestModel]):
     def __init__(self, base: PlainBase, guest: Guest, task: Task, config: TrainConfig) -> None:
         self.name = guest.name
         steps = config.total_steps(len(task.pairs("train")))
+        guest = with_ids(guest, task.template, base.tokenizer)
         self.model = GuestModel(base, guest, steps, config.seed)
         limit = max_row_tokens(base.shape.context, config.max_length, self.model.virtual_tokens)
         splits = ("train", "validation")
         task = shortened(task, task.template, base.tokenizer, limit, splits)
         self.skipped = task.skipped.get("train", 0)
         self.data = Data.alone(task, task.template, config, base.tokenizer, limit)
+        check_rows(guest, self.data.rows)
         points = Budget.of(config, len(self.data.rows)).points
         self.steps = _GuestDescent(self.model, points, base, guest, config)
         self.resumable = self.steps.allocator is None

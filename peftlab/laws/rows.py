@@ -164,7 +164,7 @@ def generated(it: Trial) -> None:
         encoded = template.encode(it.model.tokenizer, example, None, limit)
         tokens, ended = list(reply.tokens), reply.finished == "end"
         read = [*encoded.ids, *(tokens if ended else tokens[:-1])]
-        row = Row(read, 0, len(encoded.ids) - 1, begin=encoded.begin)
+        row = Row(read, 0, len(encoded.ids) - 1, begin=encoded.begin or 0)
         chosen = it.logits([row], edits, options=plain)[0].argmax(-1).tolist()
         if ended and chosen[-1] in ends:
             tokens.append(chosen[-1])

@@ -82,7 +82,8 @@ class Adaptation:
             )
         template = self.method.template(self.template, self.state)
         self._check_pseudo_tokens(template, edits)
-        return replace(edits, template=template)
+        begin = template.begin if edits.changes_nothing else edits.begin
+        return replace(edits, template=template, begin=begin)
 
     def check(self, model: FrozenLM) -> None:
         """Refuse a base that this adaptation was not made for, see `edits`."""

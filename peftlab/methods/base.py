@@ -155,6 +155,11 @@ class Method(ABC):
         return True
 
     @property
+    def begins_at_cue(self) -> bool:
+        """Whether it leaves what comes before the cue as the base has it."""
+        return False
+
+    @property
     def learning_rate(self) -> float:
         """A peak rate for AdamW that learns on the base of `bases.scale.SEARCHED`.
 
@@ -273,6 +278,10 @@ class BeginningMethod(Method):
     """
 
     begin: Annotated[Begin, Since("row")] = "row"
+
+    @property
+    def begins_at_cue(self) -> bool:
+        return self.begin == "cue"
 
     def template(self, template: Template, state: State) -> Template:
         return template.beginning(self.begin)

@@ -68,6 +68,10 @@ class Composed(Method):
         return any(part.seeded for part in self.parts)
 
     @property
+    def begins_at_cue(self) -> bool:
+        return any(part.begins_at_cue for part in self.parts)
+
+    @property
     def starts_as_base(self) -> bool:  # type: ignore[override]
         return all(part.starts_as_base for part in self.parts)
 

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from peftlab.edits import Edits, fingerprint, tensors_of
 from peftlab.errors import InputError
-from peftlab.generation.owner import Owner, common_lead, prepare
+from peftlab.generation.owner import Owner, bare, common_lead, prepare
 from peftlab.methods.adaptation import Adaptation
 from peftlab.serve import prompt
 from peftlab.serve.errors import PromptTooLong
 from peftlab.tasks import Encoded, Example, Template
+from peftlab.tasks.example import nowhere_begun
 from peftlab.token_limits import max_row_tokens
 
 if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM
     from peftlab.serve.request import ServeRequest
+
+_log = logging.getLogger(__name__)
 
 # Two sources with nothing in common: what their prompts share is the template's own.
 _PROBES = ("a", "7 Zebras?")
@@ -101,8 +105,15 @@ class LoadedAdapter:
                 raise InputError(f"{self.name!r} has no room for a source: {error}") from error
         return prompts
 
-    def owner(self, ids: tuple[int, ...]) -> Owner:
-        """The owner of a row: the longest start that is the row's own."""
+    def owner(self, row: Encoded, model: FrozenLM) -> Owner:
+        """The owner of a row: the longest start that is the row's own.
+
+        The bare base, which the log tells, of one in which the edits begin nowhere.
+        """
+        if row.begin is None:
+            _log.warning("%s: %s", self.name, nowhere_begun(1, 1))
+            return bare(model)
+        ids = row.ids
         return next(
             owner
             for owner in self.owners

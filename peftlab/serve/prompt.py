@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from peftlab.errors import InputError
 from peftlab.tasks import Encoded, Example, Template
 from peftlab.tasks.chat import frame, has_template, rendered
-from peftlab.tasks.cue import cue_ids, last_place
+from peftlab.tasks.cue import cue_ids
+from peftlab.tasks.encode import last_place
 from peftlab.tasks.markup import Pseudo, Slot
 from peftlab.tasks.tokens import traits
 
@@ -214,6 +215,8 @@ def _placed(template: Template, ids: tuple[int, ...], tokenizer: Any) -> Encoded
 
 def _at_cue(template: Template, ids: tuple[int, ...], tokenizer: Any) -> Encoded:
     """The adapter begins at the last place of the tokens that it began at in training."""
+    if template.invocation:
+        return template.row(ids, 0)
     cue = cue_ids(template, tokenizer)
     source_is_last = not template.chat and template.markup.context[-1] == Slot("source")
     begin = len(ids) if source_is_last else last_place(ids, cue) if cue else None

@@ -65,7 +65,7 @@ class Running:
     ) -> None:
         self.ticket, self.request, self.stream = waiting.ticket, waiting.request, waiting.stream
         self.adapter, self._encoded = adapter, encoded
-        owner = adapter.owner(encoded.ids)
+        owner = adapter.owner(encoded, model)
         self.row = DecodingState.of(owner, encoded)
         self.unread = len(self.row.prompt)
         self._shares(adapter, owner, encoded)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import takewhile
 
 from peftlab.tasks.example import Example
@@ -19,16 +18,12 @@ def cue_ids(template: Template, tokenizer: Tokenizer) -> tuple[int, ...]:
 
     They are what PEFT's aLoRA calls its invocation tokens.
     """
+    if template.invocation:
+        return template.invocation
     after = []
     for source in _PROBES:
         columns = dict.fromkeys(template.markup.columns, source)
         row = template.encode(tokenizer, Example(source, (), columns), None, _ANY_LENGTH)
-        after.append(row.ids[row.begin + template.infix :])
+        after.append(row.ids[(row.begin or 0) + template.infix :])
     same = takewhile(lambda column: len(set(column)) == 1, zip(*after, strict=False))
     return tuple(column[0] for column in same)
-
-
-def last_place(ids: Sequence[int], wanted: Sequence[int]) -> int | None:
-    """Where `wanted` stands in `ids` for the last time."""
-    starts = range(len(ids) - len(wanted), -1, -1)
-    return next((i for i in starts if list(ids[i : i + len(wanted)]) == list(wanted)), None)

@@ -305,3 +305,9 @@ def cut(
 
 def _overlap(one: SourceToken, other: SourceToken) -> bool:
     return max(one.start, other.start) < min(one.end, other.end)
+
+
+def last_place(ids: Sequence[int], wanted: Sequence[int]) -> int | None:
+    """Where `wanted` stands in `ids` for the last time."""
+    starts = range(len(ids) - len(wanted), -1, -1)
+    return next((i for i in starts if list(ids[i : i + len(wanted)]) == list(wanted)), None)

@@ -61,16 +61,30 @@ class Encoded:
     ids: the whole row; pseudo token j of a soft prompt is the id -(j + 1).
     target_start: index of the first trained token; `len(ids)` for a row without its target.
     dropped: tokens of the source that truncation has cut.
-    begin: index of the first token that edits change, where they begin at the cue.
+    begin: index of the first token that edits change, where they begin at the cue; None: they
+        begin nowhere, and the row is the bare base's.
     """
 
     ids: tuple[int, ...]
     target_start: int
     dropped: int
-    begin: int = 0
+    begin: int | None = 0
+
+
+class BeginsNowhere(UserWarning):
+    """Edits that begin at certain tokens meet prompts without these."""
+
+
+def nowhere_begun(rows: int, of: int) -> str:
+    """What such a warning says."""
+    return (
+        f"{rows} of {of} prompts lack the tokens at which this aLoRA begins, so the bare base "
+        "answers them: give the template that it was trained with"
+    )
 
 
 def start_of(row: Encoded, tokens: int) -> Encoded:
     """The first tokens of a prompt; at least one of them is edited."""
     ids = row.ids[:tokens]
-    return Encoded(ids, len(ids), row.dropped, min(row.begin, len(ids) - 1))
+    begin = None if row.begin is None else min(row.begin, len(ids) - 1)
+    return Encoded(ids, len(ids), row.dropped, begin)

@@ -16,7 +16,7 @@ from peftlab.errors import InputError, nearest
 from peftlab.options import Since, identity
 from peftlab.tasks import chat, encode, markup
 from peftlab.tasks.chat import Frame
-from peftlab.tasks.encode import ContextIds, Part
+from peftlab.tasks.encode import ContextIds, Part, last_place
 from peftlab.tasks.example import Begin, Encoded, Example
 from peftlab.tasks.markup import Markup
 from peftlab.tasks.similar import TfIdf
@@ -41,6 +41,8 @@ class Template:
     begin: where edits begin: row, or cue: the words after the source, or, in a chat, all from the
         end of the user's message on. `{begin}` in the text names another place.
     infix: so many pseudo tokens stand there, after those of the text.
+    invocation: with begin=cue, token ids at whose last place in a prompt edits begin, wherever the
+        text has its cue; nowhere in a prompt that lacks them (PEFT's aLoRA, which comes with them).
     frame: of that chat, see `peftlab.tasks.chat`; None takes what the tokenizer's chat template is
         at the time. What has been fitted to a base has its frame, so that it keeps it.
     """
@@ -56,6 +58,7 @@ class Template:
     frame: Annotated[Frame | None, Since(None)] = None
     begin: Annotated[Begin, Since("row")] = "row"
     infix: Annotated[int, Since(0)] = field(default=0, repr=False)
+    invocation: Annotated[tuple[int, ...], Since(())] = ()
 
     def __post_init__(self) -> None:
         for name in ("text", "instruction", "separator"):
@@ -73,6 +76,12 @@ class Template:
             raise InputError(
                 f"infix is {self.infix!r:.40} with begin={self.begin}; a whole number was "
                 "expected, and 0 where there is no cue to stand at."
+            )
+        if self.invocation and (self.begin == "row" or self.infix):
+            raise InputError(
+                f"invocation names token ids at which edits begin, and this template has "
+                f"begin={self.begin} and {self.infix} pseudo tokens at its cue; begin=cue and none "
+                "were expected."
             )
         if self.frame is not None and not self.chat:
             raise InputError("A template has a chat frame, and its rows stand in no chat.")
@@ -114,7 +123,8 @@ class Template:
 
     def beginning(self, begin: Begin) -> Template:
         """Return this template for edits that begin there."""
-        return self if begin == self.begin else replace(self, begin=begin, infix=0)
+        made = replace(self, begin=begin, infix=0, invocation=())
+        return self if begin == self.begin else made
 
     def with_instruction(self, instruction: str) -> Template:
         """Return this template with another instruction, in a slot at the front if it has none."""
@@ -172,6 +182,8 @@ class Template:
         """
         if self.begin == "row":
             return Encoded((*ids, *tail), len(ids), dropped)
+        if self.invocation:
+            return Encoded((*ids, *tail), len(ids), dropped, last_place(ids, self.invocation))
         # The state that predicts the first target token is an edited one, whatever the template.
         begin = min(begin, len(ids) - (not self.infix))
         first = self.markup.pseudo_tokens
@@ -229,7 +241,8 @@ class Template:
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values from which `from_dict` makes this template again."""
         values = {**asdict(self), "exemplars": [example.to_dict() for example in self.exemplars]}
-        later = {"frame": None, "begin": "row", "infix": 0}  # than the first files of templates
+        # Later than the first files of templates:
+        later = {"frame": None, "begin": "row", "infix": 0, "invocation": ()}
         return {n: v for n, v in values.items() if n not in later or v != later[n]}
 
     def identity(self) -> dict[str, Any]:
@@ -251,4 +264,12 @@ class Template:
             raise InputError(f"A template is stored as {dict(values)!r:.100}; it is damaged.")
         shown = tuple(Example.from_dict(e) for e in stored)
         frame = None if frame is None else Frame.from_dict(frame)
-        return cls(**{**values, "exemplars": shown, "frame": frame})
+        made = {"exemplars": shown, "frame": frame, "invocation": _ids(values)}
+        return cls(**{**values, **made})
+
+
+def _ids(values: Mapping[str, Any]) -> tuple[int, ...]:
+    stored = values.get("invocation", ())
+    if not isinstance(stored, list | tuple) or any(type(one) is not int for one in stored):
+        raise InputError(f"A template's invocation is {stored!r:.60}; token ids were expected.")
+    return tuple(stored)

@@ -67,6 +67,11 @@ class Data:
                 "begin=cue reads sources where they are needed, and the blocks of a sharded base "
                 "run in all processes at once: use begin=row, or --shard never"
             )
+        if template.invocation:
+            raise InputError(
+                "this template begins at certain token ids, as an imported aLoRA does; train on "
+                "one that begins at its cue"
+            )
         if edits.begin == "cue":
             return replace(data, pasts=store)
         # The last block is resumed at even where only the head changes: its kept tokens are few.

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -100,6 +100,7 @@ def judge(
     within: float = DEFAULT_WITHIN,
     confidence: float = CONFIDENCE,
     resamples: int = 2000,
+    declared: Collection[tuple[str, str]] = (),
 ) -> Verdict:
     """Judge the methods of one comparison.
 
@@ -112,6 +113,7 @@ def judge(
         limits: the most that is allowed of a cost, by the names of `COSTS`.
         within: share of the best quality that the most frugal method may lack.
         confidence, resamples: of the statistics.
+        declared: pairs of names that are compared on purpose, see `declared_pairs`.
 
     Raises:
         MixedRecordsError: the entries are of different tasks, models or budgets.
@@ -133,6 +135,7 @@ def judge(
         confidence=confidence,
         higher_is_better=higher_is_better,
         resamples=resamples,
+        declared=declared,
     )
     means = {one.name: one.mean for one in statistics.intervals}
     findings = _find(

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from peftlab.metrics import metric_spec
 from peftlab.records.reading import StoredRun
+from peftlab.verdict.declared import declared_pairs
 from peftlab.verdict.judgement import Verdict, judge
 from peftlab.verdict.measured import read_entries
 
@@ -26,7 +27,12 @@ def verdict(
     scored = [run.record.scores for run in runs if run.record.scores]
     metric = metric or (main_metric(scored[0]) if scored else "rougeL")
     entries = read_entries({run.folder: run.record for run in runs}, metric, problems)
-    return judge(entries, metric=metric, higher_is_better=metric_spec(metric).higher_is_better)
+    return judge(
+        entries,
+        metric=metric,
+        higher_is_better=metric_spec(metric).higher_is_better,
+        declared=declared_pairs([entry.name for entry in entries]),
+    )
 
 
 def said(outcome: Verdict) -> list[str]:

@@ -9,9 +9,9 @@ pair is always "undecided", and `among_models` says what holds for these models.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
+from itertools import combinations, product
 from typing import Literal
 
 import numpy as np
@@ -82,13 +82,15 @@ class Pair:
 
     difference: mean of the first less mean of the second, with its interval (of this pair alone).
     p_different, p_equivalent: two-sided test of a difference; two one-sided tests of a difference
-        within the margin. Both after Holm's correction for the number of pairs of this scope.
+        within the margin. Both after Holm's correction for the number of pairs of this scope and
+        kind.
     leader: the one with the better mean, whatever that is worth; None when they are equal.
     outcome: about the methods. "tied" when equivalent within the margin, even where a smaller
         difference than that is real.
     winner: the better one, when the outcome is "better".
     among_models: the outcome for the trained models at hand, in the scope "trained models".
     needed: what would decide an undecided pair of methods.
+    declared: compared on purpose, and corrected for the number of such pairs alone.
     """
 
     first: str
@@ -104,6 +106,7 @@ class Pair:
     leader: str | None
     winner: str | None
     needed: Needed | None = None
+    declared: bool = False
 
 
 @dataclass(frozen=True)
@@ -125,6 +128,7 @@ def analyse(
     resamples: int = 2000,
     seed: int = 0,
     most: int = MOST_TESTED,
+    declared: Collection[tuple[str, str]] = (),
 ) -> Statistics:
     """Compare methods by their scores on the same test examples.
 
@@ -137,6 +141,7 @@ def analyse(
         resamples: of the test examples.
         seed: of the resampling; the same seed gives the same numbers.
         most: methods whose pairs are tested; all methods have intervals.
+        declared: pairs of names that are compared on purpose; a family of tests of their own.
 
     Raises:
         StatisticsInputError: scores that cannot be compared, or a margin that is no number.
@@ -156,6 +161,7 @@ def analyse(
             confidence=confidence,
             higher_is_better=higher_is_better,
             most=most,
+            declared=declared,
         ),
     )
 
@@ -250,6 +256,7 @@ class _Tested:
     difference: float
     error: Difference
     scope: Scope
+    declared: bool
     different: float
     equivalent: float
 
@@ -262,14 +269,21 @@ def compare_pairs(
     higher_is_better: bool = True,
     plan: bool = True,
     most: int = MOST_TESTED,
+    declared: Collection[tuple[str, str]] = (),
 ) -> tuple[Pair, ...]:
-    """Test the pairs of the best `most`; with `plan`, say what would decide the undecided ones."""
+    """Test the pairs of the best `most`, and the declared ones; with `plan`, say what would decide
+    the undecided ones.
+    """
     ranked = np.argsort(-estimates.means if higher_is_better else estimates.means, kind="stable")
     among = sorted(ranked[:most].tolist())
-    tested = [_test(estimates, i, j, margin) for i, j in combinations(among, 2)]
+    place = {runs.name: index for index, runs in enumerate(estimates.runs)}
+    ends = [(place[a], place[b]) for a, b in declared]
+    wanted = {(min(pair), max(pair)) for pair in ends}
+    numbers = sorted(wanted.union(combinations(among, 2)))
+    tested = [_test(estimates, i, j, margin, (i, j) in wanted) for i, j in numbers]
     pairs: dict[tuple[int, int], Pair] = {}
-    for scope in ("methods", "trained models"):
-        family = [one for one in tested if one.scope == scope]
+    for scope, on_purpose in product(("methods", "trained models"), (False, True)):
+        family = [one for one in tested if (one.scope, one.declared) == (scope, on_purpose)]
         pairs_judged = [
             _outcome(estimates, one, corrected, confidence, higher_is_better)
             for one, corrected in zip(family, _corrected(family), strict=True)
@@ -291,7 +305,7 @@ def holm(p: Array) -> Array:
     return corrected
 
 
-def _test(estimates: Estimates, first: int, second: int, margin: float) -> _Tested:
+def _test(estimates: Estimates, first: int, second: int, margin: float, declared: bool) -> _Tested:
     known = all(estimates.runs[index].seed_variance_known for index in (first, second))
     nothing = SeedNoise()
     error = Difference(
@@ -307,6 +321,7 @@ def _test(estimates: Estimates, first: int, second: int, margin: float) -> _Test
         difference=difference,
         error=error,
         scope="methods" if known else "trained models",
+        declared=declared,
         different=2 * error.tail(abs(difference)),
         equivalent=error.tail(margin - abs(difference)),
     )
@@ -352,6 +367,7 @@ def _outcome(
         among_models=None if of_methods else outcome,
         leader=leader,
         winner=leader if of_methods and outcome == "better" else None,
+        declared=one.declared,
     )
 
 

@@ -97,6 +97,7 @@ def quality_sentences(findings: Findings) -> tuple[str, ...]:
         *_fronts(findings),
         *_untested(findings),
         *_pairs(findings),
+        *_declared(findings),
     )
 
 
@@ -266,7 +267,8 @@ def _fronts(f: Findings) -> list[str]:
 def _pairs(f: Findings) -> list[str]:
     """Ties and open questions, those of the methods that stand out first."""
     rank = {name: i for i, name in enumerate(dict.fromkeys((f.best, f.balance, f.frugal)))}
-    told = [p for p in f.statistics.pairs if p.scope == "methods" and p.outcome != "better"]
+    others = [p for p in f.statistics.pairs if not p.declared]
+    told = [p for p in others if p.scope == "methods" and p.outcome != "better"]
     told.sort(key=lambda p: sum(rank.get(name, len(rank)) for name in (p.first, p.second)))
     sentences = [_pair(f, pair) for pair in told[:MOST_PAIRS]]
     rest = told[MOST_PAIRS:]
@@ -279,19 +281,51 @@ def _pairs(f: Findings) -> list[str]:
     return sentences
 
 
-def _pair(f: Findings, pair: Pair) -> str:
-    low, high = (pair.low, pair.high) if pair.difference >= 0 else (-pair.high, -pair.low)
-    family = sum(other.scope == pair.scope for other in f.statistics.pairs)
-    seeming = pair.outcome == "undecided" and low > 0 and family > 1
-    alone = f" for this pair alone, no proof among {family}" if seeming else ""
-    apart = (
-        f"{f.number(abs(pair.difference))} apart ({percent(f.statistics.confidence)} interval"
-        f" {f.number(low)} to {f.number(high)}{alone})"
+def _declared(f: Findings) -> list[str]:
+    """Pairs that are compared on purpose, each with its outcome and what the first one saves."""
+    sentences = []
+    for pair in f.statistics.pairs:
+        if pair.declared and pair.scope == "methods":
+            text = _pair(f, pair) if pair.winner is None else _better(f, pair)
+            sentences.append(text + _time_of(f, pair))
+    return sentences
+
+
+def _better(f: Findings, pair: Pair) -> str:
+    worse = _other(pair, pair.winner or "")
+    return f"{pair.winner} is better than {worse}: {_apart(f, pair)}."
+
+
+def _time_of(f: Findings, pair: Pair) -> str:
+    """How the training times of a declared pair compare, where both were measured alone."""
+    cheap, dear = sorted(
+        (f.ranked.entry(name) for name in (pair.first, pair.second)),
+        key=lambda entry: entry.cost("training_seconds") or 0.0,
     )
+    least, most = (one.cost("training_seconds") for one in (cheap, dear))
+    if not least or not most:
+        return ""
+    return f" {cheap.name} takes {percent(least / most)} of {dear.name}'s training time."
+
+
+def _pair(f: Findings, pair: Pair) -> str:
     both = f"{pair.first} and {pair.second}"
+    apart = _apart(f, pair)
     if pair.outcome == "tied":
         return f"{both} are tied: {apart}, within the margin of {f.number(f.statistics.margin)}."
     return f"{both} are undecided: {apart}; {_needed(pair)}."
+
+
+def _apart(f: Findings, pair: Pair) -> str:
+    low, high = (pair.low, pair.high) if pair.difference >= 0 else (-pair.high, -pair.low)
+    kind = pair.scope, pair.declared
+    family = sum((other.scope, other.declared) == kind for other in f.statistics.pairs)
+    seeming = pair.outcome == "undecided" and low > 0 and family > 1
+    alone = f" for this pair alone, no proof among {family}" if seeming else ""
+    return (
+        f"{f.number(abs(pair.difference))} apart ({percent(f.statistics.confidence)} interval"
+        f" {f.number(low)} to {f.number(high)}{alone})"
+    )
 
 
 def _needed(pair: Pair) -> str:

@@ -14,11 +14,14 @@ from peftlab.export import export
 from peftlab.export.cue import invocation
 from peftlab.export.peft import load
 from peftlab.frozen.packing import Row, pack
+from peftlab.generation import Request, generate
+from peftlab.loss import row_losses
 from peftlab.methods import parse_one
 from peftlab.methods.adaptation import Adaptation, base_of
 from peftlab.methods.lora import LoRA
 from peftlab.pasts import continued
-from peftlab.tasks import Template
+from peftlab.tasks import Example, Template
+from peftlab.tasks.example import BeginsNowhere
 from tests.export.made import deprecations_of_peft, gap, random_state
 from tests.laws import world
 from tests.models import tiny
@@ -69,8 +72,77 @@ def test_our_own_folder_comes_back_and_another_template_is_refused(tmp_path: Pat
         other = edits[1].linear[path]
         assert edit.up is not None and other.up is not None
         torch.testing.assert_close(other.up, edit.up)
-    with pytest.raises(InputError, match=r"begins at '\\nsay it:'.*template that it was trained"):
-        load(folder, lm, Template("{source} so: {target}"))
+    assert not again.template.invocation  # its template goes on with them
+
+
+def foreign(
+    folder: Path, words: str = " so it is", text: str = "{source} ->{target}"
+) -> Adaptation:
+    """An aLoRA whose tokens are not what the template goes on with."""
+    lm = world.model("llama")
+    export("peft", {"one": adapted("llama")}, lm, folder)
+    config = json.loads((folder / "adapter_config.json").read_text())
+    ids = lm.tokenizer.encode(words, add_special_tokens=False)
+    (folder / "adapter_config.json").write_text(
+        json.dumps({**config, "alora_invocation_tokens": ids})
+    )
+    with pytest.warns(BeginsNowhere, match="begins at the last place of ' so it is'"):
+        return load(folder, lm, Template(text))
+
+
+def test_a_foreign_one_begins_at_the_last_place_of_its_own_tokens(tmp_path: Path) -> None:
+    """Among others that hold them twice, once and never: PEFT's logits and its greedy replies."""
+    lm, one = world.model("llama"), foreign(tmp_path / "one")
+    with deprecations_of_peft():
+        theirs = peft.PeftModel.from_pretrained(tiny("llama"), str(tmp_path / "one")).eval()
+    sources = ["a so it is b so it is c", "it was so it is", "it was never so", "is it so it is?"]
+    edits = one.edits(lm)
+    template = edits.template
+    assert template is not None
+    examples = [Example(source, ("it said",)) for source in sources]
+    rows = [template.encode(lm.tokenizer, e, e.targets[0], 90) for e in examples]
+    assert [row.begin is None for row in rows] == [False, False, True, False]
+    sums, _ = row_losses(lm, edits, rows)
+    for row, ours in zip(rows, sums, strict=True):
+        ids = torch.tensor([row.ids])
+        with torch.no_grad():
+            logits = theirs(ids).logits[0, row.target_start - 1 : -1]
+        wanted = ids[0, row.target_start :]
+        expected = torch.nn.functional.cross_entropy(logits, wanted, reduction="sum")
+        assert ours == pytest.approx(float(expected), rel=1e-5)
+    with pytest.warns(BeginsNowhere, match="1 of 4 prompts"):
+        replies = generate(lm, [Request(one, source, 5) for source in sources])
+    for row, reply in zip(rows, replies, strict=True):
+        prompt = torch.tensor([row.ids[: row.target_start]])
+        made = theirs.generate(
+            input_ids=prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=5,
+            do_sample=False, eos_token_id=template.end_id(lm.tokenizer), pad_token_id=0,
+        )  # fmt: skip
+        kept = tuple(made[0, prompt.shape[1] :].tolist())
+        assert reply.tokens == kept[: len(reply.tokens)]
+
+
+def test_a_foreign_one_is_written_with_the_ids_that_it_came_with(tmp_path: Path) -> None:
+    lm, one = world.model("llama"), foreign(tmp_path / "one")
+    one.save(tmp_path / "ours")
+    again = Adaptation.load(tmp_path / "ours", lm)
+    assert again.template.invocation == one.template.invocation
+    export("peft", {"one": again}, lm, tmp_path / "two")
+    ids = [json.loads((tmp_path / name / "adapter_config.json").read_text())
+           ["alora_invocation_tokens"] for name in ("one", "two")]  # fmt: skip
+    assert ids[0] == ids[1] == list(one.template.invocation)
+
+
+@pytest.mark.parametrize("ids", ["a", [], [-1], [1, True], [1 << 30]])
+def test_ids_that_are_none_are_refused(ids: object, tmp_path: Path) -> None:
+    lm, folder = world.model("llama"), tmp_path / "one"
+    export("peft", {"one": adapted("llama")}, lm, folder)
+    config = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(
+        json.dumps({**config, "alora_invocation_tokens": ids})
+    )
+    with pytest.raises(InputError, match=r"alora_invocation_tokens is .*token ids from 0"):
+        load(folder, lm)
 
 
 def test_prompts_with_nothing_in_common_there_are_refused(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from peftlab.bases.shapes import ModelShape
 from peftlab.comparison.resolve import methods_of
 from peftlab.errors import InputError, PeftlabError
 from peftlab.methods import REGISTRY, Composed, Method, build, parse_one
+from peftlab.verdict.declared import declared_pairs
 from tests.laws.world import model, task
 
 ODD: tuple[Any, ...] = (
@@ -109,3 +110,19 @@ def test_what_is_no_method_is_refused() -> None:
             methods_of([wrong], task(), full=False)
     with pytest.raises(InputError, match="Composed: parts is"):
         Composed(parts=("lora",))  # type: ignore[arg-type]
+
+
+def test_full_is_every_method_and_also_from_the_cue_on_where_sources_are_long() -> None:
+    short = task()
+    long = replace(short, train=[replace(e, source=" ".join([e.source] * 60)) for e in short.train])
+    names = [[method.label for method in methods_of("", one, full=True)] for one in (short, long)]
+    assert {name.partition(":")[0] for name in names[0]} == set(REGISTRY)
+    at_cue = [name for name in names[1] if name not in names[0]]
+    assert at_cue == [
+        f"{name}:begin=cue"
+        for name in names[0]
+        if hasattr(REGISTRY[name.partition(":")[0]], "begin")
+    ]
+    assert len(at_cue) >= 10 and set(declared_pairs(names[1])) == {
+        (name, name.removesuffix(":begin=cue")) for name in at_cue
+    }

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from peftlab import pasts
+from peftlab.comparison.hosts import _OwnHost
+from peftlab.comparison.plan import Base, Plan, runs_of
 from peftlab.errors import InputError
 from peftlab.evaluation import AdaptedLM, evaluate_once
 from peftlab.frozen.batch import GivenPast
@@ -17,6 +19,7 @@ from peftlab.training import TrainConfig, train
 from peftlab.trunk import TrunkStore
 from tests.laws import world
 
+BASE = Base(name="llama", fingerprint="", parameters=1, device="cpu")
 VALIDATED = 4
 CONFIG = TrainConfig(steps=12, batch_size=4, evaluate_every=6, validation_limit=VALIDATED)
 
@@ -50,6 +53,38 @@ def test_a_source_is_read_once_for_epochs_methods_and_evaluation(
         evaluate_once(AdaptedLM(model, first.adaptation, store), task)
     sources = len(task.train) + VALIDATED + len(task.test)
     assert len(read) == len(set(read)) == sources
+
+
+def test_the_bare_base_goes_on_from_what_is_kept(read: list[tuple[int, ...]]) -> None:
+    """Where others of its comparison begin at the cue; a prompt of its own is nobody else's."""
+    model, task, room = world.model("llama"), world.task(), 1 << 28
+    store = TrunkStore(room)
+    trained = train(model, parse_one("lora:rank=2,begin=cue"), task, CONFIG, store=store)
+    evaluate_once(AdaptedLM(model, trained.adaptation, store), task)
+    count = len(read)
+
+    def base(spec: str, beside: str) -> AdaptedLM:
+        methods = (parse_one(spec), parse_one(beside))
+        (run, *_) = runs_of(Plan(model="llama", task=task, methods=methods), BASE, task)
+        bare = _OwnHost.__new__(_OwnHost)  # loads no base of a name
+        bare.run, bare.model = run, model
+        bare.train(run, None, store)
+        return bare.adapted
+
+    whole, losses = evaluate_once(base("hard_prompt", "lora"), task)
+    again, others = evaluate_once(base("hard_prompt", "ia3:begin=cue"), task)
+    assert len(read) == count, "all that it needs was kept"
+    assert [reply.tokens for reply in again.replies] == [reply.tokens for reply in whole.replies]
+    assert others.sums == pytest.approx(losses.sums, rel=1e-5)
+    begins = [
+        base(spec, beside).edits.begin
+        for spec, beside in (
+            ("hard_prompt", "lora"),
+            ("hard_prompt", "ia3:begin=cue"),
+            ("hard_prompt:instruction=say it now", "ia3:begin=cue"),
+        )
+    ]
+    assert begins == ["row", "cue", "row"]
 
 
 def test_what_is_kept_decides_no_bit(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from peftlab.errors import InputError
 from peftlab.records.figures import scored
 from peftlab.units import amount, duration, loss, size
 from peftlab.verdict.choices import Ranked, balances, fronts, most_frugal
+from peftlab.verdict.declared import declared_pairs, on_whole_rows
 from peftlab.verdict.judgement import Entry, Failure, MixedRecordsError, Verdict, judge
 from peftlab.verdict.numbers import counted, listed, percent
 from peftlab.verdict.statistics import Runs
@@ -506,3 +507,49 @@ def test_other_bad_input() -> None:
 )
 def test_numbers(got: str, expected: str) -> None:
     assert got == expected
+
+
+# --- pairs compared on purpose -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("label", "other"),
+    [
+        ("lora:begin=cue", "lora"),
+        ("lora:rank=4,begin=cue@nf4", "lora:rank=4@nf4"),
+        ("lora:begin=cue,rank=4", "lora:rank=4"),
+        ("prompt_tuning:begin=cue+lora:rank=2,begin=cue", "prompt_tuning+lora:rank=2"),
+        ("lora", None),
+    ],
+)
+def test_the_same_method_on_whole_rows(label: str, other: str | None) -> None:
+    assert on_whole_rows(label) == other
+    assert declared_pairs(["x", label, *([other] if other else [])]) == (
+        ((label, other),) if other else ()
+    )
+    assert declared_pairs([label]) == ()
+
+
+def test_declared_pairs_are_corrected_for_their_own_number_alone() -> None:
+    """Six methods, each also from the cue on, a little worse: 66 pairs decide less than six do."""
+    noise = np.random.default_rng(1)
+    both = []
+    for number in range(6):
+        for name, mean in ((f"m{number}", 0.5), (f"m{number}:begin=cue", 0.49)):
+            scores = mean + COMMON + noise.normal(0, 0.02, (3, len(COMMON)))
+            own = Runs(name, scores + noise.normal(0, 0.0012, (3, 1)))
+            time = 10.0 if "cue" in name else 40.0
+            both.append(Entry(name, own, costs={"training_seconds": time}, conditions=CONDITIONS))
+    pairs = declared_pairs([one.name for one in both])
+    together = judge(both, margin=1e-4)
+    apart = judge(both, margin=1e-4, declared=pairs)
+
+    def of(verdict: Verdict) -> list[float]:
+        known = {(p.first, p.second): p for p in verdict.pairs}
+        return [known[first, second].p_different for second, first in pairs]
+
+    assert len(pairs) == 6 and len(apart.pairs) == len(together.pairs)
+    assert all(own < 0.2 * among for own, among in zip(of(apart), of(together), strict=True))
+    assert sum(pair.declared for pair in apart.pairs) == 6
+    text = said(apart, "m3 is better than m3:begin=cue")
+    assert text.endswith("m3:begin=cue takes 25 % of m3's training time.")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from peftlab.admission import OtherBase
 from peftlab.errors import InputError, nearest, shown
-from peftlab.export.cue import begins_at_cue, check_invocation
+from peftlab.export.cue import begins_at_cue, with_invocation
 from peftlab.export.files import read_json, write_tensors
 from peftlab.export.peft import ia3, llama_adapter, lora, prompts
 from peftlab.export.peft.folder import PeftFolder
@@ -118,9 +118,9 @@ def load(folder: Path | str, model: FrozenLM, template: Template | None = None) 
     method, state = layout.read(PeftFolder(folder / TENSORS, config, model))
     adaptation = Adaptation(method, state, template or _template(beside), base)
     adaptation.check(model)
-    if begins_at_cue(adaptation):
-        check_invocation(adaptation, model, config.get("alora_invocation_tokens"))
-    return adaptation
+    if not begins_at_cue(adaptation):
+        return adaptation
+    return with_invocation(adaptation, model, config.get("alora_invocation_tokens"))
 
 
 def _compare_names(folder: Path, named: Any, model: FrozenLM) -> None:
