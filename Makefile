@@ -9,8 +9,6 @@ REAL = $(patsubst %/,%,$(or $(FOLDER),$(error say where the real model is: FOLDE
 
 STUDIES ?= length rank layers init alpha instruction data scale forgetting spectrum intrinsic transfer begin
 
-FOLDER ?= $(PEFTLAB_REAL_MODEL)
-
 .PHONY: help setup demo studies test test-all real-model test-real test-real-sample check format demo-model clean
 
 help:

@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from peftlab.cli import options as shared
 from peftlab.errors import InputError
 from peftlab.printable import echo, json_text
+
+if TYPE_CHECKING:
+    from peftlab.frozen.model import FrozenLM
+    from peftlab.methods.adaptation import Adaptation
 
 Run = Annotated[Path, typer.Argument(help="The folder of an adapter or of its run.")]
 
@@ -34,12 +38,35 @@ def export(
     base, opened = shared.open_adapters(run, model, device)
     written = exporting.export(to, dict(zip(names, opened, strict=True)), base, out)
     echo(f"Written to {out}")
+    if to == "peft":
+        for folder, adaptation in zip(run, opened, strict=True):
+            if said := _begun_again(folder, adaptation, base):
+                echo(said, err=True)
     if isinstance(written, exporting.Merged):
         echo(f"logits differ by {written.fp32:.1e} in fp32, {written.bf16:.1e} in bf16")
     if isinstance(written, exporting.Merged | exporting.EmbeddingRows) and written.defaults:
         echo(_changed(written.defaults), err=True)
     if push_to_hub is not None:
         echo(exporting.push(out, push_to_hub, _card(run, to), private=not public))
+
+
+def _begun_again(folder: Path, adaptation: Adaptation, base: FrozenLM) -> str:
+    """A warning where PEFT's aLoRA begins again in replies of the run that the adapter is of."""
+    from peftlab.export.cue import begins_at_cue, begun_again
+    from peftlab.records.reading import predictions
+
+    rows = predictions(folder.parent if folder.name == "adapter" else folder)
+    if not rows or not begins_at_cue(adaptation):
+        return ""
+    texts = [" ".join([row["prediction"], *row["references"]]) for row in rows]
+    count = begun_again(adaptation, base, texts)
+    if not count:
+        return ""
+    return (
+        f"Warning: {count} of {len(rows)} replies or references of this run's test rows hold the "
+        "tokens at which PEFT's aLoRA begins: where it reads a whole row (a loss, training on) it "
+        "begins there, at the last place; generate is not concerned"
+    )
 
 
 def _changed(defaults: Mapping[str, object]) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from peftlab.errors import InputError
 from peftlab.tasks.cue import cue_ids
+from peftlab.tasks.encode import last_place
 from peftlab.tasks.example import BeginsNowhere
 
 if TYPE_CHECKING:
@@ -36,6 +38,14 @@ def invocation(adaptation: Adaptation, model: FrozenLM) -> list[int]:
             "keep peftlab's own format"
         )
     return list(ids)
+
+
+def begun_again(adaptation: Adaptation, model: FrozenLM, replies: Iterable[str]) -> int:
+    """How many replies hold the tokens once more, where PEFT would begin if it read them too."""
+    ids = tuple(invocation(adaptation, model))
+    template = _template(adaptation)
+    rows = ((*ids, *template.target_ids(model.tokenizer, reply)) for reply in replies)
+    return sum(last_place(row, ids) != 0 for row in rows)
 
 
 def with_invocation(adaptation: Adaptation, model: FrozenLM, tokens: object) -> Adaptation:

@@ -9,9 +9,10 @@ import peft
 import pytest
 import torch
 
+from peftlab.cli.share import _begun_again
 from peftlab.errors import InputError
 from peftlab.export import export
-from peftlab.export.cue import invocation
+from peftlab.export.cue import begun_again, invocation
 from peftlab.export.peft import load
 from peftlab.frozen.packing import Row, pack
 from peftlab.generation import Request, generate
@@ -42,7 +43,8 @@ def test_peft_gives_the_same_logits(family: str, tmp_path: Path) -> None:
         theirs = peft.PeftModel.from_pretrained(tiny(family), str(tmp_path / "one")).eval()
     template = adaptation.method.template(adaptation.template, adaptation.state)
     edits = adaptation.edits(lm)
-    for example in world.task().test[:4]:
+    twice = Example("they say it\nsay it: and go on", ("it is",))  # the last place is the cue's
+    for example in [*world.task().test[:3], twice]:
         row = template.encode(lm.tokenizer, example, example.targets[0], 90)
         (given,) = continued(lm, [Row(row.ids, 0, row.begin, begin=row.begin)])
         with torch.no_grad():
@@ -143,6 +145,25 @@ def test_ids_that_are_none_are_refused(ids: object, tmp_path: Path) -> None:
     )
     with pytest.raises(InputError, match=r"alora_invocation_tokens is .*token ids from 0"):
         load(folder, lm)
+
+
+def test_replies_in_which_peft_would_begin_again_are_counted(
+    tmp_path: Path,
+) -> None:
+    lm, adaptation = world.model("llama"), adapted("llama")
+    texts = ["fine", "well\nsay it: again", "say it:", "so\nsay it"]
+    assert begun_again(adaptation, lm, texts) == 1
+    run = tmp_path / "run"
+    rows = [
+        {"index": i, "prediction": text, "references": ["fine"], "scores": {}}
+        for i, text in enumerate(texts)
+    ]
+    adaptation.save(run / "adapter")
+    (run / "predictions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    said = _begun_again(run / "adapter", adaptation, lm)
+    assert said.startswith("Warning: 1 of 4 replies or references")
+    row = adapted("llama", SPEC.replace("cue", "row"))
+    assert not _begun_again(run, row, lm) and not _begun_again(tmp_path, adaptation, lm)
 
 
 def test_prompts_with_nothing_in_common_there_are_refused(tmp_path: Path) -> None:
