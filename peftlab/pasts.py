@@ -67,22 +67,13 @@ def read(model: FrozenLM, texts: Sequence[Ids], store: TrunkStore | None) -> lis
 def _past(model: FrozenLM, ids: Ids, store: TrunkStore | None) -> GivenPast:
     if store is None:
         return _read(model, ids)
-    key = _key(model, ids)
-    kept = store.get(key, hold=False)
-    if kept is None:
-        past = _read(model, ids)
-        store.put(key, _packed(past))
-        # What was just written is mapped as it will be later: memory of its own for every source of
-        # a step, each of another length, is what the heap would keep for the rest of the run.
-        kept = store.get(key, hold=False)
-        if kept is None:
-            return past
+    kept = store.computed(_key(model, ids), lambda: _packed(_read(model, ids)), hold=False)
     return _unpacked(len(ids), [tensor.to(model.device) for tensor in kept])
 
 
 def _key(model: FrozenLM, ids: Ids) -> str:
     """Names what the tokens leave: the base, the number format and the tokens."""
-    told = f"{model.fingerprint} past {number_format(model.device.type)} {ids}"
+    told = f"{model.fingerprint} timed past {number_format(model.device.type)} {ids}"
     return hashlib.sha256(told.encode()).hexdigest()[:32]
 
 

@@ -12,8 +12,9 @@ import fcntl
 import hashlib
 import json
 import shutil
+import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -46,14 +47,21 @@ class TrunkStore:
             folder, now or earlier.
         folder: of the files, in one that exists; None keeps none. Chunks that another process has
             left there are used.
+        shared: files come first, since what lies in one process's memory is of no use to others.
 
     Attributes:
         bytes_in_memory, bytes_on_disk: what this store keeps now.
+        spared: seconds that it took others to compute what this store has found of theirs. A run
+            counts them as its own, or what it takes would hang on who came before it.
     """
 
-    def __init__(self, memory: int, disk: int = 0, folder: Path | None = None) -> None:
-        self.memory, self.disk, self.folder = memory, disk, folder
+    def __init__(
+        self, memory: int, disk: int = 0, folder: Path | None = None, shared: bool = False
+    ) -> None:
+        self.memory, self.disk, self.folder, self.shared = memory, disk, folder, shared
         self.bytes_in_memory = self.bytes_on_disk = 0
+        self.spared = 0.0
+        self._met: set[str] = set()
         self._is_tidy = False
         self._known: set[str] = set()
         self._chunks: dict[str, list[torch.Tensor]] = {}
@@ -78,40 +86,79 @@ class TrunkStore:
                 self._chunks[key] = mapped
         return mapped
 
+    def computed(
+        self, key: str, compute: Callable[[], list[torch.Tensor]], *, hold: bool = True
+    ) -> list[torch.Tensor]:
+        """The chunk's rows, computed and kept where they are not; see `get`.
+
+        What was just written is mapped as it will be later: memory of its own for every source of a
+        step, each of another length, is what the heap would keep for the rest of the run.
+        """
+        kept = self.get(key, hold=hold)
+        if kept is None:
+            begun = time.perf_counter()
+            made = compute()
+            seconds = torch.tensor([time.perf_counter() - begun], dtype=torch.float64)
+            self.put(key, [*made, seconds])
+            self._met.add(key)
+            kept = self.get(key, hold=hold)
+            return made if kept is None else kept[:-1]
+        if key not in self._met:
+            self._met.add(key)
+            self.spared += float(kept[-1])
+        return kept[:-1]
+
     def put(self, key: str, states: list[torch.Tensor]) -> None:
         """Keep a chunk where there is room; without room it is computed again when needed."""
-        size = sum(tensor.nbytes for tensor in states)
-        if self.bytes_in_memory + size <= self.memory:
-            self._chunks[key] = states
-            self._known.add(key)
-            self.bytes_in_memory += size
-        elif self.folder is not None and size <= self.disk:
-            try:
-                self._put_on_disk(self.folder / f"{key}.safetensors", states)
-            except DiskFull as error:
-                if not (full := files.what_is_full(error)):
-                    raise
-                self.disk = 0
-                warnings.warn(
-                    f"activations of the frozen trunk are kept no longer, which takes time: {full}",
-                    stacklevel=2,
-                )
+        ways = [self._put_in_memory, self._put_in_files]
+        for way in reversed(ways) if self.shared else ways:
+            if way(key, states):
+                self._known.add(key)
+                return
 
-    def _put_on_disk(self, path: Path, states: list[torch.Tensor]) -> None:
+    def _put_in_memory(self, key: str, states: list[torch.Tensor]) -> bool:
+        size = sum(tensor.nbytes for tensor in states)
+        if self.bytes_in_memory + size > self.memory:
+            return False
+        self._chunks[key] = states
+        self.bytes_in_memory += size
+        return True
+
+    def _put_in_files(self, key: str, states: list[torch.Tensor]) -> bool:
+        size = sum(tensor.nbytes for tensor in states)
+        if self.folder is None or size > self.disk:
+            return False
+        try:
+            return self._put_on_disk(self.folder / f"{key}.safetensors", states)
+        except DiskFull as error:
+            if not (full := files.what_is_full(error)):
+                raise
+            self.disk = 0
+            warnings.warn(
+                "activations of the frozen trunk are kept in files no longer, which takes time: "
+                f"{full}",
+                stacklevel=2,
+            )
+            return False
+
+    def _put_on_disk(self, path: Path, states: list[torch.Tensor]) -> bool:
         most = _file_bytes(states)
         with self._alone_in(path.parent) as used:
+            if _mapped(path) is not None:  # another process was faster
+                return True
             left = min(self.disk - used.bytes, shutil.disk_usage(path.parent).free - _DISK_RESERVE)
-            if most <= left and _mapped(path) is None:  # else another process was faster
-                named = {str(i): t.cpu().contiguous() for i, t in enumerate(states)}
-                before, written = used.bytes, 0
-                used.note(before + most)
-                try:
-                    files.atomically(path, lambda made: save_file(named, made), lasting=False)
-                    written = path.stat().st_size
-                finally:
-                    used.note(before + written)
-                self.bytes_on_disk += written
-                self._known.add(path.stem)
+            if most > left:
+                return False
+            named = {str(i): t.cpu().contiguous() for i, t in enumerate(states)}
+            before, written = used.bytes, 0
+            used.note(before + most)
+            try:
+                files.atomically(path, lambda made: save_file(named, made), lasting=False)
+                written = path.stat().st_size
+            finally:
+                used.note(before + written)
+            self.bytes_on_disk += written
+        return True
 
     @contextmanager
     def _alone_in(self, folder: Path) -> Iterator[_Used]:
@@ -183,11 +230,7 @@ class Trunk:
     def _row(self, index: int) -> torch.Tensor:
         chunk, place = divmod(index, _CHUNK_ROWS)
         key = self._key(chunk)
-        states = self.store.get(key)
-        if states is None:
-            states = self._run(self._rows_of(chunk))
-            self.store.put(key, states)
-        return states[place]
+        return self.store.computed(key, lambda: self._run(self._rows_of(chunk)))[place]
 
     def _rows_of(self, chunk: int) -> list[Sequence[int]]:
         start = chunk * _CHUNK_ROWS
@@ -199,7 +242,7 @@ class Trunk:
         number = number_format(self.model.device.type)
         if (chunk, number) not in self._keys:
             rows = self._rows_of(chunk)
-            told = f"{self.model.fingerprint} {self.block} {number} {rows}"
+            told = f"{self.model.fingerprint} timed {self.block} {number} {rows}"
             self._keys[chunk, number] = hashlib.sha256(told.encode()).hexdigest()[:32]
         return self._keys[chunk, number]
 

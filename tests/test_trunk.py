@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -86,7 +87,7 @@ def test_a_chunk_that_cannot_be_written_is_computed_again(tmp_path: Path) -> Non
     states = [torch.ones(5, 40)]
     store = TrunkStore(0, 1 << 30, tmp_path / "trunk")
     store.put("first", states)
-    with file_size_limit(500), pytest.warns(UserWarning, match=r"kept no longer.*this large"):
+    with file_size_limit(500), pytest.warns(UserWarning, match=r"in files no longer.*this large"):
         store.put("second", states)
     store.put("third", states)  # without another word
     assert [path.stem for path in (tmp_path / "trunk").glob("*.safetensors")] == ["first"]
@@ -108,3 +109,27 @@ def test_a_trunk_is_not_kept_where_its_run_has_gone(tmp_path: Path) -> None:
     with pytest.raises(DiskFull, match=r"its folder is gone"):
         store.put("chunk", [torch.ones(5, 40)])
     assert not (tmp_path / "gone").exists()
+
+
+def test_a_shared_store_fills_files_before_its_own_memory(tmp_path: Path) -> None:
+    states = [torch.ones(4, 1000)]
+    store = TrunkStore(1 << 20, 20_000, tmp_path / "trunk", shared=True)
+    for key in ("first", "second"):
+        store.put(key, states)
+    assert 16_000 < store.bytes_on_disk <= 20_000 and store.bytes_in_memory == 16_000
+    other = TrunkStore(0, 20_000, tmp_path / "trunk", shared=True)
+    assert other.get("first") is not None and other.get("second") is None
+
+
+def test_what_another_store_has_computed_is_charged_once(tmp_path: Path) -> None:
+    def compute() -> list[torch.Tensor]:
+        time.sleep(0.02)
+        return [torch.ones(3)]
+
+    one, other = (TrunkStore(0, 1 << 20, tmp_path / "trunk", shared=True) for _ in range(2))
+    for _ in range(2):
+        assert torch.equal(one.computed("key", compute)[0], torch.ones(3))
+    assert one.spared == 0
+    for _ in range(2):
+        (states,) = other.computed("key", compute)
+    assert torch.equal(states, torch.ones(3)) and 0.02 <= other.spared < 0.5

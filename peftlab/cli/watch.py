@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from peftlab.units import size
 if TYPE_CHECKING:
     from peftlab.comparison.plan import Plan, Run
     from peftlab.comparison.profile import Profile
+    from peftlab.estimate import Prediction
     from peftlab.records.record import Record, Search, Tried
     from peftlab.training import Budget
 
@@ -93,16 +95,17 @@ class Shown:
     def _foretold(self, runs: list[Run], profile: Profile) -> Iterator[str]:
         """What all will take, evaluation's share of it, and what is read for that."""
         known = [
-            (found, len(seeds_of(self.plan, run.method)))
+            (found, len(seeds_of(self.plan, run.method)), run)
             for run in runs
             if run.seed == self.plan.seeds[0]
             and (found := profile.predictions.get(run.label)) is not None
             and run.label not in profile.left_out
         ]
-        trained = sum((one.train_seconds or 0.0) * n + one.search_seconds for one, n in known)
-        if trained:
-            evaluated = sum(one.evaluation_seconds * n for one, n in known)
-            besides = sum((one.besides_seconds or 0.0) * n for one, n in known)
+        trained = sum((one.train_seconds or 0.0) * n + one.search_seconds for one, n, _ in known)
+        trained -= _kept_seconds(known)
+        if trained > 0:
+            evaluated = sum(one.evaluation_seconds * n for one, n, _ in known)
+            besides = sum((one.besides_seconds or 0.0) * n for one, n, _ in known)
             planned = self.board.clock() - self.board.began
             share = (evaluated + planned) / trained
             yield (
@@ -164,6 +167,20 @@ class Shown:
 
     def _say(self, text: str) -> None:
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _kept_seconds(known: Sequence[tuple[Prediction, int, Run]]) -> float:
+    """What all runs but the first of a kind save by what that has kept of the frozen trunk.
+
+    Those that begin at the cue keep the same, whatever the method; the seeds of another method keep
+    what lies below its own blocks.
+    """
+    filling: dict[str, list[float]] = defaultdict(list)
+    for found, count, run in known:
+        kind = "cue" if run.method.begins_at_cue else run.label
+        trials = [found.filling_seconds * run.search.share] * run.search.trials
+        filling[kind] += [found.filling_seconds] * count + trials
+    return sum(sum(each) - max(each) for each in filling.values() if each)
 
 
 def _name(run: Run) -> str:

@@ -5,6 +5,7 @@ One after the other, because runs that share a machine would be measured against
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,13 +16,15 @@ from peftlab.comparison.engine import PREDICT, PROFILE, Call, Opened, T, Workflo
 from peftlab.comparison.plan import Plan, Run
 from peftlab.comparison.processes import RunFailed, Say, call
 from peftlab.comparison.shared_base import Named, SharedBase
+from peftlab.records import folders
 
 
 @dataclass(frozen=True)
 class LocalEngine:
     """One process at a time, forked from a server; see `processes`.
 
-    While a comparison is planned, all processes share one loaded base; a run loads its own.
+    While a comparison is planned, all processes share one loaded base; a run loads its own. What
+    the frozen trunk computes is kept in files of the comparison's folder until all runs are made.
     """
 
     out: Path = Path()
@@ -32,6 +35,7 @@ class LocalEngine:
         """Nothing has to be made ready."""
         with SharedBase() as planning:
             yield LocalEngine(out, planning)
+        shutil.rmtree(out / folders.TRUNK, ignore_errors=True)
 
     def run(self, workflows: Sequence[Workflow[T]], hear: Say) -> list[T]:
         """One after the other, see `Opened`."""
@@ -55,7 +59,8 @@ class LocalEngine:
         if base is not None and SharedBase.works_on(base.device):
             return self.planning.call(base, asked.function, (asked.subject, self.out), hear)
         self.planning.close()
-        return call(asked.function, asked.subject, self.out, hear=hear)
+        kept = self.out / folders.TRUNK
+        return call(asked.function, asked.subject, self.out, kept, hear=hear)
 
 
 def _planned_on(asked: Call) -> Named | None:

@@ -187,6 +187,7 @@ class _Search:
             record.status = "pruned" if record.status == "pruned" else "finished"
         record.progress = progress_of(took)
         record.seconds.train, record.seconds.evaluate = took.seconds, took.validation_seconds
+        record.seconds.train_spared = took.spared_seconds or None
         record.write(folder)
         return record
 
@@ -227,4 +228,6 @@ def _others(records: list[Record]) -> float | None:
 
 
 def _seconds(record: Record) -> float:
-    return (record.seconds.train or 0.0) + (record.seconds.evaluate or 0.0)
+    """As if no other run had read anything before."""
+    seconds = record.seconds
+    return sum(s or 0.0 for s in (seconds.train, seconds.evaluate, seconds.train_spared))

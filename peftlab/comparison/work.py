@@ -127,6 +127,7 @@ class _Work:
         others = measured.others if pipe.steps or not earlier else earlier.others.train
         record.others.train = record.others.step = others
         record.seconds.train, record.seconds.step = trained.seconds, trained.step_seconds
+        record.seconds.train_spared = trained.spared_seconds or None
         self.ledger.trained(trained, measured.seconds)
         record.loss.validation = trained.validation_loss
         record.loss.validation_error = trained.validation_error
@@ -228,13 +229,10 @@ class _Work:
 
 
 def shared_store(run: Run, trunk: Path | None) -> TrunkStore | None:
-    """Activations that every run of a machine finds in files, mapped into the memory of each.
-
-    In files alone: what lies in one process's memory is of no use to the others.
-    """
+    """Activations that every run of a machine finds in files, mapped into the memory of each."""
     if trunk is None:
         return None
-    return TrunkStore(0, run.config.trunk_memory + run.config.trunk_disk, trunk)
+    return TrunkStore(run.config.trunk_memory, run.config.trunk_disk, trunk, shared=True)
 
 
 def hold_against_prediction(record: Record) -> None:

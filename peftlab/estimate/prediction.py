@@ -20,6 +20,8 @@ class Prediction:
         adapter_bytes: of the saved adapter.
         peak_memory: in training, of the process, as `measure` takes it; bytes.
         step_seconds: of a warm optimiser step. train_seconds: of all steps.
+        filling_seconds: what of these keeping the frozen trunk's activations takes, which other
+            runs of the comparison find then.
         search_seconds: of the trials for the rate, if none is ended early.
         pace: of evaluation. validation_seconds, evaluate_seconds, generate_seconds: of validations
             in training, final losses, and texts. besides_seconds: of what is none of these: loading
@@ -33,6 +35,7 @@ class Prediction:
     peak_memory: float | None = None
     step_seconds: float | None = None
     train_seconds: float | None = None
+    filling_seconds: float = 0.0
     search_seconds: float = 0.0
     pace: Pace | None = None
     validation_seconds: float | None = None

@@ -115,6 +115,7 @@ def probe(
         peak_memory=measured.peak_bytes,
         step_seconds=step,
         train_seconds=train,
+        filling_seconds=taken.filling,
         pace=pace,
         busy=model.device.type == "cpu" and taken.computing < _ALONE * taken.watched,
     )

@@ -71,6 +71,7 @@ class GuestInTraining(Trainee[GuestModel]):
 
     searches = is_sharded = False
     kept_bytes = 0
+    spared_seconds = 0.0
 
     def __init__(self, base: PlainBase, guest: Guest, task: Task, config: TrainConfig) -> None:
         self.name = guest.name

@@ -182,9 +182,12 @@ def _share_of_base(record: Record) -> float | None:
 
 
 def _training(record: Record) -> float | None:
-    """By the clock, or at the pace of steps taken again where others had used the machine."""
+    """By the clock, or at the pace of steps taken again where others had used the machine; as if
+    no other run of the comparison had read anything before.
+    """
     seconds = record.seconds
-    return seconds.train if seconds.train_again is None else seconds.train_again
+    own = seconds.train if seconds.train_again is None else seconds.train_again
+    return own if own is None else own + (seconds.train_spared or 0.0)
 
 
 def _with_search(record: Record) -> float | None:

@@ -55,8 +55,10 @@ class Seconds(Part):
         evaluate: losses. forgetting: the loss of general text. generate: texts and their scores.
         latency: its measurement. save: checkpoints, adapter, predictions.
         measure: readings of memory and cores, and the tidying up before them.
+        train_spared: what steps would have taken besides, had not earlier runs of the comparison
+            kept what they read; counted as training time, and in no sum of what has passed.
         total: from the begin of the run's process to its record, with what an earlier process had
-            done of it; the others but `step` and `train_again` add up to it.
+            done of it; the others but `step`, `train_spared` and `train_again` add up to it.
         train_again: what training takes at the pace of twenty steps that were taken again, since
             others used the machine meanwhile; the times above stay those of the clock.
     """
@@ -73,6 +75,7 @@ class Seconds(Part):
     save: Amount | None = None
     measure: Amount | None = None
     total: Amount | None = None
+    train_spared: Amount | None = None
     train_again: Amount | None = None
 
 

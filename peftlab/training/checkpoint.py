@@ -34,7 +34,8 @@ class Progress:
         seconds: of training steps alone, without evaluation and checkpoints.
         tokens: packed ones of training rows. forward_tokens: tokens through the base in training, a
             backward pass counting once more. validated, validation_seconds: of validations.
-        saving_seconds: of checkpoints.
+        saving_seconds: of checkpoints. spared_seconds: which steps would have taken besides, had
+            not other runs computed before what they found kept.
     """
 
     step: int = 0
@@ -49,6 +50,7 @@ class Progress:
     validated: int = 0
     validation_seconds: float = 0.0
     saving_seconds: float = 0.0
+    spared_seconds: float = 0.0
     step_seconds: list[float] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
 

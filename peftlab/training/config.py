@@ -25,6 +25,7 @@ from peftlab.options import (
     whole_number,
 )
 
+DECAYS_LATE: Literal["warmup_stable_decay"] = "warmup_stable_decay"
 OF_SECONDS = 10
 """Validations of a budget of seconds, whatever `evaluate_every` says."""
 _KEPT = "Most bytes of kept activations of the frozen trunk, "
@@ -62,7 +63,8 @@ class TrainConfig(Checked):
     optimizer: Annotated[Literal["adamw", "adafactor"], Option("The optimiser.")] = "adamw"
     weight_decay: Annotated[float, Ge(0), Option("AdamW's, of all that is trained.")] = 0.0
     schedule: Annotated[
-        Literal["linear", "cosine", "constant_with_warmup"], Option("Of the rate, after warm-up.")
+        Literal["linear", "cosine", "constant_with_warmup", "warmup_stable_decay"],
+        Option("Of the rate, after warm-up."),
     ] = "linear"
     warmup: Annotated[_Share, Option("Share of the budget over which the rate rises.")] = 0.06
     clip: Annotated[

@@ -9,6 +9,7 @@ import shutil
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -23,11 +24,12 @@ from peftlab.processes import ALONE, Processes, join
 from peftlab.tasks.fit import fitted, shortened
 from peftlab.token_limits import max_row_tokens
 from peftlab.training.budget import Budget
-from peftlab.training.checkpoint import Progress
-from peftlab.training.config import OF_SECONDS, TrainConfig
+from peftlab.training.checkpoint import Descending, Progress
+from peftlab.training.config import DECAYS_LATE, OF_SECONDS, TrainConfig
 from peftlab.training.display import Display, silent
 from peftlab.training.journal import Journal
 from peftlab.training.result import Diverged, Interrupted, Trained
+from peftlab.training.stem import Stem, stable_steps
 from peftlab.training.steps import Taken
 from peftlab.training.stopping import graceful
 from peftlab.training.tracking import Listen
@@ -60,6 +62,7 @@ def train(
     store: TrunkStore | None = None,
     validated: Validated | None = None,
     listen: Listen | None = None,
+    stem: Stem | None = None,
 ) -> Trained[Adaptation]:
     """Train one adaptation; the state with the lowest validation loss is kept.
 
@@ -71,6 +74,7 @@ def train(
         validated: is told the step and the loss of every validation; training ends where it
             returns true.
         listen: is told all that goes into `metrics.jsonl`, see `tracking`.
+        stem: where trainings of other lengths leave what they share with this one.
 
     Where a launcher has started several processes, each calls this with the same arguments, and
     all get the same result. A step's rows are then divided among them; the first one writes.
@@ -97,7 +101,7 @@ def train(
             store = TrunkStore(config.trunk_memory // processes.local, config.trunk_disk, trunk)
         trainee = MethodInTraining(model, method, task, config, start, store, processes)
         identity = identity_of(method, task, config, model.fingerprint)
-        run = Loop(trainee, config, folder, identity, validated, processes, listen)
+        run = Loop(trainee, config, folder, identity, validated, processes, listen, stem)
         try:
             if method.trains or method.searches:
                 run.go(display)
@@ -147,6 +151,26 @@ def identity_of(method: Trainable, task: Task, config: TrainConfig, fingerprint:
     return hashlib.sha256(json.dumps(decides, sort_keys=True, default=str).encode()).hexdigest()
 
 
+def stem_of(
+    folder: Path, method: Trainable, task: Task, config: TrainConfig, fingerprint: str
+) -> Stem:
+    """The stem of a training, shared by all of one warm-up, in steps, that differ in length alone.
+
+    Raises:
+        InputError: another schedule than warmup_stable_decay, or a budget of no fixed steps.
+    """
+    if config.schedule != DECAYS_LATE or config.tokens is not None or config.seconds is not None:
+        raise InputError(
+            f"trainings of several lengths share their beginning under the schedule {DECAYS_LATE} "
+            f"and a budget of steps; got {config.schedule}"
+        )
+    steps = config.total_steps(len(task.pairs("train")))
+    shared = replace(config, steps=1, epochs=None, warmup=0.0)
+    warmup = round(config.warmup * steps)
+    identity = identity_of(method, task, shared, fingerprint)
+    return Stem(folder, f"{identity}, {warmup} steps of warm-up", stable_steps(steps))
+
+
 class Loop(Generic[Made]):
     """One training: what is trained, its folder, and how far it has come.
 
@@ -163,8 +187,10 @@ class Loop(Generic[Made]):
         validated: Validated | None = None,
         processes: Processes = ALONE,
         listen: Listen | None = None,
+        stem: Stem | None = None,
     ) -> None:
         self.trainee, self.config, self.validated = trainee, config, validated
+        self.stem = stem
         self.processes, self.progress = processes, Progress()
         self.best = State({}, {})  # until there is a validation
         self.earlier_seconds = 0.0
@@ -212,6 +238,8 @@ class Loop(Generic[Made]):
                 self.journal.log(progress.step, told)
                 if budget.is_spent(progress) or self._validation_is_due(used):
                     self.validate()
+                if self.stem is not None and progress.step == self.stem.leaves:
+                    self.stem.save(*self._checkpoint())
                 overdue = time.monotonic() - last_save > self.config.checkpoint_seconds
                 stopped, due = self._somebody(bool(stop), overdue)
                 if stopped or due:
@@ -251,6 +279,7 @@ class Loop(Generic[Made]):
     def step(self) -> tuple[Taken, float]:
         """Take one step; returns also its tokens/s."""
         begun, progress, trainee = time.perf_counter(), self.progress, self.trainee
+        spared = trainee.spared_seconds
         taken = trainee.steps.take(progress.step, trainee.data)
         everyone = self.processes.numbers(
             time.perf_counter() - begun, taken.tokens, taken.forward_tokens
@@ -258,6 +287,7 @@ class Loop(Generic[Made]):
         seconds = max(each[0] for each in everyone)
         tokens, forward_tokens = (int(sum(each[i] for each in everyone)) for i in (1, 2))
         trainee.moved()
+        progress.spared_seconds += trainee.spared_seconds - spared
         progress.add(taken.loss, tokens, forward_tokens, seconds)
         trainee.steps.follow(self.budget.point(progress))
         return taken, tokens / seconds
@@ -293,12 +323,19 @@ class Loop(Generic[Made]):
     def save(self) -> None:
         """Write the checkpoint."""
         if self.trainee.resumable:
-            steps, begun = self.trainee.steps, time.perf_counter()
-            self.journal.save(steps.state, self.best, steps.descending, self.progress)
+            begun = time.perf_counter()
+            self.journal.save(*self._checkpoint())
             self.progress.saving_seconds += time.perf_counter() - begun
+
+    def _checkpoint(self) -> tuple[State, State, Descending, Progress]:
+        """All that a checkpoint holds of this run."""
+        steps = self.trainee.steps
+        return steps.state, self.best, steps.descending, self.progress
 
     def _restore(self) -> None:
         restored = self.journal.restore()
+        if restored is None and self.stem is not None:
+            restored = self.stem.longest()
         self.processes.agree({_CHECKPOINT: None if restored is None else restored.progress.step})
         if restored is None:
             return
@@ -329,5 +366,6 @@ class Loop(Generic[Made]):
             trunk_bytes=trainee.kept_bytes,
             skipped=trainee.skipped,
             saving_seconds=progress.saving_seconds,
+            spared_seconds=progress.spared_seconds,
             earlier_seconds=self.earlier_seconds,
         )

@@ -40,7 +40,9 @@ class Trained(Generic[Made]):
         seconds: all steps, without evaluation. tokens: packed ones of training rows.
         forward_tokens: tokens through the base, those of a backward pass once more.
         validated, validation_seconds: tokens and time of validations. saving_seconds: of
-            checkpoints. earlier_seconds: what of all these was an earlier process's.
+            checkpoints. spared_seconds: which steps would have taken besides, had not other runs
+            computed what they found kept. earlier_seconds: what of all but that was an earlier
+            process's.
         truncated: training rows that lost source tokens. skipped: those that were left out.
         losses: every step's loss. trunk_bytes: kept activations of the frozen trunk.
     """
@@ -60,5 +62,6 @@ class Trained(Generic[Made]):
     trunk_bytes: int
     skipped: int = 0
     saving_seconds: float = 0.0
+    spared_seconds: float = 0.0
     earlier_seconds: float = 0.0
     validation_error: float | None = None

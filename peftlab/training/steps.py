@@ -21,12 +21,13 @@ from peftlab.pasts import continued
 from peftlab.processes import Processes
 from peftlab.training import optimise
 from peftlab.training.checkpoint import Checkpoint, Descending
-from peftlab.training.config import TrainConfig
+from peftlab.training.config import DECAYS_LATE, TrainConfig
 from peftlab.training.data import Data
 from peftlab.training.parameters import Parameters
 from peftlab.training.result import Diverged
 from peftlab.training.rows import Piece
 from peftlab.training.search import Examples
+from peftlab.training.stem import decaying_steps
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -149,7 +150,14 @@ class Descent(Steps):
         groups = [{**group, "params": [held[n] for n in group["params"]]} for group in named]
         chosen = optimise.optimizer(self.config, groups)
         warmup = round(self.config.warmup * points)
-        self.scheduler = get_scheduler(self.config.schedule, chosen, warmup, points)
+        decay = {"num_decay_steps": decaying_steps(points), "decay_type": "linear"}
+        self.scheduler = get_scheduler(
+            self.config.schedule,
+            chosen,
+            warmup,
+            points,
+            scheduler_specific_kwargs=decay if self.config.schedule == DECAYS_LATE else None,
+        )
         self.optimizer = self.accelerator.prepare(chosen)
 
     def _check_offload(self) -> None:

@@ -50,6 +50,7 @@ class Trainee(Protocol[Made_co]):
         data: rows of both splits. steps: its state, and how it moves.
         skipped: training rows that were left out for their length.
         kept_bytes: what it has kept of the frozen trunk's activations.
+        spared_seconds: that it has not had to compute since others had, see `TrunkStore.spared`.
     """
 
     name: str
@@ -65,6 +66,9 @@ class Trainee(Protocol[Made_co]):
 
     @property
     def kept_bytes(self) -> int: ...
+
+    @property
+    def spared_seconds(self) -> float: ...
 
     def moved(self) -> None:
         """The state is another now, after a step or a checkpoint."""
@@ -120,6 +124,10 @@ class MethodInTraining:
     @property
     def kept_bytes(self) -> int:
         return self.store.bytes_in_memory + self.store.bytes_on_disk
+
+    @property
+    def spared_seconds(self) -> float:
+        return self.store.spared
 
     def moved(self) -> None:
         if self.searches:  # the text may be another now

@@ -38,6 +38,7 @@ __all__ = [
     "absolute_margin",
     "analyse",
     "compare_pairs",
+    "error_of",
     "holm",
     "intervals",
 ]
@@ -270,9 +271,12 @@ def compare_pairs(
     plan: bool = True,
     most: int = MOST_TESTED,
     declared: Collection[tuple[str, str]] = (),
+    family: int = 0,
 ) -> tuple[Pair, ...]:
     """Test the pairs of the best `most`, and the declared ones; with `plan`, say what would decide
     the undecided ones.
+
+    family: the least number of tests that is corrected for, where others might have been made.
     """
     ranked = np.argsort(-estimates.means if higher_is_better else estimates.means, kind="stable")
     among = sorted(ranked[:most].tolist())
@@ -283,23 +287,27 @@ def compare_pairs(
     tested = [_test(estimates, i, j, margin, (i, j) in wanted) for i, j in numbers]
     pairs: dict[tuple[int, int], Pair] = {}
     for scope, on_purpose in product(("methods", "trained models"), (False, True)):
-        family = [one for one in tested if (one.scope, one.declared) == (scope, on_purpose)]
+        own = [one for one in tested if (one.scope, one.declared) == (scope, on_purpose)]
         pairs_judged = [
             _outcome(estimates, one, corrected, confidence, higher_is_better)
-            for one, corrected in zip(family, _corrected(family), strict=True)
+            for one, corrected in zip(own, _corrected(own, family), strict=True)
         ]
         if plan and scope == "methods":
-            pairs_judged = _planned(family, pairs_judged, margin, confidence)
+            pairs_judged = _planned(own, pairs_judged, margin, confidence, family)
         pairs |= {
-            (one.first, one.second): pair for one, pair in zip(family, pairs_judged, strict=True)
+            (one.first, one.second): pair for one, pair in zip(own, pairs_judged, strict=True)
         }
     return tuple(pairs[key] for key in sorted(pairs))
 
 
-def holm(p: Array) -> Array:
-    """P values corrected for their number (Holm 1979): step-down, valid under any dependence."""
+def holm(p: Array, family: int = 0) -> Array:
+    """P values corrected for their number (Holm 1979): step-down, valid under any dependence.
+
+    family: how many tests there are if these are not all; the others count as if they had failed.
+    """
     order = np.argsort(p)
-    stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    left = np.arange(max(len(p), family), 0, -1)[: len(p)]
+    stepped = np.maximum.accumulate(p[order] * left)
     corrected = np.empty_like(p)
     corrected[order] = np.minimum(stepped, 1.0)
     return corrected
@@ -307,13 +315,7 @@ def holm(p: Array) -> Array:
 
 def _test(estimates: Estimates, first: int, second: int, margin: float, declared: bool) -> _Tested:
     known = all(estimates.runs[index].seed_variance_known for index in (first, second))
-    nothing = SeedNoise()
-    error = Difference(
-        example_variance=estimates.example_variance(first, second),
-        examples=estimates.examples,
-        first=estimates.noise[first] if known else nothing,
-        second=estimates.noise[second] if known else nothing,
-    )
+    error = error_of(estimates, first, second)
     difference = float(estimates.means[first] - estimates.means[second])
     return _Tested(
         first=first,
@@ -327,9 +329,21 @@ def _test(estimates: Estimates, first: int, second: int, margin: float, declared
     )
 
 
-def _corrected(family: Sequence[_Tested]) -> list[tuple[float, float]]:
-    different = holm(np.array([one.different for one in family]))
-    equivalent = holm(np.array([one.equivalent for one in family]))
+def error_of(estimates: Estimates, first: int, second: int) -> Difference:
+    """The error of the difference of two methods; of the models at hand where seeds are unknown."""
+    known = all(estimates.runs[index].seed_variance_known for index in (first, second))
+    nothing = SeedNoise()
+    return Difference(
+        example_variance=estimates.example_variance(first, second),
+        examples=estimates.examples,
+        first=estimates.noise[first] if known else nothing,
+        second=estimates.noise[second] if known else nothing,
+    )
+
+
+def _corrected(tested: Sequence[_Tested], family: int) -> list[tuple[float, float]]:
+    different = holm(np.array([one.different for one in tested]), family)
+    equivalent = holm(np.array([one.equivalent for one in tested]), family)
     return list(zip(different.tolist(), equivalent.tolist(), strict=True))
 
 
@@ -372,19 +386,24 @@ def _outcome(
 
 
 def _planned(
-    family: Sequence[_Tested], pairs: Sequence[Pair], margin: float, confidence: float
+    tested: Sequence[_Tested],
+    pairs: Sequence[Pair],
+    margin: float,
+    confidence: float,
+    family: int,
 ) -> list[Pair]:
     """Add to undecided pairs what would decide them, at Holm's step after the decided ones."""
     better = sum(pair.outcome == "better" for pair in pairs)
     tied = sum(pair.outcome == "tied" for pair in pairs)
     planned = []
-    for one, pair in zip(family, pairs, strict=True):
+    number = max(len(pairs), family)
+    for one, pair in zip(tested, pairs, strict=True):
         if pair.outcome == "undecided":
             goal = Goal(
                 size=abs(one.difference),
                 margin=margin,
-                different=(1 - confidence) / (len(pairs) - better),
-                equivalent=(1 - confidence) / (len(pairs) - tied),
+                different=(1 - confidence) / (number - better),
+                equivalent=(1 - confidence) / (number - tied),
             )
             pair = replace(pair, needed=needed(one.error, goal))
         planned.append(pair)

@@ -19,6 +19,7 @@ from peftlab.frozen.model import FrozenLM
 from peftlab.methods import Method, parse
 from peftlab.methods.adaptation import Adaptation
 from peftlab.records import folders, reading
+from peftlab.records.figures import named
 from peftlab.records.record import Record
 from peftlab.tasks import Task
 from peftlab.training import TrainConfig
@@ -55,6 +56,29 @@ def make(base: str, task: Task, methods: str | tuple[Method, ...], **changes: An
         "evaluation": EvaluationConfig(train_rows=5, latency_tokens=0),
     }
     return Plan(**{**settings, **changes})
+
+
+def test_sources_are_read_once_and_every_method_is_charged_for_them(
+    base: str, task: Task, tmp_path: Path
+) -> None:
+    """Whoever comes first: what the others were spared counts as their training time too."""
+    methods = "lora:rank=2,begin=cue,ia3:begin=cue,last_k,bitfit"
+    kept: list[int] = []
+
+    class Looking(Silent):
+        def ended(self, run: Run, record: Record) -> None:
+            kept.append(len(list((tmp_path / folders.TRUNK).glob("*.safetensors"))))
+
+    plan = make(base, task, methods, seeds=(0, 1), config=TrainConfig(steps=20, batch_size=4))
+    first, second, last, row, *again = compare(plan, tmp_path, Looking()).records
+    assert first.seconds.train_spared is None and row.seconds.train_spared is None
+    spared = second.seconds.train_spared
+    assert spared is not None and again[0].seconds.train_spared == pytest.approx(spared, rel=1e-6)
+    assert last.seconds.train_spared is None and again[2].seconds.train_spared
+    for record in (second, again[0]):
+        assert named("train_seconds").of(record) == (record.seconds.train or 0.0) + spared
+    assert kept[0] == kept[1] >= len(task.train), "the second method reads none again"
+    assert not (tmp_path / folders.TRUNK).exists()
 
 
 def test_every_run_leaves_a_whole_folder(plan: Plan, tmp_path: Path, task: Task) -> None:

@@ -1,0 +1,124 @@
+"""Which rates and methods go on: successive halving by validation loss, across methods.
+
+After each rung half of the methods go on (Jamieson & Talwalkar 2016, arXiv:1502.07943, algorithm
+1), and those that are hardly behind. Nothing here has seen a test example.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from peftlab.comparison.within.steps import Candidate, Ground, Steps, Train
+
+HARDLY = 0.02  # of the loss: less is not told apart by a short training
+LEAST = 3  # methods that go on from any rung
+RATES_AGAIN = 2  # that a method takes to the next rung, if the second is hardly behind
+
+
+@dataclass
+class Screened:
+    """What came of it.
+
+    Attributes:
+        losses: by method and rate, of the longest rung that was reached: steps and loss.
+        out: by method, why it did not go on. reached: steps of the last rung that all that went on
+            have reached.
+    """
+
+    losses: dict[str, dict[float, tuple[int, float]]] = field(default_factory=dict)
+    out: dict[str, str] = field(default_factory=dict)
+    reached: int = 0
+
+    def loss(self, method: str) -> float:
+        """The lowest at its longest rung; infinite where nothing was reached."""
+        own = self.losses.get(method, {})
+        most = max((steps for steps, _ in own.values()), default=0)
+        return min((loss for steps, loss in own.values() if steps == most), default=math.inf)
+
+    def rate(self, method: str) -> float:
+        """Where that loss was."""
+        lowest = self.loss(method)
+        return next(rate for rate, (_, loss) in self.losses[method].items() if loss == lowest)
+
+    def ranked(self) -> list[str]:
+        """The methods that are not out, the lowest loss first."""
+        return sorted((m for m in self.losses if m not in self.out), key=self.loss)
+
+
+def screening(
+    candidates: Sequence[Candidate], rungs: Sequence[int], ground: Ground, reserve: float
+) -> Steps[Screened]:
+    """Take the methods up the rungs, as far as the time allows.
+
+    Args:
+        reserve: seconds that are kept for what comes after.
+    """
+    screened = Screened()
+    rates = {one.name: list(one.rates) for one in candidates if one.rates}
+    for number, steps in enumerate(rungs):
+        for method, rate in _in_turn(rates):
+            step = Train(method, rate, steps)
+            if ground.cost(step) > ground.left() - reserve:
+                if not number and rate == rates[method][0]:
+                    screened.out[method] = "there was no time to train it"
+                continue
+            loss = yield step
+            own = screened.losses.setdefault(method, {})
+            if loss is not None and math.isfinite(loss):
+                own[rate] = (steps, float(loss))
+        if not _all_reached(screened, rates, steps):
+            break
+        screened.reached = steps
+        rates = _go_on(screened, last=number == len(rungs) - 1)
+    for method in rates:
+        if math.isinf(screened.loss(method)):
+            screened.out.setdefault(method, "it came to no finite loss")
+    return screened
+
+
+def _in_turn(rates: Mapping[str, Sequence[float]]) -> Iterator[tuple[str, float]]:
+    """The first rate of every method, then the second: something is known of all soon."""
+    for number in range(max(map(len, rates.values()), default=0)):
+        for method, own in rates.items():
+            if number < len(own):
+                yield method, own[number]
+
+
+def _all_reached(screened: Screened, rates: Mapping[str, Sequence[float]], steps: int) -> bool:
+    """Whether every method that went on has been there, with one rate at least."""
+    return all(
+        any(at == steps for at, _ in screened.losses.get(method, {}).values())
+        for method in rates
+        if method not in screened.out and screened.losses.get(method)
+    )
+
+
+def _go_on(screened: Screened, last: bool) -> dict[str, list[float]]:
+    """The methods and rates of the next rung."""
+    ranked = [method for method in screened.ranked() if math.isfinite(screened.loss(method))]
+    kept = ranked[: max(LEAST, math.ceil(len(ranked) / 2))]
+    if kept and not last:
+        reach = screened.loss(kept[-1]) * (1 + HARDLY)
+        best = screened.loss(ranked[0])
+        for method in ranked[len(kept) :]:
+            if screened.loss(method) > reach:
+                screened.out[method] = (
+                    f"its validation loss after {_steps(screened, method)} steps is "
+                    f"{screened.loss(method):.3f}, the lowest {best:.3f}"
+                )
+    going = [method for method in ranked if method not in screened.out]
+    return {method: _rates_again(screened, method) for method in going}
+
+
+def _steps(screened: Screened, method: str) -> int:
+    return max(steps for steps, _ in screened.losses[method].values())
+
+
+def _rates_again(screened: Screened, method: str) -> list[float]:
+    longest = _steps(screened, method)
+    own = {rate: loss for rate, (at, loss) in screened.losses[method].items() if at == longest}
+    ordered = sorted(own, key=own.__getitem__)
+    reach = own[ordered[0]] * (1 + HARDLY)
+    return [rate for rate in ordered[:RATES_AGAIN] if own[rate] <= reach]
