@@ -363,14 +363,14 @@ def _scored(
         split,
         replies,
         score(names, texts, references),
-        subsets=_subset_scores(task, names, texts, references) if split == "test" else {},
+        subsets=subset_scores(task, names, texts, references) if split == "test" else {},
         context_tokens=_context_tokens(adapted, examples, replies),
         truncated=sum(reply.dropped > 0 for reply in replies),
         skipped=task.skipped.get(split, 0),
     )
 
 
-def _subset_scores(
+def subset_scores(
     task: Task, metrics: Sequence[str], texts: Sequence[str], references: Sequence[Sequence[str]]
 ) -> dict[str, dict[str, float]]:
     """The corpus numbers of each named part of the test split, of which `texts` are the first."""

@@ -73,7 +73,7 @@ def _past(model: FrozenLM, ids: Ids, store: TrunkStore | None) -> GivenPast:
 
 def _key(model: FrozenLM, ids: Ids) -> str:
     """Names what the tokens leave: the base, the number format and the tokens."""
-    told = f"{model.fingerprint} timed past {number_format(model.device.type)} {ids}"
+    told = f"{model.fingerprint} owned past {number_format(model.device.type)} {ids}"
     return hashlib.sha256(told.encode()).hexdigest()[:32]
 
 

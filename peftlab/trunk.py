@@ -48,17 +48,26 @@ class TrunkStore:
         folder: of the files, in one that exists; None keeps none. Chunks that another process has
             left there are used.
         shared: files come first, since what lies in one process's memory is of no use to others.
+        owner: whose store it is; what an earlier process of the same owner has computed is its own.
 
     Attributes:
         bytes_in_memory, bytes_on_disk: what this store keeps now.
         spared: seconds that it took others to compute what this store has found of theirs. A run
             counts them as its own, or what it takes would hang on who came before it.
+        refused: chunks that there was no room for.
     """
 
     def __init__(
-        self, memory: int, disk: int = 0, folder: Path | None = None, shared: bool = False
+        self,
+        memory: int,
+        disk: int = 0,
+        folder: Path | None = None,
+        shared: bool = False,
+        owner: str = "",
     ) -> None:
         self.memory, self.disk, self.folder, self.shared = memory, disk, folder, shared
+        self._owner = int.from_bytes(hashlib.sha256(owner.encode()).digest()[:7])
+        self.refused = 0
         self.bytes_in_memory = self.bytes_on_disk = 0
         self.spared = 0.0
         self._met: set[str] = set()
@@ -98,14 +107,17 @@ class TrunkStore:
         if kept is None:
             begun = time.perf_counter()
             made = compute()
-            seconds = torch.tensor([time.perf_counter() - begun], dtype=torch.float64)
-            self.put(key, [*made, seconds])
+            if made[0].is_cuda:
+                torch.cuda.synchronize(made[0].device)
+            micros = int(1e6 * (time.perf_counter() - begun))
+            self.put(key, [*made, torch.tensor([micros, self._owner])])
             self._met.add(key)
             kept = self.get(key, hold=hold)
             return made if kept is None else kept[:-1]
         if key not in self._met:
             self._met.add(key)
-            self.spared += float(kept[-1])
+            micros, owner = kept[-1].tolist()
+            self.spared += 0.0 if owner == self._owner else micros / 1e6
         return kept[:-1]
 
     def put(self, key: str, states: list[torch.Tensor]) -> None:
@@ -115,6 +127,7 @@ class TrunkStore:
             if way(key, states):
                 self._known.add(key)
                 return
+        self.refused += 1
 
     def _put_in_memory(self, key: str, states: list[torch.Tensor]) -> bool:
         size = sum(tensor.nbytes for tensor in states)
@@ -224,8 +237,9 @@ class Trunk:
 
     def states(self, batch: Batch, indices: Sequence[int]) -> tuple[int, torch.Tensor]:
         """What lets a batch of these rows, packed with `share=False`, resume at the block."""
-        states = [self._row(indices[i]) for i in batch.order]
-        return self.block, torch.cat(states).unsqueeze(0).to(self.model.device)
+        device = self.model.device  # some may come from files, others from its own memory
+        states = [self._row(indices[i]).to(device) for i in batch.order]
+        return self.block, torch.cat(states).unsqueeze(0)
 
     def _row(self, index: int) -> torch.Tensor:
         chunk, place = divmod(index, _CHUNK_ROWS)
@@ -242,7 +256,7 @@ class Trunk:
         number = number_format(self.model.device.type)
         if (chunk, number) not in self._keys:
             rows = self._rows_of(chunk)
-            told = f"{self.model.fingerprint} timed {self.block} {number} {rows}"
+            told = f"{self.model.fingerprint} owned {self.block} {number} {rows}"
             self._keys[chunk, number] = hashlib.sha256(told.encode()).hexdigest()[:32]
         return self._keys[chunk, number]
 

@@ -126,10 +126,15 @@ def test_what_another_store_has_computed_is_charged_once(tmp_path: Path) -> None
         time.sleep(0.02)
         return [torch.ones(3)]
 
-    one, other = (TrunkStore(0, 1 << 20, tmp_path / "trunk", shared=True) for _ in range(2))
+    one, other, again = (
+        TrunkStore(0, 1 << 20, tmp_path / "trunk", shared=True, owner=name)
+        for name in ("one", "other", "one")
+    )
     for _ in range(2):
         assert torch.equal(one.computed("key", compute)[0], torch.ones(3))
     assert one.spared == 0
     for _ in range(2):
         (states,) = other.computed("key", compute)
     assert torch.equal(states, torch.ones(3)) and 0.02 <= other.spared < 0.5
+    again.computed("key", compute)
+    assert again.spared == 0, "a process that was interrupted had computed it"

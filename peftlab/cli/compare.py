@@ -110,6 +110,8 @@ def _with_file(typed: Mapping[str, Any], config: Path | None) -> tuple[dict[str,
 def _carry_out(settings: ComparisonSettings) -> None:
     from peftlab.cli.together import watcher_of
     from peftlab.comparison import run as comparison
+    from peftlab.comparison.processes import Stopped
+    from peftlab.comparison.within.run import compare_within
     from peftlab.records.reading import StoredRuns
     from peftlab.report.page import write
     from peftlab.report.show import show
@@ -119,13 +121,41 @@ def _carry_out(settings: ComparisonSettings) -> None:
     engine, plan, out = settings.engine(echo), settings.plan(), settings.out
     watcher = watcher_of(settings.what.engine, plan, out)
     command = shlex.join(["peftlab", *sys.argv[1:]])
+    compare = comparison.compare if plan.within is None else compare_within
     try:
-        compared = comparison.compare(plan, out, watcher, {"command": command}, engine)
+        compared = compare(plan, out, watcher, {"command": command}, engine)
+    except (Stopped, KeyboardInterrupt):
+        if plan.within is not None:
+            _so_far(out)
+        raise
     finally:
         watcher.close()
+    if not compared.runs:
+        _so_far(out)
+        return
     show(compared.runs)
     page = write(out, StoredRuns(compared.runs, []))
     echo(f"Everything is in {out}; show it again with: peftlab report {out}")
     echo(f"The page to look at and to send: {page}")
     if any(record.status == "failed" for record in compared.records):
         raise typer.Exit(1)
+
+
+def _so_far(out: Path) -> None:
+    """What a comparison within a given time can say where it was stopped."""
+    from peftlab.records.reading import read
+    from peftlab.report.show import show
+    from peftlab.verdict.timed import Timed, about, by_loss
+
+    timed = Timed.read(out)
+    if timed is None:
+        return
+    try:
+        runs = [run for run in read(out).runs if run.record.status == "finished"]
+    except InputError:
+        runs = []
+    if runs and timed.pairs:
+        show(runs)
+    else:
+        for line in (by_loss(timed), *about(timed)):
+            echo(line)

@@ -58,8 +58,8 @@ def _begun_again(folder: Path, adaptation: Adaptation, base: FrozenLM) -> str:
     rows = predictions(folder.parent if folder.name == "adapter" else folder)
     if not rows or not begins_at_cue(adaptation):
         return ""
-    texts = [" ".join([row["prediction"], *row["references"]]) for row in rows]
-    count = begun_again(adaptation, base, texts)
+    texts = [(row["prediction"], *row["references"]) for row in rows]
+    count = sum(begun_again(adaptation, base, each) > 0 for each in texts)
     if not count:
         return ""
     return (

@@ -18,6 +18,7 @@ from peftlab.study import find, lines
 if TYPE_CHECKING:
     from peftlab.comparison.plan import Run
     from peftlab.comparison.profile import Profile
+    from peftlab.records.reading import StoredRun
     from peftlab.records.record import Record
     from peftlab.study.base import Study
     from peftlab.study.result import Result
@@ -199,6 +200,8 @@ class Told:
         echo(f"  {label}, seed {run.seed}: {said}; {self.left} to go")
 
     def again(self, runs: list[Run]) -> None: ...
+    def begins(self, title: str) -> None: ...
+    def stands(self, told: str, runs: list[StoredRun]) -> None: ...
 
     def measuring(self, label: str) -> None:
         """Something besides the record."""

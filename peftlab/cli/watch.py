@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +12,13 @@ from peftlab.cli.dashboard import Dashboard, Expected, View
 from peftlab.comparison.finished import finished as kept
 from peftlab.comparison.finished import other_settings
 from peftlab.comparison.plan import seeds_of
+from peftlab.errors import InputError
 from peftlab.printable import terminal
 from peftlab.records.figures import outline, trained_in
+from peftlab.records.reading import StoredRun, StoredRuns
 from peftlab.records.samples import told
-from peftlab.units import size
+from peftlab.report.page import write
+from peftlab.units import duration, size
 
 if TYPE_CHECKING:
     from peftlab.comparison.plan import Plan, Run
@@ -45,11 +49,12 @@ class Shown:
         task, config = self.plan.task, self.plan.config
         rows = len(task.pairs("train"))
         width = max(len(run.label) for run in runs)
+        most = "" if self.plan.within is None else "at most "
         self._say(
             f"Base: {profile.base.parameters:,} parameters{_formats(profile)}, context "
             f"{profile.context}, on {profile.base.device}. Every method: "
-            f"{_amount(runs[0].budget)} in steps of {config.rows_a_step} rows out of {rows:,}, "
-            f"{len(task.test):,} test examples."
+            f"{most}{_amount(runs[0].budget)} in steps of {config.rows_a_step} rows out of "
+            f"{rows:,}, {len(task.test):,} test examples."
         )
         for note in runs[0].task.notes:
             self._say(note)
@@ -77,7 +82,7 @@ class Shown:
                 f"{profile.longest[0] or 'the template'} (+{profile.longest[1]} tokens) fits too: "
                 f"{profile.cut:,} rows lose some."
             )
-        for line in self._foretold(runs, profile):
+        for line in self._foretold(runs, profile) if self.plan.within is None else ():
             self._say(line)
         if any(prediction.busy for prediction in profile.predictions.values()):
             self._say("Other programs are busy on this machine: times may be far off.")
@@ -85,9 +90,13 @@ class Shown:
             self._say(
                 f"{finished} of {len(runs)} runs are finished already and are not made again."
             )
-        others = other_settings(runs, self.out)
+        others = other_settings(runs, self.out) if self.plan.within is None else ""
         if others:
             self._say(others)
+        if self.plan.within is not None:
+            planned = duration(self.board.clock() - self.board.began)
+            self._say(f"{planned} of {duration(self.plan.within)} went into this plan.")
+            return
         self.total, self.number = len(runs), finished
         waiting = [run for run in runs if run.left_out is None and kept(run, self.out) is None]
         self.board.plan([self._expected(run, profile) for run in waiting], finished, len(runs))
@@ -165,6 +174,19 @@ class Shown:
             f"again for {names}"
         )
 
+    def begins(self, title: str) -> None:
+        """Show it live."""
+        self.board.begin(title)
+        self.view.open()
+
+    def stands(self, told: str, runs: list[StoredRun]) -> None:
+        """A line takes the dashboard's place; the page shows what there is."""
+        self.close()
+        self._say(told)
+        if runs:
+            with suppress(InputError):  # the page is made anew after the next step
+                write(self.out, StoredRuns(runs, []))
+
     def _say(self, text: str) -> None:
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
@@ -177,7 +199,9 @@ def _kept_seconds(known: Sequence[tuple[Prediction, int, Run]]) -> float:
     """
     filling: dict[str, list[float]] = defaultdict(list)
     for found, count, run in known:
-        kind = "cue" if run.method.begins_at_cue else run.label
+        if run.config.seconds is not None:
+            continue  # the budget is what is announced
+        kind = f"cue {run.base.dtype}" if run.method.begins_at_cue else run.label
         trials = [found.filling_seconds * run.search.share] * run.search.trials
         filling[kind] += [found.filling_seconds] * count + trials
     return sum(sum(each) - max(each) for each in filling.values() if each)

@@ -14,7 +14,7 @@ from typing import Any
 
 from peftlab.comparison.engine import PREDICT, PROFILE, Call, Opened, T, Workflow, advance
 from peftlab.comparison.plan import Plan, Run
-from peftlab.comparison.processes import RunFailed, Say, call
+from peftlab.comparison.processes import RunFailed, Say, Stopped, call
 from peftlab.comparison.shared_base import Named, SharedBase
 from peftlab.records import folders
 
@@ -33,8 +33,14 @@ class LocalEngine:
     @contextmanager
     def opened(self, plan: Plan, out: Path) -> Iterator[Opened]:
         """Nothing has to be made ready."""
-        with SharedBase() as planning:
-            yield LocalEngine(out, planning)
+        try:
+            with SharedBase() as planning:
+                yield LocalEngine(out, planning)
+        except Stopped:
+            raise  # the same command goes on with what is kept
+        except BaseException:
+            shutil.rmtree(out / folders.TRUNK, ignore_errors=True)
+            raise
         shutil.rmtree(out / folders.TRUNK, ignore_errors=True)
 
     def run(self, workflows: Sequence[Workflow[T]], hear: Say) -> list[T]:

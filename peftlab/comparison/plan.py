@@ -54,6 +54,9 @@ class Plan:
         device: cpu, cuda, cuda:1, …
         track: experiment trackers that every run reports to, see `train.tracking`.
         base_dtypes: number formats of the base; every method runs on each.
+        within: seconds for the best verdict that fits into them, see `comparison.within`; None:
+            every run is made. margin: the difference that does not matter to it, in the metric's
+            units; None: a hundredth of the metric's range.
     """
 
     model: str
@@ -70,6 +73,8 @@ class Plan:
     device: str = "cpu"
     base_dtypes: tuple[str, ...] = ("fp32",)
     track: tuple[str, ...] = ()
+    within: float | None = None
+    margin: float | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "seeds", seeds(self.seeds))

@@ -26,7 +26,7 @@ from peftlab.options import Called, entries, made, plainly, refuse_unknown
 from peftlab.tasks import Options, Task
 from peftlab.tasks.plain import general_documents
 from peftlab.tasks.rows import spaced
-from peftlab.training.config import BUDGETS, TrainConfig, train_config
+from peftlab.training.config import BUDGETS, DECAYS_LATE, TrainConfig, train_config
 from peftlab.training.tracking import trackers
 
 if TYPE_CHECKING:
@@ -92,6 +92,8 @@ class ComparisonSettings:
             seeds=self.what.seeds,
             device=device_name(self.what.device, is_here=self.what.engine == "processes"),
             track=trackers(self.what.track),
+            within=self.what.within,
+            margin=self.what.margin,
         )
 
     def engine(self, say: Callable[[str], None]) -> Engine:
@@ -141,6 +143,7 @@ def resolved(given: Mapping[str, Any], called: Called = plainly) -> ComparisonSe
     refuse_unknown(given, comparison_entries(), "a comparison")
     what = made(ComparisonConfig, given, called)
     _check_engine(what, called)
+    _check_within(what, given, called)
     values = _with_defaults(what, given)
     what = made(ComparisonConfig, values, called)
     loading = {name: values[name] for name in OF_THE_TASK if name in values}
@@ -152,7 +155,9 @@ def resolved(given: Mapping[str, Any], called: Called = plainly) -> ComparisonSe
         methods=methods_of(what.methods, task, what.full),
         train=config_of(values, DEMO_STEPS if _is_demo(what.task) else STEPS, called),
         evaluation=made(EvaluationConfig, values, called),
-        sampling=made(SamplingConfig, values, called, test=not task.test_is_limited),
+        sampling=made(
+            SamplingConfig, values, called, test=not task.test_is_limited and what.within is None
+        ),
         search=made(SearchConfig, values, called),
         limits=made(Limits, values, called),
     )
@@ -169,6 +174,14 @@ def config_of(
     return train_config({k: v for k, v in given.items() if k in _TRAINING}, steps, called)
 
 
+# What --within finds by itself, and the defaults that may be given all the same.
+_FOUND: Mapping[str, tuple[Any, ...]] = {
+    "seeds": (1, [0], (0,)),
+    "search": (0,),
+    "search_share": (0.5,),
+    "learning_rate": (),
+    "patience": (0,),
+}
 _WHAT = ("task", "task_option")
 _TRAINING = {"budget", *entries(TrainConfig)}
 
@@ -180,7 +193,9 @@ def _is_demo(task: Any) -> bool:
 def _with_defaults(what: ComparisonConfig, given: Mapping[str, Any]) -> dict[str, Any]:
     """What is not given, where the defaults of one option depend on others."""
     values = dict(given)
-    if what.full:
+    if what.within is not None:
+        values |= {"schedule": DECAYS_LATE}
+    elif what.full:
         values.setdefault("seeds", FULL_SEEDS)
         if values.get("learning_rate") is None:
             values.setdefault("search", FULL_SEARCH)
@@ -189,6 +204,27 @@ def _with_defaults(what: ComparisonConfig, given: Mapping[str, Any]) -> dict[str
     elif _is_demo(what.task) and not isinstance(what.task, Task) and "limit" not in values:
         values.setdefault("test_limit", DEMO_TEST)
     return values
+
+
+def _check_within(what: ComparisonConfig, given: Mapping[str, Any], called: Called) -> None:
+    if what.within is None:
+        if what.margin is not None:
+            raise InputError(f"{called('margin')} belongs to {called('within')}, which is missing")
+        return
+    for name in (*_FOUND, *BUDGETS[1:], "budget"):
+        value = given.get(name)
+        if value is not None and value not in _FOUND.get(name, ()):
+            raise InputError(
+                f"{called('within')} finds rates, lengths and seeds by itself; leave "
+                f"{called(name)} out ({called('steps')} says how long a training may be at most)"
+            )
+    if given.get("schedule") not in (None, DECAYS_LATE):
+        raise InputError(
+            f"{called('within')} trains under the schedule {DECAYS_LATE}, under which trainings of "
+            f"several lengths share their beginning; leave {called('schedule')} out"
+        )
+    if len(what.base_dtype) > 1:
+        raise InputError(f"{called('within')} compares on one {called('base_dtype')}; got several")
 
 
 def _check_engine(what: ComparisonConfig, called: Called) -> None:

@@ -44,6 +44,12 @@ class Watcher(Protocol):
     def again(self, runs: list[Run]) -> None:
         """All have ended; times of these are measured again, since others used the machine."""
 
+    def begins(self, title: str) -> None:
+        """Within a given time: what is measured next."""
+
+    def stands(self, told: str, runs: list[StoredRun]) -> None:
+        """It is measured; `told` says what it came to, `runs` are all that the verdict is of."""
+
 
 class Silent:
     """Watches nothing."""
@@ -53,6 +59,8 @@ class Silent:
     def heard(self, word: str, *values: Any) -> None: ...
     def ended(self, run: Run, record: Record) -> None: ...
     def again(self, runs: list[Run]) -> None: ...
+    def begins(self, title: str) -> None: ...
+    def stands(self, told: str, runs: list[StoredRun]) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -100,7 +108,7 @@ def compare(
     """
     watcher = watcher or Silent()
     with folders.only_one(out), (engine or LocalEngine()).opened(plan, out) as opened:
-        profiles = [predicted(plan, one, opened, out) for one in _profiles(plan, opened)]
+        profiles = [predicted(plan, one, opened, out) for one in profiles_of(plan, opened)]
         profiled = reduce(Profile.joined, profiles)
         folders.claim(out, folders.identity(plan.task, profiled.base), described or {})
         runs = [one.predicting(run) for one in profiles for run in one.runs(plan)]
@@ -112,7 +120,7 @@ def compare(
     return Compared(stored, profiled)
 
 
-def _profiles(plan: Plan, opened: Opened) -> list[Profile]:
+def profiles_of(plan: Plan, opened: Opened) -> list[Profile]:
     """Of the base in each format, a process each; one limit of source tokens for all."""
     profiles = [
         opened.run([_profile(replace(plan, base_dtypes=(dtype,)))], lambda *_: None)[0]

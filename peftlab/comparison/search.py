@@ -61,7 +61,7 @@ def search(say: Say, run: Run, out: Path, trunk: Path | None = None) -> Search:
     folder = out / run.search_folder
     make_folder(folder)
     with lock(folder):
-        searched = _Search(say, run, folder, shared_store(run, trunk)).go()
+        searched = _Search(say, run, folder, shared_store(run.at(1.0), trunk)).go()
         write_json(folder / folders.SEARCH, searched.model_dump(mode="json"))
     return searched
 

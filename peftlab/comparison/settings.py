@@ -220,6 +220,24 @@ class ComparisonConfig(Checked):
             parse=seeds,
         ),
     ] = (0,)
+    within: Annotated[
+        float | None,
+        Gt(0),
+        Option(
+            "The time for the best verdict that fits: 1h, 30m, its plan included. Rates, lengths "
+            "(--steps at most), seeds and test examples are bought as they change the verdict; "
+            "with a longer time the same command goes on.",
+            parse=duration,
+        ),
+    ] = None
+    margin: Annotated[
+        float | None,
+        Gt(0),
+        Option(
+            "With --within: a difference in the metric that does not matter, below which methods "
+            "are tied; by default a hundredth of its range (a point of ROUGE or BLEU)."
+        ),
+    ] = None
     general_text: Annotated[
         str,
         Option(

@@ -10,9 +10,10 @@ from __future__ import annotations
 import fcntl
 import json
 import math
+import shutil
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ from peftlab.estimate.prediction import errors
 from peftlab.evaluation import Evaluation, SplitLoss
 from peftlab.files import make_folder, write_json, write_text, writing
 from peftlab.measure import environment, held, in_company, phase, tune_allocator
+from peftlab.printable import echo
 from peftlab.records import folders
 from peftlab.records.figures import FIGURES, tracked
 from peftlab.records.record import GeneralLoss, Progress, Record
@@ -37,6 +39,7 @@ from peftlab.trunk import TrunkStore
 if TYPE_CHECKING:
     import torch
 
+    from peftlab.tasks import Example
     from peftlab.training.display import Display, Show
 
 _SHOW_SECONDS = 0.2  # between two messages about the same phase
@@ -87,6 +90,8 @@ class _Work:
         self.say, self.run, self.folder, self.record = say, run, folder, record
         self.ledger, self.listen = ledger, listen
         self.store = shared_store(run, trunk)
+        if trunk is not None:  # an older version's, which nobody would remove
+            shutil.rmtree(folder / folders.TRUNK, ignore_errors=True)
 
     def go(self) -> Record:
         run, record = self.run, self.record
@@ -132,6 +137,12 @@ class _Work:
         record.loss.validation = trained.validation_loss
         record.loss.validation_error = trained.validation_error
         record.progress = progress_of(trained)
+        if self.store is not None and self.store.refused:
+            echo(
+                f"Warning: {run_name(self.run)}: {self.store.refused:,} chunks of what the frozen "
+                "trunk computes had no room (--trunk-disk, --trunk-memory) and were computed again",
+                err=True,
+            )
         record.write(self.folder)
 
     def _measured_before(self) -> Record | None:
@@ -207,32 +218,46 @@ class _Work:
         self.ledger.went_to("latency")
 
     def _write_predictions(self, evaluation: Evaluation, losses: SplitLoss) -> None:
-        """One line a test example: source, references, prediction, its scores, its losses."""
-        at, lines = 0, []
-        for i, (example, reply) in enumerate(
-            zip(self.run.task.test, evaluation.replies, strict=True)
-        ):
-            pairs = slice(at, at + len(example.targets))
-            at = pairs.stop
-            row = {
-                "index": i,
-                "source": example.source,
-                "references": list(example.targets),
-                "prediction": reply.text,
-                "ended": reply.finished,
-                "scores": {k: v[i] for k, v in evaluation.scores.per_example.items()},
-                "loss_sums": losses.sums[pairs],
-                "loss_tokens": losses.counts[pairs],
-            }
-            lines.append(json.dumps(row, ensure_ascii=False) + "\n")
+        lines = prediction_lines(self.run.task.test, evaluation, losses)
         write_text(self.folder / folders.PREDICTIONS, "".join(lines))
+
+
+def run_name(run: Run) -> str:
+    """A run as messages name it."""
+    return f"{run.label}, seed {run.seed}"
+
+
+def prediction_lines(
+    examples: Sequence[Example], evaluation: Evaluation, losses: SplitLoss, first: int = 0
+) -> Iterator[str]:
+    """One line a test example: source, references, prediction, its scores, its losses.
+
+    Args:
+        first: index of the first of them in the test split.
+    """
+    at = 0
+    for i, (example, reply) in enumerate(zip(examples, evaluation.replies, strict=True)):
+        pairs = slice(at, at + len(example.targets))
+        at = pairs.stop
+        row = {
+            "index": first + i,
+            "source": example.source,
+            "references": list(example.targets),
+            "prediction": reply.text,
+            "ended": reply.finished,
+            "scores": {k: v[i] for k, v in evaluation.scores.per_example.items()},
+            "loss_sums": losses.sums[pairs],
+            "loss_tokens": losses.counts[pairs],
+        }
+        yield json.dumps(row, ensure_ascii=False) + "\n"
 
 
 def shared_store(run: Run, trunk: Path | None) -> TrunkStore | None:
     """Activations that every run of a machine finds in files, mapped into the memory of each."""
     if trunk is None:
         return None
-    return TrunkStore(run.config.trunk_memory, run.config.trunk_disk, trunk, shared=True)
+    limits = run.config.trunk_memory, run.config.trunk_disk
+    return TrunkStore(*limits, trunk, shared=True, owner=f"{run.label} {run.config_hash}")
 
 
 def hold_against_prediction(record: Record) -> None:

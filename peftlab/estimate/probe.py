@@ -140,7 +140,7 @@ def _loop(
     method.check(model.shape)
     task = fitted(task, model.tokenizer, ("train", "validation"))
     start = method.init(model, task, torch.Generator().manual_seed(config.seed))
-    store = TrunkStore(0, config.trunk_memory + config.trunk_disk, folder / "trunk")
+    store = TrunkStore(config.trunk_memory, config.trunk_disk, folder / "trunk", shared=True)
     trainee = MethodInTraining(model, method, task, config, start, store, ALONE)
     return _Probed(trainee, config, folder, "probe")
 

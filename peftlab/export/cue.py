@@ -64,7 +64,8 @@ def with_invocation(adaptation: Adaptation, model: FrozenLM, tokens: object) -> 
             f"{model.shape.vocab - 1:,} were expected"
         )
     template = _template(adaptation)
-    if cue_ids(template, model.tokenizer)[: len(wanted)] == wanted:
+    cue = () if template.invocation else cue_ids(template, model.tokenizer)
+    if cue[: len(wanted)] == wanted and last_place(cue, wanted) == 0:
         return adaptation
     warnings.warn(
         f"this aLoRA begins at the last place of {model.tokenizer.decode(wanted)!r} in a prompt, "

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from peftlab.errors import InputError
 from peftlab.export import peft
+from peftlab.export.cue import with_invocation
 from peftlab.export.files import read_json
 from peftlab.methods.adaptation import DESCRIPTION, TENSORS, Adaptation, checked_base
 
@@ -37,7 +38,10 @@ def open_adaptation(
         if not _is_own(folder):
             return peft.load(folder, model, template)
         adaptation = Adaptation.load(folder, model)
-        return replace(adaptation, template=template) if template else adaptation
+        if template is None:
+            return adaptation
+        ids, given = adaptation.template.invocation, replace(adaptation, template=template)
+        return with_invocation(given, model, list(ids)) if ids else given
     except InputError as error:
         if str(folder) in str(error):
             raise

@@ -76,8 +76,9 @@ class KeptPrompts:
         for row, entry in zip(rows, entries, strict=True):
             for block, (keys, values) in enumerate(zip(entry[1::2], entry[2::2], strict=True)):
                 options.cache.write(block, row.slot, row.past, keys, values)
-        states = torch.cat([entries[i][0] for i in batch.order])
-        return replace(options, resume=(reading.block, states.unsqueeze(0).to(self.model.device)))
+        device = self.model.device
+        states = torch.cat([entries[i][0].to(device) for i in batch.order])
+        return replace(options, resume=(reading.block, states.unsqueeze(0)))
 
     def end(self, context: ForwardContext, rows: Sequence[DecodingState], reading: Reading) -> None:
         """After it has run: keep what rows that were read for the first time have left behind."""

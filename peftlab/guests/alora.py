@@ -40,14 +40,27 @@ def with_ids(guest: Guest, template: Template, tokenizer: Any) -> Guest:
     return replace(guest, options={**guest.options, OPTION: list(ids)})
 
 
-def check_rows(guest: Guest, rows: Sequence[Encoded]) -> None:
+def check_settings(guest: Guest, beams: int, recompute: bool) -> None:
+    """Refuse what PEFT cannot do with an aLoRA.
+
+    Raises:
+        InputError: beam search, or activations that are computed again.
+    """
+    if guest.options.get(OPTION) is not None and (beams > 1 or recompute):
+        what = "search with beams" if beams > 1 else "compute activations again (--recompute)"
+        raise InputError(
+            f"{guest.name}: PEFT's aLoRA cannot {what}; lora:begin=cue can, with the same numbers"
+        )
+
+
+def check_rows(guest: Guest, rows: Sequence[Encoded], split: str) -> None:
     """Refuse rows in which PEFT, which looks at targets too, would begin in or after the target.
 
     Raises:
         InputError: such a row; or none holds the tokens before its target.
     """
     wanted = guest.options.get(OPTION)
-    if wanted is None:
+    if wanted is None or not len(rows):
         return
     absent = 0
     for number, row in enumerate(rows):
@@ -56,18 +69,19 @@ def check_rows(guest: Guest, rows: Sequence[Encoded]) -> None:
         if last_place(row.ids, wanted) != own:
             raise InputError(
                 f"{guest.name}: the tokens at which it begins come again in the target of pair "
-                f"{number}, and PEFT begins at their last place; give the template other words "
-                "after its source, or leave the pair out. lora:begin=cue has no such limit"
+                f"{number} of {split}, and PEFT begins at their last place; give the template "
+                "other words after its source, or leave the pair out. lora:begin=cue has no such "
+                "limit"
             )
-    if absent == len(rows):
+    if absent == len(rows) and split == "train":
         raise InputError(
-            f"{guest.name}: no prompt holds the tokens {wanted!r:.60} at which it begins, so "
-            f"nothing would be trained; {OPTION}={CUE} takes those after the source"
+            f"{guest.name}: no prompt of {split} holds the tokens {wanted!r:.60} at which it "
+            f"begins, so it would do nothing; {OPTION}={CUE} takes those after the source"
         )
     if absent:
         warnings.warn(
-            f"{guest.name}: {absent} of {len(rows)} prompts lack the tokens at which it begins; "
-            "it does nothing in them",
+            f"{guest.name}: {absent} of {len(rows)} prompts of {split} lack the tokens at which it "
+            "begins; it does nothing in them",
             BeginsNowhere,
             stacklevel=2,
         )

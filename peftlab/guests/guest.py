@@ -188,6 +188,8 @@ def _value(text: str) -> Any:
 
 
 def _typed(value: Any) -> str:
-    if isinstance(value, list) and all(type(item) in (str, int) for item in value):
+    kinds = {type(item) for item in value} if isinstance(value, list) else set()
+    numbers = all(str(item).isdecimal() for item in value) if kinds else False
+    if (kinds == {int} and numbers) or (kinds == {str} and not numbers):
         return "+".join(map(str, value)) + ("+" if len(value) == 1 else "")
     return value if isinstance(value, str) else json.dumps(value)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from peftlab.guests.alora import check_rows, with_ids
+from peftlab.guests.alora import check_rows, check_settings, with_ids
 from peftlab.guests.guest import Guest
 from peftlab.guests.model import GuestModel, PlainBase
 from peftlab.loss import Mean, mean_of
@@ -21,7 +21,7 @@ from peftlab.training.data import Data
 from peftlab.training.display import Display, silent
 from peftlab.training.loop import Loop, Validated, identity_of
 from peftlab.training.result import Trained
-from peftlab.training.rows import Piece
+from peftlab.training.rows import Piece, Rows
 from peftlab.training.steps import Descent
 from peftlab.training.tracking import Listen
 from peftlab.training.trainee import Trainee
@@ -83,7 +83,11 @@ class GuestInTraining(Trainee[GuestModel]):
         task = shortened(task, task.template, base.tokenizer, limit, splits)
         self.skipped = task.skipped.get("train", 0)
         self.data = Data.alone(task, task.template, config, base.tokenizer, limit)
-        check_rows(guest, self.data.rows)
+        check_settings(guest, task.decoding.beams, config.recompute)
+        test = Rows(task.pairs("test"), task.template, base.tokenizer, limit)
+        of = {"train": self.data.rows, "validation": self.data.validation, "test": test}
+        for split, rows in of.items():
+            check_rows(guest, rows, split)
         points = Budget.of(config, len(self.data.rows)).points
         self.steps = _GuestDescent(self.model, points, base, guest, config)
         self.resumable = self.steps.allocator is None

@@ -182,12 +182,13 @@ def _share_of_base(record: Record) -> float | None:
 
 
 def _training(record: Record) -> float | None:
-    """By the clock, or at the pace of steps taken again where others had used the machine; as if
-    no other run of the comparison had read anything before.
+    """By the clock, with what earlier runs of the comparison have spared it; or at the pace of
+    steps that were taken again, which share nothing, where others had used the machine.
     """
     seconds = record.seconds
-    own = seconds.train if seconds.train_again is None else seconds.train_again
-    return own if own is None else own + (seconds.train_spared or 0.0)
+    if seconds.train_again is not None or seconds.train is None:
+        return seconds.train_again
+    return seconds.train + (seconds.train_spared or 0.0)
 
 
 def _with_search(record: Record) -> float | None:

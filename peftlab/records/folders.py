@@ -23,6 +23,7 @@ METRICS = "metrics.jsonl"
 CHECKPOINT = "checkpoint.safetensors"
 TRUNK = "trunk"
 SEARCH = "search.json"
+WITHIN = "within.json"
 
 
 def identity(task: Any, base: Any) -> dict[str, Any]:

@@ -41,7 +41,7 @@ class Budget:
         return {
             "steps": progress.step,
             "tokens": progress.forward_tokens,
-            "seconds": progress.seconds,
+            "seconds": progress.seconds + progress.spared_seconds,
         }[self.kind]
 
     def is_spent(self, progress: Progress) -> bool:

@@ -193,7 +193,7 @@ class Loop(Generic[Made]):
         self.stem = stem
         self.processes, self.progress = processes, Progress()
         self.best = State({}, {})  # until there is a validation
-        self.earlier_seconds = 0.0
+        self.earlier_seconds = self.spared_here = 0.0
         self.journal = Journal(folder, identity, processes.is_first)
         self.journal.listen = listen
 
@@ -287,7 +287,9 @@ class Loop(Generic[Made]):
         seconds = max(each[0] for each in everyone)
         tokens, forward_tokens = (int(sum(each[i] for each in everyone)) for i in (1, 2))
         trainee.moved()
-        progress.spared_seconds += trainee.spared_seconds - spared
+        # What an interrupted process was charged for, this one may meet again.
+        self.spared_here += trainee.spared_seconds - spared
+        progress.spared_seconds = max(progress.spared_seconds, self.spared_here)
         progress.add(taken.loss, tokens, forward_tokens, seconds)
         trainee.steps.follow(self.budget.point(progress))
         return taken, tokens / seconds

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
+from peftlab.errors import InputError
 from peftlab.methods.base import State
 from peftlab.training import checkpoint
 from peftlab.training.checkpoint import Checkpoint, Descending, Progress
@@ -39,9 +41,10 @@ class Stem:
         checkpoint.save(path, state, best, descending, progress, self.identity)
 
     def longest(self) -> Checkpoint | None:
-        """The longest beginning that is this training's too."""
+        """The longest beginning that is this training's too; damaged or foreign ones are none."""
         for _, path in sorted(self._kept(), reverse=True):
-            return checkpoint.load(path, self.identity)
+            with suppress(InputError):
+                return checkpoint.load(path, self.identity)
         return None
 
     def _kept(self) -> Iterator[tuple[int, Path]]:

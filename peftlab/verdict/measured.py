@@ -30,7 +30,10 @@ BUDGET = ("steps", "epochs", "tokens", "seconds", "batch_size", "accumulation", 
 
 
 def read_entries(
-    runs: Mapping[Path, Record], metric: str, problems: list[str] | None = None
+    runs: Mapping[Path, Record],
+    metric: str,
+    problems: list[str] | None = None,
+    cut: bool = False,
 ) -> list[Entry]:
     """One entry a method, all its seeds together, in the order of the first runs.
 
@@ -40,6 +43,7 @@ def read_entries(
         metric: whose scores are judged.
         problems: takes a sentence for each run whose predictions cannot be used, and the others
             are judged; without it, the first such run is an error.
+        cut: runs that have read more of the test split than others are judged by what all have.
 
     Raises:
         InputError: a seed twice, predictions missing or damaged, or without the metric.
@@ -54,20 +58,30 @@ def read_entries(
             continue
         if record.status == "finished":
             try:
-                scores[folder] = _scores(folder, metric, scorer)
+                scores[folder] = scores_of(folder, metric, scorer)
             except PeftlabError as error:
                 if problems is None:
                     raise
                 problems.append(f"left out of the verdict: {error}")
                 continue
         groups.setdefault(record.label, {})[folder] = record
-    if problems is not None:
+    if cut and scores:
+        fewest = min(map(len, scores.values()))
+        scores = {folder: own[:fewest] for folder, own in scores.items()}
+        runs = {folder: _of_so_many(record, fewest) for folder, record in runs.items()}
+        groups = {label: {f: runs[f] for f in group} for label, group in groups.items()}
+    elif problems is not None:
         for folder, problem in _shorter(scores):
             problems.append(f"left out of the verdict: {problem}")
             del groups[runs[folder].label][folder]
     return [
         _entry(label, group, metric, scores, weights) for label, group in groups.items() if group
     ]
+
+
+def _of_so_many(record: Record, rows: int) -> Record:
+    task = record.task.model_copy(update={"test_rows": rows})
+    return record.model_copy(update={"task": task})
 
 
 def _shorter(scores: Mapping[Path, Array]) -> list[tuple[Path, str]]:
@@ -138,18 +152,16 @@ def _others(records: Sequence[Record]) -> dict[str, float]:
     return {name: share for name, share in shares.items() if share is not None}
 
 
-def _runs(
-    label: str, scores_of: Mapping[Path, Array], records: Sequence[Record], metric: str
-) -> Runs:
+def _runs(label: str, scored: Mapping[Path, Array], records: Sequence[Record], metric: str) -> Runs:
     scorer = build_metric(metric)
-    scores = list(scores_of.values())
+    scores = list(scored.values())
     if len({len(one) for one in scores}) > 1:
-        sizes = ", ".join(f"{folder}: {len(one)}" for folder, one in scores_of.items())
+        sizes = ", ".join(f"{folder}: {len(one)}" for folder, one in scored.items())
         raise StatisticsInputError(f"{label}: numbers of predictions differ between runs ({sizes})")
     untrained = all(record.parameters.trainable == 0 for record in records)
     equal = all(np.array_equal(one, scores[0]) for one in scores)
     # equal scores from different seeds mean that no seed was ever used; a single run may hide one
-    fixed = untrained and equal and (len(scores) > 1 or not _seeded(next(iter(scores_of)) / CONFIG))
+    fixed = untrained and equal and (len(scores) > 1 or not _seeded(next(iter(scored)) / CONFIG))
     return Runs(
         label,
         np.stack(scores[:1] if fixed else scores),
@@ -169,8 +181,12 @@ def _seeded(config: Path) -> bool:
         return True
 
 
-def _scores(folder: Path, metric: str, scorer: Metric) -> Array:
-    """[examples], or the metric's rows [examples, width]."""
+def scores_of(folder: Path, metric: str, scorer: Metric) -> Array:
+    """A run's scores, [examples], or the metric's rows [examples, width].
+
+    Raises:
+        InputError: no predictions, damaged ones, or others than the metric needs.
+    """
     path, rows = folder / PREDICTIONS, predictions(folder)
     if not rows:
         raise InputError(f"{path} is missing or empty, so its run cannot be compared")

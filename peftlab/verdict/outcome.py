@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from peftlab.metrics import metric_spec
 from peftlab.records.reading import StoredRun
 from peftlab.verdict.declared import declared_pairs
 from peftlab.verdict.judgement import Verdict, judge
 from peftlab.verdict.measured import read_entries
+from peftlab.verdict.timed import Timed, applied
 
 
 def verdict(
@@ -26,13 +28,20 @@ def verdict(
     """
     scored = [run.record.scores for run in runs if run.record.scores]
     metric = metric or (main_metric(scored[0]) if scored else "rougeL")
-    entries = read_entries({run.folder: run.record for run in runs}, metric, problems)
-    return judge(
+    out = runs[0].folder.parent.parent if runs else Path()
+    timed = Timed.read(out) if runs else None
+    if timed is not None:
+        runs = [run for run in runs if str(run.folder.relative_to(out)) in timed.runs]
+    metric = metric if timed is None else timed.metric
+    by_folder = {run.folder: run.record for run in runs}
+    entries = read_entries(by_folder, metric, problems, cut=timed is not None)
+    judged = judge(
         entries,
         metric=metric,
         higher_is_better=metric_spec(metric).higher_is_better,
         declared=declared_pairs([entry.name for entry in entries]),
     )
+    return judged if timed is None else applied(judged, timed, entries)
 
 
 def said(outcome: Verdict) -> list[str]:

@@ -6,7 +6,7 @@ which the observed difference, were it the true one, would be decided with a pro
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from scipy import special
@@ -62,6 +62,17 @@ def needed(error: Difference, goal: Goal) -> Needed:
     most = MOST_EXAMPLES - error.examples
     examples = _smallest(lambda more: goal.reached(with_more_examples(error, more)), most)
     return Needed(seeds=seeds, examples=examples)
+
+
+def needed_seconds(wanted: Needed, prices: Mapping[str, float]) -> float | None:
+    """What the cheaper of the two ways costs; None where neither would do.
+
+    Args:
+        prices: of one more of "seeds" and of "examples", of both methods.
+    """
+    ways = {"seeds": wanted.seeds, "examples": wanted.examples}
+    costs = [count * prices[name] for name, count in ways.items() if count and prices[name] > 0]
+    return min(costs, default=None)
 
 
 def with_more_seeds(error: Difference, more: int) -> Difference:

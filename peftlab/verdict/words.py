@@ -102,7 +102,8 @@ def quality_sentences(findings: Findings) -> tuple[str, ...]:
 
 
 def _untested(f: Findings) -> list[str]:
-    names = {name for pair in f.statistics.pairs for name in (pair.first, pair.second)}
+    pairs = [pair for pair in f.statistics.pairs if not pair.declared]
+    names = {name for pair in pairs for name in (pair.first, pair.second)}
     if not names or len(names) == len(f.ranked.entries):
         return []
     return [f"Pairs are tested among the {len(names)} best of {len(f.ranked.entries):,} methods."]

@@ -24,6 +24,7 @@ from peftlab.report.formats import render
 from peftlab.tasks import Task
 from peftlab.training import TrainConfig
 from tests.comparison.test_comparison import make
+from tests.report.made import record as made_record
 
 BUSY, QUIET = 0.3, 0.01
 PARTS = set(Seconds.model_fields) - {"step", "total", "train_again", "train_spared"}
@@ -199,3 +200,11 @@ def test_the_seconds_of_a_run_are_those_of_the_clock(tmp_path: Path) -> None:
     assert all(value for name, value in parts.items() if name != "forgetting"), parts
     assert sum(parts.values()) == pytest.approx(waited, rel=0.02)
     assert record.seconds.total == pytest.approx(waited, rel=0.02)
+
+
+def test_a_time_taken_again_shares_nothing_and_is_charged_nothing() -> None:
+    record = made_record("lora", seconds=Seconds(train=10.0, train_spared=5.0))
+    time_of = named("train_seconds").of
+    assert time_of(record) == 15
+    again = record.model_copy(update={"seconds": Seconds(train=40, train_spared=5, train_again=14)})
+    assert time_of(again) == 14

@@ -15,7 +15,7 @@ from peftlab.evaluation import AdaptedLM, evaluate, split_loss
 from peftlab.export.peft import load
 from peftlab.guests import AdaptedGuest, Guest, PlainBase
 from peftlab.methods.lora import LoRA
-from peftlab.tasks import Example, Task, Template
+from peftlab.tasks import Decoding, Example, Task, Template
 from peftlab.tasks.cue import cue_ids
 from peftlab.tasks.example import BeginsNowhere
 from peftlab.training import TrainConfig
@@ -78,11 +78,15 @@ def test_prompts_without_its_tokens_are_counted_and_none_with_them_is_refused() 
     ids = "+".join(map(str, word))
     spec = SPEC.replace("=cue", f"={ids}")
     bare = replace(task, template=Template("{source} so {target}"))
-    with pytest.raises(InputError, match="no prompt holds the tokens"):
+    with pytest.raises(InputError, match="no prompt of train holds the tokens"):
         _trained(bare, spec)
+    bare = replace(bare, validation=[], test=[])
     with_one = replace(bare, train=[*task.train, Example("it\nsay it: well", ("fine",))])
     with pytest.warns(BeginsNowhere, match=rf"{len(task.train)} of {len(task.train) + 1} prompts"):
         _trained(with_one, spec)
+    beams = replace(task, template=WORDS, decoding=Decoding(beams=2))
+    with pytest.raises(InputError, match="cannot search with beams; lora:begin=cue can"):
+        _trained(beams)
     nothing = replace(task, template=Template("{source}{target}"))
     with pytest.raises(InputError, match="no tokens in common after their source"):
         _trained(nothing)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,8 @@ from peftlab.frozen.batch import GivenPast
 from peftlab.frozen.model import FrozenLM
 from peftlab.methods import parse_one
 from peftlab.training import TrainConfig, train
+from peftlab.training.budget import Budget
+from peftlab.training.checkpoint import Progress
 from peftlab.trunk import TrunkStore
 from tests.laws import world
 
@@ -119,3 +122,11 @@ def test_methods_that_begin_at_two_places_are_refused_as_they_are_named() -> Non
         parse_one("lora:begin=cue+bottleneck")
     with pytest.raises(InputError, match="hard_prompt has no setting 'begin'"):
         parse_one("hard_prompt:begin=cue")
+
+
+def test_equal_seconds_count_what_was_spared() -> None:
+    """A second method, which finds all sources read, gets no more steps for that."""
+    progress = Progress(step=4, seconds=6.0, spared_seconds=4.0)
+    budget = Budget.of(TrainConfig(seconds=12), 10)
+    assert budget.used(progress) == 10 and budget.is_spent(progress)
+    assert not budget.is_spent(replace(progress, spared_seconds=0.0))

@@ -58,8 +58,17 @@ def test_a_shorter_training_takes_nothing_that_comes_after_it(tmp_path: Path) ->
 def test_what_decides_the_steps_decides_the_stem(change: dict[str, float], tmp_path: Path) -> None:
     _trained("lora:rank=2", _config(10), tmp_path / "stems", tmp_path / "one")
     other = replace(_config(20), **change)
-    with pytest.raises(InputError, match="belongs to a run with other settings"):
-        _trained("lora:rank=2", other, tmp_path / "stems", tmp_path / "two")
+    stemmed = _trained("lora:rank=2", other, tmp_path / "stems", tmp_path / "two")
+    alone = _trained("lora:rank=2", other, None, tmp_path / "alone")
+    assert stemmed.losses == alone.losses and stemmed.earlier_seconds == 0
+
+
+def test_a_damaged_beginning_is_none(tmp_path: Path) -> None:
+    _trained("lora:rank=2", _config(10), tmp_path / "stems", tmp_path / "one")
+    (stem,) = (tmp_path / "stems").iterdir()
+    stem.write_bytes(stem.read_bytes()[:200])
+    long = _trained("lora:rank=2", _config(20), tmp_path / "stems", tmp_path / "two")
+    assert long.steps == 20 and long.earlier_seconds == 0
 
 
 def test_the_rate_is_level_until_the_last_fifth(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from peftlab.verdict.looks import Grid, Look, Seen, look_at
 from peftlab.verdict.planning import with_more_examples, with_more_seeds
 from peftlab.verdict.statistics import Outcome, Pair, error_of
 
-RUNGS = (8, 3)  # parts of the whole length that methods are screened at
+RUNGS = (4, 2)  # parts of the whole length that methods are screened at
 FOR_FINALS = 0.5  # of the time, at least, when lengths are chosen
 USED = 0.9  # of the time, when lengths and finalists are chosen: predictions are not exact
 BEHIND = 0.10  # of the lowest validation loss: a method further behind is no finalist
@@ -65,41 +65,80 @@ class Allocation:
     """How far it has come; `steps` goes on from here and ends when nothing more is worth while.
 
     Attributes:
-        finalists: in the order of their validation losses. scores: by finalist, of seeds 1, 2, ….
-        decided: by pair, at the first look that decided it. seen: the last look.
-        grid: of the problem, its target set. ended: "decided" or "time".
+        finalists: in the order of their validation losses. started: those that there were at first.
+        rates: theirs; None of what trains nothing. scores: by finalist, of seeds 1, 2, ….
+        looked: by pair, as the first look left it that decided it, or else the last one.
+        path: the looks that were taken, and who took part. seen: the last of them.
+        grid: of the problem, its target set. ended: "decided" or "time"; "alone" where fewer than
+            two methods came to a look.
     """
 
     problem: Problem
     screened: Screened = field(default_factory=Screened)
     finalists: list[str] = field(default_factory=list)
+    started: list[str] = field(default_factory=list)
+    rates: dict[str, float | None] = field(default_factory=dict)
     scores: dict[str, dict[int, Array]] = field(default_factory=dict)
-    decided: dict[tuple[str, str], tuple[Pair, Look]] = field(default_factory=dict)
+    looked: dict[tuple[str, str], tuple[Pair, Look]] = field(default_factory=dict)
+    path: list[tuple[int, int, list[str]]] = field(default_factory=list)
     seen: Seen | None = None
     ended: str = ""
 
     def __post_init__(self) -> None:
         self.grid = self.problem.grid
+        self.known = {one.name: one for one in self.problem.candidates}
+        self.again: list[tuple[int, int, list[str]]] = []
+
+    def resume(
+        self,
+        started: Sequence[str],
+        rates: Mapping[str, float | None],
+        target: tuple[int, int],
+        path: Sequence[tuple[int, int, list[str]]],
+    ) -> None:
+        """Go on where an earlier one was left that had looked: by the same looks, to what is next.
+
+        Methods that are no candidates any more leave, as failed ones do.
+        """
+        self.started, self.rates = list(started), dict(rates)
+        self.finalists = [name for name in started if name in self.known]
+        self.grid, self.again = replace(self.grid, target=target), list(path)
 
     def steps(self, ground: Ground) -> Steps[None]:
         """Everything, a step at a time."""
-        problem = self.problem
-        self.screened = yield from screening(
-            problem.candidates, problem.rungs, ground, self._reserve(ground)
-        )
-        self.finalists = self._chosen(ground)
-        self.grid = self._aimed(ground)
-        look = self.grid.look(0, 0)
-        while (yield from self._read(look, self._open(), ground)):
-            self._judge(look)
+        if not self.started:
+            yield from self._screen(ground)
+        if len(self.finalists) < 2:
+            self.ended = "time" if self.screened.out else "alone"
+            return
+        taken = self.again.pop(0) if self.again else (0, 0, self.finalists)
+        while True:
+            look, methods = self.grid.look(*taken[:2]), taken[2]
+            there = yield from self._read(look, methods, ground)
+            if len(there) < 2:
+                break
+            self._judge(look, there)
+            if self.again:
+                taken = self.again.pop(0)
+                continue
             if not self.open_pairs():
                 self.ended = "decided"
                 return
             following = self._best(look, ground)
             if following is None:
                 break
-            look = following
+            taken = (following[0].seeds_level, following[0].examples_level, following[1])
         self.ended = "time"
+
+    def _screen(self, ground: Ground) -> Steps[None]:
+        """Rates and finalists, by validation."""
+        problem, self.screened = self.problem, Screened()
+        reserve = self._reserve(ground)
+        yield from screening(self.screened, problem.candidates, problem.rungs, ground, reserve)
+        self.finalists = self._chosen(ground)
+        self.started = list(self.finalists)
+        self.rates = {name: self._rate(self.known[name]) for name in self.finalists}
+        self.grid = self._aimed(ground)
 
     # --- what stands ---------------------------------------------------------------------------
 
@@ -107,10 +146,19 @@ class Allocation:
     def leader(self) -> str | None:
         """The best mean of the last look; before there was one, the lowest validation loss."""
         if self.seen is None:
-            return next(iter(self.screened.ranked()), None)
+            return next(iter([*self.screened.ranked(), *self.finalists]), None)
         means = self.seen.estimates.means
         place = int(means.argmax() if self.problem.higher_is_better else means.argmin())
         return self.seen.estimates.runs[place].name
+
+    @property
+    def decided(self) -> dict[tuple[str, str], tuple[Pair, Look]]:
+        """The pairs that are "better" or "tied", each with the look that decided it."""
+        return {
+            k: (pair, look)
+            for k, (pair, look) in self.looked.items()
+            if pair.outcome != "undecided"
+        }
 
     def standing(self, first: str, second: str) -> Outcome:
         """What is known of a pair of finalists."""
@@ -151,22 +199,23 @@ class Allocation:
         return [Read(one.name, rate, steps, seed, look.examples) for seed in seeds]
 
     def _rate(self, one: Candidate) -> float | None:
-        return self.screened.rate(one.name) if one.rates else None
+        if not one.rates:
+            return None
+        return self.rates.get(one.name) or self.screened.rate(one.name)
 
     def _chosen(self, ground: Ground) -> list[str]:
         """What trains nothing, and as many of the others, by validation loss, as there is time for.
 
         A prompt alone costs little more than its reading, and is what all others are held against.
         """
-        known = {one.name: one for one in self.problem.candidates}
         ranked = self.screened.ranked()
         lowest = self.screened.loss(ranked[0]) if ranked else math.inf
         untrained = [one.name for one in self.problem.candidates if not one.rates]
         chosen: list[str] = []
         time = USED * ground.left()
-        used = sum(self._first_cost(known[name], None, ground) for name in untrained)
+        used = sum(self._first_cost(self.known[name], None, ground) for name in untrained)
         for name in ranked:
-            own = self._whole_cost(known[name], ground)
+            own = self._whole_cost(self.known[name], ground)
             if self.screened.loss(name) > lowest * (1 + BEHIND) and len(chosen) >= 2:
                 self.screened.out[name] = (
                     f"its validation loss is {self.screened.loss(name):.3f}, the lowest "
@@ -186,41 +235,38 @@ class Allocation:
         """
         grid, time = self.grid, USED * ground.left()
         target = (0, 0)
+        seeds = _FURTHEST if any(self.known[name].seeded for name in self.finalists) else 1
         for levels in [(0, level) for level in range(grid.last + 1)] + [
-            (level, grid.last) for level in range(1, _FURTHEST)
+            (level, grid.last) for level in range(1, seeds)
         ]:
-            if self._cost(grid.look(*levels), ground) > time:
+            if self._cost(grid.look(*levels), self.finalists, ground) > time:
                 break
             target = levels
         return replace(grid, target=target)
 
-    def _open(self) -> list[str]:
-        """Who is read next: all finalists at first, then the leader and what is open against it."""
-        if self.seen is None:
-            return self.finalists
-        open_pairs = self.open_pairs()
-        return [one for one in self.finalists if one == self.leader or one in open_pairs]
-
-    def _read(self, look: Look, methods: Sequence[str], ground: Ground) -> Steps[bool]:
-        """Bring methods to a look; whether two of them arrived."""
-        known = {one.name: one for one in self.problem.candidates}
-        for number in range(look.seeds):  # all methods with a seed before any has the next
-            for name in list(methods):
-                one = known[name]
-                reads = self._reads(one, self._rate(one), look)
-                if number >= len(reads) or name not in self.finalists:
+    def _read(self, look: Look, methods: Sequence[str], ground: Ground) -> Steps[list[str]]:
+        """Bring methods to a look; returns those that arrived in time."""
+        reads = {
+            name: self._reads(self.known[name], self.rates.get(name), look)
+            for name in methods
+            if name in self.finalists
+        }
+        going = list(reads)
+        for number in range(max(map(len, reads.values()), default=0)):
+            for name in list(going):  # all methods with a seed before any has the next
+                if number >= len(reads[name]) or self._has(reads[name][number]):
                     continue
-                step = reads[number]
-                if self._has(step):
+                if ground.cost(reads[name][number]) > ground.left():
+                    going.remove(name)  # the others go on without it
                     continue
-                if ground.cost(step) > ground.left():
-                    return False
-                scores = yield step
+                scores = yield reads[name][number]
                 if scores is None:
                     self._fails(name)
+                    going.remove(name)
                 else:
-                    self.scores.setdefault(name, {})[step.seed] = np.asarray(scores)
-        return sum(name in self.finalists for name in methods) > 1
+                    own = self.scores.setdefault(name, {})
+                    own[reads[name][number].seed] = np.asarray(scores)
+        return going
 
     def _has(self, step: Read) -> bool:
         own = self.scores.get(step.method, {}).get(step.seed)
@@ -230,76 +276,98 @@ class Allocation:
         self.finalists.remove(name)
         self.screened.out[name] = "a training of it failed"
 
-    def _judge(self, look: Look) -> None:
+    def _judge(self, look: Look, there: Sequence[str]) -> None:
         """Take a look at the methods that have been brought to it."""
-        runs = [self._runs(name, look) for name in self._open() if name in self.finalists]
+        self.path.append((look.seeds_level, look.examples_level, list(there)))
         self.seen = look_at(
             look,
-            runs,
+            [self._runs(name, look) for name in there],
             margin=self.problem.margin,
-            open_pairs=self._still_open(),
+            open_pairs=self._still_open(there),
             higher_is_better=self.problem.higher_is_better,
         )
         for pair in self.seen.pairs:
-            if pair.outcome != "undecided":
-                self.decided.setdefault(_key(pair.first, pair.second), (pair, look))
+            key = _key(pair.first, pair.second)
+            if key not in self.decided:
+                self.looked[key] = (pair, look)
 
-    def _still_open(self) -> int:
-        """Pairs of finalists that no look has decided, those that failed since included.
+    def _still_open(self, there: Sequence[str]) -> int:
+        """Pairs of finalists that no look has decided, those that left since included, and the
+        decided ones of this look, which take the first ranks of the correction.
 
         A look can only be wrong first where all before it were right; then the pairs in which it
-        can be wrong are among these.
+        can be wrong are among the undecided ones.
         """
-        started = {*self.finalists, *self.scores}
-        return len(started) * (len(started) - 1) // 2 - len(self.decided)
+        pairs = len(self.started) * (len(self.started) - 1) // 2
+        again = sum(set(pair) <= set(there) for pair in self.decided)
+        return pairs - len(self.decided) + again
 
     def _runs(self, name: str, look: Look) -> Runs:
         own = self.scores[name]
         seeds = sorted(own)[: look.seeds]
-        known = {one.name: one for one in self.problem.candidates}
         return Runs(
             name,
             np.stack([own[seed][: look.examples] for seed in seeds]),
             aggregate=self.problem.aggregate,
-            deterministic=not known[name].seeded,
+            deterministic=not self.known[name].seeded,
             bounds=self.problem.bounds,
         )
 
-    def _best(self, look: Look, ground: Ground) -> Look | None:
-        """The next look that decides most of the leader's open pairs a second, of those in time."""
-        costs = {one: self._cost(one, ground) for one in self.grid.after(look)}
-        in_time = [one for one, cost in costs.items() if cost <= ground.left()]
-        return max(
-            in_time,
-            key=lambda one: self._gain(look, one) / max(costs[one], 1e-9),
-            default=None,
-        )
+    def _best(self, look: Look, ground: Ground) -> tuple[Look, list[str]] | None:
+        """The next look, and who takes part besides the leader, that is expected to decide most of
+        its open pairs a second; None where no look is in time.
+        """
+        best, most = None, -1.0
+        for following in self.grid.after(look):
+            chances = self._chances(look, following)
+            taking_part = [self.leader or ""]
+            gain = 0.0
+            for name in sorted(chances, key=lambda one: -chances[one]):
+                both = [*taking_part, name]
+                cost = self._cost(following, both, ground)
+                if cost > ground.left() or not self._unread(following, both):
+                    continue
+                taking_part, gain = both, gain + chances[name]
+                if gain / max(cost, 1e-9) > most:
+                    best, most = (following, both), gain / max(cost, 1e-9)
+        return best
 
-    def _cost(self, look: Look, ground: Ground) -> float:
-        known = {one.name: one for one in self.problem.candidates}
-        return sum(
-            ground.cost(step)
-            for name in self._open()
-            for step in self._reads(known[name], self._rate(known[name]), look)
+    def _unread(self, look: Look, methods: Sequence[str]) -> list[Read]:
+        """What methods have to read before they can take part in a look."""
+        return [
+            step
+            for name in methods
+            for step in self._reads(self.known[name], self.rates.get(name), look)
             if not self._has(step)
-        )
+        ]
 
-    def _gain(self, look: Look, following: Look) -> float:
-        """How many of the leader's open pairs the next look is expected to decide."""
+    def _cost(self, look: Look, methods: Sequence[str], ground: Ground) -> float:
+        return sum(map(ground.cost, self._unread(look, methods)))
+
+    def _chances(self, look: Look, following: Look) -> dict[str, float]:
+        """Of each of the leader's open pairs, that the next look decides it."""
         seen, leader = self.seen, self.leader
         assert seen is not None and leader is not None
         place = {runs.name: index for index, runs in enumerate(seen.estimates.runs)}
-        read = [place[other] for other in self.open_pairs() if other in place]
-        return sum(self._chance(seen, place[leader], other, look, following) for other in read)
+        chances = {}
+        for other in self.open_pairs():
+            known = other in place  # else not read as far as the leader, of which nothing is known
+            chance = (
+                self._chance(seen, place[leader], place[other], look, following) if known else 0.0
+            )
+            chances[other] = chance
+        return chances
 
     def _chance(self, seen: Seen, first: int, second: int, look: Look, following: Look) -> float:
-        """That the next look decides a pair: its difference moves as far as it is uncertain now."""
+        """A pair's difference moves as far as it is uncertain now."""
         error = error_of(seen.estimates, first, second)
         sharper = with_more_examples(error, following.examples - look.examples)
         sharper = with_more_seeds(sharper, following.seeds - look.seeds)
         now, then = error.deviation(), sharper.deviation()
         size = abs(float(seen.estimates.means[first] - seen.estimates.means[second]))
-        moves = math.sqrt(max(now**2 - then**2, 0.0)) or math.inf
+        moves = math.sqrt(max(now**2 - then**2, 0.0))
+        if not moves:
+            return 0.0  # nothing of what is uncertain would be known
         edge = following.quantile * then
         better = float(special.ndtr((size - edge) / moves))
         within = self.problem.margin - edge
@@ -326,15 +394,18 @@ def whole_length(
     candidates: Sequence[Candidate],
     most: int,
     ground: Ground,
+    time: float,
     seeds: int,
     examples: int,
 ) -> int:
     """The steps of a whole training with which a screening and a first look are within the time.
 
     At most `most`; the fewest that mean anything where even these are too many.
+
+    Args:
+        time: seconds, of the ground's costs.
     """
     trained = [one for one in candidates if one.rates]
-    time = USED * ground.left()
 
     def seconds(steps: int) -> tuple[float, float]:
         rungs = [max(1, steps // part) for part in RUNGS]
@@ -377,8 +448,3 @@ def follow(steps: Steps[None], do: Any) -> None:
         except StopIteration:
             return
         answer = do(step)
-
-
-def finalists_in_words(allocation: Allocation) -> Mapping[str, str]:
-    """Why each method that is no finalist is none."""
-    return dict(allocation.screened.out)

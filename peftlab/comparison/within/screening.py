@@ -14,7 +14,6 @@ from peftlab.comparison.within.steps import Candidate, Ground, Steps, Train
 
 HARDLY = 0.02  # of the loss: less is not told apart by a short training
 LEAST = 3  # methods that go on from any rung
-RATES_AGAIN = 2  # that a method takes to the next rung, if the second is hardly behind
 
 
 @dataclass
@@ -38,31 +37,41 @@ class Screened:
         return min((loss for steps, loss in own.values() if steps == most), default=math.inf)
 
     def rate(self, method: str) -> float:
-        """Where that loss was."""
-        lowest = self.loss(method)
-        return next(rate for rate, (_, loss) in self.losses[method].items() if loss == lowest)
+        """The rate of the lowest loss, or a lower one that is hardly behind: a longer training
+        wants a lower rate than a short one.
+        """
+        reach = self.loss(method) * (1 + HARDLY)
+        most = max(steps for steps, _ in self.losses[method].values())
+        return min(
+            r for r, (at, loss) in self.losses[method].items() if at == most and loss <= reach
+        )
 
     def ranked(self) -> list[str]:
-        """The methods that are not out, the lowest loss first."""
-        return sorted((m for m in self.losses if m not in self.out), key=self.loss)
+        """The methods that came to a loss and are not out, the lowest loss first."""
+        reached = (m for m in self.losses if m not in self.out and math.isfinite(self.loss(m)))
+        return sorted(reached, key=self.loss)
 
 
 def screening(
-    candidates: Sequence[Candidate], rungs: Sequence[int], ground: Ground, reserve: float
-) -> Steps[Screened]:
+    screened: Screened,
+    candidates: Sequence[Candidate],
+    rungs: Sequence[int],
+    ground: Ground,
+    reserve: float,
+) -> Steps[None]:
     """Take the methods up the rungs, as far as the time allows.
 
     Args:
+        screened: takes what comes of it, step by step.
         reserve: seconds that are kept for what comes after.
     """
-    screened = Screened()
     rates = {one.name: list(one.rates) for one in candidates if one.rates}
     for number, steps in enumerate(rungs):
         for method, rate in _in_turn(rates):
             step = Train(method, rate, steps)
             if ground.cost(step) > ground.left() - reserve:
                 if not number and rate == rates[method][0]:
-                    screened.out[method] = "there was no time to train it"
+                    screened.out[method] = "no time was left to train it"
                 continue
             loss = yield step
             own = screened.losses.setdefault(method, {})
@@ -72,10 +81,9 @@ def screening(
             break
         screened.reached = steps
         rates = _go_on(screened, last=number == len(rungs) - 1)
-    for method in rates:
+    for method in screened.losses:
         if math.isinf(screened.loss(method)):
-            screened.out.setdefault(method, "it came to no finite loss")
-    return screened
+            screened.out.setdefault(method, "no training of it came to a finite loss")
 
 
 def _in_turn(rates: Mapping[str, Sequence[float]]) -> Iterator[tuple[str, float]]:
@@ -97,7 +105,7 @@ def _all_reached(screened: Screened, rates: Mapping[str, Sequence[float]], steps
 
 def _go_on(screened: Screened, last: bool) -> dict[str, list[float]]:
     """The methods and rates of the next rung."""
-    ranked = [method for method in screened.ranked() if math.isfinite(screened.loss(method))]
+    ranked = screened.ranked()
     kept = ranked[: max(LEAST, math.ceil(len(ranked) / 2))]
     if kept and not last:
         reach = screened.loss(kept[-1]) * (1 + HARDLY)
@@ -117,8 +125,9 @@ def _steps(screened: Screened, method: str) -> int:
 
 
 def _rates_again(screened: Screened, method: str) -> list[float]:
+    """The best rate and the next lower one, which may overtake it in a longer training."""
     longest = _steps(screened, method)
     own = {rate: loss for rate, (at, loss) in screened.losses[method].items() if at == longest}
-    ordered = sorted(own, key=own.__getitem__)
-    reach = own[ordered[0]] * (1 + HARDLY)
-    return [rate for rate in ordered[:RATES_AGAIN] if own[rate] <= reach]
+    best = min(own, key=own.__getitem__)
+    lower = [rate for rate in sorted(own, reverse=True) if rate < best]
+    return [best, *lower[:1]]

@@ -176,19 +176,22 @@ def _ahead(methods: int, gap: float) -> Callable[..., known.World]:
     return lambda _: known.World(known.LAYOUTS["equal"](methods), gaps=gaps)
 
 
+KINDS: tuple[tuple[str, known.Kind], ...] = (
+    ("equal", "normal"), ("unequal", "normal"), ("one very loud", "normal"), ("loud", "heavy"),
+    ("equal", "zeros"), ("equal", "collapse"),
+)  # fmt: skip
+
+
 def main(arguments: Sequence[str]) -> None:
     comparisons = int(arguments[0]) if arguments else 200
-    print("| methods | seeds, scores | time | any false better | any false tied |")
+    print("| methods × time | seeds, scores | reading | any false better | any false tied |")
     print("|---|---|---|---|---|")
-    for methods in (2, 5, 10, 20):
-        for layout, kind in (
-            ("equal", "normal"), ("unequal", "normal"), ("one very loud", "normal"),
-            ("loud", "heavy"), ("equal", "zeros"), ("equal", "collapse"),
-        ):  # fmt: skip
-            time = 5.0 * methods
-            got = counted(_equal(methods, layout, kind), time, comparisons)
+    for methods, time, reading in ((2, 20, 0.25), (5, 30, 0.25), (5, 60, 2.0), (10, 60, 0.25)):
+        for layout, kind in KINDS:
+            world = _equal(methods, layout, kind)
+            got = counted(world, time, comparisons, margin=0.02, reading=reading)
             print(
-                f"| {methods} | {layout}, {known.KINDS[kind]} | {time:.0f} "
+                f"| {methods} × {time} | {layout}, {known.KINDS[kind]} | {reading} "
                 f"| {got.false_better:.1%} | {got.false_tied:.1%} |",
                 flush=True,
             )

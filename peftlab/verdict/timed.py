@@ -1,0 +1,276 @@
+"""The state of a comparison within a given time, as its folder keeps it, and its verdict in words.
+
+Fixed before the first test example is scored, and kept when the comparison goes on with more time:
+margin, metric, length of the trainings, sizes of the looks, and the look that was aimed at.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from peftlab.errors import InputError, refusing
+from peftlab.files import read_json, write_json
+from peftlab.records.figures import scored
+from peftlab.records.folders import WITHIN
+from peftlab.units import duration
+from peftlab.verdict.choices import FRUGAL_BY
+from peftlab.verdict.entries import Entry
+from peftlab.verdict.judgement import Verdict
+from peftlab.verdict.numbers import counted, listed
+from peftlab.verdict.statistics import Outcome, Pair
+
+
+class TimedPair(BaseModel):
+    """A pair of finalists, as the look left it that decided it, or else the last one.
+
+    seconds: what would be spent until it is decided, about; None where that is not known.
+    """
+
+    first: str
+    second: str
+    difference: float
+    low: float
+    high: float
+    level: float
+    outcome: Outcome
+    leader: str | None
+    seeds: int
+    examples: int
+    seconds: float | None = None
+
+    @classmethod
+    def of(
+        cls, pair: Pair, level: float, seeds: int, examples: int, seconds: float | None = None
+    ) -> TimedPair:
+        """Of a pair of a look."""
+        return cls(
+            **{n: getattr(pair, n) for n in ("first", "second", "difference", "low", "high")},
+            level=level,
+            outcome=pair.outcome,
+            leader=pair.leader,
+            seeds=seeds,
+            examples=examples,
+            seconds=seconds,
+        )
+
+
+class Shown(BaseModel):
+    """A finalist's mean at the last look that it took part in."""
+
+    mean: float
+    seeds: int
+    examples: int
+
+
+class Timed(BaseModel):
+    """What is known of such a comparison.
+
+    Attributes:
+        used: seconds so far, of all times that it went on. given: the time that it was given last.
+        steps: of a whole training. examples: test examples there are; first: of the first look.
+        target: levels of seeds and examples of the look that was aimed at, once there was one.
+        most: steps that were asked for at most.
+        rates: of the finalists; None of what trains nothing. out: why others are none.
+        started: the finalists that there were at first. path: the looks that were taken, by levels
+            of seeds and examples, and who took part. shown: by method, what it came to.
+        runs: folders of the runs that were looked at.
+        losses: validation losses of the screening, by method.
+        ended: "decided", "time", "alone", or "" where it was stopped.
+    """
+
+    metric: str
+    margin: float
+    steps: int
+    most: int
+    first: int
+    examples: int
+    used: float = 0.0
+    given: float = 0.0
+    target: tuple[int, int] | None = None
+    rates: dict[str, float | None] = {}
+    finalists: list[str] = []
+    out: dict[str, str] = {}
+    losses: dict[str, float] = {}
+    leader: str | None = None
+    started: list[str] = []
+    path: list[tuple[int, int, list[str]]] = []
+    pairs: list[TimedPair] = []
+    shown: dict[str, Shown] = {}
+    runs: list[str] = []
+    ended: str = ""
+
+    def write(self, folder: Path) -> None:
+        """Put it into a comparison's folder."""
+        write_json(folder / WITHIN, self.model_dump(mode="json"))
+
+    @classmethod
+    def read(cls, folder: Path) -> Timed | None:
+        """That of a comparison's folder; None of one without a given time.
+
+        Raises:
+            InputError: it is damaged.
+        """
+        path = folder / WITHIN
+        if not path.exists():
+            return None
+        with refusing(f"{path} is damaged, delete it to begin a new verdict: "):
+            return cls.model_validate(read_json(path))
+
+    def pair(self, one: str, other: str) -> TimedPair | None:
+        """The pair of two finalists, once both have been looked at."""
+        return next((p for p in self.pairs if {p.first, p.second} == {one, other}), None)
+
+    def against_leader(self, outcome: Outcome) -> list[TimedPair]:
+        """The leader's pairs of an outcome; of "better" those that it wins."""
+        found = [
+            pair
+            for one in self.finalists
+            if self.leader not in (None, one) and (pair := self.pair(self.leader or "", one))
+        ]
+        return [
+            pair
+            for pair in found
+            if pair.outcome == outcome and (outcome != "better" or pair.leader == self.leader)
+        ]
+
+
+def applied(verdict: Verdict, timed: Timed, entries: Sequence[Entry]) -> Verdict:
+    """A verdict in which pairs and sentences are those of the looks."""
+    words = (*sentences(timed, entries), *about(timed))
+    return replace(
+        verdict,
+        margin=timed.margin,
+        pairs=tuple(_pair(one) for one in timed.pairs),
+        sentences=words,
+        quick=words,
+        caution=None,
+    )
+
+
+def _pair(one: TimedPair) -> Pair:
+    return Pair(
+        first=one.first,
+        second=one.second,
+        difference=one.difference,
+        low=one.low,
+        high=one.high,
+        p_different=1.0,
+        p_equivalent=1.0,
+        scope="methods",
+        outcome=one.outcome,
+        among_models=None,
+        leader=one.leader,
+        winner=one.leader if one.outcome == "better" else None,
+    )
+
+
+def sentences(timed: Timed, entries: Sequence[Entry]) -> list[str]:
+    """The verdict in words: before all finalists are decided against it, the first one leads."""
+    if timed.leader is None or not timed.pairs:
+        return [by_loss(timed)]
+    figure = scored(timed.metric)
+    own = timed.shown[timed.leader]
+    better, tied, undecided = (
+        timed.against_leader(outcome) for outcome in ("better", "tied", "undecided")
+    )
+    score = f"{figure.title} {figure.unit.said(own.mean)}"
+    said = "leads" if undecided else "is best"
+    lines = [
+        f"{timed.leader} {said}: {score} ({counted(own.seeds, 'seed')} that chose nothing, "
+        f"{counted(own.examples, 'test example')})."
+    ]
+    parts = []
+    if better:
+        parts.append(f"better than {listed([_other(p, timed.leader) for p in better])}")
+    if tied:
+        names = listed([_other(p, timed.leader) for p in tied])
+        parts.append(f"tied with {names} (within {figure.unit.said(timed.margin)})")
+    if undecided:
+        names = listed([_other(p, timed.leader) for p in undecided])
+        parts.append(f"not decided against {names}")
+    if parts:
+        lines.append(f"{timed.leader} is {'; '.join(parts)}.")
+    lines += [_open(pair, timed) for pair in undecided]
+    alike = [timed.leader, *(_other(p, timed.leader) for p in tied)]
+    return lines + _recommended([one for one in entries if one.name in alike])
+
+
+def by_loss(timed: Timed) -> str:
+    """Who leads while nothing has been held against the test split."""
+    if timed.leader is None:
+        return "Nothing has been trained far enough to lead."
+    loss = timed.losses.get(timed.leader or "")
+    told = "" if loss is None else f": validation loss {loss:.3f}"
+    return f"{timed.leader} leads{told}. No method has been held against the test split yet."
+
+
+def _open(pair: TimedPair, timed: Timed) -> str:
+    unit, name = scored(timed.metric).unit, timed.leader or ""
+    low, high = (pair.low, pair.high) if pair.difference >= 0 else (-pair.high, -pair.low)
+    text = (
+        f"{name} and {_other(pair, name)} are {unit.said(abs(pair.difference))} apart "
+        f"({pair.level:.1%} interval {unit.said(low)} to {unit.said(high)}, "
+        f"{counted(pair.seeds, 'seed')}, {counted(pair.examples, 'test example')})"
+    )
+    if pair.seconds is None:
+        return f"{text}; what would decide it is more than can be foreseen."
+    return f"{text}; about {duration(pair.seconds)} more would decide it."
+
+
+def _recommended(alike: Sequence[Entry]) -> list[str]:
+    """Of what is tied with the best, the cheapest."""
+    if len(alike) < 2:
+        return []
+    fair = [name for name in FRUGAL_BY if not any(name in one.others for one in alike)]
+    cheapest = min(alike, key=lambda one: [_cost(one, name) for name in fair])
+    return [f"Of those tied take {cheapest.name}: it costs least."]
+
+
+def _cost(entry: Entry, name: str) -> float:
+    cost = entry.cost(name)
+    return math.inf if cost is None else cost
+
+
+def about(timed: Timed) -> list[str]:
+    """What was left out and why, and how the time went."""
+    lines = []
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in timed.out.items():
+        by_reason.setdefault(reason, []).append(name)
+    lines += [f"Not compared: {listed(names)}, since {why}." for why, names in by_reason.items()]
+    ended = {
+        "decided": "every finalist is decided against it",
+        "time": "no further look was within the time",
+        "alone": "fewer than two methods came to a look",
+    }.get(timed.ended, "it was stopped")
+    more = "" if timed.ended == "decided" else " The same command with a longer --within goes on."
+    lines.append(
+        f"{duration(timed.used)} of {duration(timed.given)} are used: {ended}. Trainings of "
+        f"{timed.steps:,} steps.{more}"
+    )
+    return lines
+
+
+def _other(pair: TimedPair, name: str) -> str:
+    return pair.second if pair.first == name else pair.first
+
+
+def check_unchanged(timed: Timed, margin: float | None, metric: str, most: int) -> None:
+    """Refuse another margin, metric or length for a verdict that has begun.
+
+    Raises:
+        InputError: says which.
+    """
+    wanted: Mapping[str, object] = {"metric": metric, "margin": margin, "most": most}
+    for name, value in wanted.items():
+        if value is not None and value != getattr(timed, name):
+            called = "--steps" if name == "most" else name
+            raise InputError(
+                f"{called} is {value} and was {getattr(timed, name)} when this verdict began: what "
+                "has been seen since may not change it. Choose another --out"
+            )
