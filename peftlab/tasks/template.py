@@ -58,7 +58,7 @@ class Template:
     frame: Annotated[Frame | None, Since(None)] = None
     begin: Annotated[Begin, Since("row")] = "row"
     infix: Annotated[int, Since(0)] = field(default=0, repr=False)
-    invocation: Annotated[tuple[int, ...], Since(())] = ()
+    invocation: Annotated[tuple[int, ...], Since(())] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
         for name in ("text", "instruction", "separator"):

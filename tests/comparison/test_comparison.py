@@ -76,7 +76,7 @@ def test_sources_are_read_once_and_every_method_is_charged_for_them(
     assert spared is not None and again[0].seconds.train_spared == pytest.approx(spared, rel=1e-6)
     assert last.seconds.train_spared is None and again[2].seconds.train_spared
     for record in (second, again[0]):
-        assert named("train_seconds").of(record) == (record.seconds.train or 0.0) + spared
+        assert named("train_seconds").of(record) == pytest.approx(record.seconds.train + spared)
     assert kept[0] == kept[1] >= len(task.train), "the second method reads none again"
     assert not (tmp_path / folders.TRUNK).exists()
 

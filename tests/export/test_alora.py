@@ -21,6 +21,8 @@ from peftlab.methods import parse_one
 from peftlab.methods.adaptation import Adaptation, base_of
 from peftlab.methods.lora import LoRA
 from peftlab.pasts import continued
+from peftlab.serve.loaded import LoadedAdapter, RowLimits
+from peftlab.serve.request import ServeRequest
 from peftlab.tasks import Example, Template
 from peftlab.tasks.example import BeginsNowhere
 from tests.export.made import deprecations_of_peft, gap, random_state
@@ -122,6 +124,21 @@ def test_a_foreign_one_begins_at_the_last_place_of_its_own_tokens(tmp_path: Path
         )  # fmt: skip
         kept = tuple(made[0, prompt.shape[1] :].tolist())
         assert reply.tokens == kept[: len(reply.tokens)]
+
+
+def test_a_server_answers_by_the_base_what_lacks_its_tokens(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    lm, one = world.model("llama"), foreign(tmp_path / "one")
+    adapter = LoadedAdapter.make("mine", 1, one, lm)
+    for text, begins in (("it was so it is", True), ("it was never so", False)):
+        for source in (text, tuple(lm.tokenizer.encode(text, add_special_tokens=False))):
+            row = adapter.encode(lm, ServeRequest("mine", source, 4), RowLimits(90))
+            caplog.clear()
+            owner = adapter.owner(row, lm)
+            assert (row.begin is not None) == begins == (not owner.edits.changes_nothing)
+            assert ("lack the tokens" in caplog.text) == (not begins)
+    assert adapter.fingerprint == "", "what comes before its tokens is the base's"
 
 
 def test_a_foreign_one_is_written_with_the_ids_that_it_came_with(tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def lead(served: Engine, name: str) -> int:
     """How many tokens of a prompt are prepared, and never read."""
     adapter = served.library.get(name)
     assert adapter is not None
-    return len(adapter.owner(encoded(served, name).ids).lead)
+    return len(adapter.owner(encoded(served, name), served.model).lead)
 
 
 def ids(tokens: int, seed: int) -> tuple[int, ...]:

@@ -8,7 +8,8 @@ import pytest
 
 from peftlab.errors import InputError
 from peftlab.tasks import Example, Template
-from peftlab.tasks.cue import cue_ids, last_place
+from peftlab.tasks.cue import cue_ids
+from peftlab.tasks.encode import last_place
 
 EXAMPLE = Example("the cat sat on the mat", ("a cat",), {"question": "who sat?"})
 LIMIT = 200
