@@ -21,6 +21,8 @@ SEARCH = "peftlab.comparison.search:search"
 PROFILE = "peftlab.comparison.profile:profile"
 AGAIN = "peftlab.comparison.again:again"
 PREDICT = "peftlab.comparison.cost_prediction:predict"
+TRIAL = "peftlab.comparison.within.calls:trial"
+MORE = "peftlab.comparison.within.calls:more"
 
 T = TypeVar("T")
 

@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from peftlab.comparison.engine import PREDICT, PROFILE, Call, Opened, T, Workflow, advance
+from peftlab.comparison.engine import PREDICT, PROFILE, TRIAL, Call, Opened, T, Workflow, advance
 from peftlab.comparison.plan import Plan, Run
 from peftlab.comparison.processes import RunFailed, Say, Stopped, call
 from peftlab.comparison.shared_base import Named, SharedBase
+from peftlab.guests import is_guest
 from peftlab.records import folders
 
 
@@ -23,7 +24,8 @@ from peftlab.records import folders
 class LocalEngine:
     """One process at a time, forked from a server; see `processes`.
 
-    While a comparison is planned, all processes share one loaded base; a run loads its own. What
+    While a comparison is planned, and while short trainings screen its methods, all processes share
+    one loaded base; a run, which is measured, loads its own. What
     the frozen trunk computes is kept in files of the comparison's folder until all runs are made.
     """
 
@@ -61,11 +63,10 @@ class LocalEngine:
                 answer = error
 
     def _call(self, asked: Call, hear: Say) -> Any:
-        base = _planned_on(asked)
+        base, kept = _planned_on(asked), self.out / folders.TRUNK
         if base is not None and SharedBase.works_on(base.device):
-            return self.planning.call(base, asked.function, (asked.subject, self.out), hear)
+            return self.planning.call(base, asked.function, (asked.subject, self.out, kept), hear)
         self.planning.close()
-        kept = self.out / folders.TRUNK
         return call(asked.function, asked.subject, self.out, kept, hear=hear)
 
 
@@ -74,6 +75,8 @@ def _planned_on(asked: Call) -> Named | None:
     subject = asked.subject
     if asked.function == PROFILE and isinstance(subject, Plan):
         return Named(subject.model, subject.base_dtypes[0], subject.device)
-    if asked.function == PREDICT and isinstance(subject, Run):
+    if asked.function in (PREDICT, TRIAL) and isinstance(subject, Run):
+        if is_guest(subject.method):
+            return None
         return Named(subject.base.name, subject.base.dtype, subject.base.device)
     return None

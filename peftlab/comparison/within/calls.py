@@ -22,9 +22,6 @@ from peftlab.records.reading import predictions
 from peftlab.records.record import NAME, Record
 from peftlab.training import Diverged
 
-TRIAL = "peftlab.comparison.within.calls:trial"
-MORE = "peftlab.comparison.within.calls:more"
-
 
 def trials_folder(run: Run) -> Path:
     """Of all trainings that screen a run's method for one whole length, whatever their own."""

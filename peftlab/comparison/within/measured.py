@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from peftlab.comparison.engine import WORK, Call, Opened, Workflow
+from peftlab.comparison.engine import MORE, TRIAL, WORK, Call, Opened, Workflow
 from peftlab.comparison.finished import finished
 from peftlab.comparison.plan import Run
 from peftlab.comparison.processes import RunFailed, Say, Stopped
 from peftlab.comparison.samples import validations
 from peftlab.comparison.within.allocation import RUNGS, Problem
-from peftlab.comparison.within.calls import MORE, TRIAL, trial_folder
+from peftlab.comparison.within.calls import trial_folder
 from peftlab.comparison.within.steps import Read, Step, Train
 from peftlab.errors import PeftlabError
 from peftlab.estimate import Prediction

@@ -52,6 +52,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return getattr(import_module(place), name)(lambda *_: None, *arguments)
 
     monkeypatch.setattr(local, "call", call)
+    monkeypatch.setattr(local.SharedBase, "works_on", staticmethod(lambda device: False))
     return made
 
 
