@@ -127,7 +127,7 @@ print(result.verdict)
 def check(ended: subprocess.CompletedProcess[str]) -> None:
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.count("['rouge1', 'rouge2', 'rougeL']") == 1, "a child ran the script again"
-    assert "prompt_tuning" in ended.stdout.splitlines()[-1]
+    assert "prompt_tuning" in "".join(ended.stdout.splitlines()[-2:])  # a busy machine is said last
 
 
 @pytest.mark.slow
@@ -146,7 +146,7 @@ def test_the_example_in_a_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(SCRIPT)])
     NotebookClient(book, resources={"metadata": {"path": str(tmp_path)}}).execute()
     said = "".join(output.get("text", "") for output in book.cells[0].outputs)
-    assert "prompt_tuning" in said.strip().splitlines()[-1]
+    assert "prompt_tuning" in "".join(said.strip().splitlines()[-2:])  # a busy machine is said last
 
 
 @pytest.mark.slow
