@@ -177,13 +177,13 @@ class Allocation:
     # --- what comes next -----------------------------------------------------------------------
 
     def _reserve(self, ground: Ground) -> float:
-        """Seconds that the fewest finalists take to a first look."""
-        firsts = sorted(
+        """Seconds that two finalists of the usual cost take to a first look."""
+        firsts = [
             self._first_cost(one, one.rates[0], ground)
             for one in self.problem.candidates
             if one.rates
-        )
-        return sum(firsts[-2:])
+        ]
+        return 2 * sum(firsts) / len(firsts) if firsts else 0.0
 
     def _first_cost(self, one: Candidate, rate: float | None, ground: Ground) -> float:
         look = self.grid.look(0, 0)
@@ -428,7 +428,7 @@ def whole_length(
         finals = sorted(
             ground.cost(Read(one.name, one.rates[0], steps, 1, examples)) for one in trained
         )
-        return screens, seeds * sum(finals[-LEAST:])
+        return screens, seeds * sum(finals[-2:])
 
     low, high = FEWEST_STEPS, max(most, FEWEST_STEPS)
     while low < high:

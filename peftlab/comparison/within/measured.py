@@ -116,7 +116,8 @@ class Measured:
     # --- costs ---------------------------------------------------------------------------------
 
     def left(self) -> float:
-        return self.clock.left()
+        """Seconds, less what it will take, once, to keep what runs share of the frozen trunk."""
+        return self.clock.left() - sum(self._unfilled().values())
 
     def cost(self, step: Step) -> float:
         run = self._run(step)
@@ -154,22 +155,19 @@ class Measured:
         planned = max(1, validations(config, config.steps))
         a_validation = (known.validation_seconds or 0.0) / planned
         every = max(1, self._every)
-        filling = 0.0 if self._kind(step.method) in self.filled else known.filling_seconds
-        return left * (known.step_seconds or 0.0) + filling + a_validation * -(-left // every)
+        return left * (known.step_seconds or 0.0) + a_validation * -(-left // every)
 
     def _kind(self, method: str) -> str:
         """Methods that begin at the cue keep the same; of others the seeds of one method."""
         return "cue" if self.runs[method].method.begins_at_cue else method
 
-    def fill(self) -> float:
-        """Take all that runs share as kept; returns the seconds that keeping it takes, once."""
+    def _unfilled(self) -> dict[str, float]:
+        """By kind of kept activations that are not there yet, the seconds to keep them."""
         most: dict[str, float] = defaultdict(float)
         for method in self.runs:
-            known, kind = self.predictions[method], self._kind(method)
-            if kind not in self.filled:
-                most[kind] = max(most[kind], known.filling_seconds)
-        self.filled |= most.keys()
-        return sum(most.values())
+            if (kind := self._kind(method)) not in self.filled:
+                most[kind] = max(most[kind], self.predictions[method].filling_seconds)
+        return most
 
     def _factor(self, method: str) -> float:
         """By how much what was measured exceeds what was predicted, of this method or of all."""
@@ -211,7 +209,8 @@ class Measured:
 
     def _timed(self, step: Step, call: Call, have: int = 0) -> Record | None:
         """The record that a call leaves; None where it failed."""
-        predicted, begun = self._predicted(step, have), time.monotonic()
+        first = self._unfilled().get(self._kind(step.method), 0.0)
+        predicted, begun = self._predicted(step, have) + first, time.monotonic()
         folder = self.out / (call.folder or "")
         if call.function == WORK:
             folders.forget_failure(folder)

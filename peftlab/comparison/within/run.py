@@ -143,13 +143,12 @@ class _Session:
         most = self.plan.config.total_steps(self._rows)
         whole = len(next(iter(self.runs.values())).task.test)
         probe = ground(most)
-        once = probe.fill()
         readings = [_reading(probe, one, whole) for one in candidates if one.rates]
         trainings = [
             probe.cost(Train(one.name, one.rates[0], most)) for one in candidates if one.rates
         ]
         first = first_examples(whole, max(readings, default=0), max(trainings, default=1))
-        time = USED * probe.left() - once
+        time = USED * probe.left()
         steps = whole_length(candidates, most, probe, time, FEWEST, first)
         return Timed(
             metric=metric,
