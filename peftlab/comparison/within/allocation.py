@@ -25,7 +25,7 @@ from peftlab.verdict.looks import Grid, Look, Seen, look_at
 from peftlab.verdict.planning import with_more_examples, with_more_seeds
 from peftlab.verdict.statistics import Outcome, Pair, error_of
 
-RUNGS = (4, 2)  # parts of the whole length that methods are screened at
+RUNGS = (6, 3)  # parts of the whole length that methods are screened at
 FOR_FINALS = 0.5  # of the time, at least, when lengths are chosen
 USED = 0.9  # of the time, when lengths and finalists are chosen: predictions are not exact
 BEHIND = 0.10  # of the lowest validation loss: a method further behind is no finalist
