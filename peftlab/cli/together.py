@@ -25,7 +25,7 @@ class Together(Shown):
     def ended(self, run: Run, record: Record) -> None:
         """Count it and say how it went."""
         self.number += 1
-        self.running = f"[{self.number}/{self.total}] {run.label}, seed {run.seed}"
+        self.running = f"[{self.number}/{self.total}] {run.title}"
         super().ended(run, record)
 
 

@@ -82,21 +82,23 @@ class Shown:
                 f"{profile.longest[0] or 'the template'} (+{profile.longest[1]} tokens) fits too: "
                 f"{profile.cut:,} rows lose some."
             )
-        for line in self._foretold(runs, profile) if self.plan.within is None else ():
-            self._say(line)
+        within = self.plan.within
+        if within is None:
+            for line in self._foretold(runs, profile):
+                self._say(line)
         if any(prediction.busy for prediction in profile.predictions.values()):
             self._say("Other programs are busy on this machine: times may be far off.")
+        if within is not None:
+            planned = duration(self.board.clock() - self.board.began)
+            self._say(f"{planned} of {duration(within)} went into this plan.")
+            return
         if finished:
             self._say(
                 f"{finished} of {len(runs)} runs are finished already and are not made again."
             )
-        others = other_settings(runs, self.out) if self.plan.within is None else ""
+        others = other_settings(runs, self.out)
         if others:
             self._say(others)
-        if self.plan.within is not None:
-            planned = duration(self.board.clock() - self.board.began)
-            self._say(f"{planned} of {duration(self.plan.within)} went into this plan.")
-            return
         self.total, self.number = len(runs), finished
         waiting = [run for run in runs if run.left_out is None and kept(run, self.out) is None]
         self.board.plan([self._expected(run, profile) for run in waiting], finished, len(runs))
@@ -131,18 +133,18 @@ class Shown:
     def _expected(self, run: Run, profile: Profile) -> Expected:
         prediction = profile.predictions.get(run.label)
         if prediction is None:
-            return Expected(_name(run))
+            return Expected(run.title)
         searched = prediction.search_seconds if run.seed == self.plan.seeds[0] else 0.0
         whole = prediction.run_seconds
         seconds = (prediction.train_seconds or 0.0) + searched
         besides = None if whole is None else whole - (prediction.train_seconds or 0.0)
-        return Expected(_name(run), seconds, prediction.peak_memory, besides)
+        return Expected(run.title, seconds, prediction.peak_memory, besides)
 
     def started(self, run: Run) -> None:
         """Show it live."""
         self.number += 1
-        self.running = f"[{self.number}/{self.total}] {_name(run)}"
-        self.board.begin(_name(run))
+        self.running = f"[{self.number}/{self.total}] {run.title}"
+        self.board.begin(run.title)
         self.view.open()
 
     def heard(self, word: str, *values: Any) -> None:
@@ -168,7 +170,7 @@ class Shown:
 
     def again(self, runs: list[Run]) -> None:
         """Say what the machine is kept busy with after the last run."""
-        names = ", ".join(_name(run) for run in runs)
+        names = ", ".join(run.title for run in runs)
         self._say(
             "Other programs used the machine meanwhile: twenty steps, or the latency, are measured "
             f"again for {names}"
@@ -192,23 +194,14 @@ class Shown:
 
 
 def _kept_seconds(known: Sequence[tuple[Prediction, int, Run]]) -> float:
-    """What all runs but the first of a kind save by what that has kept of the frozen trunk.
-
-    Those that begin at the cue keep the same, whatever the method; the seeds of another method keep
-    what lies below its own blocks.
-    """
+    """What all runs but the first save by what that has kept of the frozen trunk for them."""
     filling: dict[str, list[float]] = defaultdict(list)
     for found, count, run in known:
         if run.config.seconds is not None:
             continue  # the budget is what is announced
-        kind = f"cue {run.base.dtype}" if run.method.begins_at_cue else run.label
         trials = [found.filling_seconds * run.search.share] * run.search.trials
-        filling[kind] += [found.filling_seconds] * count + trials
+        filling[run.keeps] += [found.filling_seconds] * count + trials
     return sum(sum(each) - max(each) for each in filling.values() if each)
-
-
-def _name(run: Run) -> str:
-    return f"{run.label}, seed {run.seed}"
 
 
 def _asked(run: Run) -> str:

@@ -48,7 +48,7 @@ class Call:
     def __str__(self) -> str:
         subject = self.subject
         if isinstance(subject, Run):
-            return f"{subject.label}, seed {subject.seed}"
+            return subject.title
         return f"the profile of {subject.model}"
 
 

@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 
     from peftlab.guests import AdaptedGuest, GuestModel, PlainBase
     from peftlab.training.loop import Validated
-    from peftlab.training.stem import Stem
     from peftlab.training.tracking import Listen
     from peftlab.trunk import TrunkStore
 
@@ -67,10 +66,15 @@ class Host(ABC):
         run: Run,
         folder: Path | None,
         store: TrunkStore | None = None,
-        stem: Stem | None = None,
+        stems: Path | None = None,
         **watched: Unpack[Watched],
     ) -> Trained[Any]:
-        """Train the method; what follows speaks of its best state."""
+        """Train the method; what follows speaks of its best state.
+
+        Args:
+            stems: where trainings that differ in length alone leave what they share; guests and
+                searches share nothing.
+        """
 
     @property
     @abstractmethod
@@ -112,10 +116,6 @@ class Host(ABC):
         """Time to the first token and between tokens; None where it is not measured."""
         return None
 
-    def stem(self, run: Run, folder: Path) -> Stem | None:
-        """Where trainings that differ in length leave what they share; None where they cannot."""
-        return None
-
     @abstractmethod
     def take_up(self, folder: Path) -> None:
         """Use the adapter that `save` wrote, in the place of a training."""
@@ -152,11 +152,14 @@ class _OwnHost(Host):
         run: Run,
         folder: Path | None,
         store: TrunkStore | None = None,
-        stem: Stem | None = None,
+        stems: Path | None = None,
         **watched: Unpack[Watched],
     ) -> Trained[Adaptation]:
         assert isinstance(run.method, Method)
         given = self.model, run.method, run.task, run.config
+        stem = None
+        if stems is not None and not run.method.searches:
+            stem = stem_of(stems, *given[1:], self.model.fingerprint)
         trained = train(*given, folder=folder, store=store, stem=stem, **watched)
         self.run, self.adaptation, self.store = run, trained.adaptation, store
         return trained
@@ -190,12 +193,6 @@ class _OwnHost(Host):
             return None
         return latency(self.model, self.adaptation, run.task, tokens, run.config.max_length)
 
-    def stem(self, run: Run, folder: Path) -> Stem | None:
-        method = run.method
-        if not isinstance(method, Method) or not method.trains or method.searches:
-            return None
-        return stem_of(folder, method, run.task, run.config, self.model.fingerprint)
-
     def take_up(self, folder: Path) -> None:
         self.adaptation = Adaptation.load(folder, self.model)
 
@@ -227,7 +224,7 @@ class _GuestHost(Host):
         run: Run,
         folder: Path | None,
         store: TrunkStore | None = None,
-        stem: Stem | None = None,
+        stems: Path | None = None,
         **watched: Unpack[Watched],
     ) -> Trained[GuestModel]:
         from peftlab import guests

@@ -25,8 +25,8 @@ class LocalEngine:
     """One process at a time, forked from a server; see `processes`.
 
     While a comparison is planned, and while short trainings screen its methods, all processes share
-    one loaded base; a run, which is measured, loads its own. What
-    the frozen trunk computes is kept in files of the comparison's folder until all runs are made.
+    one loaded base; a run, which is measured, loads its own. What the frozen trunk computes is kept
+    in files of the comparison's folder until all runs are made.
     """
 
     out: Path = Path()
@@ -35,15 +35,16 @@ class LocalEngine:
     @contextmanager
     def opened(self, plan: Plan, out: Path) -> Iterator[Opened]:
         """Nothing has to be made ready."""
+        goes_on = False
         try:
             with SharedBase() as planning:
                 yield LocalEngine(out, planning)
         except Stopped:
-            raise  # the same command goes on with what is kept
-        except BaseException:
-            shutil.rmtree(out / folders.TRUNK, ignore_errors=True)
+            goes_on = True  # the same command, with what is kept
             raise
-        shutil.rmtree(out / folders.TRUNK, ignore_errors=True)
+        finally:
+            if not goes_on:
+                shutil.rmtree(out / folders.TRUNK, ignore_errors=True)
 
     def run(self, workflows: Sequence[Workflow[T]], hear: Say) -> list[T]:
         """One after the other, see `Opened`."""

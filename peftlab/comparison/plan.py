@@ -177,6 +177,20 @@ class Run:
         return label_on(self.method, self.base.dtype)
 
     @property
+    def title(self) -> str:
+        """As messages name it."""
+        return f"{self.label}, seed {self.seed}"
+
+    @property
+    def keeps(self) -> str:
+        """What it keeps of the frozen trunk: runs of the same find it there.
+
+        Methods that begin at the cue keep sources; the seeds of another one what lies below its
+        own blocks.
+        """
+        return f"cue {self.base.dtype}" if self.method.begins_at_cue else self.label
+
+    @property
     def settled(self) -> Method | Guest:
         """The method with the settings that the task decides."""
         return self.method.on(self.task)

@@ -108,10 +108,7 @@ def compare(
     """
     watcher = watcher or Silent()
     with folders.only_one(out), (engine or LocalEngine()).opened(plan, out) as opened:
-        profiles = [predicted(plan, one, opened, out) for one in profiles_of(plan, opened)]
-        profiled = reduce(Profile.joined, profiles)
-        folders.claim(out, folders.identity(plan.task, profiled.base), described or {})
-        runs = [one.predicting(run) for one in profiles for run in one.runs(plan)]
+        profiled, runs = looked_at(plan, opened, out, described or {})
         runs.sort(key=lambda run: plan.seeds.index(run.seed))
         watcher.planned(runs, profiled, sum(finished(run, out) is not None for run in runs))
         workflows = [_workflow(run, out, watcher) for run in runs if _wanted(run, profiled, plan)]
@@ -120,7 +117,20 @@ def compare(
     return Compared(stored, profiled)
 
 
-def profiles_of(plan: Plan, opened: Opened) -> list[Profile]:
+def looked_at(
+    plan: Plan, opened: Opened, out: Path, described: dict[str, Any]
+) -> tuple[Profile, list[Run]]:
+    """What a look at the base and at each method says, and the runs with what they will cost.
+
+    From then on the folder is this comparison's.
+    """
+    profiles = [predicted(plan, one, opened, out) for one in _profiles(plan, opened)]
+    profiled = reduce(Profile.joined, profiles)
+    folders.claim(out, folders.identity(plan.task, profiled.base), described)
+    return profiled, [one.predicting(run) for one in profiles for run in one.runs(plan)]
+
+
+def _profiles(plan: Plan, opened: Opened) -> list[Profile]:
     """Of the base in each format, a process each; one limit of source tokens for all."""
     profiles = [
         opened.run([_profile(replace(plan, base_dtypes=(dtype,)))], lambda *_: None)[0]
@@ -183,7 +193,7 @@ def _again(run: Run, stored: StoredRun) -> Workflow[StoredRun]:
     try:
         record: Record = yield Call(AGAIN, run, run.folder)
     except RunFailed as error:
-        told = f"Warning: times of {run.label}, seed {run.seed}, were not measured again: {error}"
+        told = f"Warning: times of {run.title}, were not measured again: {error}"
         echo(told, err=True)
         return stored
     return replace(stored, record=record)

@@ -139,7 +139,7 @@ class _Work:
         record.progress = progress_of(trained)
         if self.store is not None and self.store.refused:
             echo(
-                f"Warning: {run_name(self.run)}: {self.store.refused:,} chunks of what the frozen "
+                f"Warning: {self.run.title}: {self.store.refused:,} chunks of what the frozen "
                 "trunk computes had no room (--trunk-disk, --trunk-memory) and were computed again",
                 err=True,
             )
@@ -220,11 +220,6 @@ class _Work:
     def _write_predictions(self, evaluation: Evaluation, losses: SplitLoss) -> None:
         lines = prediction_lines(self.run.task.test, evaluation, losses)
         write_text(self.folder / folders.PREDICTIONS, "".join(lines))
-
-
-def run_name(run: Run) -> str:
-    """A run as messages name it."""
-    return f"{run.label}, seed {run.seed}"
 
 
 def prediction_lines(

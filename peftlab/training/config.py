@@ -26,6 +26,8 @@ from peftlab.options import (
 )
 
 DECAYS_LATE: Literal["warmup_stable_decay"] = "warmup_stable_decay"
+DECAY = 0.2
+"""Share of the budget over which the rate of that schedule falls to nothing."""
 OF_SECONDS = 10
 """Validations of a budget of seconds, whatever `evaluate_every` says."""
 _KEPT = "Most bytes of kept activations of the frozen trunk, "
@@ -217,3 +219,13 @@ def train_config(
     if named == ["budget"]:
         values |= parsed(entries(OneBudget)["budget"], given["budget"], called)
     return made(TrainConfig, values, called)
+
+
+def decaying_steps(steps: int) -> int:
+    """How many of so many steps the decay takes."""
+    return max(1, round(DECAY * steps))
+
+
+def stable_steps(steps: int) -> int:
+    """How many come before it."""
+    return steps - decaying_steps(steps)

@@ -25,11 +25,11 @@ from peftlab.tasks.fit import fitted, shortened
 from peftlab.token_limits import max_row_tokens
 from peftlab.training.budget import Budget
 from peftlab.training.checkpoint import Descending, Progress
-from peftlab.training.config import DECAYS_LATE, OF_SECONDS, TrainConfig
+from peftlab.training.config import DECAYS_LATE, OF_SECONDS, TrainConfig, stable_steps
 from peftlab.training.display import Display, silent
 from peftlab.training.journal import Journal
 from peftlab.training.result import Diverged, Interrupted, Trained
-from peftlab.training.stem import Stem, stable_steps
+from peftlab.training.stem import Stem
 from peftlab.training.steps import Taken
 from peftlab.training.stopping import graceful
 from peftlab.training.tracking import Listen

@@ -17,9 +17,6 @@ from peftlab.methods.base import State
 from peftlab.training import checkpoint
 from peftlab.training.checkpoint import Checkpoint, Descending, Progress
 
-DECAY = 0.2
-"""Share of the budget over which the rate falls to nothing."""
-
 _NAME = re.compile(r"stem-(\d+)\.safetensors")
 
 
@@ -52,13 +49,3 @@ class Stem:
             match = _NAME.fullmatch(path.name)
             if match and int(match[1]) <= self.leaves:
                 yield int(match[1]), path
-
-
-def stable_steps(steps: int) -> int:
-    """How many steps come before the decay."""
-    return steps - decaying_steps(steps)
-
-
-def decaying_steps(steps: int) -> int:
-    """How many steps the decay takes."""
-    return max(1, round(DECAY * steps))

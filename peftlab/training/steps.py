@@ -21,13 +21,12 @@ from peftlab.pasts import continued
 from peftlab.processes import Processes
 from peftlab.training import optimise
 from peftlab.training.checkpoint import Checkpoint, Descending
-from peftlab.training.config import DECAYS_LATE, TrainConfig
+from peftlab.training.config import DECAYS_LATE, TrainConfig, decaying_steps
 from peftlab.training.data import Data
 from peftlab.training.parameters import Parameters
 from peftlab.training.result import Diverged
 from peftlab.training.rows import Piece
 from peftlab.training.search import Examples
-from peftlab.training.stem import decaying_steps
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

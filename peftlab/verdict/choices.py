@@ -66,15 +66,19 @@ def beyond_limits(entry: Entry, limits: Mapping[str, float]) -> tuple[str, ...]:
 
 
 def most_frugal(ranked: Ranked, within: float) -> str:
-    """Of the methods within that share of the best quality, the one that costs least.
+    """Of the methods within that share of the best quality, the one that costs least."""
+    reach = within * abs(ranked.qualities[0]) * (1 + 1e-9)  # the edge belongs to it
+    return cheapest([e for i, e in enumerate(ranked.entries) if ranked.loss_of(i) <= reach]).name
+
+
+def cheapest(entries: Sequence[Entry]) -> Entry:
+    """The one that costs least; the first of equals.
 
     Fewest trainable parameters; among equals the smaller adapter, then memory, time and latency.
     What was not measured counts as dearest; by what others disturbed in one of them none is judged.
     """
-    reach = within * abs(ranked.qualities[0]) * (1 + 1e-9)  # the edge belongs to it
-    near = [entry for i, entry in enumerate(ranked.entries) if ranked.loss_of(i) <= reach]
-    fair = [name for name in FRUGAL_BY if not any(name in entry.others for entry in near)]
-    return min(near, key=lambda entry: [_cost(entry, name) for name in fair]).name
+    fair = [name for name in FRUGAL_BY if not any(name in entry.others for entry in entries)]
+    return min(entries, key=lambda entry: [_cost(entry, name) for name in fair])
 
 
 def balances(ranked: Ranked) -> dict[str, float]:

@@ -22,7 +22,7 @@ from peftlab.records.figures import named
 from peftlab.records.folders import CONFIG, PREDICTIONS
 from peftlab.records.reading import predictions
 from peftlab.records.record import Record
-from peftlab.verdict.components import Array, Runs, StatisticsInputError
+from peftlab.verdict.components import Aggregate, Array, Runs, StatisticsInputError
 from peftlab.verdict.entries import COSTS, Entry, Failure
 
 BUDGET = ("steps", "epochs", "tokens", "seconds", "batch_size", "accumulation", "max_length")
@@ -165,10 +165,15 @@ def _runs(label: str, scored: Mapping[Path, Array], records: Sequence[Record], m
     return Runs(
         label,
         np.stack(scores[:1] if fixed else scores),
-        aggregate=None if isinstance(scorer, MeanOverExamples) else scorer.aggregate,
+        aggregate=aggregate_of(scorer),
         deterministic=fixed,
         bounds=metric_spec(metric).bounds,
     )
+
+
+def aggregate_of(scorer: Metric) -> Aggregate | None:
+    """A metric's corpus number of its rows, as `Runs` takes it; None of a mean over examples."""
+    return None if isinstance(scorer, MeanOverExamples) else scorer.aggregate
 
 
 def _seeded(config: Path) -> bool:

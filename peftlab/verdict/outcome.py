@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from peftlab.metrics import metric_spec
@@ -51,6 +51,6 @@ def said(outcome: Verdict) -> list[str]:
     return [*(outcome.quick or outcome.sentences), outcome.caution]
 
 
-def main_metric(scores: Mapping[str, float]) -> str:
+def main_metric(scores: Collection[str]) -> str:
     """ROUGE-L where there is one, else the task's first metric."""
     return "rougeL" if "rougeL" in scores else next(iter(scores))

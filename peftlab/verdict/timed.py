@@ -6,7 +6,6 @@ margin, metric, length of the trainings, sizes of the looks, and the look that w
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,45 +17,26 @@ from peftlab.files import read_json, write_json
 from peftlab.records.figures import scored
 from peftlab.records.folders import WITHIN
 from peftlab.units import duration
-from peftlab.verdict.choices import FRUGAL_BY
+from peftlab.verdict.choices import cheapest
 from peftlab.verdict.entries import Entry
 from peftlab.verdict.judgement import Verdict
 from peftlab.verdict.numbers import counted, listed
 from peftlab.verdict.statistics import Outcome, Pair
+from peftlab.verdict.words import interval_of, other_of
 
 
 class TimedPair(BaseModel):
     """A pair of finalists, as the look left it that decided it, or else the last one.
 
+    level: of the pair's interval. seeds, examples: of the look.
     seconds: what would be spent until it is decided, about; None where that is not known.
     """
 
-    first: str
-    second: str
-    difference: float
-    low: float
-    high: float
+    pair: Pair
     level: float
-    outcome: Outcome
-    leader: str | None
     seeds: int
     examples: int
     seconds: float | None = None
-
-    @classmethod
-    def of(
-        cls, pair: Pair, level: float, seeds: int, examples: int, seconds: float | None = None
-    ) -> TimedPair:
-        """Of a pair of a look."""
-        return cls(
-            **{n: getattr(pair, n) for n in ("first", "second", "difference", "low", "high")},
-            level=level,
-            outcome=pair.outcome,
-            leader=pair.leader,
-            seeds=seeds,
-            examples=examples,
-            seconds=seconds,
-        )
 
 
 class Shown(BaseModel):
@@ -121,22 +101,16 @@ class Timed(BaseModel):
         with refusing(f"{path} is damaged, delete it to begin a new verdict: "):
             return cls.model_validate(read_json(path))
 
-    def pair(self, one: str, other: str) -> TimedPair | None:
-        """The pair of two finalists, once both have been looked at."""
-        return next((p for p in self.pairs if {p.first, p.second} == {one, other}), None)
-
     def against_leader(self, outcome: Outcome) -> list[TimedPair]:
         """The leader's pairs of an outcome; of "better" those that it wins."""
-        found = [
-            pair
-            for one in self.finalists
-            if self.leader not in (None, one) and (pair := self.pair(self.leader or "", one))
-        ]
-        return [
-            pair
-            for pair in found
-            if pair.outcome == outcome and (outcome != "better" or pair.leader == self.leader)
-        ]
+        found = {
+            other_of(one.pair, self.leader): one
+            for one in self.pairs
+            if self.leader in (one.pair.first, one.pair.second)
+            and one.pair.outcome == outcome
+            and one.pair.winner in (None, self.leader)
+        }
+        return [found[name] for name in self.finalists if name in found]
 
 
 def applied(verdict: Verdict, timed: Timed, entries: Sequence[Entry]) -> Verdict:
@@ -145,27 +119,10 @@ def applied(verdict: Verdict, timed: Timed, entries: Sequence[Entry]) -> Verdict
     return replace(
         verdict,
         margin=timed.margin,
-        pairs=tuple(_pair(one) for one in timed.pairs),
+        pairs=tuple(one.pair for one in timed.pairs),
         sentences=words,
         quick=words,
         caution=None,
-    )
-
-
-def _pair(one: TimedPair) -> Pair:
-    return Pair(
-        first=one.first,
-        second=one.second,
-        difference=one.difference,
-        low=one.low,
-        high=one.high,
-        p_different=1.0,
-        p_equivalent=1.0,
-        scope="methods",
-        outcome=one.outcome,
-        among_models=None,
-        leader=one.leader,
-        winner=one.leader if one.outcome == "better" else None,
     )
 
 
@@ -175,8 +132,10 @@ def sentences(timed: Timed, entries: Sequence[Entry]) -> list[str]:
         return [by_loss(timed)]
     figure = scored(timed.metric)
     own = timed.shown[timed.leader]
-    better, tied, undecided = (
-        timed.against_leader(outcome) for outcome in ("better", "tied", "undecided")
+    undecided = timed.against_leader("undecided")
+    better, tied = (
+        [other_of(one.pair, timed.leader) for one in timed.against_leader(outcome)]
+        for outcome in ("better", "tied")
     )
     score = f"{figure.title} {figure.unit.said(own.mean)}"
     said = "leads" if undecided else "is best"
@@ -186,18 +145,16 @@ def sentences(timed: Timed, entries: Sequence[Entry]) -> list[str]:
     ]
     parts = []
     if better:
-        parts.append(f"better than {listed([_other(p, timed.leader) for p in better])}")
+        parts.append(f"better than {listed(better)}")
     if tied:
-        names = listed([_other(p, timed.leader) for p in tied])
-        parts.append(f"tied with {names} (within {figure.unit.said(timed.margin)})")
+        parts.append(f"tied with {listed(tied)} (within {figure.unit.said(timed.margin)})")
     if undecided:
-        names = listed([_other(p, timed.leader) for p in undecided])
+        names = listed([other_of(one.pair, timed.leader) for one in undecided])
         parts.append(f"not decided against {names}")
     if parts:
         lines.append(f"{timed.leader} is {'; '.join(parts)}.")
-    lines += [_open(pair, timed) for pair in undecided]
-    alike = [timed.leader, *(_other(p, timed.leader) for p in tied)]
-    return lines + _recommended([one for one in entries if one.name in alike])
+    lines += [_open(one, timed) for one in undecided]
+    return lines + _recommended([one for one in entries if one.name in (timed.leader, *tied)])
 
 
 def by_loss(timed: Timed) -> str:
@@ -209,31 +166,24 @@ def by_loss(timed: Timed) -> str:
     return f"{timed.leader} leads{told}. No method has been held against the test split yet."
 
 
-def _open(pair: TimedPair, timed: Timed) -> str:
-    unit, name = scored(timed.metric).unit, timed.leader or ""
-    low, high = (pair.low, pair.high) if pair.difference >= 0 else (-pair.high, -pair.low)
+def _open(one: TimedPair, timed: Timed) -> str:
+    said, name = scored(timed.metric).unit.said, timed.leader
+    low, high = interval_of(one.pair)
     text = (
-        f"{name} and {_other(pair, name)} are {unit.said(abs(pair.difference))} apart "
-        f"({pair.level:.1%} interval {unit.said(low)} to {unit.said(high)}, "
-        f"{counted(pair.seeds, 'seed')}, {counted(pair.examples, 'test example')})"
+        f"{name} and {other_of(one.pair, name)} are {said(abs(one.pair.difference))} apart "
+        f"({one.level:.1%} interval {said(low)} to {said(high)}, "
+        f"{counted(one.seeds, 'seed')}, {counted(one.examples, 'test example')})"
     )
-    if pair.seconds is None:
+    if one.seconds is None:
         return f"{text}; what would decide it is more than can be foreseen."
-    return f"{text}; about {duration(pair.seconds)} more would decide it."
+    return f"{text}; about {duration(one.seconds)} more would decide it."
 
 
 def _recommended(alike: Sequence[Entry]) -> list[str]:
     """Of what is tied with the best, the cheapest."""
     if len(alike) < 2:
         return []
-    fair = [name for name in FRUGAL_BY if not any(name in one.others for one in alike)]
-    cheapest = min(alike, key=lambda one: [_cost(one, name) for name in fair])
-    return [f"Of those tied take {cheapest.name}: it costs least."]
-
-
-def _cost(entry: Entry, name: str) -> float:
-    cost = entry.cost(name)
-    return math.inf if cost is None else cost
+    return [f"Of those tied take {cheapest(alike).name}: it costs least."]
 
 
 def about(timed: Timed) -> list[str]:
@@ -254,10 +204,6 @@ def about(timed: Timed) -> list[str]:
         f"{timed.steps:,} steps.{more}"
     )
     return lines
-
-
-def _other(pair: TimedPair, name: str) -> str:
-    return pair.second if pair.first == name else pair.first
 
 
 def check_unchanged(timed: Timed, margin: float | None, metric: str, most: int) -> None:

@@ -157,7 +157,7 @@ def _standing(f: Findings) -> list[str]:
     groups: dict[str, list[str]] = {"better": [], "tied": [], "undecided": []}
     for pair in f.statistics.pairs:
         if f.best in (pair.first, pair.second) and pair.scope == "methods":
-            groups[pair.outcome].append(_other(pair, f.best))
+            groups[pair.outcome].append(other_of(pair, f.best))
     if len(groups["better"]) == len(f.ranked.entries) - 1 > 1:
         return [f"{f.best} is better than all {len(groups['better'])} other methods."]
     parts = []
@@ -293,7 +293,7 @@ def _declared(f: Findings) -> list[str]:
 
 
 def _better(f: Findings, pair: Pair) -> str:
-    worse = _other(pair, pair.winner or "")
+    worse = other_of(pair, pair.winner)
     return f"{pair.winner} is better than {worse}: {_apart(f, pair)}."
 
 
@@ -318,7 +318,7 @@ def _pair(f: Findings, pair: Pair) -> str:
 
 
 def _apart(f: Findings, pair: Pair) -> str:
-    low, high = (pair.low, pair.high) if pair.difference >= 0 else (-pair.high, -pair.low)
+    low, high = interval_of(pair)
     kind = pair.scope, pair.declared
     family = sum((other.scope, other.declared) == kind for other in f.statistics.pairs)
     seeming = pair.outcome == "undecided" and low > 0 and family > 1
@@ -342,5 +342,11 @@ def _needed(pair: Pair) -> str:
     return f"about {' or '.join(ways)} would decide it"
 
 
-def _other(pair: Pair, name: str) -> str:
+def interval_of(pair: Pair) -> tuple[float, float]:
+    """Of how far apart they are, whichever comes first."""
+    return (pair.low, pair.high) if pair.difference >= 0 else (-pair.high, -pair.low)
+
+
+def other_of(pair: Pair, name: str | None) -> str:
+    """The one of a pair that is not called so."""
     return pair.second if pair.first == name else pair.first

@@ -18,20 +18,15 @@ from typing import Any
 import numpy as np
 from scipy import special
 
-from peftlab.comparison.within.screening import LEAST, Screened, screening
-from peftlab.comparison.within.steps import Candidate, Ground, Read, Step, Steps, Train
+from peftlab.comparison.within.screening import Screened, screening
+from peftlab.comparison.within.sizes import USED
+from peftlab.comparison.within.steps import Candidate, Ground, Read, Steps
 from peftlab.verdict.components import Array, Runs
 from peftlab.verdict.looks import Grid, Look, Seen, look_at
 from peftlab.verdict.planning import with_more_examples, with_more_seeds
 from peftlab.verdict.statistics import Outcome, Pair, error_of
 
-RUNGS = (6, 3)  # parts of the whole length that methods are screened at
-FOR_FINALS = 0.5  # of the time, at least, when lengths are chosen
-USED = 0.9  # of the time, when lengths and finalists are chosen: predictions are not exact
 BEHIND = 0.10  # of the lowest validation loss: a method further behind is no finalist
-FEWEST_STEPS = 8
-CHEAP = 0.3  # of a training: where reading all test examples takes less, none are left for later
-_LEAST_READ = 32  # test examples of the first level
 _FURTHEST = 20  # levels of seeds that are aimed at; the last has 160
 
 
@@ -40,10 +35,9 @@ class Problem:
     """What is to be decided.
 
     Attributes:
-        steps: of a whole training. seeds: the first screens, and no verdict reads it; the others
-            follow in order, as many as are bought.
+        steps: of a whole training.
         margin: a difference that does not matter, in the metric's units.
-        scored: makes `Runs` of a method's scores [seeds, examples(, width)].
+        aggregate, bounds: of the metric, see `Runs`.
     """
 
     candidates: tuple[Candidate, ...]
@@ -53,11 +47,6 @@ class Problem:
     higher_is_better: bool = True
     aggregate: Any = None
     bounds: tuple[float, float] = (-math.inf, math.inf)
-
-    @property
-    def rungs(self) -> list[int]:
-        """Steps of the trainings that screen, the shortest first."""
-        return [max(1, self.steps // part) for part in RUNGS]
 
 
 @dataclass
@@ -134,10 +123,13 @@ class Allocation:
         """Rates and finalists, by validation."""
         problem, self.screened = self.problem, Screened()
         reserve = self._reserve(ground)
-        yield from screening(self.screened, problem.candidates, problem.rungs, ground, reserve)
+        yield from screening(self.screened, problem.candidates, problem.steps, ground, reserve)
         self.finalists = self._chosen(ground)
         self.started = list(self.finalists)
-        self.rates = {name: self._rate(self.known[name]) for name in self.finalists}
+        self.rates = {
+            name: self.screened.rate(name) if self.known[name].rates else None
+            for name in self.finalists
+        }
         self.grid = self._aimed(ground)
 
     # --- what stands ---------------------------------------------------------------------------
@@ -179,29 +171,19 @@ class Allocation:
     def _reserve(self, ground: Ground) -> float:
         """Seconds that two finalists of the usual cost take to a first look."""
         firsts = [
-            self._first_cost(one, one.rates[0], ground)
+            self._look_cost(one, one.rates[0], self.grid.look(0, 0), ground)
             for one in self.problem.candidates
             if one.rates
         ]
         return 2 * sum(firsts) / len(firsts) if firsts else 0.0
 
-    def _first_cost(self, one: Candidate, rate: float | None, ground: Ground) -> float:
-        look = self.grid.look(0, 0)
+    def _look_cost(self, one: Candidate, rate: float | None, look: Look, ground: Ground) -> float:
         return sum(ground.cost(step) for step in self._reads(one, rate, look))
-
-    def _whole_cost(self, one: Candidate, ground: Ground) -> float:
-        look = self.grid.look(0, self.grid.last)
-        return sum(ground.cost(step) for step in self._reads(one, self._rate(one), look))
 
     def _reads(self, one: Candidate, rate: float | None, look: Look) -> list[Read]:
         seeds = range(1, look.seeds + 1) if one.seeded else range(1)
         steps = self.problem.steps if one.rates else 0
         return [Read(one.name, rate, steps, seed, look.examples) for seed in seeds]
-
-    def _rate(self, one: Candidate) -> float | None:
-        if not one.rates:
-            return None
-        return self.rates.get(one.name) or self.screened.rate(one.name)
 
     def _chosen(self, ground: Ground) -> list[str]:
         """What trains nothing, and as many of the others, by validation loss, as there is time for.
@@ -213,9 +195,10 @@ class Allocation:
         untrained = [one.name for one in self.problem.candidates if not one.rates]
         chosen: list[str] = []
         time = USED * ground.left()
-        used = sum(self._first_cost(self.known[name], None, ground) for name in untrained)
+        first, whole = self.grid.look(0, 0), self.grid.look(0, self.grid.last)
+        used = sum(self._look_cost(self.known[name], None, first, ground) for name in untrained)
         for name in ranked:
-            own = self._whole_cost(self.known[name], ground)
+            own = self._look_cost(self.known[name], self.screened.rate(name), whole, ground)
             if self.screened.loss(name) > lowest * (1 + BEHIND) and len(chosen) >= 2:
                 self.screened.out[name] = (
                     f"its validation loss is {self.screened.loss(name):.3f}, the lowest "
@@ -377,74 +360,3 @@ class Allocation:
 
 def _key(first: str, second: str) -> tuple[str, str]:
     return (first, second) if first < second else (second, first)
-
-
-def first_examples(whole: int, reading: float, training: float) -> int:
-    """Test examples of the first look: all, or of many that take long to read an eighth.
-
-    Args:
-        reading: seconds of all of them. training: of a whole training.
-    """
-    if reading <= CHEAP * training:
-        return whole
-    return min(whole, max(_LEAST_READ, whole // 8))
-
-
-def whole_length(
-    candidates: Sequence[Candidate],
-    most: int,
-    ground: Ground,
-    time: float,
-    seeds: int,
-    examples: int,
-) -> int:
-    """The steps of a whole training with which a screening and a first look are within the time.
-
-    At most `most`; the fewest that mean anything where even these are too many.
-
-    Args:
-        time: seconds, of the ground's costs.
-    """
-    trained = [one for one in candidates if one.rates]
-
-    def seconds(steps: int) -> tuple[float, float]:
-        rungs = [max(1, steps // part) for part in RUNGS]
-        screens, going = 0.0, list(trained)
-        for number, rung in enumerate(rungs):
-            costs = {one.name: ground.cost(Train(one.name, one.rates[0], rung)) for one in going}
-            if number:  # goes on from the rung before
-                before = rungs[number - 1]
-                costs = {
-                    one.name: max(
-                        0.0,
-                        costs[one.name] - 0.8 * ground.cost(Train(one.name, one.rates[0], before)),
-                    )
-                    for one in going
-                }
-            screens += sum(
-                costs[one.name] * (len(one.rates) if not number else 1.5) for one in going
-            )
-            going = going[: max(LEAST, math.ceil(len(going) / 2))]
-        finals = sorted(
-            ground.cost(Read(one.name, one.rates[0], steps, 1, examples)) for one in trained
-        )
-        return screens, seeds * sum(finals[-2:])
-
-    low, high = FEWEST_STEPS, max(most, FEWEST_STEPS)
-    while low < high:
-        middle = (low + high + 1) // 2
-        screens, finals = seconds(middle)
-        fits = screens + finals <= time and screens <= (1 - FOR_FINALS) * time
-        low, high = (middle, high) if fits else (low, middle - 1)
-    return min(low, most)
-
-
-def follow(steps: Steps[None], do: Any) -> None:
-    """Carry out an allocation: `do(step)` returns each step's answer."""
-    answer: Any = None
-    while True:
-        try:
-            step: Step = steps.send(answer)
-        except StopIteration:
-            return
-        answer = do(step)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from peftlab.comparison.hosts import Host, host
+from peftlab.comparison.hosts import host
 from peftlab.comparison.plan import Run
 from peftlab.comparison.processes import Say
 from peftlab.comparison.work import Pipe, lock, prediction_lines, progress_of, shared_store
@@ -38,7 +38,7 @@ def trial_folder(run: Run) -> Path:
 def trial(say: Say, run: Run, out: Path, trunk: Path | None = None) -> Record:
     """Train to the run's length, as far as no shorter one did, and take the validation loss.
 
-    A method that trains nothing is read as it is. One that diverges leaves a record that says so.
+    One that diverges leaves a record that says so.
     """
     tune_allocator()
     folder = out / trial_folder(run)
@@ -52,32 +52,20 @@ def trial(say: Say, run: Run, out: Path, trunk: Path | None = None) -> Record:
         pipe = Pipe(say, own.device)
         try:
             with in_company() as company:
-                trained = own.train(
-                    run,
-                    folder,
-                    shared_store(run, trunk),
-                    display=pipe.display,
-                    stem=own.stem(run, stems),
-                )
+                store = shared_store(run, trunk)
+                trained = own.train(run, folder, store, stems, display=pipe.display)
             record.others.train = company.share
         except Diverged as error:
             record = record.failed(str(error), error.step)
         else:
             record.loss.validation = trained.validation_loss
             record.loss.validation_error = trained.validation_error
-            if trained.validation_loss is None:
-                _untrained(record, own, run)
             record.progress, record.status = progress_of(trained), "finished"
             # What this length took beyond what a shorter one had left for it.
             spent = trained.seconds + trained.validation_seconds + trained.saving_seconds
             record.seconds.train = max(0.0, spent - trained.earlier_seconds)
         record.write(folder)
     return record
-
-
-def _untrained(record: Record, own: Host, run: Run) -> None:
-    found = own.loss("validation", run.evaluation.validation_rows)
-    record.loss.validation, record.loss.validation_error = found.loss, found.error
 
 
 def more(say: Say, run: Run, out: Path, _trunk: Path | None = None) -> Record:

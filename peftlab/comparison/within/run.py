@@ -5,34 +5,28 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from functools import reduce
 from pathlib import Path
 from typing import Any
 
-from peftlab.comparison.cost_prediction import predicted
 from peftlab.comparison.engine import Engine, Opened
 from peftlab.comparison.label import label_on
 from peftlab.comparison.local import LocalEngine
 from peftlab.comparison.plan import Plan, Run
 from peftlab.comparison.processes import Stopped
 from peftlab.comparison.profile import Profile
-from peftlab.comparison.run import Compared, Silent, Watcher, profiles_of
-from peftlab.comparison.within.allocation import (
-    USED,
-    Allocation,
-    Problem,
-    first_examples,
-    whole_length,
-)
-from peftlab.comparison.within.measured import Clock, Measured, OutOfTime
+from peftlab.comparison.run import Compared, Silent, Watcher, looked_at
+from peftlab.comparison.within.allocation import Allocation, Problem
+from peftlab.comparison.within.clock import Clock, OutOfTime
+from peftlab.comparison.within.measured import Measured
+from peftlab.comparison.within.sizes import USED, first_examples, whole_length
 from peftlab.comparison.within.steps import Candidate, Read, Step, Train
 from peftlab.errors import InputError
-from peftlab.metrics import build_metric, metric_spec
-from peftlab.metrics.means import MeanOverExamples
+from peftlab.metrics import metric_spec
 from peftlab.records import folders
 from peftlab.records.reading import StoredRun
 from peftlab.verdict.components import MIN_EXAMPLES
 from peftlab.verdict.looks import FEWEST, Grid, Look
+from peftlab.verdict.measured import aggregate_of
 from peftlab.verdict.outcome import main_metric
 from peftlab.verdict.planning import needed_seconds
 from peftlab.verdict.timed import Shown, Timed, TimedPair, check_unchanged
@@ -70,15 +64,12 @@ def compare_within(
     with folders.only_one(out), (engine or LocalEngine()).opened(plan, out) as opened:
         try:
             with clock.ending():
-                profiles = [predicted(plan, one, opened, out) for one in profiles_of(plan, opened)]
+                profiled, runs = looked_at(plan, opened, out, described or {})
         except OutOfTime:
             raise InputError(
                 f"to plan for {len(plan.methods)} methods alone takes longer than --within "
                 f"{given:,.0f} s: give more time, or fewer methods"
             ) from None
-        profiled = reduce(Profile.joined, profiles)
-        folders.claim(out, folders.identity(plan.task, profiled.base), described or {})
-        runs = [one.predicting(run) for one in profiles for run in one.runs(plan)]
         watcher.planned(runs, profiled, 0)
         session = _Session(plan, profiled, runs, clock, opened, out, watcher, earlier)
         session.go()
@@ -106,7 +97,7 @@ class _Session:
         if len(self.runs) < 2:
             told = "; ".join(f"{name}: {why}" for name, why in self.left_out.items())
             raise InputError(f"fewer than two methods are left to be compared ({told})")
-        metric = main_metric(dict.fromkeys(plan.task.metrics, 0.0))
+        metric = main_metric(plan.task.metrics)
         candidates = tuple(_candidate(run) for run in self.runs.values())
 
         def ground(steps: int) -> Measured:
@@ -120,7 +111,7 @@ class _Session:
         self.timed.given, self.timed.ended = clock.given, ""
         self.ground = ground(self.timed.steps)
         self.allocation = Allocation(self._problem(candidates))
-        self.ground.take_up_trials(self.allocation.problem)
+        self.ground.take_up_trials(candidates)
         if begun and self.timed.target is not None:
             known = {*self.timed.started, *self.timed.out}
             self.left_out |= self.timed.out
@@ -164,15 +155,14 @@ class _Session:
         return len(self.plan.task.pairs("train"))
 
     def _problem(self, candidates: tuple[Candidate, ...]) -> Problem:
-        timed, scorer = self.timed, build_metric(self.timed.metric)
-        spec = metric_spec(timed.metric)
+        timed, spec = self.timed, metric_spec(self.timed.metric)
         return Problem(
             candidates=candidates,
             steps=timed.steps,
             grid=Grid(timed.first, timed.examples),
             margin=timed.margin,
             higher_is_better=spec.higher_is_better,
-            aggregate=None if isinstance(scorer, MeanOverExamples) else scorer.aggregate,
+            aggregate=aggregate_of(self.ground.scorer),
             bounds=spec.bounds,
         )
 
@@ -274,8 +264,6 @@ def _reading(ground: Measured, one: Candidate, whole: int) -> float:
 
 def _told(step: Step, steps: int) -> str:
     if isinstance(step, Train):
-        if not step.steps:
-            return f"{step.method}: its validation loss"
         return f"{step.method} at a rate of {step.rate:.2g}, {step.steps} of {steps} steps"
     return f"{step.method}, seed {step.seed}: {step.examples} test examples"
 
@@ -297,7 +285,15 @@ def _pairs(allocation: Allocation, ground: Measured) -> list[TimedPair]:
             if (pair.needed.examples or 0) > allocation.grid.whole - look.examples:
                 prices["examples"] = 0.0  # there are not so many
             seconds = needed_seconds(pair.needed, prices)
-        found.append(TimedPair.of(pair, 1 - look.allowed, look.seeds, look.examples, seconds))
+        found.append(
+            TimedPair(
+                pair=pair,
+                level=1 - look.allowed,
+                seeds=look.seeds,
+                examples=look.examples,
+                seconds=seconds,
+            )
+        )
     return found
 
 

@@ -14,6 +14,17 @@ from peftlab.comparison.within.steps import Candidate, Ground, Steps, Train
 
 HARDLY = 0.02  # of the loss: less is not told apart by a short training
 LEAST = 3  # methods that go on from any rung
+_PARTS = (6, 3)  # of the whole length that methods are screened at
+
+
+def rungs(steps: int) -> list[int]:
+    """Steps of the trainings that screen for a whole length, the shortest first."""
+    return [max(1, steps // part) for part in _PARTS]
+
+
+def going_on(methods: int) -> int:
+    """How many of so many go on from a rung, if no others are hardly behind."""
+    return max(LEAST, math.ceil(methods / 2))
 
 
 @dataclass
@@ -22,29 +33,32 @@ class Screened:
 
     Attributes:
         losses: by method and rate, of the longest rung that was reached: steps and loss.
-        out: by method, why it did not go on. reached: steps of the last rung that all that went on
-            have reached.
+        out: by method, why it did not go on.
     """
 
     losses: dict[str, dict[float, tuple[int, float]]] = field(default_factory=dict)
     out: dict[str, str] = field(default_factory=dict)
-    reached: int = 0
+
+    def steps(self, method: str) -> int:
+        """Of its longest rung."""
+        return max((steps for steps, _ in self.losses.get(method, {}).values()), default=0)
+
+    def at_longest(self, method: str) -> dict[float, float]:
+        """By rate, the losses there."""
+        longest = self.steps(method)
+        own = self.losses.get(method, {})
+        return {rate: loss for rate, (steps, loss) in own.items() if steps == longest}
 
     def loss(self, method: str) -> float:
-        """The lowest at its longest rung; infinite where nothing was reached."""
-        own = self.losses.get(method, {})
-        most = max((steps for steps, _ in own.values()), default=0)
-        return min((loss for steps, loss in own.values() if steps == most), default=math.inf)
+        """The lowest of them; infinite where nothing was reached."""
+        return min(self.at_longest(method).values(), default=math.inf)
 
     def rate(self, method: str) -> float:
         """The rate of the lowest loss, or a lower one that is hardly behind: a longer training
         wants a lower rate than a short one.
         """
         reach = self.loss(method) * (1 + HARDLY)
-        most = max(steps for steps, _ in self.losses[method].values())
-        return min(
-            r for r, (at, loss) in self.losses[method].items() if at == most and loss <= reach
-        )
+        return min(rate for rate, loss in self.at_longest(method).items() if loss <= reach)
 
     def ranked(self) -> list[str]:
         """The methods that came to a loss and are not out, the lowest loss first."""
@@ -55,7 +69,7 @@ class Screened:
 def screening(
     screened: Screened,
     candidates: Sequence[Candidate],
-    rungs: Sequence[int],
+    whole: int,
     ground: Ground,
     reserve: float,
 ) -> Steps[None]:
@@ -63,10 +77,12 @@ def screening(
 
     Args:
         screened: takes what comes of it, step by step.
+        whole: steps of a whole training.
         reserve: seconds that are kept for what comes after.
     """
     rates = {one.name: list(one.rates) for one in candidates if one.rates}
-    for number, steps in enumerate(rungs):
+    lengths = rungs(whole)
+    for number, steps in enumerate(lengths):
         for method, rate in _in_turn(rates):
             step = Train(method, rate, steps)
             if ground.cost(step) > ground.left() - reserve:
@@ -79,8 +95,7 @@ def screening(
                 own[rate] = (steps, float(loss))
         if not _all_reached(screened, rates, steps):
             break
-        screened.reached = steps
-        rates = _go_on(screened, last=number == len(rungs) - 1)
+        rates = _go_on(screened, last=number == len(lengths) - 1)
     for method in screened.losses:
         if math.isinf(screened.loss(method)):
             screened.out.setdefault(method, "no training of it came to a finite loss")
@@ -106,28 +121,23 @@ def _all_reached(screened: Screened, rates: Mapping[str, Sequence[float]], steps
 def _go_on(screened: Screened, last: bool) -> dict[str, list[float]]:
     """The methods and rates of the next rung."""
     ranked = screened.ranked()
-    kept = ranked[: max(LEAST, math.ceil(len(ranked) / 2))]
+    kept = ranked[: going_on(len(ranked))]
     if kept and not last:
         reach = screened.loss(kept[-1]) * (1 + HARDLY)
         best = screened.loss(ranked[0])
         for method in ranked[len(kept) :]:
             if screened.loss(method) > reach:
                 screened.out[method] = (
-                    f"its validation loss after {_steps(screened, method)} steps is "
+                    f"its validation loss after {screened.steps(method)} steps is "
                     f"{screened.loss(method):.3f}, the lowest {best:.3f}"
                 )
     going = [method for method in ranked if method not in screened.out]
     return {method: _rates_again(screened, method) for method in going}
 
 
-def _steps(screened: Screened, method: str) -> int:
-    return max(steps for steps, _ in screened.losses[method].values())
-
-
 def _rates_again(screened: Screened, method: str) -> list[float]:
     """The best rate and the next lower one, which may overtake it in a longer training."""
-    longest = _steps(screened, method)
-    own = {rate: loss for rate, (at, loss) in screened.losses[method].items() if at == longest}
+    own = screened.at_longest(method)
     best = min(own, key=own.__getitem__)
     lower = [rate for rate in sorted(own, reverse=True) if rate < best]
     return [best, *lower[:1]]

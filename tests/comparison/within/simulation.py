@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from peftlab.comparison.within.allocation import Allocation, Problem, first_examples, follow
-from peftlab.comparison.within.steps import Candidate, Read, Step, Train
+from peftlab.comparison.within.allocation import Allocation, Problem
+from peftlab.comparison.within.sizes import first_examples
+from peftlab.comparison.within.steps import Candidate, Read, Step, Steps, Train
 from peftlab.verdict.components import estimate
 from peftlab.verdict.looks import Grid
 from peftlab.verdict.statistics import compare_pairs
@@ -89,6 +90,17 @@ class Ground:
 
 
 STEPS = 300
+
+
+def follow(steps: Steps[None], do: Callable[[Step], Any]) -> None:
+    """Carry out an allocation: `do(step)` returns each step's answer."""
+    answer: Any = None
+    while True:
+        try:
+            step: Step = steps.send(answer)
+        except StopIteration:
+            return
+        answer = do(step)
 
 
 def allocated(ground: Ground, margin: float = 0.01) -> Allocation:

@@ -8,17 +8,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from peftlab.comparison.within.allocation import (
-    Allocation,
-    Problem,
-    first_examples,
-    follow,
-    whole_length,
-)
+from peftlab.comparison.within.allocation import Allocation, Problem
+from peftlab.comparison.within.sizes import first_examples, whole_length
 from peftlab.comparison.within.steps import Candidate, Read, Step, Train
 from peftlab.verdict.looks import Grid
 from peftlab.verdict.statistics import Pair
-from tests.comparison.within.simulation import RATES, STEPS, WHOLE, Ground, allocated, counted
+from tests.comparison.within.simulation import (
+    RATES,
+    STEPS,
+    WHOLE,
+    Ground,
+    allocated,
+    counted,
+    follow,
+)
 from tests.verdict import simulation as known
 
 

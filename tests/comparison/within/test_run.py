@@ -16,7 +16,7 @@ from peftlab.comparison.processes import Stopped
 from peftlab.comparison.resolve import comparison_settings
 from peftlab.comparison.run import Silent
 from peftlab.comparison.within.calls import more
-from peftlab.comparison.within.measured import Clock, OutOfTime
+from peftlab.comparison.within.clock import Clock, OutOfTime
 from peftlab.comparison.within.run import compare_within
 from peftlab.errors import InputError
 from peftlab.methods import parse
@@ -71,7 +71,7 @@ def test_it_ends_with_a_verdict_when_all_is_decided(
     timed = Timed.read(tmp_path)
     assert timed is not None and timed.ended == "decided" and timed.margin == 0.9
     assert 8 <= timed.steps <= 16 and set(timed.finalists) <= set(METHODS.split(","))
-    assert {pair.outcome for pair in timed.pairs} == {"tied"}
+    assert {one.pair.outcome for one in timed.pairs} == {"tied"}
     seeds = {run.record.seed for run in compared.runs if run.record.label != "hard_prompt"}
     assert seeds >= {1, 2, 3} and 0 not in seeds
     lines = said(verdict(compared.runs))
