@@ -132,13 +132,16 @@ def sentences(timed: Timed, entries: Sequence[Entry]) -> list[str]:
         return [by_loss(timed)]
     figure = scored(timed.metric)
     own = timed.shown[timed.leader]
-    undecided = timed.against_leader("undecided")
+    undecided = {other_of(one.pair, timed.leader): one for one in timed.against_leader("undecided")}
     better, tied = (
         [other_of(one.pair, timed.leader) for one in timed.against_leader(outcome)]
         for outcome in ("better", "tied")
     )
+    # Some may not have been brought to a look with it, or were better at an earlier one.
+    settled = (timed.leader, *better, *tied)
+    open_ones = [name for name in timed.finalists if name not in settled]
     score = f"{figure.title} {figure.unit.said(own.mean)}"
-    said = "leads" if undecided else "is best"
+    said = "leads" if open_ones else "is best"
     lines = [
         f"{timed.leader} {said}: {score} ({counted(own.seeds, 'seed')} that chose nothing, "
         f"{counted(own.examples, 'test example')})."
@@ -148,12 +151,16 @@ def sentences(timed: Timed, entries: Sequence[Entry]) -> list[str]:
         parts.append(f"better than {listed(better)}")
     if tied:
         parts.append(f"tied with {listed(tied)} (within {figure.unit.said(timed.margin)})")
-    if undecided:
-        names = listed([other_of(one.pair, timed.leader) for one in undecided])
-        parts.append(f"not decided against {names}")
+    if open_ones:
+        parts.append(f"not decided against {listed(open_ones)}")
     if parts:
         lines.append(f"{timed.leader} is {'; '.join(parts)}.")
-    lines += [_open(one, timed) for one in undecided]
+    lines += [
+        _open(undecided[name], timed)
+        if name in undecided
+        else f"{timed.leader} and {name} were not brought to a look that decides between them."
+        for name in open_ones
+    ]
     return lines + _recommended([one for one in entries if one.name in (timed.leader, *tied)])
 
 
