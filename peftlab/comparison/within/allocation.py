@@ -27,6 +27,7 @@ from peftlab.verdict.planning import with_more_examples, with_more_seeds
 from peftlab.verdict.statistics import Outcome, Pair, error_of
 
 BEHIND = 0.10  # of the lowest validation loss: a method further behind is no finalist
+_UNKNOWN = 0.5  # the chance that a pair is decided which was in no look
 _FURTHEST = 20  # levels of seeds that are aimed at; the last has 160
 
 
@@ -77,6 +78,8 @@ class Allocation:
         self.grid = self.problem.grid
         self.known = {one.name: one for one in self.problem.candidates}
         self.again: list[tuple[int, int, list[str]]] = []
+        self.met: dict[tuple[str, str], Seen] = {}  # by pair, the last look that it was in
+        self.tested: set[tuple[tuple[str, str], Look]] = set()
 
     def resume(
         self,
@@ -271,8 +274,10 @@ class Allocation:
         )
         for pair in self.seen.pairs:
             key = _key(pair.first, pair.second)
-            if key not in self.decided:
+            if key not in self.decided and (key, look) not in self.tested:
                 self.looked[key] = (pair, look)
+            self.met[key] = self.seen
+            self.tested.add((key, look))
 
     def _still_open(self, there: Sequence[str]) -> int:
         """Pairs of finalists that no look has decided, those that left since included, and the
@@ -299,16 +304,20 @@ class Allocation:
     def _best(self, look: Look, ground: Ground) -> tuple[Look, list[str]] | None:
         """The next look, and who takes part besides the leader, that is expected to decide most of
         its open pairs a second; None where no look is in time.
+
+        Who missed the last one may be brought to it: each pair is tested once at a look.
         """
         best, most = None, -1.0
-        for following in self.grid.after(look):
-            chances = self._chances(look, following)
+        for following in [look, *self.grid.after(look)]:
+            chances = self._chances(following)
             taking_part = [self.leader or ""]
             gain = 0.0
             for name in sorted(chances, key=lambda one: -chances[one]):
                 both = [*taking_part, name]
                 cost = self._cost(following, both, ground)
-                if cost > ground.left() or not self._unread(following, both):
+                if cost > ground.left():
+                    continue
+                if following != look and not self._unread(following, both):
                     continue
                 taking_part, gain = both, gain + chances[name]
                 if gain / max(cost, 1e-9) > most:
@@ -327,22 +336,24 @@ class Allocation:
     def _cost(self, look: Look, methods: Sequence[str], ground: Ground) -> float:
         return sum(map(ground.cost, self._unread(look, methods)))
 
-    def _chances(self, look: Look, following: Look) -> dict[str, float]:
-        """Of each of the leader's open pairs, that the next look decides it."""
-        seen, leader = self.seen, self.leader
-        assert seen is not None and leader is not None
-        place = {runs.name: index for index, runs in enumerate(seen.estimates.runs)}
+    def _chances(self, following: Look) -> dict[str, float]:
+        """Of each of the leader's open pairs that was not in a look, that the look decides it."""
+        leader = self.leader
+        assert leader is not None
         chances = {}
         for other in self.open_pairs():
-            known = other in place  # else not read as far as the leader, of which nothing is known
-            chance = (
-                self._chance(seen, place[leader], place[other], look, following) if known else 0.0
-            )
-            chances[other] = chance
+            key = _key(leader, other)
+            if key not in self.met:
+                chances[other] = _UNKNOWN
+            elif (key, following) not in self.tested:
+                chances[other] = self._chance(self.met[key], leader, other, following)
         return chances
 
-    def _chance(self, seen: Seen, first: int, second: int, look: Look, following: Look) -> float:
+    def _chance(self, seen: Seen, leader: str, other: str, following: Look) -> float:
         """A pair's difference moves as far as it is uncertain now."""
+        look = seen.look
+        place = {runs.name: index for index, runs in enumerate(seen.estimates.runs)}
+        first, second = place[leader], place[other]
         error = error_of(seen.estimates, first, second)
         sharper = with_more_examples(error, following.examples - look.examples)
         sharper = with_more_seeds(sharper, following.seeds - look.seeds)

@@ -32,33 +32,43 @@ class Screened:
     """What came of it.
 
     Attributes:
-        losses: by method and rate, of the longest rung that was reached: steps and loss.
+        losses: by method, steps and rate; infinite where a training failed or diverged.
         out: by method, why it did not go on.
     """
 
-    losses: dict[str, dict[float, tuple[int, float]]] = field(default_factory=dict)
+    losses: dict[str, dict[int, dict[float, float]]] = field(default_factory=dict)
     out: dict[str, str] = field(default_factory=dict)
 
-    def steps(self, method: str) -> int:
-        """Of its longest rung."""
-        return max((steps for steps, _ in self.losses.get(method, {}).values()), default=0)
+    def add(self, step: Train, loss: float | None) -> None:
+        """What a training came to; None where it failed."""
+        own = self.losses.setdefault(step.method, {}).setdefault(step.steps, {})
+        own[step.rate] = loss if loss is not None and math.isfinite(loss) else math.inf
 
-    def at_longest(self, method: str) -> dict[float, float]:
-        """By rate, the losses there."""
-        longest = self.steps(method)
+    def steps(self, method: str) -> int:
+        """The longest that it came to, and that all have come to which are not out.
+
+        Time may end inside a rung; a loss of a longer training says nothing beside shorter ones.
+        """
+        going = [max(own) for other, own in self.losses.items() if other not in self.out]
         own = self.losses.get(method, {})
-        return {rate: loss for rate, (steps, loss) in own.items() if steps == longest}
+        return max((at for at in own if at <= min(going, default=at)), default=0)
 
     def loss(self, method: str) -> float:
-        """The lowest of them; infinite where nothing was reached."""
-        return min(self.at_longest(method).values(), default=math.inf)
+        """The lowest there; infinite where nothing was reached."""
+        own = self.losses.get(method, {}).get(self.steps(method), {})
+        return min(own.values(), default=math.inf)
+
+    def longest(self, method: str) -> dict[float, float]:
+        """By rate, the losses of its longest trainings, whatever others have come to."""
+        return self.losses[method][max(self.losses[method])]
 
     def rate(self, method: str) -> float:
-        """The rate of the lowest loss, or a lower one that is hardly behind: a longer training
+        """The rate of the lowest of these, or a lower one that is hardly behind: a longer training
         wants a lower rate than a short one.
         """
-        reach = self.loss(method) * (1 + HARDLY)
-        return min(rate for rate, loss in self.at_longest(method).items() if loss <= reach)
+        own = self.longest(method)
+        reach = min(own.values()) * (1 + HARDLY)
+        return min(rate for rate, loss in own.items() if loss <= reach)
 
     def ranked(self) -> list[str]:
         """The methods that came to a loss and are not out, the lowest loss first."""
@@ -89,16 +99,11 @@ def screening(
                 if not number and rate == rates[method][0]:
                     screened.out[method] = "no time was left to train it"
                 continue
-            loss = yield step
-            own = screened.losses.setdefault(method, {})
-            if loss is not None and math.isfinite(loss):
-                own[rate] = (steps, float(loss))
+            screened.add(step, (yield step))
+        _leave_diverged(screened)
         if not _all_reached(screened, rates, steps):
             break
         rates = _go_on(screened, last=number == len(lengths) - 1)
-    for method in screened.losses:
-        if math.isinf(screened.loss(method)):
-            screened.out.setdefault(method, "no training of it came to a finite loss")
 
 
 def _in_turn(rates: Mapping[str, Sequence[float]]) -> Iterator[tuple[str, float]]:
@@ -109,12 +114,19 @@ def _in_turn(rates: Mapping[str, Sequence[float]]) -> Iterator[tuple[str, float]
                 yield method, own[number]
 
 
+def _leave_diverged(screened: Screened) -> None:
+    """Whatever has no finite loss at its longest length is out."""
+    for method in screened.losses:
+        if not any(map(math.isfinite, screened.longest(method).values())):
+            screened.out.setdefault(method, "no training of it came to a finite loss")
+
+
 def _all_reached(screened: Screened, rates: Mapping[str, Sequence[float]], steps: int) -> bool:
-    """Whether every method that went on has been there, with one rate at least."""
+    """Whether every method that goes on has been there, with one rate at least."""
     return all(
-        any(at == steps for at, _ in screened.losses.get(method, {}).values())
+        steps in screened.losses[method]
         for method in rates
-        if method not in screened.out and screened.losses.get(method)
+        if method not in screened.out and method in screened.losses
     )
 
 
@@ -137,7 +149,7 @@ def _go_on(screened: Screened, last: bool) -> dict[str, list[float]]:
 
 def _rates_again(screened: Screened, method: str) -> list[float]:
     """The best rate and the next lower one, which may overtake it in a longer training."""
-    own = screened.at_longest(method)
+    own = screened.longest(method)
     best = min(own, key=own.__getitem__)
     lower = [rate for rate in sorted(own, reverse=True) if rate < best]
     return [best, *lower[:1]]

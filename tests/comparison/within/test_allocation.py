@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from peftlab.comparison.within.allocation import Allocation, Problem
+from peftlab.comparison.within.screening import Screened
 from peftlab.comparison.within.sizes import first_examples, whole_length
 from peftlab.comparison.within.steps import Candidate, Read, Step, Train
 from peftlab.verdict.looks import Grid
@@ -159,6 +160,41 @@ def test_a_method_that_never_learns_is_out_and_the_rest_goes_on() -> None:
     broken.do = lambda step: None  # type: ignore[method-assign]
     nothing = allocated(broken)
     assert nothing.ended == "time" and not nothing.finalists and nothing.leader is None
+
+
+def test_who_missed_a_look_is_brought_to_it_when_there_is_more_time() -> None:
+    class Slow(Watched):
+        slow = True
+
+        def cost(self, step: Step) -> float:
+            missing = isinstance(step, Read) and (step.method, step.seed) == ("method 2", 3)
+            return super().cost(step) + (1000.0 if missing and self.slow and self.read else 0)
+
+    ground = Slow(world([0.05, 0.0, 0.0]), 20.0)
+    first = allocated(ground)
+    assert first.ended == "time" and first.open_pairs() == ["method 2"]
+    assert first.standing("method 0", "method 1") == "better"
+    ground.slow = False
+    again = Allocation(first.problem)
+    assert first.grid.target is not None
+    again.resume(first.started, first.rates, first.grid.target, first.path)
+    follow(again.steps(ground), ground.do)
+    assert again.standing("method 0", "method 2") == "better" and again.ended == "decided"
+    brought = again.path[len(first.path)]
+    assert brought == (*first.path[-1][:2], ["method 0", "method 2"]), (first.path, again.path)
+
+
+def test_where_time_ends_inside_a_rung_equal_lengths_are_ranked() -> None:
+    """The longer training of the worse method has the lower loss: it says nothing of the other."""
+    screened = Screened()
+    for method, steps, loss in (("good", 50, 1.0), ("bad", 50, 1.1), ("bad", 100, 0.9)):
+        screened.add(Train(method, 1.0, steps), loss)
+    assert screened.ranked() == ["good", "bad"] and screened.loss("bad") == 1.1
+    screened.add(Train("good", 0.3, 100), 0.8)
+    assert screened.loss("good") == 0.8 and screened.loss("bad") == 0.9
+    assert screened.rate("good") == 0.3
+    screened.add(Train("good", 1.0, 200), None)
+    assert screened.loss("good") == 0.8, "nobody else has been there"
 
 
 def test_a_rival_too_dear_does_not_keep_others_from_being_decided() -> None:
