@@ -218,7 +218,7 @@ def text_loss(
             f"of {context}; take a shorter window"
         )
     rows = text_rows(model.tokenizer, documents, window, most)
-    led = [replace(r, ids=lead + r.ids, target_start=len(lead) + r.target_start) for r in rows]
+    led = [Encoded.trained_from(lead + r.ids, len(lead) + r.target_start) for r in rows]
     return mean_loss(model, edits, led)
 
 
@@ -318,7 +318,7 @@ class _Targets:
     def shared(self) -> list[Target]:
         """The targets of those that do."""
         pairs = zip(self.rows, self.alike, strict=True)
-        return [row.ids[row.target_start :] for row, same in pairs if same]
+        return [row.trained for row, same in pairs if same]
 
 
 def _targets(
@@ -342,7 +342,7 @@ def _losses(adapted: Adapted, read: Sequence[_Targets], replies: Sequence[Reply]
     others = iter(adapted.row_losses(apart)[0] if apart else [])
     shared = (loss for reply in replies for loss in reply.target_losses)
     sums = [next(shared) if same else next(others) for same in beside]
-    counts = [len(row.ids) - row.target_start for row in rows]
+    counts = [row.targets for row in rows]
     return SplitLoss(mean_of(sums, counts).loss, sums, counts, sum(r.dropped > 0 for r in rows))
 
 
@@ -389,6 +389,9 @@ def _context_tokens(
     adapted: Adapted, examples: Sequence[Example], replies: Sequence[Reply]
 ) -> float:
     tokenizer = adapted.tokenizer
-    sources = (len(tokenizer.encode(e.source, add_special_tokens=False)) for e in examples)
+    sources = (
+        sum(len(tokenizer.encode(text, add_special_tokens=False)) for text in e.texts)
+        for e in examples
+    )
     own = fmean(r.prompt_tokens - (n - r.dropped) for r, n in zip(replies, sources, strict=True))
     return adapted.prefix + own

@@ -34,12 +34,13 @@ def training_row(encoded: Encoded, owner: int = 0) -> Row:
 
     owner: of one in which edits begin nowhere, the bare base.
     """
-    return Row(encoded.ids[:-1], owner, encoded.target_start - 1, begin=encoded.begin or 0)
+    kept = tuple((start - 1, stop - 1) for start, stop in encoded.spans)
+    return Row(encoded.ids[:-1], owner, kept, begin=encoded.begin or 0)
 
 
 def labels(encoded: Sequence[Encoded], batch: Batch) -> torch.Tensor:
     """What the batch's kept logits are to predict, [K]."""
-    ids = [i for row in batch.order for i in encoded[row].ids[encoded[row].target_start :]]
+    ids = [i for row in batch.order for i in encoded[row].trained]
     return torch.tensor(ids, device=batch.ids.device)
 
 
@@ -139,7 +140,7 @@ def row_losses(
         processes: who the rows are divided among; each gets all the sums.
     """
     sums = torch.zeros(len(encoded), dtype=torch.float64)
-    counts = [len(e.ids) - e.target_start for e in encoded]
+    counts = [e.targets for e in encoded]
 
     def share_of(process: int) -> list[list[int]]:
         return list(_chunks(encoded, process, processes.count))

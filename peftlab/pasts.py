@@ -50,7 +50,7 @@ def continued(model: FrozenLM, rows: Sequence[Row], store: TrunkStore | None = N
     return [
         row._replace(
             ids=row.ids[row.begin :],
-            keep_from=row.keep_from - row.begin if row.keep_from >= 0 else row.keep_from,
+            keep=tuple((first - row.begin, stop - row.begin) for first, stop in row.spans),
             past=past or empty,
             begin=0,
         )

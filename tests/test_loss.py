@@ -21,7 +21,7 @@ def _rows() -> list[Encoded]:
     rng = torch.Generator().manual_seed(3)
     lengths = [12, 30, 21, 60, 45, 33]
     ids = [torch.randint(3, 120, (n,), generator=rng).tolist() for n in lengths]
-    return [Encoded(tuple(row), len(row) - 6, 0) for row in ids]
+    return [Encoded.trained_from(tuple(row), len(row) - 6) for row in ids]
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama", "gemma3_text", "cohere", "gemma2", "granite"])

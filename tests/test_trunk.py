@@ -22,7 +22,7 @@ def _rows(count: int = 40) -> list[Encoded]:
     rng = torch.Generator().manual_seed(5)
     lengths = torch.randint(8, 40, (count,), generator=rng).tolist()
     ids = [torch.randint(3, 120, (n,), generator=rng).tolist() for n in lengths]
-    return [Encoded(tuple(row), len(row) - 4, 0) for row in ids]
+    return [Encoded.trained_from(tuple(row), len(row) - 4) for row in ids]
 
 
 def _edits(family: str) -> Edits:

@@ -153,7 +153,7 @@ def evaluate(
         rows = zip(loaded.split(split), evaluated.replies, strict=True)
         lines = [
             json.dumps(
-                {"source": e.source, "references": list(e.targets), "prediction": r.text},
+                {"source": e.told(), "references": list(e.targets), "prediction": r.text},
                 ensure_ascii=False,
             )
             for e, r in rows

@@ -103,5 +103,5 @@ def _mean(run: Run, model: FrozenLM, split: str) -> tuple[float, float]:
     rows = [run.task.template.encode(model.tokenizer, *pair, most) for pair in pairs]
     if not rows:
         return 0.0, 0.0
-    targets = fmean(len(row.ids) - row.target_start for row in rows)
+    targets = fmean(row.targets for row in rows)
     return fmean(len(row.ids) for row in rows), targets

@@ -68,7 +68,7 @@ def costs(plan: Plan, task: Task, tokenizer: Tokenizer, room: int, parameters: i
         for example, target in spaced(task.pairs("train"), _COUNTED)
     ]
     row = fmean(len(one.ids) for one in rows)
-    reply = fmean(len(one.ids) - one.target_start for one in rows)
+    reply = fmean(one.targets for one in rows)
     budget = Budget.of(plan.config, len(task.pairs("train")))
     a_step = 2 * plan.config.rows_a_step * row
     training = {

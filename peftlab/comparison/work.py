@@ -236,7 +236,7 @@ def prediction_lines(
         at = pairs.stop
         row = {
             "index": first + i,
-            "source": example.source,
+            "source": example.told(),
             "references": list(example.targets),
             "prediction": reply.text,
             "ended": reply.finished,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from peftlab.tasks import Example, Template
-from peftlab.tasks.encode import Part
+from peftlab.tasks.encode import Chunk, Part
 from peftlab.tasks.markup import Pseudo
 from peftlab.tasks.tokens import traits
 
@@ -32,6 +32,7 @@ def _joined(parts: Sequence[Part], tokens: Sequence[str], begin: str) -> str:
         if isinstance(part, Pseudo):
             texts += tokens[part.first : part.first + part.count]
             continue
+        assert isinstance(part, Chunk)  # an example without turns has no earlier replies
         texts.append(part.text if begun else begin + part.text)
         begun = True
     return "".join(texts)

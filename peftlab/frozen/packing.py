@@ -19,7 +19,8 @@ _WORTH_SHARING = 8
 class Row(NamedTuple):
     """One row: token ids (pseudo token j is −(j+1)), whose edits it wants, which logits it wants.
 
-    Logits are returned for the tokens from index `keep_from` on (negative counts from the end).
+    Logits are returned for the tokens from index `keep` on (negative counts from the end), or for
+    those of its ranges.
     A row with a `past` goes on where that ends; one in a cache needs the cache to run. Tokens
     before index `begin` are the bare base's, whoever the owner is: they have to be made such a past
     before the row is packed, see `pasts.continued`.
@@ -27,15 +28,22 @@ class Row(NamedTuple):
 
     ids: Sequence[int]
     owner: int = 0
-    keep_from: int = -1
+    keep: int | tuple[Span, ...] = -1
     past: Past | GivenPast | None = None
     begin: int = 0
 
     @property
+    def keep_from(self) -> int:
+        """The first token whose logits are wanted; as many as there are where none is."""
+        return self.spans[0][0] if self.spans else len(self.ids)
+
+    @property
     def spans(self) -> tuple[Span, ...]:
         """The tokens whose logits are wanted, in order; all that packing knows of them."""
+        if isinstance(self.keep, tuple):
+            return self.keep
         size = len(self.ids)
-        first = self.keep_from if self.keep_from >= 0 else size + self.keep_from
+        first = self.keep if self.keep >= 0 else size + self.keep
         return ((first, size),) if first < size else ()
 
 

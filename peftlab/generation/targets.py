@@ -66,7 +66,7 @@ def _continued(session: Session, asked: Sequence[_Asked]) -> Iterator[tuple[_Ask
     for chunk in token_chunks(asked, sizes, _TOKENS):
         owners = list({id(one.row.owner): one.row.owner for one in chunk}.values())
         index = {id(owner): i for i, owner in enumerate(owners)}
-        encoded = [Encoded(one.ids, 1, 0) for one in chunk]
+        encoded = [Encoded.trained_from(one.ids, 1) for one in chunk]
         given = [
             training_row(row, index[id(one.row.owner)])._replace(past=one.row.continued)
             for row, one in zip(encoded, chunk, strict=True)

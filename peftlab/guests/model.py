@@ -154,7 +154,7 @@ class GuestModel:
     @torch.no_grad()
     def row_losses(self, rows: Sequence[Encoded]) -> tuple[list[float], list[int]]:
         """Every row's summed loss in nats and its number of target tokens."""
-        sums, counts = [0.0] * len(rows), [len(row.ids) - row.target_start for row in rows]
+        sums, counts = [0.0] * len(rows), [row.targets for row in rows]
         with self.evaluating():
             for chunk in _chunks(rows):
                 batch = _Padded([rows[i] for i in chunk], self.base)
@@ -219,18 +219,22 @@ def quiet() -> Iterator[None]:
         yield
 
 
+def _labels(row: Encoded) -> list[int]:
+    labels = [_IGNORED] * len(row.ids)
+    for start, stop in row.spans:
+        labels[start:stop] = row.ids[start:stop]
+    return labels
+
+
 class _Padded:
     """Rows side by side, padded on the right: ids, mask and labels, each [R, T]."""
 
     def __init__(self, rows: Sequence[Encoded], base: PlainBase) -> None:
         size, self.device = max(len(row.ids) for row in rows), base.device
-        self.targets = sum(len(row.ids) - row.target_start for row in rows)
+        self.targets = sum(row.targets for row in rows)
         ids = self._filled(0, size, [row.ids for row in rows])
         mask = self._filled(0, size, [(1,) * len(row.ids) for row in rows])
-        trained = [
-            (_IGNORED,) * row.target_start + tuple(row.ids[row.target_start :]) for row in rows
-        ]
-        self.labels = self._filled(_IGNORED, size, trained)
+        self.labels = self._filled(_IGNORED, size, [_labels(row) for row in rows])
         self.inputs = {"input_ids": ids, "attention_mask": mask}
 
     def _filled(self, filler: int, size: int, rows: Sequence[Sequence[int]]) -> torch.Tensor:

@@ -14,6 +14,7 @@ from peftlab.tasks import Encoded, Example, Template
 from peftlab.tasks.chat import frame, has_template, rendered
 from peftlab.tasks.cue import cue_ids
 from peftlab.tasks.encode import last_place
+from peftlab.tasks.example import Message
 from peftlab.tasks.markup import Pseudo, Slot
 from peftlab.tasks.tokens import traits
 
@@ -146,11 +147,15 @@ def _encode_chat(template: Template, tokenizer: Any, chat: Chat) -> Encoded:
 
 
 def _as_source(template: Template, chat: Chat) -> Example | None:
-    """The one message of a chat, where that stands in the adapter's template as in training.
+    """What is asked, where that stands in the adapter's template as in training: one message, or
+    any conversation where it was trained on such.
 
     Raises:
         InputError: the template has words of its own, and there are other messages.
     """
+    if template.frame is not None and template.frame.jinja:
+        *before, (role, content) = chat.turns
+        return Example(content, (), turns=tuple(Message(*turn) for turn in before), role=role)
     (role, content), *others = chat.turns
     single = role == "user" and not others
     if _has_words(template) and not single:
@@ -210,7 +215,7 @@ def _placed(template: Template, ids: tuple[int, ...], tokenizer: Any) -> Encoded
             "conversation cannot take its place; send a text"
         )
     row = (*(-(j + 1) for j in range(lead)), *ids)
-    return Encoded(row, len(row), 0)
+    return Encoded(row, ())
 
 
 def _at_cue(template: Template, ids: tuple[int, ...], tokenizer: Any) -> Encoded:

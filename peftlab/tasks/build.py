@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from peftlab.errors import InputError
 from peftlab.tasks import columns as table_columns
 from peftlab.tasks.columns import RowReader
-from peftlab.tasks.example import Example
+from peftlab.tasks.conversation_files import ConversationReader, Layout, each_reply, layout
+from peftlab.tasks.example import Example, Message
 from peftlab.tasks.markup import escape
 from peftlab.tasks.metric_choice import LABEL_METRICS, choose_metrics
 from peftlab.tasks.options import Options
@@ -34,9 +35,9 @@ class Settings:
     """What a task is, apart from its rows; options of the user go before it."""
 
     name: str
-    template: str
     kind: str
     location: str
+    template: str = ""
     instruction: str = ""
     request: str = GENERIC
     metrics: tuple[str, ...] | None = None
@@ -47,6 +48,7 @@ class Settings:
     labels: tuple[str, ...] | None = None
     config: str | None = None
     revision: str | None = None
+    turns: bool = False
 
 
 CHAT_TEMPLATE = "{instruction}{source}{target}"
@@ -70,6 +72,15 @@ def from_tables(
 ) -> Task:
     """Return the task of own data or of any hub data set, with columns given or guessed."""
     first = tables.get("train") or next(iter(tables.values()))
+    made = Settings(name=name, kind=kind, location=location, config=config, revision=revision)
+    held = layout(first, options.columns or {}, options.conversations)
+    if held is not None:
+        return _from_conversations(made, tables, held, options)
+    if options.loss == "replies":
+        raise InputError(
+            f"loss=replies is of conversations, and {first.name} holds a source and a target a row "
+            "(-o conversations=true reads them as a message and its reply)."
+        )
     chosen = table_columns.choose(first, options.columns or {})
     text = options.template or usual_template(chosen.target, options.cue)
     classes = first.classes.get(chosen.target)
@@ -90,18 +101,50 @@ def from_tables(
     if labels is None and named:
         labels = _guessed_labels(splits, notes)
     (_count_disputed if labels else _join_references)(splits, notes)
-    settings = Settings(
-        name=name,
+    settings = replace(
+        made,
         template=text,
-        kind=kind,
-        location=location,
         request=request(chosen.source, chosen.target, labels),
         metrics=LABEL_METRICS if labels else None,
         labels=labels,
-        config=config,
-        revision=revision,
     )
     return finish(settings, splits, options, notes)
+
+
+def _from_conversations(
+    settings: Settings, tables: Mapping[str, Table], held: Layout, options: Options
+) -> Task:
+    """The task of rows that are conversations."""
+    if options.cue is not None:
+        raise InputError("cue is of rows with a source and a target; these are conversations.")
+    first = next(iter(tables.values()))
+    text = options.template or CHAT_TEMPLATE
+    extra = Template(text).markup.columns
+    notes, splits = list[str](), Splits()
+    for split, table in tables.items():
+        notes += table.notes
+        table = table.narrowed([*held.used, *extra])
+        read = ConversationReader(table, held, extra, options.loss, options.drop_blank)
+        rows = read_rows(table, read, split, notes)
+        notes += read.notes(split)
+        if rows:
+            splits[split] = rows
+    told = next(iter(splits.values()))[0]
+    loss = "every reply" if options.loss == "replies" else "the last reply"
+    rest = table_columns.not_used(first, [*held.used, *extra])
+    notes.insert(
+        0,
+        f"Conversations: {held}{rest}; trained on {loss}. The first: {_in_short(told)}.",
+    )
+    settings = replace(settings, template=text, turns=True, request="")
+    return finish(settings, splits, options, notes)
+
+
+def _in_short(example: Example) -> str:
+    """The turns of a conversation on one line."""
+    turns = [*example.turns, example.last, Message("assistant", example.targets[0], example.calls)]
+    shown = (" ".join(turn.told().split()) for turn in turns)
+    return " / ".join(text if len(text) <= 50 else f"{text[:49]}…" for text in shown)
 
 
 def _join_references(splits: Splits, notes: list[str]) -> None:
@@ -167,6 +210,8 @@ def finish(
     """Cut missing splits, count duplicates, apply limits and return the task."""
     said = list(notes)
     _cut_missing(splits, options.seed, said)
+    if options.loss == "replies":  # each is generated, with the true history before it
+        splits["test"] = [one for row in splits["test"] for one in each_reply(row)]
     duplicates = _shared_sources(splits)
     said.append(f"{duplicates} of {len(splits['test'])} test sources also stand in train.")
     new_tokens = options.max_new_tokens or settings.max_new_tokens
@@ -221,9 +266,12 @@ def _template(settings: Settings, options: Options) -> tuple[Template, Framing]:
         chatted if options.chat else text,
         truncate=options.truncate or settings.truncate,
         source_tokens=options.source_tokens or settings.source_tokens,
-        chat=bool(options.chat),
+        chat=bool(options.chat) and not settings.turns,
+        loss=options.loss if settings.turns else "last",
     )
-    return template, Framing(options.chat, chatted, template.text, options.system)
+    return template, Framing(
+        options.chat, chatted, template.text, options.system, turns=settings.turns
+    )
 
 
 def _within(subsets: Mapping[str, tuple[int, ...]], length: int) -> dict[str, tuple[int, ...]]:

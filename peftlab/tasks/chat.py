@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
+from functools import partial
 from typing import Annotated, Any
 from weakref import WeakKeyDictionary
 
@@ -20,6 +21,7 @@ _DATE, _OTHER_DATE = datetime(2024, 7, 26), datetime(2001, 2, 3)
 
 _CODES = "aAbBdHIjmMpSUwWyYcxX"  # of strftime
 
+Render = Callable[..., str]
 Turn = dict[str, str]
 """A message as templates take it: its `role` and its `content`."""
 
@@ -39,6 +41,8 @@ class Frame(Checked):
         system: the system prompt that head shows; empty where it shows none.
         date: what the template was told to be today (ISO 8601), where it looks at that.
         thinks: the template knows thoughts; they are turned off.
+        jinja: of rows that are conversations, the chat template itself, which renders their turns;
+            empty where one message and its reply are all there is.
     """
 
     head: str
@@ -52,6 +56,7 @@ class Frame(Checked):
     system: Annotated[str, NotTheResult] = ""  # what these say, head and bridge show
     date: Annotated[str | None, NotTheResult] = None
     thinks: Annotated[bool, NotTheResult] = False
+    jinja: Annotated[str, Since("")] = ""
 
     def end_id(self, tokenizer: Tokenizer) -> int:
         """The id of the token that ends a reply.
@@ -128,7 +133,7 @@ def has_template(tokenizer: Tokenizer) -> bool:
     return bool(getattr(tokenizer, "chat_template", None))
 
 
-def frame(tokenizer: Tokenizer, system: str | None = None) -> Frame:
+def frame(tokenizer: Tokenizer, system: str | None = None, jinja: str = "") -> Frame:
     """The chat frame of a tokenizer, as its template is now.
 
     It is cut out of a rendered exchange, so that what precedes a reply in training and in
@@ -137,19 +142,20 @@ def frame(tokenizer: Tokenizer, system: str | None = None) -> Frame:
 
     Args:
         system: a system prompt in the place of the template's own.
+        jinja: a template in the place of the tokenizer's, for conversations; the frame keeps it.
 
     Raises:
         InputError: there is no template, or it cannot frame a message and a reply.
     """
     known = _KNOWN.setdefault(tokenizer, {})
-    key = str(getattr(tokenizer, "chat_template", None)), system, reply_ends(tokenizer)
-    if key not in known:
-        known[key] = _cut(tokenizer, system)
-    return known[key]
+    key = jinja or str(getattr(tokenizer, "chat_template", None)), system, reply_ends(tokenizer)
+    if (key, jinja) not in known:
+        known[key, jinja] = _cut(tokenizer, system, jinja)
+    return known[key, jinja]
 
 
-def _cut(tokenizer: Tokenizer, system: str | None) -> Frame:
-    if not has_template(tokenizer):
+def _cut(tokenizer: Tokenizer, system: str | None, jinja: str) -> Frame:
+    if not jinja and not has_template(tokenizer):
         raise InputError(
             f"The tokenizer {type(tokenizer).__name__} has no chat template; it belongs to a base "
             "model. Leave chat out, or load the instruction-tuned model's tokenizer."
@@ -157,7 +163,8 @@ def _cut(tokenizer: Tokenizer, system: str | None) -> Frame:
     opening = [] if system is None else [_turn("system", system)]
     user, reply = _turn("user", _MESSAGE), _turn("assistant", _REPLY)
     chat = [*opening, user, reply]
-    head, between, tail = _around(tokenizer, rendered(tokenizer, chat), _MESSAGE, _REPLY)
+    render = partial(rendered, tokenizer, jinja=jinja)
+    head, between, tail = _around(tokenizer, render(chat), _MESSAGE, _REPLY)
     if system is not None and system.strip() not in head:
         raise InputError(
             f"The chat template of {type(tokenizer).__name__} shows no system prompt, so "
@@ -165,13 +172,12 @@ def _cut(tokenizer: Tokenizer, system: str | None) -> Frame:
         )
     asked = [*opening, user]
     # Mistral's templates put a space before a reply that their generation prompt lacks.
-    prompt, before = rendered(tokenizer, asked, reply=True), f"{head}{_MESSAGE}{between}"
+    prompt, before = render(asked, reply=True), f"{head}{_MESSAGE}{between}"
     lead = before[len(prompt) :] if before.startswith(prompt) else ""
     lead = lead if lead.isspace() else ""
     bridge = between.removesuffix(lead)
-    past, turn = _earlier(tokenizer, opening, head, f"{between}{_AGAIN}{tail}")
-    padded = rendered(tokenizer, [*opening, _turn("user", f"\t{_MESSAGE}\t"), reply])
-    on, other = {"thinking": True}, {"date": _OTHER_DATE}
+    past, turn = _earlier(tokenizer, render, opening, head, f"{between}{_AGAIN}{tail}")
+    padded = render([*opening, _turn("user", f"\t{_MESSAGE}\t"), reply])
     end = _end(tokenizer, tail)
     return Frame(
         head=head,
@@ -182,9 +188,10 @@ def _cut(tokenizer: Tokenizer, system: str | None) -> Frame:
         past=past,
         turn=turn,
         strips=f"\t{_MESSAGE}\t" not in padded,
-        system=_own_system(tokenizer, head) if system is None else system,
-        date=f"{_DATE:%Y-%m-%d}" if _differs(tokenizer, asked, prompt, **other) else None,
-        thinks=prompt + lead != before or _differs(tokenizer, asked, prompt, **on),
+        system=_own_system(tokenizer, render, head) if system is None else system,
+        date=f"{_DATE:%Y-%m-%d}" if render(asked, reply=True, date=_OTHER_DATE) != prompt else None,
+        thinks=prompt + lead != before or render(asked, reply=True, thinking=True) != prompt,
+        jinja=jinja,
     )
 
 
@@ -218,24 +225,24 @@ def _around(tokenizer: Tokenizer, text: str, *parts: str) -> list[str]:
 
 
 def _earlier(
-    tokenizer: Tokenizer, opening: list[Turn], head: str, last: str
+    tokenizer: Tokenizer, render: Render, opening: list[Turn], head: str, last: str
 ) -> tuple[str, str] | tuple[None, None]:
     """How an exchange before the last one is shown; none where the others then change."""
     asked = (_turn("user", _MESSAGE), _turn("assistant", _REPLY))
     again = (_turn("user", _LATER), _turn("assistant", _AGAIN))
     try:
-        text = rendered(tokenizer, [*opening, *asked, *again])
+        text = render([*opening, *asked, *again])
         first, past, turn, rest = _around(tokenizer, text, _MESSAGE, _REPLY, _LATER)
     except InputError:
         return None, None
     return (past, turn) if (first, rest) == (head, last) else (None, None)
 
 
-def _own_system(tokenizer: Tokenizer, head: str) -> str:
+def _own_system(tokenizer: Tokenizer, render: Render, head: str) -> str:
     """The system prompt that the template shows by itself: what stands where another would."""
     chat = [_turn("system", _SYSTEM), _turn("user", _MESSAGE), _turn("assistant", _REPLY)]
     try:
-        other, *_ = _around(tokenizer, rendered(tokenizer, chat), _MESSAGE, _REPLY)
+        other, *_ = _around(tokenizer, render(chat), _MESSAGE, _REPLY)
     except InputError:  # it knows no system
         return ""
     before, there, after = other.partition(_SYSTEM)
@@ -244,15 +251,13 @@ def _own_system(tokenizer: Tokenizer, head: str) -> str:
     return inside.strip() if there and after and whole else ""
 
 
-def _differs(tokenizer: Tokenizer, asked: list[Turn], prompt: str, **changed: Any) -> bool:
-    return rendered(tokenizer, asked, reply=True, **changed) != prompt
-
-
 def rendered(
     tokenizer: Tokenizer,
-    turns: Sequence[Mapping[str, str]],
+    turns: Sequence[Mapping[str, Any]],
     *,
     reply: bool = False,
+    jinja: str = "",
+    tools: Sequence[Any] | None = None,
     date: datetime = _DATE,
     thinking: bool = False,
 ) -> str:
@@ -260,6 +265,8 @@ def rendered(
 
     Args:
         reply: end where the assistant's reply begins.
+        jinja: in the place of the tokenizer's chat template.
+        tools: that the assistant may call, as templates take them.
         date: what a template that asks is told to be today.
         thinking: let a template that knows a switch for thoughts open some.
 
@@ -269,7 +276,8 @@ def rendered(
     try:
         text = tokenizer.apply_chat_template(
             list(turns),
-            chat_template=_held(tokenizer.get_chat_template(), date),
+            tools=list(tools) if tools else None,
+            chat_template=_held(jinja or tokenizer.get_chat_template(), date),
             tokenize=False,
             add_generation_prompt=reply,
             date_string=f"{date:%d %b %Y}",  # of Llama 3
@@ -302,6 +310,8 @@ def _held(template: str, date: datetime) -> str:
 
 def _end(tokenizer: Tokenizer, tail: str) -> str:
     match = traits(tokenizer).special.match(tail.lstrip())
+    if match is None and not tail.strip() and tokenizer.eos_token is not None:
+        return str(tokenizer.eos_token)  # GLM's: in a chat the next turn's head ends a reply
     if match is None:
         raise InputError(
             f"The chat template of {type(tokenizer).__name__} does not end a reply with a special "

@@ -67,7 +67,12 @@ def _parts(given: str, known: Sequence[str]) -> tuple[str, ...]:
 
 def unused(table: Table, columns: Columns, extra: Sequence[str]) -> str:
     """Say which columns stay out of the rows: `; not used: id, history`, or nothing."""
-    used = {*columns.source, columns.target, *extra}
+    return not_used(table, [*columns.source, columns.target, *extra])
+
+
+def not_used(table: Table, names: Sequence[str]) -> str:
+    """The same of any columns that are read."""
+    used = set(names)
     heads = {name.partition(".")[0] for name in used}
     rest = [name for name in table.columns if name not in used | heads]
     if not rest:
@@ -93,13 +98,6 @@ def _guess(table: Table, usual: Sequence[str], role: str, taken: tuple[str, ...]
     for name in usual:
         if name in by_lower:
             return by_lower[name]
-    turns = [name for name in table.columns if name.lower() in ("messages", "conversations")]
-    if turns and not taken:
-        raise InputError(
-            f"{table.name} holds conversations ({', '.join(turns)}), and rows of a source and a "
-            "target were expected. Write what precedes a reply as source, and the reply as target; "
-            "or name other columns: -o source=<column> -o target=<column>."
-        )
     inner = [f"{name}.{part}" for name, part in _members(table) if name not in taken]
     within = f" A column inside another has a dot: {', '.join(inner[:6])}." if inner else ""
     raise InputError(

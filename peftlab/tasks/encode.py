@@ -32,7 +32,18 @@ class Chunk:
     kind: OneOf["template", "data", "source", "begin"]
 
 
-Part = Chunk | Pseudo
+@dataclass(frozen=True)
+class Reply:
+    """An earlier reply of a conversation, tokenised by itself, as where it is the last.
+
+    end: the id of the token that ends it, where it is trained; else the template's text has it.
+    """
+
+    chunks: tuple[Chunk, ...]
+    end: int | None = None
+
+
+Part = Chunk | Pseudo | Reply
 BEGIN = Chunk("", "begin")
 
 
@@ -79,7 +90,7 @@ class Filler:
                     parts += self._exemplars(index)
                 case Slot(name):
                     parts.append(self._value(name, example))
-        return [part for part in parts if isinstance(part, Pseudo) or part.text or part == BEGIN]
+        return [part for part in parts if not isinstance(part, Chunk) or part.text or part == BEGIN]
 
     def _instruction(self, following: Sequence[Literal | Slot | Pseudo]) -> str:
         text = self.instruction
@@ -146,13 +157,20 @@ def framed(parts: list[Part], frame: Frame) -> list[Part]:
     return [*parts[:lead], head, *parts[lead:], bridge]
 
 
-def with_begin(parts: list[Part], in_chat: bool) -> list[Part]:
+def with_begin(parts: list[Part], in_chat: bool, first_reply: bool = False) -> list[Part]:
     """Mark where the cue begins, if nothing does: after the source, in a chat after the message.
 
     A row without a source has its cue after whatever else stands before its last words.
+
+    Args:
+        first_reply: of a conversation, that of its first reply.
     """
     if BEGIN in parts:
         return parts
+    replies = [i for i, part in enumerate(parts) if isinstance(part, Reply)]
+    if first_reply and replies:
+        before = replies[0] - 1
+        return [*parts[:before], BEGIN, *parts[before:]]
     kinds = [part.kind if isinstance(part, Chunk) else "" for part in parts]
     last = len(parts) - 1 if in_chat else next(
         (i + 1 for i, kind in enumerate(kinds) if kind == "source"), len(parts) - 1
@@ -161,13 +179,15 @@ def with_begin(parts: list[Part], in_chat: bool) -> list[Part]:
 
 
 class ContextIds(NamedTuple):
-    """The ids of everything before the target, which of them are the source's, and where the cue
-    begins: at the last token boundary that is not after its mark.
+    """The ids of everything before the target, which of them are the source's, where the cue
+    begins: at the last token boundary that is not after its mark, and which earlier replies are
+    trained, as ranges.
     """
 
     ids: list[int]
     sources: list[SourceToken]
     begin: int
+    spans: list[tuple[int, int]]
 
 
 def context_ids(tokenizer: Tokenizer, parts: Sequence[Part], chat: bool) -> ContextIds:
@@ -177,12 +197,16 @@ def context_ids(tokenizer: Tokenizer, parts: Sequence[Part], chat: bool) -> Cont
     leading pseudo tokens; a chat template writes its own.
     """
     bos = [] if chat else list(traits(tokenizer).bos)
-    made = ContextIds([], [], 0)
+    made = ContextIds([], [], 0, [])
     ids, begun, index = made.ids, False, 0
     while index < len(parts):
         part = parts[index]
         if isinstance(part, Pseudo):
             ids += [-(part.first + j + 1) for j in range(part.count)]
+            index += 1
+            continue
+        if isinstance(part, Reply):
+            _append_reply(tokenizer, part, made)
             index += 1
             continue
         stop = index
@@ -195,6 +219,14 @@ def context_ids(tokenizer: Tokenizer, parts: Sequence[Part], chat: bool) -> Cont
         made = made if begin is None else made._replace(begin=begin)
         begun, index = True, stop
     return made if begun else made._replace(ids=ids + bos)
+
+
+def _append_reply(tokenizer: Tokenizer, reply: Reply, made: ContextIds) -> None:
+    start = len(made.ids)
+    made.ids.extend(_tokenised(tokenizer, reply.chunks, True)[0])
+    if reply.end is not None:
+        made.ids.append(reply.end)
+        made.spans.append((start, len(made.ids)))
 
 
 def _append_run(

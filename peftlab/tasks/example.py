@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import json
+from collections.abc import Hashable, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from peftlab.errors import InputError
@@ -12,25 +13,88 @@ Begin = Literal["row", "cue"]
 """Where in a row a change begins: at its first token, or at the cue, after the source."""
 
 
+Loss = Literal["last", "replies"]
+"""Which replies of a conversation a row is trained on."""
+
+
+@dataclass(frozen=True)
+class Message:
+    """A turn of a conversation.
+
+    role: system, user, assistant or tool. calls: of an assistant's, the tools that it calls, as
+    JSON (OpenAI's `tool_calls`). name: of the tool that answers. trained: a reply that rows are
+    trained on, as they are on their targets.
+    """
+
+    role: str
+    content: str
+    calls: str = ""
+    name: str = ""
+    trained: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what is not as usual, as plain JSON values."""
+        return {k: v for k, v in asdict(self).items() if v or k in ("role", "content")}
+
+    @classmethod
+    def from_dict(cls, values: Any) -> Message:
+        """Return the message that `to_dict` wrote. Raises `InputError` for anything else."""
+        known: dict[str, Any] = values if isinstance(values, dict) else {}
+        texts = [known.get("role"), known.get("content"), *(known.get(n, "") for n in _MORE)]
+        if not all(isinstance(text, str) for text in texts) or set(known) - set(_KNOWN):
+            raise InputError(
+                f"a message is stored as {values!r:.100}; a role and a content were expected"
+            )
+        return cls(**known)
+
+    def asked(self) -> dict[str, Any]:
+        """Return the message as chat templates take it."""
+        values: dict[str, Any] = {"role": self.role, "content": self.content}
+        if self.calls:
+            values["tool_calls"] = json.loads(self.calls)
+        return values | ({"name": self.name} if self.name else {})
+
+    def told(self) -> str:
+        """Return the message for people: `user: How are you?`."""
+        return f"{self.role}: {self.content}{self.calls}"
+
+
+_MORE = ("calls", "name")
+_KNOWN = ("role", "content", *_MORE, "trained")
+
+
 @dataclass(frozen=True)
 class Example:
     """A source with one or many accepted targets.
 
     `fields` holds the other columns that a template may name; they take part in equality but not
     in the hash, so that examples can be members of sets.
+
+    turns: of a conversation, the messages before the last one, whose content is the source. role:
+    whose that last message is. tools: that the assistant may call, as JSON. calls: of tools, that
+    the reply is or ends in; a base's template writes them, see `fit`.
     """
 
     source: str
     targets: tuple[str, ...]
     fields: Mapping[str, str] = field(default_factory=dict, hash=False)
+    turns: tuple[Message, ...] = ()
+    role: str = "user"
+    tools: str = ""
+    calls: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values from which `from_dict` makes this example again."""
-        return {
+        values: dict[str, Any] = {
             "source": self.source,
             "targets": list(self.targets),
             "fields": dict(self.fields),
         }
+        if self.turns:
+            values["turns"] = [turn.to_dict() for turn in self.turns]
+        values |= {} if self.role == "user" else {"role": self.role}
+        values |= {"tools": self.tools} if self.tools else {}
+        return values | ({"calls": self.calls} if self.calls else {})
 
     @classmethod
     def from_dict(cls, values: Any) -> Example:
@@ -40,13 +104,35 @@ class Example:
         targets: Any = known.get("targets")
         fields: Any = known.get("fields", {})
         lists = isinstance(targets, list | tuple) and isinstance(fields, dict)
-        texts = [source, *targets, *fields.values()] if lists else [None]
+        more = [known.get("role", "user"), known.get("tools", ""), known.get("calls", "")]
+        texts = [source, *targets, *fields.values(), *more] if lists else [None]
         if not all(isinstance(text, str) for text in texts):
             raise InputError(
                 f"an example is stored as {values!r:.100}; a source, targets and fields, all of "
                 "them texts, were expected"
             )
-        return cls(source, tuple(targets), dict(fields))
+        turns = tuple(Message.from_dict(turn) for turn in known.get("turns", ()))
+        return cls(source, tuple(targets), dict(fields), turns, *more)
+
+    @property
+    def asked(self) -> Hashable:
+        """What decides the reply: the source, and all that precedes it in a conversation."""
+        return (self.turns, self.tools, self.source) if self.turns or self.tools else self.source
+
+    @property
+    def last(self) -> Message:
+        """The message that is answered."""
+        return Message(self.role, self.source)
+
+    @property
+    def texts(self) -> list[str]:
+        """The contents of all messages."""
+        return [*(turn.content for turn in self.turns), self.source]
+
+    def told(self) -> str:
+        """Return the source for people; of a conversation, all turns."""
+        turns = [*self.turns, *([self.last] if self.turns else [])]
+        return "\n".join(turn.told() for turn in turns) or self.source
 
     def excerpt(self, length: int = 60) -> str:
         """Return the beginning of the source on one line, to name this row in a message."""
@@ -59,16 +145,38 @@ class Encoded:
     """A row of token ids.
 
     ids: the whole row; pseudo token j of a soft prompt is the id -(j + 1).
-    target_start: index of the first trained token; `len(ids)` for a row without its target.
+    spans: the trained tokens, as ranges [start, stop); none in a row without its target.
     dropped: tokens of the source that truncation has cut.
     begin: index of the first token that edits change, where they begin at the cue; None: they
         begin nowhere, and the row is the bare base's.
     """
 
     ids: tuple[int, ...]
-    target_start: int
-    dropped: int
+    spans: tuple[tuple[int, int], ...]
+    dropped: int = 0
     begin: int | None = 0
+
+    @classmethod
+    def trained_from(
+        cls, ids: tuple[int, ...], start: int, dropped: int = 0, begin: int | None = 0
+    ) -> Encoded:
+        """A row whose tokens from `start` on are trained; there may be none."""
+        return cls(ids, ((start, len(ids)),) if start < len(ids) else (), dropped, begin)
+
+    @property
+    def target_start(self) -> int:
+        """Index of the first trained token; `len(ids)` where there is none."""
+        return self.spans[0][0] if self.spans else len(self.ids)
+
+    @property
+    def trained(self) -> tuple[int, ...]:
+        """The ids that are trained, in their order."""
+        return tuple(i for start, stop in self.spans for i in self.ids[start:stop])
+
+    @property
+    def targets(self) -> int:
+        """How many they are."""
+        return sum(stop - start for start, stop in self.spans)
 
 
 class BeginsNowhere(UserWarning):
@@ -87,4 +195,4 @@ def start_of(row: Encoded, tokens: int) -> Encoded:
     """The first tokens of a prompt; at least one of them is edited."""
     ids = row.ids[:tokens]
     begin = None if row.begin is None else min(row.begin, len(ids) - 1)
-    return Encoded(ids, len(ids), row.dropped, begin)
+    return Encoded(ids, (), row.dropped, begin)

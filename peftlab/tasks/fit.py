@@ -12,6 +12,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from peftlab.errors import InputError
+from peftlab.tasks import conversation
+from peftlab.tasks.conversation_files import each_reply
 from peftlab.tasks.encode import without_end
 from peftlab.tasks.example import Example
 from peftlab.tasks.framing import decided
@@ -31,7 +33,8 @@ class Fit:
     template: as rows have it, where that was to be decided. ends: end-of-sequence texts that
     targets end in. max_new_tokens: the guess, where one was asked for. too_long: what leaves, by
     split: numbers of train's pairs, of the other splits' examples. whole: all splits were looked
-    at.
+    at. apart: each reply of a conversation is a row of its own, and called: by split and number of
+    an example, the text of a target that calls tools; both before anything leaves.
     """
 
     template: Template | None = None
@@ -40,6 +43,8 @@ class Fit:
     too_long: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     whole: bool = False
+    apart: bool = False
+    called: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
 
     def joined(self, other: Fit) -> Fit:
         """Both, of the same task: what leaves under either leaves."""
@@ -55,22 +60,30 @@ class Fit:
             too_long=both,
             notes=tuple(dict.fromkeys((*self.notes, *other.notes))),
             whole=self.whole or other.whole,
+            apart=self.apart or other.apart,
+            called={**other.called, **self.called},
         )
 
     def apply(self, task: Task) -> Task:
         """The task with all of this done, and its notes."""
         rows = {split: task.split(split) for split in SPLITS}
+        template = self.template or task.template
+        if self.apart:
+            template = replace(template, loss="last")
+            rows |= {split: _each_reply(rows[split]) for split in ("train", "validation")}
+        for split, texts in self.called.items():
+            rows[split] = _with_calls(rows[split], texts)
         if self.ends:
             rows = {split: _ended(some, self.ends) for split, some in rows.items()}
         for split, gone in self.too_long.items():
             rows[split] = _without(split, rows[split], set(gone))
-        changed = bool(self.ends) or any(self.too_long.values())
+        changed = bool(self.ends or self.apart or self.called) or any(self.too_long.values())
         content = fingerprint(*rows.values()) if changed else task.source.fingerprint
         skipped = {split: len(gone) for split, gone in self.too_long.items()}
         skipped = {split: task.skipped.get(split, 0) + count for split, count in skipped.items()}
         return replace(
             task,
-            template=self.template or task.template,
+            template=template,
             framing=task.framing if self.template is None else None,
             train=rows["train"],
             validation=rows["validation"],
@@ -97,9 +110,11 @@ def look(task: Task, tokenizer: Tokenizer, splits: Sequence[str] = SPLITS) -> Fi
         return Fit()
     template, framed = decided(task, tokenizer)
     task = replace(task, template=template)
+    turns = _turns(task, tokenizer, splits)
+    task = turns.apply(task)
     ends = task.template.ends(tokenizer)
     counts = {split: _count_ended(task.split(split), ends) for split in splits}
-    notes = [framed] if framed else []
+    notes = [*([framed] if framed else []), *turns.notes]
     notes += [
         f"{count:,} targets of {split} end in {' or '.join(ends)}, which ends every row anyway: it "
         "is taken off them."
@@ -111,7 +126,57 @@ def look(task: Task, tokenizer: Tokenizer, splits: Sequence[str] = SPLITS) -> Fi
     if task.guesses_length:
         guess, said = _enough_tokens(task, tokenizer)
         notes.append(said)
-    return Fit(template, kept_ends, guess, notes=tuple(notes), whole=tuple(splits) == SPLITS)
+    whole = tuple(splits) == SPLITS
+    return replace(
+        turns,
+        template=template,
+        ends=kept_ends,
+        max_new_tokens=guess,
+        notes=tuple(notes),
+        whole=whole,
+    )
+
+
+def _turns(task: Task, tokenizer: Tokenizer, splits: Sequence[str]) -> Fit:
+    """What a chat template makes of conversations: whether their replies can be trained in one row,
+    and the texts of those that call tools.
+
+    Raises:
+        InputError: it cannot show them.
+    """
+    template, frame = task.template, task.template.frame
+    if frame is None or not frame.jinja:
+        return Fit()
+    notes: tuple[str, ...] = ()
+    if template.loss == "replies":
+        try:
+            for split in ("train", "validation"):
+                for row in task.split(split):
+                    template.parts(tokenizer, row)
+        except conversation.NotOneRow as error:
+            notes = (f"Each reply is trained in a row of its own, with what precedes it: {error}.",)
+    made = Fit(apart=bool(notes), notes=notes)
+    apart = made.apply(task)
+    called = {
+        split: {
+            i: conversation.called(tokenizer, frame, row)
+            for i, row in enumerate(apart.split(split))
+            if row.calls
+        }
+        for split in splits
+    }
+    return replace(made, called={split: texts for split, texts in called.items() if texts})
+
+
+def _each_reply(rows: Sequence[Example]) -> Sequence[Example]:
+    return [one for row in rows for one in each_reply(row)]
+
+
+def _with_calls(rows: Sequence[Example], texts: Mapping[int, str]) -> Sequence[Example]:
+    return [
+        replace(row, targets=(texts[i],), calls="") if i in texts else row
+        for i, row in enumerate(rows)
+    ]
 
 
 def fitted(task: Task, tokenizer: Tokenizer, splits: Sequence[str] = SPLITS) -> Task:

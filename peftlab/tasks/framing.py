@@ -9,7 +9,8 @@ from dataclasses import replace
 
 from peftlab.errors import InputError
 from peftlab.tasks.chat import Frame, frame, has_template
-from peftlab.tasks.task import Task
+from peftlab.tasks.conversation import PLAIN
+from peftlab.tasks.task import Framing, Task
 from peftlab.tasks.template import Template
 from peftlab.tasks.tokens import Tokenizer
 
@@ -25,6 +26,8 @@ def decided(task: Task, tokenizer: Tokenizer) -> tuple[Template, str]:
     if asked is None:
         loose = template.chat and template.frame is None
         return template.framed(frame(tokenizer)) if loose else template, ""
+    if asked.turns:
+        return _of_turns(template, asked, tokenizer)
     chat = has_template(tokenizer) if asked.chat is None else asked.chat
     if not chat and asked.system is not None:
         raise InputError(
@@ -45,6 +48,15 @@ def decided(task: Task, tokenizer: Tokenizer) -> tuple[Template, str]:
     )
     own = template.text != asked.bare  # another text was put in since the task was loaded
     return template.framed(found, template.text if own else asked.text), note
+
+
+def _of_turns(template: Template, asked: Framing, tokenizer: Tokenizer) -> tuple[Template, str]:
+    """The template of rows that are conversations."""
+    plain = not has_template(tokenizer) if asked.chat is None else not asked.chat
+    jinja = PLAIN if plain else str(tokenizer.get_chat_template())
+    found = frame(tokenizer, asked.system, jinja)
+    where = "plain lines, one a turn" if plain else "the chat template of the base's tokenizer"
+    return template.framed(found), f"Conversations stand in {where} ({found.told()})."
 
 
 def as_trained(task: Task, template: Template) -> Task:

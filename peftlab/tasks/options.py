@@ -21,6 +21,7 @@ from peftlab.options import (
     plainly,
     refuse_unknown,
 )
+from peftlab.tasks.example import Loss
 
 _Rows = Annotated[int, Ge(1), Le(2**63 - 1)]
 COLUMNS = ("source", "target")
@@ -81,11 +82,22 @@ class Options(Checked):
     system: Annotated[
         str | None, Option("The system prompt of that chat, in the place of the template's own.")
     ] = None
+    conversations: Annotated[
+        bool | None,
+        Option(
+            "Rows are conversations, by default where the columns are messages, conversations, "
+            "system or history; false reads a source and a target and nothing else."
+        ),
+    ] = None
+    loss: Annotated[
+        Loss,
+        Option("Of a conversation: train on its last reply, or on all replies of the assistant."),
+    ] = "last"
     drop_blank: Annotated[
         bool,
         Option(
-            "Leave out rows with an empty source or target, null or the label -1, instead of "
-            "refusing them."
+            "Leave out rows with an empty source or target, null, the label -1, or turns that are "
+            "no conversation, instead of refusing them."
         ),
     ] = False
     long: Annotated[
@@ -101,8 +113,10 @@ class Options(Checked):
                     f'columns names "{key}"; "source" and "target" were expected. Other columns '
                     "are named in the template, as {column}."
                 )
-        if self.system is not None and self.chat is False:
+        if self.system is not None and self.chat is False and self.conversations is not True:
             raise InputError("system stands in a chat, and chat=false is given: leave one out.")
+        if self.loss == "replies" and self.conversations is False:
+            raise InputError("loss=replies is of conversations, and conversations=false is given.")
         if self.template is not None and self.cue is not None:
             raise InputError(
                 "Both a template and a cue are given. The cue is part of the usual template only: "

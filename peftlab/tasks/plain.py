@@ -60,7 +60,7 @@ def text_rows(
     for part in _windows(tokenizer, documents, window):
         if left < 2:
             break
-        rows.append(Encoded(part[:left], 1, 0))
+        rows.append(Encoded.trained_from(part[:left], 1))
         left -= len(part)
     if not rows:
         raise InputError("the text holds no two tokens in a row: there is no loss to compute")

@@ -24,7 +24,7 @@ class StoredRows(Sequence[Example]):
     """The examples of a table, made anew at each access; every row is checked once at the start.
 
     numbers: the table's row of each example. targets: how many targets it has. sources: a hash of
-    its source, for this process only.
+    what it asks, for this process only.
     """
 
     def __init__(self, table: Table, read: Reader) -> None:
@@ -35,7 +35,7 @@ class StoredRows(Sequence[Example]):
             if example is not None:
                 self.numbers.append(number)
                 self.targets.append(len(example.targets))
-                self.sources.append(hash(example.source))
+                self.sources.append(hash(example.asked))
 
     @property
     def left_out(self) -> int:
@@ -100,7 +100,7 @@ def spaced(pairs: Sequence[Item], most: int) -> Sequence[Item]:
 
 def source_hashes(rows: Sequence[Example]) -> Sequence[int]:
     """Return a hash of each source, for this process only."""
-    return rows.sources if isinstance(rows, StoredRows) else [hash(row.source) for row in rows]
+    return rows.sources if isinstance(rows, StoredRows) else [hash(row.asked) for row in rows]
 
 
 class Pairs(Sequence[tuple[Example, str]]):

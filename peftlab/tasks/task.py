@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -71,13 +72,15 @@ class Framing:
     """How rows are to stand in a chat, until a base's tokenizer is there (`tasks.framing`).
 
     chat: None: where the tokenizer has a chat template. text: of the template, in a chat, in the
-    place of `bare`. system: the system prompt, in the place of the chat template's own.
+    place of `bare`. system: the system prompt, in the place of the chat template's own. turns: rows
+    are conversations, which stand in a chat in any case, if need be in one of plain lines.
     """
 
     chat: bool | None
     text: str
     bare: str
     system: str | None = None
+    turns: bool = field(default=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -156,6 +159,8 @@ def fingerprint(*splits: Sequence[Example]) -> str:
         digest.update(b"\x1c")
         for row in rows:
             texts = (row.source, *row.targets, *(f"{k}={v}" for k, v in sorted(row.fields.items())))
+            if row.turns or row.tools or row.calls:
+                texts = (*texts, json.dumps(row.to_dict(), sort_keys=True))
             digest.update("\x1e".join(texts).encode("utf-8") + b"\x1d")
     return digest.hexdigest()
 

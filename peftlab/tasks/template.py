@@ -14,10 +14,10 @@ from typing import Annotated, Any, Literal
 
 from peftlab.errors import InputError, nearest
 from peftlab.options import Since, identity
-from peftlab.tasks import chat, encode, markup
+from peftlab.tasks import chat, conversation, encode, markup
 from peftlab.tasks.chat import Frame
 from peftlab.tasks.encode import ContextIds, Part, last_place
-from peftlab.tasks.example import Begin, Encoded, Example
+from peftlab.tasks.example import Begin, Encoded, Example, Loss
 from peftlab.tasks.markup import Markup
 from peftlab.tasks.similar import TfIdf
 from peftlab.tasks.tokens import Tokenizer, end_of_sequence
@@ -43,6 +43,8 @@ class Template:
     infix: so many pseudo tokens stand there, after those of the text.
     invocation: with begin=cue, token ids at whose last place in a prompt edits begin, wherever the
         text has its cue; nowhere in a prompt that lacks them (PEFT's aLoRA, which comes with them).
+    loss: of conversations, which replies rows are trained on. With replies, the cue is that of the
+        first one.
     frame: of that chat, see `peftlab.tasks.chat`; None takes what the tokenizer's chat template is
         at the time. What has been fitted to a base has its frame, so that it keeps it.
     """
@@ -59,6 +61,7 @@ class Template:
     begin: Annotated[Begin, Since("row")] = "row"
     infix: Annotated[int, Since(0)] = field(default=0, repr=False)
     invocation: Annotated[tuple[int, ...], Since(())] = field(default=(), repr=False)
+    loss: Annotated[Loss, Since("last")] = field(default="last", repr=False)
 
     def __post_init__(self) -> None:
         for name in ("text", "instruction", "separator"):
@@ -70,6 +73,18 @@ class Template:
             value = getattr(self, name)
             if value is not None and (type(value) is not int or value < 1):
                 raise InputError(f"{name} is {value!r:.40}; a whole number from 1 on was expected.")
+        if self.loss not in ("last", "replies"):
+            raise InputError(f"loss is {self.loss!r:.40}; last or replies was expected.")
+        if self.loss == "replies" and self.markup.has("begin"):
+            raise InputError(
+                "with loss=replies edits begin at the cue of the first reply; {begin} in the "
+                "template names another place: leave one out."
+            )
+        if any(example.turns for example in self.exemplars):
+            raise InputError(
+                "an exemplar is a conversation, which cannot be shown inside of another: leave "
+                "exemplars (shots) out."
+            )
         if self.begin not in ("row", "cue"):
             raise InputError(f"begin is {self.begin!r:.40}; row or cue was expected.")
         if type(self.infix) is not int or self.infix < 0 or (self.infix and self.begin == "row"):
@@ -156,8 +171,11 @@ class Template:
         Raises `InputError` for a column that the example lacks, a row that does not fit even
         without its source, and tokenizers without offsets or without an end-of-sequence token.
         """
-        ids, sources, begin = self._context_ids(tokenizer, example)
+        context = self._context_ids(tokenizer, example)
         tail = [] if target is None else self.target_ids(tokenizer, target)
+        room = max_tokens - self.infix - len(tail)
+        context, gone = self._fitting(tokenizer, example, context, room)
+        ids, sources, begin, spans = context
         if not ids:
             raise InputError(
                 f"The template {self.text!r} leaves nothing before the target of the example "
@@ -170,26 +188,65 @@ class Template:
             cut = encode.cut(sources, over, self.truncate, example, max_tokens)
             ids = [token for position, token in enumerate(ids) if position not in cut]
             begin -= sum(position < begin for position in cut)
-            return self.row(ids, begin, tail, len(cut))
-        return self.row(ids, begin, tail)
+            gone += len(cut)
+        return self.row(ids, begin, tail, gone, spans if tail else ())
+
+    def _fitting(
+        self, tokenizer: Tokenizer, example: Example, context: ContextIds, room: int
+    ) -> tuple[ContextIds, int]:
+        """The context, of a conversation without its oldest exchanges, as many as have to go; and
+        how many tokens these have.
+        """
+        whole = len(context.ids)
+        least: int | None = None
+        while (less := conversation.shorter(example)) is not None:
+            over = len(context.ids) - room
+            if self.source_tokens is not None:  # earlier turns are source too
+                least = self._least(tokenizer, less) if least is None else least
+                earlier = len(context.ids) - least
+                over = max(over, earlier + len(context.sources) - self.source_tokens)
+            if over <= 0:
+                break
+            example, context = less, self._context_ids(tokenizer, less)
+        return context, whole - len(context.ids)
+
+    def _least(self, tokenizer: Tokenizer, example: Example) -> int:
+        """Tokens of the context of a conversation's last message alone."""
+        while (less := conversation.shorter(example)) is not None:
+            example = less
+        return len(self._context_ids(tokenizer, example).ids)
 
     def row(
-        self, ids: Sequence[int], begin: int, tail: Sequence[int] = (), dropped: int = 0
+        self,
+        ids: Sequence[int],
+        begin: int,
+        tail: Sequence[int] = (),
+        dropped: int = 0,
+        spans: Sequence[tuple[int, int]] = (),
     ) -> Encoded:
         """Return the row of a context's ids, with the pseudo tokens of the cue where that begins.
 
-        tail: the target and its end. dropped: tokens of the source that were cut before.
+        tail: the target and its end. dropped: tokens of the source that were cut before. spans: of
+        earlier replies that are trained.
         """
-        if self.begin == "row":
-            return Encoded((*ids, *tail), len(ids), dropped)
-        if self.invocation:
-            return Encoded((*ids, *tail), len(ids), dropped, last_place(ids, self.invocation))
+        context: tuple[int, ...] = tuple(ids)
+        at: int | None = 0
+        if self.begin == "cue" and self.invocation:
+            at = last_place(ids, self.invocation)
+        elif self.begin == "cue":
+            context, at = self._at_cue(context, begin)
+            later = self.infix  # every earlier reply stands after its cue
+            spans = [(start + later, stop + later) for start, stop in spans]
+        last = ((len(context), len(context) + len(tail)),) if tail else ()
+        return Encoded((*context, *tail), (*spans, *last), dropped, at)
+
+    def _at_cue(self, ids: tuple[int, ...], begin: int) -> tuple[tuple[int, ...], int]:
+        """The context with the cue's pseudo tokens, and where that begins."""
         # The state that predicts the first target token is an edited one, whatever the template.
         begin = min(begin, len(ids) - (not self.infix))
         first = self.markup.pseudo_tokens
         infix = range(-first - 1, -first - 1 - self.infix, -1)
-        context = (*ids[:begin], *infix, *ids[begin:])
-        return Encoded((*context, *tail), len(context), dropped, begin)
+        return (*ids[:begin], *infix, *ids[begin:]), begin
 
     def end_id(self, tokenizer: Tokenizer) -> int:
         """Return the id that ends every target."""
@@ -223,8 +280,21 @@ class Template:
             ends = self.ends(tokenizer)
             filler = replace(filler, exemplars=shown, between=between, ends=ends)
         filled = filler.fill(example)
-        filled = filled if frame is None else encode.framed(filled, frame)
-        return encode.with_begin(filled, self.chat) if self.begin == "cue" else filled
+        if example.turns or example.tools:
+            filled = conversation.parts(tokenizer, self._shows_turns(frame), example, filled)
+        elif frame is not None:
+            filled = encode.framed(filled, frame)
+        if self.begin == "row":
+            return filled
+        return encode.with_begin(filled, self.chat, first_reply=self.loss == "replies")
+
+    def _shows_turns(self, frame: Frame | None) -> Frame:
+        if frame is None or not frame.jinja:
+            raise InputError(
+                "these rows are conversations, and this template was made for one message and its "
+                "reply: train on conversations, or send the last message alone"
+            )
+        return frame
 
     def _context_ids(self, tokenizer: Tokenizer, example: Example) -> ContextIds:
         parts = self.parts(tokenizer, example)
@@ -242,7 +312,7 @@ class Template:
         """Return plain JSON values from which `from_dict` makes this template again."""
         values = {**asdict(self), "exemplars": [example.to_dict() for example in self.exemplars]}
         # Later than the first files of templates:
-        later = {"frame": None, "begin": "row", "infix": 0, "invocation": ()}
+        later = {"frame": None, "begin": "row", "infix": 0, "invocation": (), "loss": "last"}
         return {n: v for n, v in values.items() if n not in later or v != later[n]}
 
     def identity(self) -> dict[str, Any]:

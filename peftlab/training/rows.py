@@ -50,7 +50,7 @@ class Rows(Sequence[Encoded]):
     @property
     def sources(self) -> int:
         """How many sources the rows have; one has a row for each of its targets."""
-        return len({example.source for example, _ in self._pairs})
+        return len({example.asked for example, _ in self._pairs})
 
     @property
     def cut(self) -> set[int]:

@@ -107,4 +107,4 @@ class Examples:
 
 
 def _targets(rows: Sequence[Encoded]) -> int:
-    return sum(len(row.ids) - row.target_start for row in rows)
+    return sum(row.targets for row in rows)

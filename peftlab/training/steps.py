@@ -199,7 +199,7 @@ class Descent(Steps):
             return [whole.part(own[at : at + size]) for at in range(0, len(own), size)]
 
         # All targets of the global batch divide the sum: micro-batches weigh by their tokens.
-        targets = sum(len(row.ids) - row.target_start for row in whole.rows)
+        targets = sum(row.targets for row in whole.rows)
         total, tokens = torch.zeros((), device=self.model.device), 0
         for piece, counts in processes.shares(share_of, even=self.model.is_sharded):
             with self._offloading():

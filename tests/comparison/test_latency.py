@@ -14,7 +14,7 @@ from tests.models import frozen
 
 def logits(model: FrozenLM, edits: Edits) -> torch.Tensor:
     with torch.no_grad():
-        return model(pack([Row([5, 6, 7, 8], keep_from=0)], [edits]))
+        return model(pack([Row([5, 6, 7, 8], keep=0)], [edits]))
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama"])

@@ -18,7 +18,7 @@ from peftlab.training import TrainConfig, train
 from tests.laws.cases import made
 from tests.laws.world import task
 
-_ROWS = [Encoded(tuple(range(3 + i, 67 + i)), 54, 0) for i in range(4)]
+_ROWS = [Encoded.trained_from(tuple(range(3 + i, 67 + i)), 54) for i in range(4)]
 _CASES = ("lora:rank=4,targets=all-linear,alpha=8", "full", "prefix_tuning", "ia3")
 each_case = pytest.mark.parametrize("case", _CASES)
 

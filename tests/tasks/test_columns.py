@@ -104,9 +104,10 @@ def test_columns_that_are_not_used_are_named(tmp_path: Path) -> None:
         {"system": "Be terse.", "instruction": f"do {i}", "output": "ok", "history": [], "id": 3}
         for i in range(9)
     ]
-    note = Task.load(jsonl(tmp_path / "a.jsonl", rows)).notes[0]
+    note = Task.load(jsonl(tmp_path / "a.jsonl", rows), conversations=False).notes[0]
     assert "(guessed); not used: system, history, id (replies depend on system and" in note
-    told = Task.load(tmp_path / "a.jsonl", template="{system} {source} {target}").notes[0]
+    shown = {"template": "{system} {source} {target}", "conversations": False}
+    told = Task.load(tmp_path / "a.jsonl", **shown).notes[0]
     assert "not used: history, id" in told
 
 

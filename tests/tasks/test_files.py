@@ -63,7 +63,7 @@ def test_packed_files_are_read_and_damaged_ones_refused(tmp_path: Path, packed: 
         ("a.csv", "source,target,target\na,b,c\n", r"line 2: .*'target' stands twice in the head"),
         ("a.json", '{"train": [{"a": 1}], "test": [{"a": 1}]}', r"several lists .*train, test"),
         ("a.json", '{"messages": [{"role": "x"}, {"role": "y"}]}', r"none of them is a usual"),
-        ("a.jsonl", '{"messages": [{"role": "x"}]}', r"holds conversations \(messages\)"),
+        ("a.jsonl", '{"messages": [{"role": "x"}]}', r"its role is 'x'; system, user"),
     ],
 )
 def test_what_cannot_be_read_is_one_line(

@@ -98,7 +98,7 @@ class _Session:
             told = "; ".join(f"{name}: {why}" for name, why in self.left_out.items())
             raise InputError(f"fewer than two methods are left to be compared ({told})")
         metric = main_metric(plan.task.metrics)
-        candidates = tuple(_candidate(run) for run in self.runs.values())
+        candidates = tuple(candidate(run) for run in self.runs.values())
 
         def ground(steps: int) -> Measured:
             known, heard = profiled.predictions, watcher.heard
@@ -240,7 +240,8 @@ def _check(plan: Plan, earlier: Timed | None) -> None:
             )
 
 
-def _candidate(run: Run) -> Candidate:
+def candidate(run: Run) -> Candidate:
+    """A run's method with the rates that it may be trained with."""
     method = run.method
     known = run.config.rate(method.rate_on(run.base.scale)) if method.trains else None
     rates = () if known is None else tuple(known * one for one in RATES)

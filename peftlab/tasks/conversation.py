@@ -1,0 +1,245 @@
+"""A conversation as a row: its turns in a chat template, and where its replies stand in that.
+
+A template is a program, so its text is taken apart by what it renders: once with a mark in the
+place of every message's content, once with the contents. What stands between the marks is the
+template's; what stands in their place in the other is the data's, whatever marks it may hold.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import NamedTuple
+
+from peftlab.errors import InputError
+from peftlab.tasks.chat import Frame, Render, rendered
+from peftlab.tasks.encode import Chunk, Part, Reply
+from peftlab.tasks.example import Example, Message
+from peftlab.tasks.markup import Pseudo
+from peftlab.tasks.tokens import Tokenizer, traits
+
+PLAIN = (
+    "{% for message in messages %}{% if message.role == 'assistant' %}"
+    "{{ 'Assistant: ' + message.content + eos_token + '\\n' }}"
+    "{% else %}{{ message.role|capitalize + ': ' + message.content + '\\n' }}{% endif %}"
+    "{% endfor %}{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
+)
+"""Where a base has no chat template, or none is wanted: a line a turn."""
+
+
+class NotOneRow(InputError):
+    """The template shows an earlier reply otherwise than it was made: no row can train both."""
+
+
+def parts(tokenizer: Tokenizer, frame: Frame, example: Example, last: Sequence[Part]) -> list[Part]:
+    """The parts of a row before its target.
+
+    Args:
+        last: what stands in the place of the last message's content.
+
+    Raises:
+        InputError: the template cannot render the turns, or does not show one of them.
+        NotOneRow: a reply that is to be trained does not stand in the row as it is made.
+    """
+    lead = next((i for i, part in enumerate(last) if not isinstance(part, Pseudo)), len(last))
+    made: list[Part] = list(last[:lead])
+    for part in _Shown(tokenizer, frame, example).parts():
+        made += last[lead:] if part is None else [part]
+    return made
+
+
+def called(tokenizer: Tokenizer, frame: Frame, example: Example) -> str:
+    """The text of a reply that calls tools, as the template writes it.
+
+    Raises:
+        InputError: it writes none, or one that holds a special token.
+    """
+    reply = Message("assistant", example.targets[0], example.calls)
+    turns = [*_opened(frame, example), example.last]
+    render = _render(tokenizer, frame, example)
+    whole = render([turn.asked() for turn in (*turns, reply)])
+    prompt = render([turn.asked() for turn in turns], reply=True)
+    text = whole[len(prompt) :].partition(frame.end)[0].strip()
+    if not whole.startswith(prompt) or not text:
+        raise InputError(
+            f"the chat template does not write the tools that a reply calls ({example.calls:.60})"
+        )
+    if found := traits(tokenizer).special.search(text):
+        raise InputError(
+            f"the chat template writes calls of tools with the special token {found.group()!r}, "
+            "which no target holds"
+        )
+    return text
+
+
+def shorter(example: Example) -> Example | None:
+    """The conversation without its oldest exchange; None where none can go. A system stays."""
+    first = 1 if example.turns and example.turns[0].role == "system" else 0
+    users = [i for i, turn in enumerate(example.turns) if turn.role == "user" and i > first]
+    if users:
+        return replace(example, turns=(*example.turns[:first], *example.turns[users[0] :]))
+    if example.turns[first:] and example.role == "user":
+        return replace(example, turns=example.turns[:first])
+    return None
+
+
+def _opened(frame: Frame, example: Example) -> tuple[Message, ...]:
+    """The turns before the last message, under the frame's system prompt if they have none."""
+    if not frame.system or any(turn.role == "system" for turn in example.turns[:1]):
+        return example.turns
+    return (Message("system", frame.system), *example.turns)
+
+
+def _render(tokenizer: Tokenizer, frame: Frame, example: Example) -> Render:
+    tools = json.loads(example.tools) if example.tools else None
+    return partial(rendered, tokenizer, jinja=frame.jinja, tools=tools)
+
+
+class _Span(NamedTuple):
+    """A reply in the text with marks, without its end; of a trained one, that token's id."""
+
+    start: int
+    stop: int
+    end: int | None
+
+
+class _Shown:
+    """A conversation in its template, taken apart."""
+
+    def __init__(self, tokenizer: Tokenizer, frame: Frame, example: Example) -> None:
+        self.tokenizer, self.frame = tokenizer, frame
+        self.turns = [*_opened(frame, example), example.last, Message("assistant", "…")]
+        self.render = _render(tokenizer, frame, example)
+        # Nothing stands in the place of an empty content: templates ask whether there is one.
+        self.marks = [_mark(i) if turn.content else "" for i, turn in enumerate(self.turns)]
+        self.text = self._marked(len(self.turns))
+        self.places = self._places()
+        self.contents = self._contents()
+
+    def parts(self) -> Iterator[Part | None]:
+        """Everything before the last reply; None in the place of the last message's content."""
+        at = 0
+        for reply in self._replies():
+            yield from self._between(at, reply.start)
+            inside = [part for part in self._between(*reply[:2]) if part is not None]
+            yield Reply(tuple(inside), reply.end)
+            at = reply.stop + (0 if reply.end is None else len(self.frame.end))
+        yield from self._between(at, self._led_from(self.places[-1]))
+
+    def _between(self, start: int, stop: int) -> Iterator[Chunk | None]:
+        """What stands in a stretch of the marked text."""
+        for i, (place, mark) in enumerate(zip(self.places, self.marks, strict=True)):
+            if not mark or not start <= place < stop:
+                continue
+            if place > start:
+                yield Chunk(self.text[start:place], "template")
+            is_last = i == len(self.turns) - 2
+            yield None if is_last else Chunk(self.contents[i], "data")
+            start = place + len(mark)
+        if start < stop:
+            yield Chunk(self.text[start:stop], "template")
+
+    def _marked(self, count: int, reply: bool = False) -> str:
+        """The first turns, with marks for contents."""
+        return self._rendered(self.marks[:count], reply)
+
+    def _rendered(self, contents: Sequence[str], reply: bool = False) -> str:
+        turns = zip(self.turns, contents, strict=False)
+        return self.render([{**turn.asked(), "content": text} for turn, text in turns], reply=reply)
+
+    def _places(self) -> list[int]:
+        """Where each mark stands; of empty contents −1."""
+        places, at = [], 0
+        for turn, mark in zip(self.turns, self.marks, strict=True):
+            place = self.text.find(mark, at) if mark else -1
+            if mark and place < 0:
+                raise InputError(
+                    f"the chat template of {type(self.tokenizer).__name__} does not show the "
+                    f"message {turn.told()!r:.60} in its place, so no row can hold it"
+                )
+            places.append(place)
+            at = max(at, place + len(mark))
+        return places
+
+    def _contents(self) -> list[str]:
+        """What the template shows of each content: some strip it, or leave its thoughts out.
+
+        Raises:
+            InputError: its own words hang on what messages say.
+        """
+        own = [turn.content for turn in self.turns[:-1]] + [self.marks[-1]]
+        real, literals = self._rendered(own), iter(self._literals())
+        shown, at = [], self._past(real, 0, next(literals))
+        for text, mark in zip(own, self.marks, strict=True):
+            if not mark:
+                shown.append("")
+                continue
+            after = next(literals)
+            alike = (t for t in (text, text.strip()) if real.startswith(t + after, at))
+            content = next(alike, None)
+            if content is None:
+                end = real.find(after, at) if after else len(real)
+                content = real[at : max(at, end)]
+            shown.append(content)
+            at = self._past(real, at + len(content), after)
+        return shown
+
+    def _literals(self) -> list[str]:
+        """The template's text before, between and after the marks."""
+        literals, at = [], 0
+        for place, mark in zip(self.places, self.marks, strict=True):
+            if mark:
+                literals.append(self.text[at:place])
+                at = place + len(mark)
+        return [*literals, self.text[at:]]
+
+    def _past(self, real: str, at: int, literal: str) -> int:
+        if real.startswith(literal, at):
+            return at + len(literal)
+        raise InputError(
+            f"the chat template of {type(self.tokenizer).__name__} writes other words round these "
+            f"messages ({self.turns[0].told()!r:.60}) than round others, so they cannot be told "
+            "from its own: take out what looks like its marks, or leave the row out"
+        )
+
+    def _replies(self) -> list[_Span]:
+        """The assistant's earlier replies.
+
+        Raises:
+            NotOneRow: see `parts`.
+        """
+        spans = []
+        for i, turn in enumerate(self.turns[:-2]):
+            if turn.role == "assistant" and turn.trained:
+                spans.append(self._trained(i, turn))
+            elif turn.role == "assistant" and self.marks[i]:
+                place = self.places[i]
+                spans.append(_Span(self._led_from(place), place + len(self.marks[i]), None))
+        return spans
+
+    def _trained(self, i: int, turn: Message) -> _Span:
+        """A reply that stands in the whole as where it is the last."""
+        mark = self.marks[i]
+        before = self._marked(i, reply=True) if not mark else self._marked(i + 1).split(mark)[0]
+        alike = self.contents[i].strip() == turn.content.strip()
+        if not alike or not self.text.startswith(before + mark):
+            raise NotOneRow(f"the chat template shows {turn.told()!r:.60} otherwise later on")
+        after = len(before) + len(mark)
+        stop = self.text.find(self.frame.end, after) if turn.calls else after
+        if stop < 0 or not self.text.startswith(self.frame.end, stop):
+            raise NotOneRow(
+                f"the chat template ends {turn.told()!r:.60} otherwise than the last reply, with "
+                f"{self.frame.end!r}"
+            )
+        return _Span(self._led_from(len(before)), stop, self.frame.end_id(self.tokenizer))
+
+    def _led_from(self, place: int) -> int:
+        """Where a reply begins whose text stands there: white space may lead it."""
+        lead = self.frame.lead
+        return place - len(lead) if lead and self.text[:place].endswith(lead) else place
+
+
+def _mark(number: int) -> str:
+    return f"\ue000{number}\ue001"  # private use: in nobody's text
