@@ -52,7 +52,8 @@ class Timed(BaseModel):
 
     Attributes:
         used: seconds so far, of all times that it went on. given: the time that it was given last.
-        steps: of a whole training. examples: test examples there are; first: of the first look.
+        steps: of a whole training as it was screened for. trained: of the finalists' trainings,
+            once screening has ended. examples: test examples there are; first: of the first look.
         target: levels of seeds and examples of the look that was aimed at, once there was one.
         most: steps that were asked for at most.
         rates: of the finalists; None of what trains nothing. out: why others are none.
@@ -83,6 +84,7 @@ class Timed(BaseModel):
     shown: dict[str, Shown] = {}
     runs: list[str] = []
     ended: str = ""
+    trained: int | None = None
 
     def write(self, folder: Path) -> None:
         """Put it into a comparison's folder."""
@@ -170,7 +172,9 @@ def by_loss(timed: Timed) -> str:
         return "Nothing has been trained far enough to lead."
     loss = timed.losses.get(timed.leader or "")
     told = "" if loss is None else f": validation loss {loss:.3f}"
-    return f"{timed.leader} leads{told}. No method has been held against the test split yet."
+    seen = "The table has fewer seeds than the three that a verdict needs." if timed.runs else ""
+    seen = seen or "No method has been held against the test split yet."
+    return f"{timed.leader} leads{told}. {seen}"
 
 
 def _open(one: TimedPair, timed: Timed) -> str:
@@ -208,7 +212,7 @@ def about(timed: Timed) -> list[str]:
     more = "" if timed.ended == "decided" else " The same command with a longer --within goes on."
     lines.append(
         f"{duration(timed.used)} of {duration(timed.given)} are used: {ended}. Trainings of "
-        f"{timed.steps:,} steps.{more}"
+        f"{timed.trained or timed.steps:,} steps.{more}"
     )
     return lines
 

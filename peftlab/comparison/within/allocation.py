@@ -11,6 +11,7 @@ or more test examples, of the methods that are not decided against it. What is o
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 from scipy import special
 
-from peftlab.comparison.within.screening import Screened, screening
+from peftlab.comparison.within.screening import Screened, rungs, screening
 from peftlab.comparison.within.sizes import USED
 from peftlab.comparison.within.steps import Candidate, Ground, Read, Steps
 from peftlab.verdict.components import Array, Runs
@@ -36,7 +37,7 @@ class Problem:
     """What is to be decided.
 
     Attributes:
-        steps: of a whole training.
+        steps: of a whole training, at most; screening takes parts of it.
         margin: a difference that does not matter, in the metric's units.
         aggregate, bounds: of the metric, see `Runs`.
     """
@@ -61,6 +62,7 @@ class Allocation:
         path: the looks that were taken, and who took part. seen: the last of them.
         grid: of the problem, its target set. ended: "decided" or "time"; "alone" where fewer than
             two methods came to a look.
+        trained: steps of the finalists' trainings; None until screening has ended.
     """
 
     problem: Problem
@@ -73,6 +75,7 @@ class Allocation:
     path: list[tuple[int, int, list[str]]] = field(default_factory=list)
     seen: Seen | None = None
     ended: str = ""
+    trained: int | None = None
 
     def __post_init__(self) -> None:
         self.grid = self.problem.grid
@@ -87,12 +90,13 @@ class Allocation:
         rates: Mapping[str, float | None],
         target: tuple[int, int],
         path: Sequence[tuple[int, int, list[str]]],
+        trained: int,
     ) -> None:
         """Go on where an earlier one was left that had looked: by the same looks, to what is next.
 
         Methods that are no candidates any more leave, as failed ones do.
         """
-        self.started, self.rates = list(started), dict(rates)
+        self.started, self.rates, self.trained = list(started), dict(rates), trained
         self.finalists = [name for name in started if name in self.known]
         self.grid, self.again = replace(self.grid, target=target), list(path)
 
@@ -127,12 +131,11 @@ class Allocation:
         problem, self.screened = self.problem, Screened()
         reserve = self._reserve(ground)
         yield from screening(self.screened, problem.candidates, problem.steps, ground, reserve)
+        if self.trained is None:
+            self.trained = self._length(ground)
         self.finalists = self._chosen(ground)
         self.started = list(self.finalists)
-        self.rates = {
-            name: self.screened.rate(name) if self.known[name].rates else None
-            for name in self.finalists
-        }
+        self.rates = {name: self._rate(name) for name in self.finalists}
         self.grid = self._aimed(ground)
 
     # --- what stands ---------------------------------------------------------------------------
@@ -185,8 +188,33 @@ class Allocation:
 
     def _reads(self, one: Candidate, rate: float | None, look: Look) -> list[Read]:
         seeds = range(1, look.seeds + 1) if one.seeded else range(1)
-        steps = self.problem.steps if one.rates else 0
+        steps = (self.trained or self.problem.steps) if one.rates else 0
         return [Read(one.name, rate, steps, seed, look.examples) for seed in seeds]
+
+    def _length(self, ground: Ground) -> int:
+        """Steps of the finalists' trainings: as many as bring two of them, and what trains nothing,
+        to a first look. Costs are known better by now than when the length was planned.
+        """
+        first = self.grid.look(0, 0)
+        likely = [*self.screened.ranked()[:2], *self._untrained]
+
+        def fits(steps: int) -> bool:
+            self.trained = steps
+            each = (
+                self._look_cost(self.known[name], self._rate(name), first, ground)
+                for name in likely
+            )
+            return sum(each) <= USED * ground.left()
+
+        lengths = range(rungs(self.problem.steps)[-1], self.problem.steps + 1)
+        return lengths[max(0, bisect_left(lengths, True, key=lambda steps: not fits(steps)) - 1)]
+
+    @property
+    def _untrained(self) -> list[str]:
+        return [one.name for one in self.problem.candidates if not one.rates]
+
+    def _rate(self, name: str) -> float | None:
+        return self.screened.rate(name) if self.known[name].rates else None
 
     def _chosen(self, ground: Ground) -> list[str]:
         """What trains nothing, and as many of the others, by validation loss, as there is time for.
@@ -195,11 +223,12 @@ class Allocation:
         """
         ranked = self.screened.ranked()
         lowest = self.screened.loss(ranked[0]) if ranked else math.inf
-        untrained = [one.name for one in self.problem.candidates if not one.rates]
         chosen: list[str] = []
         time = USED * ground.left()
         first, whole = self.grid.look(0, 0), self.grid.look(0, self.grid.last)
-        used = sum(self._look_cost(self.known[name], None, first, ground) for name in untrained)
+        used = sum(
+            self._look_cost(self.known[name], None, first, ground) for name in self._untrained
+        )
         for name in ranked:
             own = self._look_cost(self.known[name], self.screened.rate(name), whole, ground)
             if self.screened.loss(name) > lowest * (1 + BEHIND) and len(chosen) >= 2:
@@ -212,7 +241,7 @@ class Allocation:
             else:
                 chosen.append(name)
                 used += own
-        return chosen + untrained
+        return chosen + self._untrained
 
     def _aimed(self, ground: Ground) -> Grid:
         """The grid, aimed at the furthest look that all finalists can be brought to.

@@ -48,7 +48,7 @@ class Measured:
         hear: Say,
     ) -> None:
         self.runs, self.steps = runs, steps
-        self.every = max(1, steps // 8)  # steps between validations, of all lengths
+        self.every = max(1, steps // 4)  # steps between validations, of all lengths
         self.costs = Costs(runs, predictions, self.every)
         self.clock, self.opened, self.out, self.hear = clock, opened, out, hear
         self.metric, self.scorer = metric, build_metric(metric)
@@ -167,13 +167,16 @@ class Measured:
         if isinstance(step, Train):
             config = self._config(run.config, step.steps, step.rate, run.seed)
             return replace(run, config=config, trial=0, predicted={})
-        config = self._config(run.config, self.steps, step.rate, step.seed)
+        config = self._config(run.config, step.steps or self.steps, step.rate, step.seed)
+        # Of time between tokens one seed says all.
+        tokens = run.evaluation.latency_tokens if step.seed < 2 else 0
         # A guest is not taken up again to read more.
         test = run.task.test[: None if is_guest(run.method) else step.examples]
         return replace(
             run,
             seed=step.seed,
             config=config,
+            evaluation=replace(run.evaluation, latency_tokens=tokens),
             task=replace(run.task, test=test),
             searched=self._search(step.method, step.rate),
             predicted=self.costs.foretold(step.method, step.steps),

@@ -104,13 +104,15 @@ class _Session:
             known, heard = profiled.predictions, watcher.heard
             return Measured(self.runs, known, steps, metric, clock, opened, out, heard)
 
-        # What had not been looked at yet is decided anew, with the time that there is now.
+        # What had not been looked at yet is decided anew, with the time that there is now; but
+        # trainings that there are count, so their length stays.
         begun = earlier is not None and bool(earlier.path)
-        self.timed = earlier if earlier and begun else self._begun(candidates, ground, metric)
+        goes_on = earlier is not None and bool(earlier.runs)
+        self.timed = earlier if earlier and goes_on else self._begun(candidates, ground, metric)
         check_unchanged(self.timed, plan.margin, metric, plan.config.total_steps(self._rows))
         self.timed.given, self.timed.ended = clock.given, ""
         self.ground = ground(self.timed.steps)
-        self.allocation = Allocation(self._problem(candidates))
+        self.allocation = Allocation(self._problem(candidates), trained=self.timed.trained)
         self.ground.take_up_trials(candidates)
         if begun and self.timed.target is not None:
             known = {*self.timed.started, *self.timed.out}
@@ -120,7 +122,7 @@ class _Session:
                 "it was added after the verdict had begun; another --out compares it",
             )
             asked = self.timed.started, self.timed.rates, self.timed.target, self.timed.path
-            self.allocation.resume(*asked)
+            self.allocation.resume(*asked, self.timed.trained or self.timed.steps)
 
     @property
     def stored(self) -> list[StoredRun]:
@@ -177,7 +179,7 @@ class _Session:
         try:
             while True:
                 step: Step = steps.send(answer)
-                title = _told(step, self.timed.steps)
+                title = _told(step, self.allocation.trained or self.timed.steps)
                 self.watcher.begins(title)
                 answer = self.ground.do(step)
                 self._note()
@@ -205,6 +207,7 @@ class _Session:
         timed.started, timed.finalists = list(allocation.started), list(allocation.finalists)
         timed.rates, timed.target = dict(allocation.rates), allocation.grid.target
         timed.path, timed.leader = list(allocation.path), allocation.leader
+        timed.trained = allocation.trained
         timed.losses |= {
             name: loss
             for name in allocation.screened.losses
@@ -317,7 +320,8 @@ def _prices(
     unread = 1 + max(seed for own in allocation.scores.values() for seed in own)
     for name in pair:
         if (rate := allocation.rates.get(name)) is not None:
-            fresh = Read(name, rate, allocation.problem.steps, unread, look.examples)
+            steps = allocation.trained or allocation.problem.steps
+            fresh = Read(name, rate, steps, unread, look.examples)
             more = replace(fresh, examples=look.examples + 1)
             prices["seeds"] += ground.cost(fresh)
             prices["examples"] += look.seeds * (ground.cost(more) - ground.cost(fresh))

@@ -48,11 +48,16 @@ def whole_length(
         time: seconds, of the ground's costs.
     """
     trained = [one for one in candidates if one.rates]
+    prompts = sum(
+        (seeds if one.seeded else 1) * ground.cost(Read(one.name, None, 0, 0, examples))
+        for one in candidates
+        if not one.rates
+    )
 
     def fits(steps: int) -> bool:
         screens = _screening(trained, steps, ground)
         reads = (Read(one.name, one.rates[0], steps, 1, examples) for one in trained)
-        finals = seeds * sum(sorted(map(ground.cost, reads))[-2:])
+        finals = prompts + seeds * sum(sorted(map(ground.cost, reads))[-2:])
         return screens + finals <= time and screens <= (1 - FOR_FINALS) * time
 
     low, high = _FEWEST_STEPS, max(most, _FEWEST_STEPS)

@@ -67,7 +67,7 @@ class Ground:
             return self._training(step)
         have = self.read.get((step.method, step.seed))
         own = self.reading * max(0, step.examples - (have or 0)) / WHOLE
-        return own + (1.0 if have is None and step.steps else 0.0)
+        return own + (step.steps / STEPS if have is None else 0.0)
 
     def _training(self, step: Train) -> float:
         longest = max(

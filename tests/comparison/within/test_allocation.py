@@ -177,7 +177,7 @@ def test_who_missed_a_look_is_brought_to_it_when_there_is_more_time() -> None:
     ground.slow = False
     again = Allocation(first.problem)
     assert first.grid.target is not None
-    again.resume(first.started, first.rates, first.grid.target, first.path)
+    again.resume(first.started, first.rates, first.grid.target, first.path, STEPS)
     follow(again.steps(ground), ground.do)
     assert again.standing("method 0", "method 2") == "better" and again.ended == "decided"
     brought = again.path[len(first.path)]
@@ -195,6 +195,25 @@ def test_where_time_ends_inside_a_rung_equal_lengths_are_ranked() -> None:
     assert screened.rate("good") == 0.3
     screened.add(Train("good", 1.0, 200), None)
     assert screened.loss("good") == 0.8, "nobody else has been there"
+
+
+def test_finalists_are_trained_as_long_as_their_first_look_has_time_for() -> None:
+    """Screening has taken three times what was predicted: the rest is for three shorter seeds."""
+
+    class Slower(Watched):
+        def cost(self, step: Step) -> float:
+            known = any(isinstance(one, Train) for one in self.steps)
+            return super().cost(step) * (3.0 if known else 1.0)
+
+    ground = Slower(world([0.05, 0.0, -0.2, -0.2]), 22.0)
+    allocation = allocated(ground)
+    reads = [step for step in ground.steps if isinstance(step, Read)]
+    (length,) = {read.steps for read in reads}
+    assert STEPS / 3 <= length < STEPS and length == allocation.trained
+    assert allocation.path and allocation.standing("method 0", "method 1") == "better"
+    again = Allocation(allocation.problem, trained=length)
+    again.steps(ground)
+    assert again.trained == length, "trainings that there are count"
 
 
 def test_a_rival_too_dear_does_not_keep_others_from_being_decided() -> None:
@@ -252,7 +271,7 @@ def test_it_goes_on_where_it_was_left() -> None:
     assert first.ended == "time" and target is not None
     whole.trained, whole.read, whole.used = dict(short.trained), dict(short.read), short.used
     again = Allocation(first.problem)
-    again.resume(first.started, first.rates, target, first.path)
+    again.resume(first.started, first.rates, target, first.path, STEPS)
     begun = whole.used
     follow(again.steps(whole), whole.do)
     assert again.grid == first.grid and again.seen is not None
