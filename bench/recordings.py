@@ -14,14 +14,13 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from peftlab.comparison.engine import Opened
 from peftlab.comparison.local import LocalEngine
-from peftlab.comparison.resolve import comparison_settings
+from peftlab.comparison.resolve import ComparisonSettings, comparison_settings
 from peftlab.comparison.run import looked_at
 from peftlab.comparison.within.clock import Clock
 from peftlab.comparison.within.costs import Costs
@@ -105,22 +104,21 @@ def _total(losses: dict[int, list[float | None]], length: int) -> float:
     return sum(math.inf if loss is None else loss for loss in losses[length])
 
 
-def _grounds(
-    opened: Opened, out: Path, settings: Any
-) -> Iterator[tuple[Measured, list[Candidate]]]:
+def _ground(stack: ExitStack, out: Path, settings: ComparisonSettings, seed: int) -> Measured:
+    """Of one screening seed, in a folder of its own: trials are named by rate and length alone."""
     plan = replace(settings.plan(), predict=True)
+    stack.enter_context(folders.only_one(out))
+    opened = stack.enter_context(LocalEngine().opened(plan, out))
     profiled, runs = looked_at(plan, opened, out, {})
     steps = plan.config.total_steps(len(plan.task.pairs("train")))
     clock, metric = Clock(_HOURS * 3600), main_metric(plan.task.metrics)
-    for seed in SCREENED:
-        own = {
-            run.label: replace(run, seed=seed, config=replace(run.config, seed=seed))
-            for run in runs
-            if run.left_out is None
-        }
-        known = profiled.predictions
-        ground = Measured(own, known, steps, metric, clock, opened, out, lambda *_: None)
-        yield ground, [candidate(run) for run in own.values()]
+    own = {
+        run.label: replace(run, seed=seed, config=replace(run.config, seed=seed))
+        for run in runs
+        if run.left_out is None
+    }
+    known = profiled.predictions
+    return Measured(own, known, steps, metric, clock, opened, out, lambda *_: None)
 
 
 def main() -> None:
@@ -138,12 +136,12 @@ def main() -> None:
     if "methods" in given:
         given["methods"] = given["methods"].split(";")
     settings = comparison_settings(out=out, within=f"{_HOURS:.0f}h", general_text="none", **given)
-    with folders.only_one(out), LocalEngine().opened(settings.plan(), out) as opened:
-        both = list(_grounds(opened, out, settings))
-        grounds = tuple(ground for ground, _ in both)
+    with ExitStack() as stack:
+        grounds = tuple(_ground(stack, out / f"seed-{seed}", settings, seed) for seed in SCREENED)
         recorder, methods = Recorder(grounds, grounds[0].steps, seeds), {}
         first = next(iter(grounds[0].runs.values()))
-        for one in both[0][1]:
+        for run in grounds[0].runs.values():
+            one = candidate(run)
             methods[one.name] = recorder.of(one)
             table = {
                 "base": first.base.name,
