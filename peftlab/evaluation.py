@@ -4,7 +4,7 @@ of text that belongs to no task.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, Protocol
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from peftlab.edits import Edits
 from peftlab.errors import InputError
 from peftlab.frozen.model import FrozenLM
-from peftlab.generation import Reply, Request, generate
+from peftlab.generation import Reply, Request, generate, read_targets
 from peftlab.generation.targets import Target
 from peftlab.loss import mean_loss, mean_of, row_losses
 from peftlab.methods.adaptation import Adaptation
@@ -48,6 +48,7 @@ class Evaluation:
     """What an adaptation generates for a split, and how good it is.
 
     Attributes:
+        options: of choices, each example's options with their log-likelihoods in nats.
         subsets: the corpus numbers of the task's named parts of its test split.
         skipped: examples that were left out, since they are longer than fits.
         context_tokens: mean positions before the target that are not the source's: instruction,
@@ -62,6 +63,7 @@ class Evaluation:
     truncated: int
     subsets: dict[str, dict[str, float]] = field(default_factory=dict)
     skipped: int = 0
+    options: list[dict[str, float]] = field(default_factory=list)
 
 
 class Adapted(Protocol):
@@ -100,6 +102,18 @@ class Adapted(Protocol):
         Args:
             targets: of every example, whose losses come with the replies where that saves reading.
         """
+
+    def target_losses(
+        self,
+        task: Task,
+        examples: Sequence[Example],
+        targets: Sequence[Sequence[Target]],
+        *,
+        batch_size: int,
+        max_length: int | None,
+        done: Callable[[int], None] | None,
+    ) -> list[Reply]:
+        """Replies without a text, with the summed losses of every example's targets."""
 
 
 class AdaptedLM:
@@ -145,6 +159,21 @@ class AdaptedLM:
             for one, own in zip(examples, each, strict=True)
         ]
         return generate(self.model, requests, decoding, store=self.store, **how)
+
+    def target_losses(
+        self,
+        task: Task,
+        examples: Sequence[Example],
+        targets: Sequence[Sequence[Target]],
+        **how: Any,
+    ) -> list[Reply]:
+        """See `peftlab.generation.read_targets`."""
+        longest = max(len(ids) for own in targets for ids in own)
+        requests = [
+            Request(self.adaptation, one, longest, targets=tuple(own))
+            for one, own in zip(examples, targets, strict=True)
+        ]
+        return read_targets(self.model, requests, store=self.store, **how)
 
 
 def split_loss(
@@ -250,6 +279,9 @@ def evaluate(
     """
     task = taken(adapted, task, split, max_length=max_length)
     examples = _examples(task, split, limit)
+    if task.choices is not None:
+        how = {"batch_size": batch_size, "max_length": max_length, "done": done}
+        return _chosen(adapted, task, split, metrics, examples, how)[0]
     replies = adapted.replies(
         task,
         examples,
@@ -282,6 +314,9 @@ def evaluate_once(
     """
     task = taken(adapted, task, split, max_length=max_length)
     examples = _examples(task, split, None)
+    if task.choices is not None:
+        how = {"batch_size": batch_size, "max_length": max_length, "done": done}
+        return _chosen(adapted, task, split, None, examples, how)
     template, most = adapted.template(task), adapted.max_row_tokens(max_length)
     read = [_targets(adapted, template, one, most, task.max_new_tokens) for one in examples]
     replies = adapted.replies(
@@ -296,6 +331,41 @@ def evaluate_once(
     )
     losses = _losses(adapted, read, replies)
     return _scored(adapted, task, split, None, examples, replies), losses
+
+
+def _chosen(
+    adapted: Adapted,
+    task: Task,
+    split: str,
+    metrics: Sequence[str] | None,
+    examples: Sequence[Example],
+    how: Mapping[str, Any],
+) -> tuple[Evaluation, SplitLoss]:
+    """Choices by likelihood, scored, and the loss of the right ones."""
+    from peftlab import choosing
+    from peftlab.metrics import metric_spec
+
+    assert task.choices is not None
+    names, template = metrics or task.metrics, adapted.template(task)
+    weighed, replies = choosing.weigh(adapted, task, examples, names, **how)
+    own = choosing.scores(names, task.choices, weighed, examples)
+    others = [name for name in names if not metric_spec(name).of_choices]
+    evaluation = _scored(adapted, task, split, others, examples, replies)
+    for part in ("corpus", "per_example", "rows"):
+        getattr(evaluation.scores, part).update(getattr(own, part))
+    options = [
+        dict(zip(one.options, map(float, one.log_likelihoods), strict=True)) for one in weighed
+    ]
+    sums = [loss for reply in replies for loss in reply.target_losses]
+    counts = [
+        len(template.target_ids(adapted.tokenizer, target, example))
+        for example in examples
+        for target in example.targets
+    ]
+    losses = SplitLoss(
+        mean_of(sums, counts).loss, sums, counts, sum(reply.dropped > 0 for reply in replies)
+    )
+    return replace(evaluation, options=options), losses
 
 
 def _examples(task: Task, split: str, limit: int | None) -> list[Example]:
@@ -357,7 +427,8 @@ def _scored(
     """Replies with their scores; `metrics` are the task's own where None."""
     from peftlab.metrics import score
 
-    names, texts = metrics or task.metrics, [reply.text for reply in replies]
+    names = task.metrics if metrics is None else metrics
+    texts = [reply.text for reply in replies]
     references = [example.targets for example in examples]
     return Evaluation(
         split,

@@ -307,6 +307,7 @@ class Run:
                 "metrics": list(task.metrics),
                 "decoding": identity(task.decoding),
                 **({} if task.long == "cut" else {"long": task.long}),
+                **({} if task.choices is None else {"choices": asdict(task.choices)}),
             },
             "model": {"name": self.base.name, "fingerprint": self.base.fingerprint},
             "device": self.base.device.partition(":")[0],

@@ -244,6 +244,8 @@ def prediction_lines(
             "loss_sums": losses.sums[pairs],
             "loss_tokens": losses.counts[pairs],
         }
+        if evaluation.options:
+            row["options"] = evaluation.options[i]
         yield json.dumps(row, ensure_ascii=False) + "\n"
 
 

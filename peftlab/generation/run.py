@@ -158,6 +158,37 @@ def _jobs(
     return sorted(jobs, key=lambda job: -len(job.row.prompt))
 
 
+def read_targets(
+    model: FrozenLM,
+    requests: Sequence[Request],
+    *,
+    batch_size: int = 16,
+    max_length: int | None = None,
+    store: TrunkStore | None = None,
+    done: Callable[[int], None] | None = None,
+) -> list[Reply]:
+    """Losses of the requests' targets, each prompt read once; nothing is written.
+
+    Raises:
+        InputError: see `generate`.
+    """
+    jobs = _jobs(model, requests, Decoding(), 0, max_length)
+    kept = None if store is None else KeptPrompts(model, store)
+    session = Session(model, batch_size, max(job.room for job in jobs), kept)
+    replies: dict[int, Reply] = {}
+    for start in range(0, len(jobs), batch_size):
+        chunk = jobs[start : start + batch_size]
+        _joined(session, chunk)
+        for job in chunk:
+            session.leave(job.row)
+            replies[job.index] = Reply(
+                "", (), "length", job.prompt_tokens, job.dropped, job.target_losses
+            )
+        if done is not None:
+            done(len(replies))
+    return [replies[i] for i in range(len(jobs))]
+
+
 def _example(source: str | Example) -> Example:
     return source if isinstance(source, Example) else Example(source, ())
 

@@ -52,6 +52,38 @@ class AdaptedGuest:
         prompts = [task.template.encode(self.tokenizer, e, None, most) for e in examples]
         return generate(self.model, task, prompts, decoding, **how)
 
+    def target_losses(
+        self,
+        task: Task,
+        examples: Sequence[Example],
+        targets: Sequence[Sequence[tuple[int, ...]]],
+        *,
+        max_length: int | None,
+        **how: object,
+    ) -> list[Reply]:
+        """By PEFT's own forward, a row a target."""
+        longest = max(len(ids) for own in targets for ids in own)
+        most = self.max_row_tokens(max_length) - longest
+        prompts = [task.template.encode(self.tokenizer, e, None, most) for e in examples]
+        rows = [
+            Encoded.trained_from((*prompt.ids, *ids), len(prompt.ids))
+            for prompt, own in zip(prompts, targets, strict=True)
+            for ids in own
+        ]
+        sums = iter(self.row_losses(rows)[0])
+        virtual = self.model.virtual_tokens
+        return [
+            Reply(
+                "",
+                (),
+                "length",
+                virtual + len(prompt.ids),
+                prompt.dropped,
+                tuple(next(sums) for _ in own),
+            )
+            for prompt, own in zip(prompts, targets, strict=True)
+        ]
+
 
 def text_loss(
     model: GuestModel, documents: Sequence[str], window: int, most: int = TEXT_TOKENS

@@ -169,6 +169,25 @@ def _labels() -> None:
         ("accuracy", "share of predicted labels that are right", ()),
     ):
         register(MetricSpec(name=name, description=text, factory=exact, settings=settings))
+    for name, text in (
+        ("acc", "by the sum of log-likelihoods"),
+        ("acc_norm", "by log-likelihood a character"),
+        ("acc_bytes", "by log-likelihood a byte"),
+        ("acc_token", "by log-likelihood a token"),
+        ("acc_mutual_info", "by what log-likelihood gains over the option alone"),
+    ):
+        told = f"share of examples whose option is right that is chosen {text}"
+        of_choices = "peftlab.metrics.choices:ChosenRight"
+        register(MetricSpec(name=name, description=told, factory=of_choices, of_choices=True))
+    register(
+        MetricSpec(
+            name="calibration_error",
+            description="distance of a choice's probability from its accuracy, in ten bins",
+            factory="peftlab.metrics.choices:CalibrationError",
+            higher_is_better=False,
+            of_choices=True,
+        )
+    )
     register(
         MetricSpec(
             name="macro_f1",

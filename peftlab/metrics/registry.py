@@ -62,6 +62,7 @@ class MetricSpec:
     extra: the optional dependency group that it needs (pip install 'peftlab[extra]').
     loads_checkpoint: making it loads a model, so nothing does so before there is text to score.
     of_one_example: what a corpus of one example always scores, where that is a constant.
+    of_choices: rows come from the likelihoods of options (`peftlab.choosing`), never from texts.
     """
 
     name: str
@@ -75,6 +76,7 @@ class MetricSpec:
     digits: int = 3
     loads_checkpoint: bool = False
     of_one_example: str | None = None
+    of_choices: bool = False
 
     def __post_init__(self) -> None:
         if not self.title:

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from peftlab.errors import InputError
+from peftlab.metrics import metric_spec
 from peftlab.tasks import columns as table_columns
+from peftlab.tasks.choices import FEWEST, USUAL, Choices, begun, checked
 from peftlab.tasks.columns import RowReader
 from peftlab.tasks.conversation_files import ConversationReader, Layout, each_reply, layout
 from peftlab.tasks.example import Example, Message
@@ -49,6 +51,7 @@ class Settings:
     config: str | None = None
     revision: str | None = None
     turns: bool = False
+    own_options: bool = False
 
 
 CHAT_TEMPLATE = "{instruction}{source}{target}"
@@ -87,28 +90,46 @@ def from_tables(
     extra = Template(text).markup.columns
     rest = table_columns.unused(first, chosen, extra)
     notes = [f"Columns: {chosen} ({'guessed' if chosen.guessed else 'given'}){rest}."]
-    labels = options.labels or (tuple(classes) if classes else None)
+    own_options = _options_column(options, first)
+    given = options.labels or (None if own_options else options.choices)
+    labels = given or (tuple(classes) if classes and not own_options else None)
     named = chosen.target.lower() in table_columns.LABEL_NAMES
     splits: Splits = {}
     for split, table in tables.items():
         notes += table.notes
-        table = table.narrowed([*chosen.source, chosen.target, *extra])
+        beside = [own_options] if own_options else []
+        table = table.narrowed([*chosen.source, chosen.target, *extra, *beside])
         known = labels or (() if named else None)
-        read = RowReader(table, chosen, extra, known, classes, options.drop_blank)
+        read = RowReader(table, chosen, extra, known, classes, options.drop_blank, own_options)
         rows = read_rows(table, read, split, notes)
         if rows:
             splits[split] = rows
-    if labels is None and named:
+    if labels is None and named and not own_options:
         labels = _guessed_labels(splits, notes)
-    (_count_disputed if labels else _join_references)(splits, notes)
+    if own_options is None:
+        (_count_disputed if labels else _join_references)(splits, notes)
     settings = replace(
         made,
         template=text,
         request=request(chosen.source, chosen.target, labels),
         metrics=LABEL_METRICS if labels else None,
         labels=labels,
+        own_options=own_options is not None,
     )
     return finish(settings, splits, options, notes)
+
+
+def _options_column(options: Options, table: Table) -> str | None:
+    """The column of each row's options, where `choices` names one."""
+    if options.choices is None or len(options.choices) > 1:
+        return None
+    (name,) = options.choices
+    if name in table.columns or name.partition(".")[0] in table.columns:
+        return name
+    raise InputError(
+        f"choices={name}: two options at least were expected, or a column that holds them; "
+        f"{table.name} has {', '.join(table.columns)}."
+    )
 
 
 def _from_conversations(
@@ -219,7 +240,11 @@ def finish(
     validation = splits["validation"][: options.limit]
     test = splits["test"][: options.test_limit or options.limit]
     content = fingerprint(train, validation, test)
-    template, framing = _template(settings, options)
+    labels = _checked_labels(options.labels or options.choices or settings.labels, splits, settings)
+    choices = _choices(labels, settings, options, said)
+    if choices is None:
+        _refuse_metrics_of_choices(options.metrics or ())
+    template, framing = _template(settings, options, choices is not None)
     # Who writes the template or the cue asks in words of their own.
     asks = options.template is None and options.cue is None
     return Task(
@@ -228,7 +253,9 @@ def finish(
         train=train,
         validation=validation,
         test=test,
-        metrics=choose_metrics(options.metrics, settings.metrics, test, said),
+        metrics=choose_metrics(
+            options.metrics, settings.metrics if choices is None else USUAL, test, said
+        ),
         max_new_tokens=new_tokens or _USUAL_TOKENS,
         guesses_length=new_tokens is None,
         long=options.long,
@@ -239,7 +266,8 @@ def finish(
         request=settings.request if asks else "",
         decoding=settings.decoding,
         framing=framing,
-        labels=_checked_labels(options.labels or settings.labels, splits),
+        labels=labels,
+        choices=choices,
         subsets=_within(subsets or {}, len(test)),
         duplicates=duplicates,
         notes=tuple(said),
@@ -253,7 +281,39 @@ def _shared_sources(splits: Splits) -> int:
     return sum(source in seen for source in source_hashes(splits["test"]))
 
 
-def _template(settings: Settings, options: Options) -> tuple[Template, Framing]:
+def _choices(
+    labels: tuple[str, ...] | None, settings: Settings, options: Options, notes: list[str]
+) -> Choices | None:
+    """What the target is one of, where that is known and the likeliest is to be taken."""
+    known = settings.own_options or (labels is not None and len(labels) >= FEWEST)
+    if options.choose is False or not known:
+        if options.choose:
+            raise InputError(
+                "choose=true takes the likeliest of several options, and none are known: name them "
+                "(-o choices=yes,no, or the column that holds them)."
+            )
+        return None
+    own = () if settings.own_options or labels is None else checked(labels, "choices")
+    what = "its row's options" if settings.own_options else f"{len(own)} options"
+    notes.append(
+        f"The likeliest of {what} is taken (-o choice_score={options.choice_score}); "
+        "-o choose=false writes replies."
+    )
+    if options.choice_score == "sum" and (said := begun(own)):
+        notes.append(said)
+    return Choices(own, options.choice_score)
+
+
+def _refuse_metrics_of_choices(names: Sequence[str]) -> None:
+    wrong = [name for name in names if metric_spec(name).of_choices]
+    if wrong:
+        raise InputError(
+            f"{', '.join(wrong)} is of choices by likelihood, and no options are known: name them "
+            "(-o choices=yes,no, or the column that holds them)."
+        )
+
+
+def _template(settings: Settings, options: Options, joint: bool) -> tuple[Template, Framing]:
     """The template outside of a chat, unless one is asked for, and how rows stand in one.
 
     A chat's turns say by themselves where the target begins, so words of the task's own template
@@ -264,7 +324,8 @@ def _template(settings: Settings, options: Options) -> tuple[Template, Framing]:
     chatted = CHAT_TEMPLATE if own else text
     template = Template(
         chatted if options.chat else text,
-        truncate=options.truncate or settings.truncate,
+        truncate=options.truncate or ("start" if joint else settings.truncate),
+        joint=joint,
         source_tokens=options.source_tokens or settings.source_tokens,
         chat=bool(options.chat) and not settings.turns,
         loss=options.loss if settings.turns else "last",
@@ -307,8 +368,10 @@ def _cut_missing(splits: Splits, seed: int, notes: list[str]) -> None:
         notes.append(f"There was no {split} split: {cut} examples are cut from train by seed.")
 
 
-def _checked_labels(labels: tuple[str, ...] | None, splits: Splits) -> tuple[str, ...] | None:
-    if labels is None:
+def _checked_labels(
+    labels: tuple[str, ...] | None, splits: Splits, settings: Settings
+) -> tuple[str, ...] | None:
+    if labels is None or settings.own_options:
         return None
     for split, rows in splits.items():
         for row in rows:

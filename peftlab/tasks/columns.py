@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from peftlab.errors import InputError, nearest
+from peftlab.tasks import choices
 from peftlab.tasks.example import Example
 from peftlab.tasks.rows import source_hashes
 from peftlab.tasks.table import Table, Unusable
@@ -119,7 +120,8 @@ class RowReader:
 
     extra: further columns that the template names. labels: the target is a class label, of these
     where they are known. classes: names of integer class labels. drop_blank: leave out rows whose
-    source or target is empty or null, which are an error otherwise.
+    source or target is empty or null, which are an error otherwise. options: the column of each
+    row's options, of which the target is one, or its number from 0.
     """
 
     table: Table
@@ -128,18 +130,47 @@ class RowReader:
     labels: Sequence[str] | None = None
     classes: Sequence[str] | None = None
     drop_blank: bool = False
+    options: str | None = None
 
     def __call__(self, index: int, row: Mapping[str, Any]) -> Example | None:
         """Return the example of row `index` of the table, or None where it is left out."""
         place, columns = self.table.place(index), self.columns
         source = "\n".join(filter(None, (self._source(row, n, place) for n in columns.source)))
-        targets = self._targets(row, place)
+        options = self._options(row, place)
+        targets = self._one_of(options, row, place) if options else self._targets(row, place)
         if not source.strip() or not targets or not all(target.strip() for target in targets):
             if self.drop_blank:
                 return None
             empty = columns.target if source.strip() else "+".join(columns.source)
             raise InputError(f"{place}: the column {empty!r} is empty. Fill it, or {LEAVE_OUT}")
-        return Example(source, targets, {name: text(row, name, place) for name in self.extra})
+        fields = {name: text(row, name, place) for name in self.extra}
+        return Example(source, targets, fields, options=options)
+
+    def _options(self, row: Mapping[str, Any], place: str) -> tuple[str, ...]:
+        if self.options is None:
+            return ()
+        value = at(row, self.options, place)
+        if not isinstance(value, list | tuple):
+            raise InputError(
+                f"{place}: the column {self.options!r} holds {value!r:.40}; a list of options was "
+                "expected."
+            )
+        return choices.checked([checked(each, self.options, place) for each in value], place)
+
+    def _one_of(
+        self, options: tuple[str, ...], row: Mapping[str, Any], place: str
+    ) -> tuple[str, ...]:
+        """The target among a row's options, by its text or its number."""
+        value = at(row, self.columns.target, place)
+        if type(value) is int and 0 <= value < len(options):
+            return (options[value],)
+        target = str(value) if isinstance(value, int | float) else value
+        if target in options:
+            return (target,)
+        raise InputError(
+            f"{place}: the column {self.columns.target!r} holds {value!r:.40}, which is none of "
+            f"the options {', '.join(options)!r:.80}, nor the number of one (from 0)."
+        )
 
     def _source(self, row: Mapping[str, Any], name: str, place: str) -> str:
         """One of the source's columns; Alpaca's input may be null or missing, others may not."""

@@ -303,6 +303,27 @@ def target_ids(tokenizer: Tokenizer, text: str) -> list[int]:
     return pieces(tokenizer, text, plain, begun=True)[0]
 
 
+def joint_ids(tokenizer: Tokenizer, parts: Sequence[Part], text: str) -> list[int]:
+    """Return the ids of an option's text as it stands after the row's last words.
+
+    They are those of both beyond the number that the words have by themselves.
+    """
+    run: list[Chunk] = []
+    for part in reversed(parts):
+        if not isinstance(part, Chunk):
+            break
+        run.insert(0, part)
+    begun = len(run) < len(parts)
+    before = len(_tokenised(tokenizer, run, begun)[0]) if run else 0
+    return _tokenised(tokenizer, [*run, Chunk(text, "data")], begun)[0][before:]
+
+
+def alone_ids(tokenizer: Tokenizer, text: str) -> list[int]:
+    """Return the ids of a text that begins a row."""
+    plain = traits(tokenizer).special.search(text) is not None
+    return pieces(tokenizer, text, plain, begun=False)[0]
+
+
 def without_end(text: str, ends: Sequence[str]) -> str:
     """Return `text` without the end-of-sequence texts that it ends in, if there are any."""
     bare = text.rstrip()

@@ -73,6 +73,8 @@ class Example:
     turns: of a conversation, the messages before the last one, whose content is the source. role:
     whose that last message is. tools: that the assistant may call, as JSON. calls: of tools, that
     the reply is or ends in; a base's template writes them, see `fit`.
+
+    options: that the target is one of, where each example has its own.
     """
 
     source: str
@@ -82,6 +84,7 @@ class Example:
     role: str = "user"
     tools: str = ""
     calls: str = ""
+    options: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values from which `from_dict` makes this example again."""
@@ -94,7 +97,8 @@ class Example:
             values["turns"] = [turn.to_dict() for turn in self.turns]
         values |= {} if self.role == "user" else {"role": self.role}
         values |= {"tools": self.tools} if self.tools else {}
-        return values | ({"calls": self.calls} if self.calls else {})
+        values |= {"calls": self.calls} if self.calls else {}
+        return values | ({"options": list(self.options)} if self.options else {})
 
     @classmethod
     def from_dict(cls, values: Any) -> Example:
@@ -105,14 +109,17 @@ class Example:
         fields: Any = known.get("fields", {})
         lists = isinstance(targets, list | tuple) and isinstance(fields, dict)
         more = [known.get("role", "user"), known.get("tools", ""), known.get("calls", "")]
-        texts = [source, *targets, *fields.values(), *more] if lists else [None]
+        options: Any = known.get("options", ())
+        lists = lists and isinstance(options, list | tuple)
+        texts = [source, *targets, *fields.values(), *more, *options] if lists else [None]
         if not all(isinstance(text, str) for text in texts):
             raise InputError(
                 f"an example is stored as {values!r:.100}; a source, targets and fields, all of "
                 "them texts, were expected"
             )
         turns = tuple(Message.from_dict(turn) for turn in known.get("turns", ()))
-        return cls(source, tuple(targets), dict(fields), turns, *more)
+        role, tools, calls = more
+        return cls(source, tuple(targets), dict(fields), turns, role, tools, calls, tuple(options))
 
     @property
     def asked(self) -> Hashable:

@@ -21,6 +21,7 @@ from peftlab.options import (
     plainly,
     refuse_unknown,
 )
+from peftlab.tasks.choices import ChoiceScore
 from peftlab.tasks.example import Loss
 
 _Rows = Annotated[int, Ge(1), Le(2**63 - 1)]
@@ -66,6 +67,25 @@ class Options(Checked):
     labels: Annotated[
         tuple[str, ...] | None, Option("The class labels, with commas.", parse=names)
     ] = None
+    choices: Annotated[
+        tuple[str, ...] | None,
+        Option(
+            "What the target is one of, with commas, or the column that holds each row's list; by "
+            "default the class labels. The likeliest is taken.",
+            parse=names,
+        ),
+    ] = None
+    choose: Annotated[
+        bool | None,
+        Option("Take the likeliest option; false writes labels as any text."),
+    ] = None
+    choice_score: Annotated[
+        ChoiceScore,
+        Option(
+            "Of an option's log-likelihood: its sum, its part a char, byte or token, or what it "
+            "gains over the option alone (mutual)."
+        ),
+    ] = "sum"
     truncate: Annotated[
         Literal["start", "end"] | None, Option("Which end of a source that is too long is cut.")
     ] = None
@@ -115,6 +135,8 @@ class Options(Checked):
                 )
         if self.system is not None and self.chat is False and self.conversations is not True:
             raise InputError("system stands in a chat, and chat=false is given: leave one out.")
+        if self.choose is False and (self.choices or self.choice_score != "sum"):
+            raise InputError("choose=false writes replies, and choices are given: leave one out.")
         if self.loss == "replies" and self.conversations is False:
             raise InputError("loss=replies is of conversations, and conversations=false is given.")
         if self.template is not None and self.cue is not None:

@@ -13,6 +13,7 @@ from annotated_types import Ge, Gt, Le
 
 from peftlab.errors import InputError, nearest
 from peftlab.options import Checked, Option
+from peftlab.tasks.choices import Choices
 from peftlab.tasks.example import Example
 from peftlab.tasks.requests import GENERIC
 from peftlab.tasks.rows import Pairs, with_pairs
@@ -99,7 +100,8 @@ class Task:
     refused. guesses_length: `max_new_tokens` stands for the guess that a base's tokenizer will
     make. framing: whether rows stand in a chat; None: as the template says. fitted: that, and the
     like, is done (`tasks.fit`). skipped: rows that have left, by split. test_is_limited: somebody
-    has said how many test examples to take.
+    has said how many test examples to take. choices: the target is one of some options, which is
+    told by their likelihoods; None: replies are written.
     """
 
     load: ClassVar[Callable[..., Task]]
@@ -126,6 +128,7 @@ class Task:
     fitted: bool = False
     skipped: Mapping[str, int] = field(default_factory=dict, hash=False, repr=False)
     test_is_limited: bool = False
+    choices: Choices | None = field(default=None, repr=False)
 
     def split(self, name: str) -> Sequence[Example]:
         """Return the examples of "train", "validation" or "test"."""
@@ -159,7 +162,7 @@ def fingerprint(*splits: Sequence[Example]) -> str:
         digest.update(b"\x1c")
         for row in rows:
             texts = (row.source, *row.targets, *(f"{k}={v}" for k, v in sorted(row.fields.items())))
-            if row.turns or row.tools or row.calls:
+            if row.turns or row.tools or row.calls or row.options:
                 texts = (*texts, json.dumps(row.to_dict(), sort_keys=True))
             digest.update("\x1e".join(texts).encode("utf-8") + b"\x1d")
     return digest.hexdigest()

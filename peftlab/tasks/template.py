@@ -45,6 +45,8 @@ class Template:
         text has its cue; nowhere in a prompt that lacks them (PEFT's aLoRA, which comes with them).
     loss: of conversations, which replies rows are trained on. With replies, the cue is that of the
         first one.
+    joint: targets are options, tokenised together with what precedes them and parted where that
+        ends by itself (lm-evaluation-harness's rule), so that all of a row share its ids.
     frame: of that chat, see `peftlab.tasks.chat`; None takes what the tokenizer's chat template is
         at the time. What has been fitted to a base has its frame, so that it keeps it.
     """
@@ -62,6 +64,7 @@ class Template:
     infix: Annotated[int, Since(0)] = field(default=0, repr=False)
     invocation: Annotated[tuple[int, ...], Since(())] = field(default=(), repr=False)
     loss: Annotated[Loss, Since("last")] = field(default="last", repr=False)
+    joint: Annotated[bool, Since(False)] = field(default=False, repr=False)
 
     def __post_init__(self) -> None:
         for name in ("text", "instruction", "separator"):
@@ -172,7 +175,7 @@ class Template:
         without its source, and tokenizers without offsets or without an end-of-sequence token.
         """
         context = self._context_ids(tokenizer, example)
-        tail = [] if target is None else self.target_ids(tokenizer, target)
+        tail = [] if target is None else self.target_ids(tokenizer, target, example)
         room = max_tokens - self.infix - len(tail)
         context, gone = self._fitting(tokenizer, example, context, room)
         ids, sources, begin, spans = context
@@ -262,12 +265,27 @@ class Template:
         ids = (end_of_sequence(tokenizer), *self.end_ids(tokenizer))
         return tuple(dict.fromkeys(str(tokenizer.convert_ids_to_tokens(one)) for one in ids))
 
-    def target_ids(self, tokenizer: Tokenizer, target: str) -> list[int]:
-        """Return the ids of a target and of its one end, which `target` may end in or not."""
+    def target_ids(
+        self, tokenizer: Tokenizer, target: str, example: Example | None = None
+    ) -> list[int]:
+        """Return the ids of a target and of its one end, which `target` may end in or not.
+
+        example: whose it is, which decides where options are tokenised together with it (`joint`).
+        """
+        text, end = self._led(tokenizer, target), self.end_id(tokenizer)
+        if not self.joint or example is None:
+            return [*encode.target_ids(tokenizer, text), end]
+        return [*encode.joint_ids(tokenizer, self.parts(tokenizer, example), text), end]
+
+    def option_alone(self, tokenizer: Tokenizer, option: str) -> list[int]:
+        """Return the ids of an option that nothing precedes."""
+        return encode.alone_ids(tokenizer, self._led(tokenizer, option))
+
+    def _led(self, tokenizer: Tokenizer, target: str) -> str:
+        """A target's text without its end, with the white space that belongs to it."""
         frame = self.framing(tokenizer)
         lead = self.markup.lead if frame is None else frame.lead
-        bare = encode.without_end(target.strip(), self.ends(tokenizer))
-        return [*encode.target_ids(tokenizer, lead + bare), self.end_id(tokenizer)]
+        return lead + encode.without_end(target.strip(), self.ends(tokenizer))
 
     def parts(self, tokenizer: Tokenizer, example: Example) -> list[Part]:
         """Return the row before its target: chunks of text, and pseudo tokens."""
@@ -312,7 +330,8 @@ class Template:
         """Return plain JSON values from which `from_dict` makes this template again."""
         values = {**asdict(self), "exemplars": [example.to_dict() for example in self.exemplars]}
         # Later than the first files of templates:
-        later = {"frame": None, "begin": "row", "infix": 0, "invocation": (), "loss": "last"}
+        later: dict[str, Any] = {"frame": None, "begin": "row", "infix": 0, "invocation": ()}
+        later |= {"loss": "last", "joint": False}
         return {n: v for n, v in values.items() if n not in later or v != later[n]}
 
     def identity(self) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import pytest
 
 from peftlab.errors import InputError
 from peftlab.tasks import Task
+from peftlab.tasks.choices import USUAL
 
 NO_LABEL = [r"holds -1, which data sets write for .no label.", "-o drop_blank=true"]
 
@@ -54,7 +55,7 @@ def test_hidden_labels_are_no_class(tmp_path: Path) -> None:
 def test_labels_that_are_integers(tmp_path: Path, write: Any) -> None:
     rows = [{"text": f"s{i}", "label": write(i % 3)} for i in range(40)]
     task = Task.load(jsonl(tmp_path / "a.jsonl", rows))
-    assert task.labels == ("0", "1", "2") and task.metrics == ("accuracy", "macro_f1")
+    assert task.labels == ("0", "1", "2") and task.metrics == USUAL
     rows.append({"text": "s", "label": write(-1)})
     path = jsonl(tmp_path / "a.jsonl", rows)
     with pytest.raises(InputError, match=rf"line 41: the column 'label' {NO_LABEL[0]}"):

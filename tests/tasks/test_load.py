@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from peftlab.errors import InputError
 from peftlab.tasks import Example, Options, Task, catalogue, files
+from peftlab.tasks.choices import USUAL
 from peftlab.tasks.task import fingerprint, limit_pairs
 
 Rows = Sequence[Mapping[str, Any]]
@@ -194,7 +195,7 @@ def test_labels_are_checked_and_scored_as_labels(tmp_path: Path) -> None:
     rows = [{"text": f"s{i}", "label": "yn"[i % 2]} for i in range(20)]
     path = jsonl(tmp_path / "a.jsonl", rows)
     task = Task.load(path, labels=("y", "n"))
-    assert task.metrics == ("accuracy", "macro_f1") and task.labels == ("y", "n")
+    assert task.metrics == USUAL and task.labels == ("y", "n")
     guessed = Task.load(path)
     assert guessed.labels == ("n", "y") and guessed.metrics == task.metrics
     assert "The targets are class labels: n, y (guessed from the column)." in guessed.notes

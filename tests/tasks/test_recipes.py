@@ -13,6 +13,7 @@ import pytest
 
 from peftlab.errors import InputError
 from peftlab.tasks import Example, Task, linearise, recipe, sources
+from peftlab.tasks.choices import USUAL
 from peftlab.tasks.rows import StoredRows
 
 SPLITS = ("train", "validation", "test")
@@ -267,7 +268,7 @@ def test_class_labels_become_their_names(tmp_path: Path) -> None:
     )
     datasets.Dataset.from_dict(rows, features=features).save_to_disk(tmp_path)
     task = Task.load(tmp_path)
-    assert task.labels == ("no", "yes") and task.metrics == ("accuracy", "macro_f1")
+    assert task.labels == ("no", "yes") and task.metrics == USUAL
     assert {e.targets[0] for e in task.train} == {"no", "yes"}
 
 
