@@ -62,6 +62,7 @@ class Recorder:
             "losses": losses,
             "best": best,
             "scores": [self._scores(step) for step in reads],
+            "test_losses": [self._loss(step) for step in reads],
             "costs": self._costs(one.name, best, test),
         }
 
@@ -83,6 +84,10 @@ class Recorder:
         scores = self.grounds[0].do(step)
         echo(f"{step}: {'failed' if scores is None else scores.mean(0)}")
         return None if scores is None else scores.round(4).tolist()
+
+    def _loss(self, step: Read) -> float | None:
+        loss = self.grounds[0].record(step).loss.test
+        return None if loss is None else round(loss, 5)
 
     def _costs(self, method: str, rate: float | None, test: int) -> dict[str, float]:
         """Seconds as predicted: of a training's beginning and each of its steps, of a whole run

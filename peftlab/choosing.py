@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -16,10 +16,32 @@ from peftlab.tasks import Encoded, Example, Task, Template
 from peftlab.tasks.choices import METRICS, Choices, ChoiceScore
 
 if TYPE_CHECKING:
-    from peftlab.evaluation import Adapted
+    from peftlab.generation.targets import Target
     from peftlab.metrics import Scores
+    from peftlab.tasks.tokens import Tokenizer
 
 Array = npt.NDArray[np.float64]
+
+
+class Adapted(Protocol):
+    """What of `evaluation.Adapted` reads options."""
+
+    tokenizer: Tokenizer
+
+    def template(self, task: Task) -> Template: ...
+
+    def row_losses(self, encoded: Sequence[Encoded]) -> tuple[list[float], list[int]]: ...
+
+    def target_losses(
+        self,
+        task: Task,
+        examples: Sequence[Example],
+        targets: Sequence[Sequence[Target]],
+        *,
+        batch_size: int,
+        max_length: int | None,
+        done: Callable[[int], None] | None,
+    ) -> list[Reply]: ...
 
 
 @dataclass(frozen=True)

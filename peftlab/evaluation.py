@@ -353,6 +353,13 @@ def _chosen(
     evaluation = _scored(adapted, task, split, others, examples, replies)
     for part in ("corpus", "per_example", "rows"):
         getattr(evaluation.scores, part).update(getattr(own, part))
+    if split == "test":
+        for name, places in task.subsets.items():
+            inside = [i for i in places if i < len(examples)]
+            parts = [weighed[i] for i in inside], [examples[i] for i in inside]
+            if inside:
+                found = choosing.scores(names, task.choices, *parts).corpus
+                evaluation.subsets.setdefault(name, {}).update(found)
     options = [
         dict(zip(one.options, map(float, one.log_likelihoods), strict=True)) for one in weighed
     ]

@@ -123,6 +123,20 @@ def _loss_and_slope(
     return losses.squeeze(1), slope.to(logits.dtype)
 
 
+def held_against(sums: Sequence[torch.Tensor], rows: Sequence[Encoded]) -> torch.Tensor:
+    """Each row's loss, [R]: of one with rivals, of its probability among them.
+
+    Args:
+        sums: summed losses of the rows' `alternatives`, in their order.
+    """
+    losses, at = [], 0
+    for row in rows:
+        own = torch.stack(list(sums[at : at + 1 + len(row.rivals)]))
+        at += len(own)
+        losses.append(-(-own).log_softmax(0)[0] if row.rivals else own[0])
+    return torch.stack(losses)
+
+
 @torch.no_grad()
 def row_losses(
     model: FrozenLM,
@@ -134,26 +148,30 @@ def row_losses(
 ) -> tuple[list[float], list[int]]:
     """Every row's summed loss in nats and its number of target tokens.
 
+    Of one with rivals the surprise at it among them, and one.
+
     Args:
         trunk: kept activations of these rows below the edits' lowest block.
         store: of what comes before the cue, for edits that begin there.
         processes: who the rows are divided among; each gets all the sums.
     """
     sums = torch.zeros(len(encoded), dtype=torch.float64)
-    counts = [e.targets for e in encoded]
+    counts = [e.units for e in encoded]
 
     def share_of(process: int) -> list[list[int]]:
         return list(_chunks(encoded, process, processes.count))
 
     for chunk, own in processes.shares(share_of, even=model.is_sharded):
-        rows = [encoded[i] for i in chunk]
+        given_rows = [encoded[i] for i in chunk]
+        rows = [one for row in given_rows for one in row.alternatives()]
         wanted = [training_row(row, int(row.begin is None)) for row in rows]
         given = continued(model, wanted, store)
         batch = pack(given, [edits, Edits()], device=model.device, share=trunk is None)
         options = PLAIN if trunk is None else ForwardOptions(resume=trunk.states(batch, chunk))
         losses = batch.split_kept(token_losses(model, batch, rows, options=options))
         if own:
-            sums[chunk] = torch.stack([each.double().sum() for each in losses]).cpu()
+            each = [one.double().sum() for one in losses]
+            sums[chunk] = held_against(each, given_rows).cpu()
     return processes.sum([sums])[0].tolist(), counts
 
 
@@ -198,6 +216,6 @@ def mean_of(sums: Sequence[float], counts: Sequence[int]) -> Mean:
 
 def _chunks(encoded: Sequence[Encoded], process: int, processes: int) -> Iterator[list[int]]:
     """A process's indices by length, in packs of a few tokens."""
-    sizes = [len(row.ids) for row in encoded]
+    sizes = [len(row.ids) * (1 + len(row.rivals)) for row in encoded]
     own = sorted(range(len(encoded)), key=sizes.__getitem__)[process::processes]
     return token_chunks(own, [sizes[i] for i in own], _TOKENS_A_BATCH)

@@ -24,6 +24,7 @@ from peftlab.metrics.errors import MetricOptionError
 from peftlab.tasks import Encoded, Example, Task, Template
 from peftlab.tasks.fit import fitted
 from peftlab.training import TrainConfig, train
+from peftlab.training.rows import Rows
 from tests.models import tiny
 from tests.tasks.tokenizers_for_tests import SMOL, byte_level
 
@@ -77,6 +78,13 @@ def test_each_row_may_have_its_own_options(own_options: Path) -> None:
     assert task.choices is not None and task.choices.options == ()
     example = task.train[0]
     assert example.targets[0] in example.options
+    rows = [json.loads(line) for line in own_options.read_text().splitlines()]
+    for row in rows:
+        row["answer"] = "AB"[row["answer"]]
+    lettered = own_options.with_name("lettered.jsonl")
+    lettered.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    again = Task.load(lettered, choices="options", source="question", target="answer")
+    assert list(again.train) == list(task.train)
     assert Example.from_dict(json.loads(json.dumps(example.to_dict()))) == example
     model = base()
     bare = replace(unadapted(model), template=task.template)
@@ -105,6 +113,45 @@ def test_log_likelihoods_are_the_models_own(labelled: Path, method: str, chat: s
     rows = [template.encode(model.tokenizer, *pair, 500) for pair in task.pairs("test")]
     assert losses.sums == pytest.approx(adapted.row_losses(rows)[0], abs=1e-4)
     assert losses.counts == [row.targets for row in rows]
+
+
+@pytest.mark.parametrize("method", ["lora", "prefix_tuning:begin=cue", "last_k:k=1"])
+def test_contrast_is_the_right_ones_surprise_among_all(labelled: Path, method: str) -> None:
+    """The first step's loss, by hand: the log-softmax of the options' log-likelihoods."""
+    model = base()
+    task = fitted(Task.load(labelled, limit=8, choice_loss="contrast"), model.tokenizer)
+    steps = TrainConfig(steps=1, batch_size=8, learning_rate=1e-12)
+    trained = train(model, parse_one(method), task, steps)
+    adapted = AdaptedLM(model, trained.adaptation)
+    template, surprises = adapted.template(task), []
+    for example in task.train:
+        sums = []
+        for option in task.choices.options:  # type: ignore[union-attr]
+            row = template.encode(model.tokenizer, example, option, 500)
+            without_end = Encoded.trained_from(row.ids[:-1], row.target_start, 0, row.begin)
+            sums.append(adapted.row_losses([without_end])[0][0])
+        chances = torch.tensor(sums).neg().log_softmax(0)
+        surprises.append(-chances[task.choices.options.index(example.targets[0])])  # type: ignore[union-attr]
+    assert trained.losses[0] == pytest.approx(float(torch.stack(surprises).mean()), rel=1e-4)
+    learns = TrainConfig(steps=12, batch_size=8, learning_rate=2e-2, evaluate_every=12)
+    better = train(model, parse_one(method), task, learns)
+    assert better.losses[-1] < trained.losses[0]
+
+
+def test_what_cannot_contrast_is_refused(labelled: Path) -> None:
+    model = base()
+    task = fitted(Task.load(labelled, limit=8, choice_loss="contrast"), model.tokenizer)
+    with pytest.raises(InputError, match="choice_loss=right"):
+        train(model, parse_one("discrete_search"), task, TrainConfig(steps=1, batch_size=2))
+    with pytest.raises(InputError, match="none are known"):
+        Task.load(
+            labelled,
+            choose=None,
+            labels=None,
+            target="text",
+            source="label",
+            choice_loss="contrast",
+        )
 
 
 def test_the_five_scores() -> None:
@@ -152,6 +199,68 @@ def test_rows_whose_answer_is_none_of_their_options(own_options: Path) -> None:
         assert "line 4" in str(refused.value)
         rows[3] = rows[1]
         own_options.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def load_answers(folder: Path, options: Any, *answers: Any, **more: Any) -> Task:
+    rows = [{"question": f"{QUESTIONS[i % 4]} {i}?", "options": options, "answer": a}
+            for i, a in enumerate([*answers] * 12)]  # fmt: skip
+    path = folder / "answers.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return Task.load(path, choices="options", source="question", target="answer", **more)
+
+
+def test_how_answers_are_read_is_said(tmp_path: Path) -> None:
+    texts = load_answers(tmp_path, ["a", "b", "c"], "b", 2, "2", "C")
+    assert {e.targets[0] for e in texts.train} == {"b", "c"}
+    assert "Answers of train are their options' letter, number from 0, text." in texts.notes
+    with pytest.raises(InputError, match="is one of the options and the place of another"):
+        load_answers(tmp_path, ["1", "2", "3", "4"], 2)
+    assert load_answers(tmp_path, ["1", "2", "3"], "2").train[0].targets == ("2",)
+    assert load_answers(tmp_path, json.dumps(["a", "b"]), "b").train[0].options == ("a", "b")
+    kept = load_answers(tmp_path, ["a", "b"], "b", None, "", -1, drop_blank=True)
+    assert {e.targets for e in kept.train} == {("b",)}
+    with pytest.raises(InputError, match="none of the options"):
+        load_answers(tmp_path, ["a", "b"], "b", None)
+
+
+def test_ends_are_taken_off_options_too(tmp_path: Path) -> None:
+    model = base()
+    end = model.tokenizer.eos_token
+    path = tmp_path / "ends.jsonl"
+    rows = [
+        {"text": f"{QUESTIONS[i % 4]} {i}?", "label": f"{('yes', 'no')[i % 2]}{end}"}
+        for i in range(40)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    task = fitted(Task.load(path), model.tokenizer)
+    assert task.choices is not None and set(task.choices.options) == {"yes", "no"}
+    assert all(e.targets[0] in task.choices.options for e in task.train)
+
+
+def test_every_option_fits_where_they_are_held_against_each_other(tmp_path: Path) -> None:
+    model = base()
+    long = "it cannot be known from the English food of the city centre"
+    task = load_answers(tmp_path, ["no", long], "no", choice_loss="contrast")
+    task = fitted(task, model.tokenizer)
+    whole = Rows(task.pairs("train"), task.template, model.tokenizer, 500, task.choices)[0]
+    tight = Rows(task.pairs("train"), task.template, model.tokenizer,
+                 max(len(r.ids) for r in whole.alternatives()) - 2, task.choices)[0]  # fmt: skip
+    assert (
+        max(len(r.ids) for r in tight.alternatives())
+        <= max(len(r.ids) for r in whole.alternatives()) - 2
+    )
+    assert tight.dropped
+
+
+def test_what_does_not_go_together_is_refused(labelled: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="name another before it"):
+        Task.load(labelled, metrics="calibration_error,accuracy")
+    talk = tmp_path / "talk.jsonl"
+    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "yes"}]
+    talk.write_text("".join(json.dumps({"messages": turns, "id": i}) + "\n" for i in range(30)))
+    assert Task.load(talk, choices="yes,no").choices is not None
+    with pytest.raises(InputError, match="choices are of the last"):
+        Task.load(talk, choices="yes,no", loss="replies")
 
 
 def test_options_and_context_are_tokenised_together() -> None:

@@ -12,6 +12,9 @@ import torch
 
 from peftlab.cli.app import run
 from peftlab.edits import Edits
+from peftlab.errors import InputError
+from peftlab.evaluation import AdaptedLM, split_loss
+from peftlab.export import export
 from peftlab.frozen.model import FrozenLM
 from peftlab.frozen.packing import Row, pack
 from peftlab.loss import row_losses
@@ -22,6 +25,7 @@ from peftlab.serve import prompt as asking
 from peftlab.tasks import Task
 from peftlab.tasks.conversation_files import each_reply
 from peftlab.tasks.fit import fitted
+from peftlab.tasks.show import describe
 from peftlab.training import TrainConfig, train
 from peftlab.trunk import TrunkStore
 from tests.models import tiny
@@ -121,6 +125,18 @@ def test_from_the_cue_of_the_first_reply_with_a_kept_past(
     assert kept[0] == pytest.approx(plain[0], rel=1e-5) and store.computed
 
 
+def test_a_kept_trunk_changes_nothing(file: Path, tmp_path: Path) -> None:
+    model = base()
+    made = task(file, model, loss="replies")
+    config = TrainConfig(steps=12, batch_size=4, evaluate_every=4)
+    store = TrunkStore(10**8, 10**8, tmp_path / "store")
+    plain, kept = (
+        train(model, parse_one("last_k:k=1"), made, config, store=own) for own in (None, store)
+    )
+    assert kept.trunk_bytes and kept.losses == pytest.approx(plain.losses, rel=1e-5)
+    assert kept.validation_loss == pytest.approx(plain.validation_loss, rel=1e-5)
+
+
 def test_logits_of_several_spans_are_those_of_the_whole_row() -> None:
     model, ids = base(), list(range(5, 25))
     (whole,) = [model(pack([Row(ids, 0, 0)], [Edits()]))]
@@ -154,6 +170,37 @@ def test_replies_stand_apart_where_the_template_shows_them_otherwise(file: Path)
     assert not any(turn.trained for example in made.train for turn in example.turns)
     last = task(file, model)
     assert len(last.train) == len(Task.load(file).train)
+
+
+def test_an_adapter_trained_apart_reads_each_reply_by_itself(file: Path) -> None:
+    model = base(QWEN)
+    trained = train(model, parse_one("lora"), Task.load(file, loss="replies"),
+                    TrainConfig(steps=1, batch_size=2))  # fmt: skip
+    adapted = AdaptedLM(model, trained.adaptation)
+    asked = Task.load(file, loss="replies")
+    loss = split_loss(adapted, asked, "validation")
+    assert len(loss.sums) == 3 * len(asked.validation)
+
+
+def test_what_is_shown_marks_each_trained_reply(file: Path) -> None:
+    model = base()
+    shown = describe(Task.load(file, loss="replies"), model.tokenizer, 500)
+    first = shown.partition("Example 1 of train")[2].partition("Example 2 of train")[0]
+    assert first.count("⟦") == first.count("⟧") == 3
+    assert "⟦the cat<|im_end|>⟧" in first and "⟦no<|im_end|>⟧" in first
+
+
+def test_an_aLoRA_folder_cannot_begin_at_a_first_reply(file: Path, tmp_path: Path) -> None:  # noqa: N802
+    model = base()
+    made = task(file, model, loss="replies")
+    config = TrainConfig(steps=1, batch_size=2)
+    adaptation = train(model, parse_one("lora:begin=cue"), made, config).adaptation
+    with pytest.raises(InputError, match="first reply"):
+        export("peft", {"one": adaptation}, model, tmp_path / "peft")
+    template = adaptation.edits(model).template
+    assert template is not None
+    with pytest.raises(InputError, match="send the conversation"):
+        asking.encode(template, model, tuple(range(5, 20)))
 
 
 def test_a_base_without_a_chat_template_reads_plain_lines(file: Path) -> None:

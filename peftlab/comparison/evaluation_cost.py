@@ -90,9 +90,10 @@ class _Tokens:
             steering=validation * min(pairs, run.config.validation_limit or pairs),
             train=train * trained,
             final=validation * min(pairs, evaluation.validation_rows),
-            test=len(task.test) * (row - target) + len(task.pairs("test")) * target,
+            test=len(task.test) * (row - target + task.options_read() * target)
+            + len(task.pairs("test")) * target,
             prompt=row - target,
-            rounds=at_once * min(reply, task.max_new_tokens),
+            rounds=0.0 if task.choices else at_once * min(reply, task.max_new_tokens),
         )
 
 

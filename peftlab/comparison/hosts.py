@@ -189,7 +189,7 @@ class _OwnHost(Host):
 
     def latency(self) -> Latency | None:
         run, tokens = self.run, self.run.evaluation.latency_tokens
-        if not tokens:
+        if not tokens or not run.times_tokens:
             return None
         return latency(self.model, self.adaptation, run.task, tokens, run.config.max_length)
 

@@ -152,6 +152,7 @@ class Run:
     trial: the number of this trial in the search for the method's rate. searched: that search.
     predicted: what it is expected to cost, by the names of a record. left_out: why it is not made.
     beside_cue: others of the comparison begin at the cue, and keep what the bare base reads.
+    times_tokens: whether serving's latency is measured too.
     """
 
     method: Method | Guest
@@ -169,6 +170,7 @@ class Run:
     predicted: dict[str, float] = field(default_factory=dict)
     left_out: str | None = None
     beside_cue: bool = False
+    times_tokens: bool = True
     track: tuple[str, ...] = ()
 
     @property

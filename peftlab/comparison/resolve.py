@@ -292,7 +292,7 @@ def _at_cue(names: Sequence[str]) -> list[str]:
 def _long_sources(task: Task) -> bool:
     """Whether reading the sources is most of the work, so that to read them once matters."""
     looked = spaced(task.pairs("train"), _LOOKED_AT)
-    sources = sum(len(example.source) for example, _ in looked)
+    sources = sum(len(text) for example, _ in looked for text in example.texts)
     targets = sum(len(target) for _, target in looked)
     return sources >= max(_LONG_SOURCE * len(looked), 2 * targets)
 

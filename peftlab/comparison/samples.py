@@ -77,7 +77,8 @@ def costs(plan: Plan, task: Task, tokenizer: Tokenizer, room: int, parameters: i
         "seconds": _OF_SECONDS * a_step,
     }[budget.kind]
     targets = len(task.pairs("test")) / max(1, len(task.test))
-    answered = DECODED * task.decoding.beams * min(reply, task.max_new_tokens)
+    written = DECODED * task.decoding.beams * min(reply, task.max_new_tokens)
+    answered = task.options_read() * reply if task.choices else written
     return Costs(
         training=training,
         free=FREE / (2 * parameters),

@@ -30,6 +30,11 @@ def invocation(adaptation: Adaptation, model: FrozenLM) -> list[int]:
         InputError: there are none that all prompts have.
     """
     template = _template(adaptation)
+    if template.loss == "replies":
+        raise InputError(
+            f"{adaptation.method.name} begins at the cue of a conversation's first reply, and "
+            "PEFT's aLoRA at the last one; keep peftlab's own format"
+        )
     ids = cue_ids(template, model.tokenizer)
     if not ids:
         raise InputError(

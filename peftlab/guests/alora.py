@@ -62,6 +62,11 @@ def check_rows(guest: Guest, rows: Sequence[Encoded], split: str) -> None:
     wanted = guest.options.get(OPTION)
     if wanted is None or not len(rows):
         return
+    if any(len(row.spans) > 1 for row in rows):
+        raise InputError(
+            f"{guest.name} begins at the last reply's cue, and these rows train on several: take "
+            "-o loss=last; lora:begin=cue begins at the first one"
+        )
     absent = 0
     for number, row in enumerate(rows):
         own = last_place(row.ids[: row.target_start], wanted)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from peftlab.errors import InputError
 from peftlab.guests.alora import check_rows, check_settings, with_ids
 from peftlab.guests.guest import Guest
 from peftlab.guests.model import GuestModel, PlainBase
@@ -82,6 +83,10 @@ class GuestInTraining(Trainee[GuestModel]):
         splits = ("train", "validation")
         task = shortened(task, task.template, base.tokenizer, limit, splits)
         self.skipped = task.skipped.get("train", 0)
+        if task.choices is not None and task.choices.loss == "contrast":
+            raise InputError(
+                f"{guest.name}: PEFT's losses are of right options alone: -o choice_loss=right"
+            )
         self.data = Data.alone(task, task.template, config, base.tokenizer, limit)
         check_settings(guest, task.decoding.beams, config.recompute)
         test = Rows(task.pairs("test"), task.template, base.tokenizer, limit)

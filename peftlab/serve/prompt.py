@@ -86,7 +86,9 @@ def _texts(source: str | Example | Chat) -> list[str]:
     """All text that is asked, the source or the last message first."""
     if isinstance(source, Chat):
         return [content for _, content in reversed(source.turns)]
-    return [source] if isinstance(source, str) else [source.source, *source.fields.values()]
+    if isinstance(source, str):
+        return [source]
+    return [*reversed(source.texts), *source.fields.values()]
 
 
 def _check_unicode(texts: list[str]) -> None:
@@ -222,6 +224,11 @@ def _at_cue(template: Template, ids: tuple[int, ...], tokenizer: Any) -> Encoded
     """The adapter begins at the last place of the tokens that it began at in training."""
     if template.invocation:
         return template.row(ids, 0)
+    if template.loss == "replies":
+        raise InputError(
+            "this adapter begins at the cue of a conversation's first reply, which tokens do not "
+            "tell: send the conversation"
+        )
     cue = cue_ids(template, tokenizer)
     source_is_last = not template.chat and template.markup.context[-1] == Slot("source")
     begin = len(ids) if source_is_last else last_place(ids, cue) if cue else None

@@ -7,15 +7,18 @@ The rules and names are lm-evaluation-harness's: `acc`, `acc_norm` (a character)
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from peftlab.errors import InputError
+from peftlab.tasks.encode import without_end
 from peftlab.tasks.example import Example
 
 ChoiceScore = Literal["sum", "char", "byte", "token", "mutual"]
 """What of an option's log-likelihood decides: all of it, its part a character, a byte of UTF-8 or a
 token, or what it gains over the option alone."""
+
+ChoiceLoss = Literal["right", "contrast"]
 
 METRICS: dict[ChoiceScore, str] = {
     "sum": "acc", "char": "acc_norm", "byte": "acc_bytes", "token": "acc_token",
@@ -27,10 +30,17 @@ FEWEST = 2
 
 @dataclass(frozen=True)
 class Choices:
-    """options: of every example; none where each brings its own. score: which one is chosen by."""
+    """options: of every example; none where each brings its own. score: which one is chosen by.
+    loss: of training, of the right option alone, or of its probability among all of them.
+    """
 
     options: tuple[str, ...] = ()
     score: ChoiceScore = "sum"
+    loss: ChoiceLoss = "right"
+
+    def without(self, ends: Sequence[str]) -> Choices:
+        """The same where options end in none of these texts, as targets do not."""
+        return replace(self, options=tuple(without_end(one, ends) for one in self.options))
 
     def of(self, example: Example) -> tuple[str, ...]:
         """The options of an example."""

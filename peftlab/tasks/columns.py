@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from peftlab.errors import InputError, nearest
@@ -29,6 +30,7 @@ LABEL_NAMES = ("label", "labels")
 TURN_NAMES = ("system", "history", "messages", "conversations", "tools")
 """Columns of a conversation beside its last turns."""
 
+_LETTERS = tuple("ABCDEFGHIJ")
 _OPTIONAL = "input"  # Alpaca's: null, or not there, where the instruction says it all
 
 
@@ -121,7 +123,8 @@ class RowReader:
     extra: further columns that the template names. labels: the target is a class label, of these
     where they are known. classes: names of integer class labels. drop_blank: leave out rows whose
     source or target is empty or null, which are an error otherwise. options: the column of each
-    row's options, of which the target is one, or its number from 0.
+    row's options, of which the target is one, or its number from 0, or its letter; read_as: which
+    of these were met.
     """
 
     table: Table
@@ -131,6 +134,7 @@ class RowReader:
     classes: Sequence[str] | None = None
     drop_blank: bool = False
     options: str | None = None
+    read_as: set[str] = field(default_factory=set, compare=False)
 
     def __call__(self, index: int, row: Mapping[str, Any]) -> Example | None:
         """Return the example of row `index` of the table, or None where it is left out."""
@@ -149,7 +153,7 @@ class RowReader:
     def _options(self, row: Mapping[str, Any], place: str) -> tuple[str, ...]:
         if self.options is None:
             return ()
-        value = at(row, self.options, place)
+        value = parsed(at(row, self.options, place))
         if not isinstance(value, list | tuple):
             raise InputError(
                 f"{place}: the column {self.options!r} holds {value!r:.40}; a list of options was "
@@ -160,16 +164,31 @@ class RowReader:
     def _one_of(
         self, options: tuple[str, ...], row: Mapping[str, Any], place: str
     ) -> tuple[str, ...]:
-        """The target among a row's options, by its text or its number."""
+        """The target among a row's options, by its text, its number or its letter."""
         value = at(row, self.columns.target, place)
-        if type(value) is int and 0 <= value < len(options):
-            return (options[value],)
-        target = str(value) if isinstance(value, int | float) else value
+        target = str(value).strip() if isinstance(value, int | str) else ""
+        if self.drop_blank and (_is_null(value) or target in ("", "-1")):
+            return ("",)
+        number = int(target) if target.isdecimal() else -1
+        by_number = options[number] if 0 <= number < len(options) else None
         if target in options:
+            if by_number is not None and by_number != target and not isinstance(value, str):
+                raise InputError(
+                    f"{place}: the column {self.columns.target!r} holds the number {number}, which "
+                    f"is one of the options and the place of another ({by_number!r:.40}): write "
+                    "the option as text."
+                )
+            self.read_as.add("text")
             return (target,)
+        if by_number is not None:
+            self.read_as.add("number from 0")
+            return (by_number,)
+        if target in _LETTERS and _LETTERS.index(target) < len(options):
+            self.read_as.add("letter")
+            return (options[_LETTERS.index(target)],)
         raise InputError(
             f"{place}: the column {self.columns.target!r} holds {value!r:.40}, which is none of "
-            f"the options {', '.join(options)!r:.80}, nor the number of one (from 0)."
+            f"the options {', '.join(options)!r:.80}, nor the number (from 0) or letter of one."
         )
 
     def _source(self, row: Mapping[str, Any], name: str, place: str) -> str:
@@ -236,6 +255,16 @@ def at(row: Mapping[str, Any], path: str, place: str) -> Any:
             )
     if isinstance(value, Unusable):
         raise InputError(f"{place}: the column {path!r} {value.reason}. Take it out of the data.")
+    return value
+
+
+def parsed(value: Any) -> Any:
+    """Lists and objects that a csv file holds as JSON."""
+    if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
+        try:
+            return json.loads(value)
+        except ValueError:
+            return value
     return value
 
 

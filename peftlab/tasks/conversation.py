@@ -8,10 +8,10 @@ template's; what stands in their place in the other is the data's, whatever mark
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from peftlab.errors import InputError
 from peftlab.tasks.chat import Frame, Render, rendered
@@ -43,10 +43,18 @@ def parts(tokenizer: Tokenizer, frame: Frame, example: Example, last: Sequence[P
         InputError: the template cannot render the turns, or does not show one of them.
         NotOneRow: a reply that is to be trained does not stand in the row as it is made.
     """
+    shown = _Shown(tokenizer, frame, example)
+    # What the template makes of the last message's content, as of all others'.
+    last = [
+        replace(part, text=shown.contents[-2])
+        if isinstance(part, Chunk) and part.kind == "source"
+        else part
+        for part in last
+    ]
     lead = next((i for i, part in enumerate(last) if not isinstance(part, Pseudo)), len(last))
     made: list[Part] = list(last[:lead])
-    for part in _Shown(tokenizer, frame, example).parts():
-        made += last[lead:] if part is None else [part]
+    for piece in shown.parts():
+        made += last[lead:] if piece is None else [piece]
     return made
 
 
@@ -94,7 +102,36 @@ def _opened(frame: Frame, example: Example) -> tuple[Message, ...]:
 
 def _render(tokenizer: Tokenizer, frame: Frame, example: Example) -> Render:
     tools = json.loads(example.tools) if example.tools else None
-    return partial(rendered, tokenizer, jinja=frame.jinja, tools=tools)
+    return partial(_rendered, tokenizer, jinja=frame.jinja, tools=tools)
+
+
+def _rendered(tokenizer: Tokenizer, turns: Sequence[Mapping[str, Any]], **how: Any) -> str:
+    """See `chat.rendered`; some templates (DeepSeek V3's) take a call's arguments as text alone."""
+    try:
+        return rendered(tokenizer, turns, **how)
+    except InputError as error:
+        if not any("tool_calls" in turn for turn in turns):
+            raise
+        try:
+            return rendered(tokenizer, [_with_text_arguments(turn) for turn in turns], **how)
+        except InputError:
+            raise error from None
+
+
+def _with_text_arguments(turn: Mapping[str, Any]) -> Mapping[str, Any]:
+    if "tool_calls" not in turn:
+        return turn
+    calls = [
+        {
+            **call,
+            "function": {
+                **call["function"],
+                "arguments": json.dumps(call["function"]["arguments"]),
+            },
+        }
+        for call in turn["tool_calls"]
+    ]
+    return {**turn, "tool_calls": calls}
 
 
 class _Span(NamedTuple):
@@ -115,6 +152,7 @@ class _Shown:
         # Nothing stands in the place of an empty content: templates ask whether there is one.
         self.marks = [_mark(i) if turn.content else "" for i, turn in enumerate(self.turns)]
         self.text = self._marked(len(self.turns))
+        self._check_tools(example)
         self.places = self._places()
         self.contents = self._contents()
 
@@ -140,6 +178,37 @@ class _Shown:
             start = place + len(mark)
         if start < stop:
             yield Chunk(self.text[start:stop], "template")
+
+    def _check_tools(self, example: Example) -> None:
+        """Refuse tools, or calls of them, that the template leaves out, or that hold its marks."""
+        calls = [turn.calls for turn in self.turns if turn.calls]
+        for text in (example.tools, *calls):
+            if found := traits(self.tokenizer).special.search(text):
+                raise InputError(
+                    f"a tool, or a call of one, holds {found.group()!r}, a special token of this "
+                    "tokenizer, which would stand in the row as such: take it out"
+                )
+        bare = [replace(turn, calls="") for turn in self.turns]
+        untold: list[tuple[str, Sequence[Message], str]] = []
+        untold += [("the tools", self.turns, "")] if example.tools else []
+        untold += [("the calls of tools", bare, example.tools)] if calls else []
+        for what, turns, tools in untold:
+            if self._says_the_same(turns, tools):
+                raise InputError(
+                    f"the chat template of {type(self.tokenizer).__name__} does not show {what} of "
+                    "a conversation, so no row can hold it: take them out, or a base whose "
+                    "template knows tools"
+                )
+
+    def _says_the_same(self, turns: Sequence[Message], tools: str) -> bool:
+        asked = [
+            {**turn.asked(), "content": mark} for turn, mark in zip(turns, self.marks, strict=True)
+        ]
+        render = partial(_rendered, self.tokenizer, jinja=self.frame.jinja)
+        try:
+            return render(asked, tools=json.loads(tools) if tools else None) == self.text
+        except InputError:  # an empty message, say, which only a call explains
+            return False
 
     def _marked(self, count: int, reply: bool = False) -> str:
         """The first turns, with marks for contents."""

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from peftlab.errors import InputError
 from peftlab.tasks import columns as table_columns
-from peftlab.tasks.columns import LEAVE_OUT, Columns, at, text
+from peftlab.tasks.columns import LEAVE_OUT, Columns, at, parsed, text
 from peftlab.tasks.example import Example, Message
 from peftlab.tasks.table import Table
 
@@ -105,22 +105,12 @@ def _candidates(given: Mapping[str, str], named: Mapping[str, str]) -> list[tupl
 def _holds_messages(table: Table, name: str) -> bool:
     """Whether the first value of a column is a list of messages."""
     values = (row.get(name) for row in table.rows)
-    value = _parsed(next((value for value in values if value is not None), None))
+    value = parsed(next((value for value in values if value is not None), None))
     return (
         isinstance(value, list)
         and bool(value)
         and all(isinstance(it, Mapping) and ("role" in it or "from" in it) for it in value)
     )
-
-
-def _parsed(value: Any) -> Any:
-    """Lists of csv files are written as JSON."""
-    if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
-        try:
-            return json.loads(value)
-        except ValueError:
-            return value
-    return value
 
 
 @dataclass(frozen=True)
@@ -169,7 +159,8 @@ class ConversationReader:
         place, layout = self.table.place(index), self.layout
         turns = self._turns(index, row, place)
         if layout.history is not None:
-            turns = [*_history(at(row, layout.history, place), layout.history, place), *turns]
+            earlier = row.get(layout.history)
+            turns = [*_history(earlier, layout.history, place, self.passed), *turns]
         if layout.system is not None and not (turns and turns[0].role == "system"):
             turns = [*_system(row, layout.system, place), *turns]
         turns = _in_order(turns, place)
@@ -185,7 +176,7 @@ class ConversationReader:
         )
         asked, reply = turns[last - 1 : last + 1]
         fields = {name: text(row, name, place) for name in self.extra}
-        tools = "" if layout.tools is None else _tools(at(row, layout.tools, place), place)
+        tools = "" if layout.tools is None else _tools(row.get(layout.tools), place)
         return Example(
             asked.content, (reply.content,), fields, history, asked.role, tools, reply.calls
         )
@@ -212,7 +203,7 @@ def _refused(place: str, what: str, mend: str = "Mend it") -> InputError:
 
 def _messages(value: Any, name: str, place: str, passed: set[str]) -> list[Message]:
     """The messages of a column."""
-    value = _parsed(value)
+    value = parsed(value)
     if not isinstance(value, list) or not value:
         kind = "an empty list" if value == [] else f"{value!r:.40}"
         raise _refused(place, f"the column {name!r} holds {kind}; a list of messages was expected")
@@ -234,6 +225,8 @@ def _message(value: Any, place: str, passed: set[str]) -> Message:
     if own == "function_call":
         content, calls = "", _calls(content, place)
     passed |= {key for key, held in value.items() if held and key not in _READ | _SILENT}
+    if _ROLES[own] != "tool" and value.get("name"):
+        passed.add("name")
     weight = value.get("weight")
     return Message(
         _ROLES[own],
@@ -259,7 +252,7 @@ def _content(value: Any, place: str) -> str:
 
 def _calls(value: Any, place: str) -> str:
     """Calls of tools, as JSON in OpenAI's form, their arguments as an object."""
-    value = _parsed(value)
+    value = parsed(value)
     if not value:
         return ""
     calls = [_call(each, place) for each in (value if isinstance(value, list) else [value])]
@@ -270,16 +263,16 @@ def _call(value: Any, place: str) -> dict[str, Any]:
     inner = value.get("function", value) if isinstance(value, Mapping) else None
     if not isinstance(inner, Mapping) or not isinstance(inner.get("name"), str):
         raise _refused(place, f"it calls {value!r:.60}; a function's name and arguments expected")
-    function = {"name": inner["name"], "arguments": _parsed(inner.get("arguments") or {})}
+    function = {"name": inner["name"], "arguments": parsed(inner.get("arguments") or {})}
     known = {"id": value["id"]} if isinstance(value.get("id"), str) else {}
     return {**known, "type": "function", "function": function}
 
 
-def _history(value: Any, name: str, place: str) -> list[Message]:
+def _history(value: Any, name: str, place: str, passed: set[str]) -> list[Message]:
     """Earlier exchanges, as pairs of texts or as messages."""
-    value = _parsed(value) or []
+    value = parsed(value) or []
     if isinstance(value, list) and value and isinstance(value[0], Mapping):
-        return _messages(value, name, place, set())
+        return _messages(value, name, place, passed)
     turns = []
     for pair in value if isinstance(value, list) else [value]:
         if not isinstance(pair, list | tuple) or len(pair) != 2:
@@ -295,7 +288,7 @@ def _system(row: Mapping[str, Any], name: str, place: str) -> list[Message]:
 
 
 def _tools(value: Any, place: str) -> str:
-    value = _parsed(value)
+    value = parsed(value)
     if not value:
         return ""
     if not isinstance(value, list) or not all(isinstance(each, Mapping) for each in value):

@@ -313,7 +313,7 @@ def joint_ids(tokenizer: Tokenizer, parts: Sequence[Part], text: str) -> list[in
         if not isinstance(part, Chunk):
             break
         run.insert(0, part)
-    begun = len(run) < len(parts)
+    begun = not all(isinstance(part, Pseudo) for part in parts[: len(parts) - len(run)])
     before = len(_tokenised(tokenizer, run, begun)[0]) if run else 0
     return _tokenised(tokenizer, [*run, Chunk(text, "data")], begun)[0][before:]
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from peftlab.errors import InputError
@@ -30,7 +30,7 @@ class Message:
     content: str
     calls: str = ""
     name: str = ""
-    trained: bool = False
+    trained: bool = field(default=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Return what is not as usual, as plain JSON values."""
@@ -124,7 +124,8 @@ class Example:
     @property
     def asked(self) -> Hashable:
         """What decides the reply: the source, and all that precedes it in a conversation."""
-        return (self.turns, self.tools, self.source) if self.turns or self.tools else self.source
+        told = bool(self.turns or self.tools)
+        return (self.turns, self.tools, self.role, self.source) if told else self.source
 
     @property
     def last(self) -> Message:
@@ -156,12 +157,14 @@ class Encoded:
     dropped: tokens of the source that truncation has cut.
     begin: index of the first token that edits change, where they begin at the cue; None: they
         begin nowhere, and the row is the bare base's.
+    rivals: ids of options that the trained one, the row's last, is held against.
     """
 
     ids: tuple[int, ...]
     spans: tuple[tuple[int, int], ...]
     dropped: int = 0
     begin: int | None = 0
+    rivals: tuple[tuple[int, ...], ...] = ()
 
     @classmethod
     def trained_from(
@@ -184,6 +187,26 @@ class Encoded:
     def targets(self) -> int:
         """How many they are."""
         return sum(stop - start for start, stop in self.spans)
+
+    @property
+    def units(self) -> int:
+        """What the row counts in a mean of losses: its trained tokens; one, with rivals."""
+        return 1 if self.rivals else self.targets
+
+    def against(self, others: Sequence[tuple[int, ...]]) -> Encoded:
+        """A row whose target ends in its end, held against other options; ends are not counted."""
+        start, stop = self.spans[-1]
+        return replace(self, ids=self.ids[:-1], spans=((start, stop - 1),), rivals=tuple(others))
+
+    def alternatives(self) -> list[Encoded]:
+        """The row, and one with each of its rivals in the place of the trained option."""
+        start = self.target_start
+        before, alone = self.ids[:start], replace(self, rivals=())
+        rows = [
+            replace(alone, ids=(*before, *ids), spans=((start, start + len(ids)),))
+            for ids in self.rivals
+        ]
+        return [alone, *rows]
 
 
 class BeginsNowhere(UserWarning):

@@ -92,6 +92,7 @@ class Fit:
             max_new_tokens=self.max_new_tokens or task.max_new_tokens,
             guesses_length=task.guesses_length and self.max_new_tokens is None,
             labels=task.labels and tuple(without_end(label, self.ends) for label in task.labels),
+            choices=task.choices and task.choices.without(self.ends),
             subsets=_renumbered(task.subsets, self.too_long.get("test", ())),
             skipped={**task.skipped, **skipped},
             long="cut" if set(self.too_long) == set(SPLITS) else task.long,
@@ -148,6 +149,9 @@ def _turns(task: Task, tokenizer: Tokenizer, splits: Sequence[str]) -> Fit:
     if frame is None or not frame.jinja:
         return Fit()
     notes: tuple[str, ...] = ()
+    asked = any(turn.trained for split in splits for row in task.split(split) for turn in row.turns)
+    if asked and template.loss == "last":  # an adapter's, which was trained so
+        notes = ("Each reply is read in a row of its own, as the adapter was trained.",)
     if template.loss == "replies":
         try:
             for split in ("train", "validation"):
@@ -248,7 +252,10 @@ def _count_ended(rows: Sequence[Example], ends: tuple[str, ...]) -> int:
 
 
 def _ended(rows: Sequence[Example], ends: Sequence[str]) -> Sequence[Example]:
-    return [replace(r, targets=tuple(without_end(t, ends) for t in r.targets)) for r in rows]
+    def bare(texts: Sequence[str]) -> tuple[str, ...]:
+        return tuple(without_end(text, ends) for text in texts)
+
+    return [replace(r, targets=bare(r.targets), options=bare(r.options)) for r in rows]
 
 
 def _without(split: str, rows: Sequence[Example], gone: set[int]) -> Sequence[Example]:

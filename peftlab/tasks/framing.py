@@ -27,7 +27,7 @@ def decided(task: Task, tokenizer: Tokenizer) -> tuple[Template, str]:
         loose = template.chat and template.frame is None
         return template.framed(frame(tokenizer)) if loose else template, ""
     if asked.turns:
-        return _of_turns(template, asked, tokenizer)
+        return _of_turns(task, asked, tokenizer)
     chat = has_template(tokenizer) if asked.chat is None else asked.chat
     if not chat and asked.system is not None:
         raise InputError(
@@ -50,13 +50,14 @@ def decided(task: Task, tokenizer: Tokenizer) -> tuple[Template, str]:
     return template.framed(found, template.text if own else asked.text), note
 
 
-def _of_turns(template: Template, asked: Framing, tokenizer: Tokenizer) -> tuple[Template, str]:
+def _of_turns(task: Task, asked: Framing, tokenizer: Tokenizer) -> tuple[Template, str]:
     """The template of rows that are conversations."""
     plain = not has_template(tokenizer) if asked.chat is None else not asked.chat
-    jinja = PLAIN if plain else str(tokenizer.get_chat_template())
+    uses = any(row.tools for row in task.train) or None  # some have a template of their own for it
+    jinja = PLAIN if plain else str(tokenizer.get_chat_template(tools=uses))
     found = frame(tokenizer, asked.system, jinja)
     where = "plain lines, one a turn" if plain else "the chat template of the base's tokenizer"
-    return template.framed(found), f"Conversations stand in {where} ({found.told()})."
+    return task.template.framed(found), f"Conversations stand in {where} ({found.told()})."
 
 
 def as_trained(task: Task, template: Template) -> Task:

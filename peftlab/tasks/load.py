@@ -10,10 +10,11 @@ from typing import Any
 
 from peftlab.errors import InputError, nearest
 from peftlab.tasks import files, recipe, sources, splits
-from peftlab.tasks.build import Settings, Splits, finish, from_tables
+from peftlab.tasks.build import Settings, Splits, finish
 from peftlab.tasks.example import Example
 from peftlab.tasks.opened import stem_of
 from peftlab.tasks.options import Options
+from peftlab.tasks.reading import from_tables
 from peftlab.tasks.recipe_task import recipe_task
 from peftlab.tasks.task import SPLITS, Task
 

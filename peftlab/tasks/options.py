@@ -21,7 +21,7 @@ from peftlab.options import (
     plainly,
     refuse_unknown,
 )
-from peftlab.tasks.choices import ChoiceScore
+from peftlab.tasks.choices import ChoiceLoss, ChoiceScore
 from peftlab.tasks.example import Loss
 
 _Rows = Annotated[int, Ge(1), Le(2**63 - 1)]
@@ -86,6 +86,10 @@ class Options(Checked):
             "gains over the option alone (mutual)."
         ),
     ] = "sum"
+    choice_loss: Annotated[
+        ChoiceLoss,
+        Option("Train on the right option alone, or on its probability among all (contrast)."),
+    ] = "right"
     truncate: Annotated[
         Literal["start", "end"] | None, Option("Which end of a source that is too long is cut.")
     ] = None
@@ -135,7 +139,8 @@ class Options(Checked):
                 )
         if self.system is not None and self.chat is False and self.conversations is not True:
             raise InputError("system stands in a chat, and chat=false is given: leave one out.")
-        if self.choose is False and (self.choices or self.choice_score != "sum"):
+        asked = self.choices or (self.choice_score, self.choice_loss) != ("sum", "right")
+        if self.choose is False and asked:
             raise InputError("choose=false writes replies, and choices are given: leave one out.")
         if self.loss == "replies" and self.conversations is False:
             raise InputError("loss=replies is of conversations, and conversations=false is given.")

@@ -9,10 +9,11 @@ from typing import Any
 
 from peftlab.errors import InputError
 from peftlab.tasks import columns, sources
-from peftlab.tasks.build import Settings, finish, read_rows
+from peftlab.tasks.build import Settings, finish
 from peftlab.tasks.example import Example
 from peftlab.tasks.linearise import FORMS
 from peftlab.tasks.options import Options
+from peftlab.tasks.reading import read_rows
 from peftlab.tasks.recipe import Recipe, Source, Split, Subsets, Target, Where
 from peftlab.tasks.table import Table
 from peftlab.tasks.task import Task

@@ -77,12 +77,18 @@ def _facts(task: Task) -> str:
         f"Template: {task.template.text!r}",
         *([f"Instruction (for hard prompts): {words!r}"] if words else []),
         f"Scored by: {', '.join(task.metrics)}",
-        f"Generated: up to {task.max_new_tokens} tokens, {settings}",
+        _answered(task, settings),
         *([f"Labels: {', '.join(task.labels)}"] if task.labels else []),
         *([f"Subsets of test: {_subsets(task)}"] if task.subsets else []),
         *task.notes,
     ]
     return "\n".join(lines)
+
+
+def _answered(task: Task, settings: str) -> str:
+    if task.choices is None:
+        return f"Generated: up to {task.max_new_tokens} tokens, {settings}"
+    return f"Chosen: the likeliest option, by its log-likelihood ({task.choices.score})"
 
 
 def _subsets(task: Task) -> str:
@@ -91,8 +97,11 @@ def _subsets(task: Task) -> str:
 
 def marked(tokenizer: Tokenizer, row: Encoded) -> str:
     """Return a row as text: pseudo tokens as `<p1>`, what is trained on between ⟦ and ⟧."""
-    before = row.ids[: row.target_start]
-    return f"{_text(tokenizer, before)}⟦{_text(tokenizer, row.ids[row.target_start :])}⟧"
+    text, at = "", 0
+    for start, stop in row.spans:
+        text += f"{_text(tokenizer, row.ids[at:start])}⟦{_text(tokenizer, row.ids[start:stop])}⟧"
+        at = stop
+    return text + _text(tokenizer, row.ids[at:])
 
 
 def _text(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
@@ -119,8 +128,8 @@ def measure(task: Task, tokenizer: Tokenizer, context: int, split: str) -> Lengt
     prompts, targets, cut, dropped, misfits = [], [], 0, 0, 0
     for example, target in pairs:
         whole = task.template.encode(tokenizer, example, target, sys.maxsize)
-        prompts.append(whole.target_start + whole.dropped)
-        targets.append(len(whole.ids) - whole.target_start)
+        prompts.append(len(whole.ids) - whole.targets + whole.dropped)
+        targets.append(whole.targets)
         try:
             if split == "train":
                 row = task.template.encode(tokenizer, example, target, context)

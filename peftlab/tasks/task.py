@@ -144,6 +144,14 @@ class Task:
         """Return every (example, target) of a split: a row with several targets gives several."""
         return Pairs(self.split(split))
 
+    def options_read(self) -> float:
+        """How many options a test example has on average; 0 where replies are written."""
+        if self.choices is None or not self.test:
+            return 0.0
+        if self.choices.options:
+            return float(len(self.choices.options))
+        return sum(len(one.options) for one in self.test) / len(self.test)
+
     def subset(self, name: str) -> Task:
         """Return this task with its test split narrowed to a named subset."""
         if name not in self.subsets:

@@ -77,7 +77,8 @@ class Data:
         # The last block is resumed at even where only the head changes: its kept tokens are few.
         block = min(edits.lowest_block(model.shape), model.shape.layers - 1)
         # Whose rows are kept already differs by process, and a sharded base is run by all together.
-        if store is None or block < 1 or not config.fast or model.is_sharded:
+        kept = store is not None and block >= 1 and config.fast and not model.is_sharded
+        if store is None or not kept or rows.contrasts:  # options are rows of their own
             return data
         # Where a clock decides, rows are taken to come again.
         again = steps is None or steps * config.rows_a_step >= _WORTH_KEEPING * len(rows)
@@ -94,9 +95,9 @@ class Data:
         cls, task: Task, template: Template, config: TrainConfig, tokenizer: Any, limit: int
     ) -> Data:
         """Encode a task in rows of at most `limit` tokens; nothing is kept."""
-        rows = Rows(task.pairs("train"), template, tokenizer, limit)
+        rows = Rows(task.pairs("train"), template, tokenizer, limit, task.choices)
         pairs = task.pairs("validation")[: config.validation_limit]
-        validation = Rows(pairs, template, tokenizer, limit)
+        validation = Rows(pairs, template, tokenizer, limit, task.choices)
         order = Order(len(rows), config.rows_a_step, config.seed)
         return cls(rows, validation, order, _steps(config, rows), None, None)
 

@@ -9,6 +9,7 @@ import torch
 
 from peftlab.errors import InputError
 from peftlab.tasks import Encoded, Example, Template
+from peftlab.tasks.choices import Choices
 from peftlab.tasks.tokens import Tokenizer
 
 
@@ -21,15 +22,16 @@ class Rows(Sequence[Encoded]):
         template: Template,
         tokenizer: Tokenizer,
         max_tokens: int,
+        choices: Choices | None = None,
     ) -> None:
         self._pairs, self._template, self._tokenizer = pairs, template, tokenizer
-        self._max_tokens = max_tokens
+        self._max_tokens, self._choices = max_tokens, choices
         self._encoded: dict[int, Encoded] = {}
         self._cut: set[int] = set()
 
     def under(self, template: Template) -> Rows:
         """The same examples in another template; cut rows count in both."""
-        other = Rows(self._pairs, template, self._tokenizer, self._max_tokens)
+        other = Rows(self._pairs, template, self._tokenizer, self._max_tokens, self._choices)
         other._cut = self._cut
         return other
 
@@ -41,11 +43,29 @@ class Rows(Sequence[Encoded]):
             raise IndexError(index)
         if index not in self._encoded:
             example, target = self._pairs[index]
-            row = self._template.encode(self._tokenizer, example, target, self._max_tokens)
+            others = self._others(example) if self.contrasts else []
+            longest = max(map(len, others), default=0)
+            own = len(self._template.target_ids(self._tokenizer, target, example)) if others else 0
+            room = self._max_tokens - max(0, longest - own)  # every option has to fit
+            row = self._template.encode(self._tokenizer, example, target, room)
+            row = row.against(others) if others else row
             self._encoded[index] = row
             if row.dropped:
                 self._cut.add(index)
         return self._encoded[index]
+
+    @property
+    def contrasts(self) -> bool:
+        """Whether rows are held against the options that are not theirs."""
+        return self._choices is not None and self._choices.loss == "contrast"
+
+    def _others(self, example: Example) -> list[tuple[int, ...]]:
+        assert self._choices is not None
+        wrong = [one for one in self._choices.of(example) if one not in example.targets]
+        return [
+            tuple(self._template.target_ids(self._tokenizer, option, example)[:-1])
+            for option in wrong
+        ]
 
     @property
     def sources(self) -> int:

@@ -36,6 +36,9 @@ class Stem:
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"stem-{self.leaves}.safetensors"
         checkpoint.save(path, state, best, descending, progress, self.identity)
+        for left, shorter in list(self._kept()):  # a whole optimiser's state each
+            if left < self.leaves:
+                shorter.unlink(missing_ok=True)
 
     def longest(self) -> Checkpoint | None:
         """The longest beginning that is this training's too; damaged or foreign ones are none."""

@@ -15,7 +15,7 @@ from peftlab.frozen.forward import ForwardOptions
 from peftlab.frozen.offload import check_device, kept_on_cpu
 from peftlab.frozen.packing import pack
 from peftlab.frozen.sharding import placed
-from peftlab.loss import token_losses, training_row
+from peftlab.loss import held_against, token_losses, training_row
 from peftlab.methods.base import Method, State
 from peftlab.pasts import continued
 from peftlab.processes import Processes
@@ -115,6 +115,10 @@ class Search(Steps):
         self.template = template
 
     def take(self, step: int, data: Data) -> Taken:
+        if data.rows.contrasts:
+            raise InputError(
+                f"{self.method.name} scores right options alone: use -o choice_loss=right"
+            )
         rng = torch.Generator().manual_seed(self.config.seed * 1_000_003 + step)
         indices = data.order.step(step)
         given = (self.model, self.template, data.rows, indices, self.config, rng, self.processes)
@@ -199,7 +203,7 @@ class Descent(Steps):
             return [whole.part(own[at : at + size]) for at in range(0, len(own), size)]
 
         # All targets of the global batch divide the sum: micro-batches weigh by their tokens.
-        targets = sum(row.targets for row in whole.rows)
+        targets = sum(row.units for row in whole.rows)
         total, tokens = torch.zeros((), device=self.model.device), 0
         for piece, counts in processes.shares(share_of, even=self.model.is_sharded):
             with self._offloading():
@@ -223,13 +227,19 @@ class Descent(Steps):
 
     def _loss(self, data: Data, piece: Piece, seed: int) -> tuple[torch.Tensor, int]:
         """The summed loss, and its rows' tokens."""
+        rows = [one for row in piece.rows for one in row.alternatives()]
+        places = [
+            place
+            for row, place in zip(piece.rows, piece.places, strict=True)
+            for _ in row.alternatives()
+        ]
         with self.accelerator.autocast():
             packed = pack(
-                continued(self.model, [training_row(row) for row in piece.rows], data.pasts),
+                continued(self.model, [training_row(row) for row in rows], data.pasts),
                 [self.edits(self.config.seed * 1_000_003 + seed)],
                 device=self.model.device,
                 share=self.config.share and data.trunk is None,
-                places=piece.places,
+                places=places,
                 alike=piece.alike,
             )
             trunk = data.trunk
@@ -240,8 +250,11 @@ class Descent(Steps):
                 resume=None if trunk is None else trunk.states(packed, piece.indices),
             )
             smoothing = self.config.label_smoothing
-            losses = token_losses(self.model, packed, piece.rows, smoothing, options)
-        return losses.sum(), packed.tokens
+            losses = token_losses(self.model, packed, rows, smoothing, options)
+        if len(rows) == len(piece.rows):
+            return losses.sum(), packed.tokens
+        sums = [each.sum() for each in packed.split_kept(losses)]
+        return held_against(sums, piece.rows).sum(), packed.tokens
 
     def _move(self) -> None:
         parameters = self.parameters

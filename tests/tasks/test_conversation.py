@@ -167,6 +167,39 @@ def test_plain_lines_where_a_base_has_no_chat_template() -> None:
     ]  # fmt: skip
 
 
+TOOLS = (
+    "{% if tools %}<|im_start|>system\n{{ tools | tojson }}<|im_end|>\n{% endif %}"
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{% if m['role'] == 'tool' %}"
+    "{{ m['content'] | tojson }}{% else %}{{ m['content'] }}{% endif %}"
+    "{% if m.tool_calls %}{{ m.tool_calls | tojson }}{% endif %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+CALL = '[{"type": "function", "function": {"name": "f", "arguments": {"x": 1}}}]'
+CALLING = (Message("user", "a"), Message("assistant", "", CALL, trained=True))
+
+
+def test_the_last_message_is_shown_as_the_template_shows_it() -> None:
+    example = Example('{"t": 20}', ("warm",), turns=CALLING, role="tool")
+    made = template(TOOLS).encode(tokenizer(TOOLS), example, None, ROOM)
+    assert list(made.ids) == rendered(TOOLS, example)
+    later = Example("and?", ("ok",), turns=(*CALLING, Message("tool", '{"t": 20}'),
+                                            Message("assistant", "warm")))  # fmt: skip
+    assert row(TOOLS, later).ids[: len(made.ids)] == made.ids
+
+
+def test_tools_that_a_template_leaves_out_are_refused() -> None:
+    told = Example("b", ("c",), turns=CALLING, role="tool", tools='[{"name": "f"}]')
+    assert row(TOOLS, told, loss="replies").spans
+    for chat in ("ChatML", "SmolLM2", "Llama 3"):
+        with pytest.raises(InputError, match="does not show the tools"):
+            row(chat, told)
+        with pytest.raises(InputError, match="does not show the calls of tools"):
+            row(chat, replace(told, tools=""))
+    marked = CALL.replace('"x": 1', '"x": "<|im_end|>"')
+    with pytest.raises(InputError, match="a special token of this tokenizer"):
+        row(TOOLS, replace(told, turns=(CALLING[0], replace(CALLING[1], calls=marked))))
+
+
 def test_what_a_template_cannot_show_is_refused_in_one_line() -> None:
     with pytest.raises(InputError, match="System role not supported"):
         row("Gemma", talk("a", "b", "c", "d", system="Be brief."))

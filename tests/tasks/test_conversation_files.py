@@ -109,6 +109,20 @@ def test_what_was_guessed_is_said_with_a_row_and_can_be_overridden(tmp_path: Pat
     assert asked.framing is not None and asked.framing.turns
 
 
+def test_a_data_sets_columns_of_lists(tmp_path: Path) -> None:
+    """Of arrow, which writes null for what a message lacks."""
+    import datasets
+
+    rows = [
+        {"messages": [user(f"Hello {i}"), model("Hi.", weight=None), *TALK[2:]]} for i in range(20)
+    ]
+    rows[0]["messages"][1]["tool_calls"] = None
+    datasets.Dataset.from_list(rows).save_to_disk(str(tmp_path / "saved"))
+    task = Task.load(tmp_path / "saved")
+    assert {len(e.turns) for e in task.train} == {2} and "messages (guessed)" in task.notes[0]
+    assert task.train[0].targets == ("Fine.",)
+
+
 def test_tools_and_their_calls(tmp_path: Path) -> None:
     call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": '{"x": 1}'}}
     tools = [{"type": "function", "function": {"name": "f", "parameters": {}}}]
@@ -137,6 +151,24 @@ def test_tools_and_their_calls(tmp_path: Path) -> None:
     assert Example.from_dict(json.loads(json.dumps(read.to_dict()))) == read
     last = first(tmp_path, {"messages": [user("Hello"), model("", tool_calls=[call])]})
     assert json.loads(last.calls) == called and last.targets == ("",)
+
+
+def test_columns_that_only_some_rows_have(tmp_path: Path) -> None:
+    plain = {"instruction": "Hello", "output": "Hi.", "history": [["a", "b"]]}
+    less = {"instruction": "Hello", "output": "Hi."}
+    assert [len(e.turns) for e in load(tmp_path, [plain, less]).test] == [2, 0]
+    named = {"messages": [{"role": "user", "name": "Ann", "content": "Hello"}, model("Hi.")]}
+    assert "Messages of train also hold name: not read." in load(tmp_path, [named]).notes
+
+
+def test_sources_that_also_stand_in_train_are_counted_whatever_is_trained(tmp_path: Path) -> None:
+    rows = [{"messages": [user(f"Hello {i}"), model("Hi."), *TALK[2:]]} for i in range(12)]
+    for name in ("train", "test"):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[:8]))
+    (tmp_path / "validation.jsonl").write_text(json.dumps(rows[9]) + "\n")
+    for loss in ("last", "replies"):
+        notes = Task.load(tmp_path, loss=loss).notes
+        assert "8 of 8 test sources also stand in train." in notes
 
 
 def test_replies_with_weight_0_are_not_trained(tmp_path: Path) -> None:
@@ -203,6 +235,14 @@ def test_options_that_mean_nothing_are_refused(tmp_path: Path) -> None:
         load(tmp_path, [plain], loss="replies")
     with pytest.raises(InputError, match="conversations=false"):
         load(tmp_path, [talk], loss="replies", conversations=False)
+
+
+def test_tasks_with_a_name_hold_no_conversations() -> None:
+    for options in ({"loss": "replies"}, {"conversations": True}):
+        with pytest.raises(InputError, match="is of conversations, and the rows of demo"):
+            Task.load("demo", **options)
+    with pytest.raises(InputError, match="choices=x: two options at least"):
+        Task.load("demo", choices="x")
 
 
 def test_what_messages_also_hold_is_said(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import importlib.util
 import json
 import random
 import re
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,8 @@ BEYOND = {
     "lfm2_v2": r"\n",
     "gptoss": r"<\|start\|>assistant<\|channel\|>final<\|message\|>",
 }
+# Those that show tools and their calls; of the others such conversations are refused.
+KNOWS_TOOLS = {"qwen2_5", "qwen3", "qwen3_instruct_2507", "glm4moe", "lfm2_v2", "gptoss"}
 # Those that show an earlier reply otherwise than the last: each is a row of its own.
 APART = {"qwen3", "gptoss", "glm4moe"}
 # Whose replies end with the next turn's head: in a row of its own a reply gets the end of sequence.
@@ -118,13 +121,13 @@ def conversations(seed: int) -> list[Example]:
     return made
 
 
-def with_tools(seed: int) -> Example:
-    rng = random.Random(seed)
+def with_tools(said: str) -> Example:
+    """One whose assistant calls a tool, saying something beside the call or nothing."""
     function = {"name": "f", "arguments": {"x": 1}}
     call = json.dumps([{"type": "function", "id": "abcdefghi", "function": function}])
     turns = (
         Message("user", "a cat"),
-        Message("assistant", "" if rng.random() < 0.5 else "I look.", call, trained=True),
+        Message("assistant", said, call, trained=True),
         Message("tool", "2", name="f"),
         Message("assistant", "It is 2.", trained=True),
     )
@@ -181,7 +184,7 @@ def beyond(name: str, made: Encoded, ids: list[int], mask: list[int]) -> list[st
 @pytest.mark.parametrize("name", BEYOND)
 def test_a_reply_is_what_the_twin_marks(name: str) -> None:
     compared = 0
-    for example in [*conversations(0), *conversations(1), with_tools(0), with_tools(2)]:
+    for example in [*conversations(0), *conversations(1)]:
         try:
             ids, mask = twins(name, example)
         except Exception:  # a template that knows no system, or no tools, raises what it likes
@@ -194,20 +197,81 @@ def test_a_reply_is_what_the_twin_marks(name: str) -> None:
         except NotOneRow:
             assert name in APART, "the others train all replies in one row"
             rows = [ours(name, one, "last") for one in each_reply(example)[-1:]]
-        except InputError:
-            assert example.tools, "every conversation without tools is shown"
-            continue
         for made in rows:
             if name in ENDLESS:
                 *before, (start, stop) = made.spans
                 made = Encoded(made.ids[:-1], (*before, (start, stop - 1)))
             if list(made.ids) != ids[: len(made.ids)]:
-                assert name in APART or example.tools, "both render the same text"
+                assert name in APART, "both render the same text"
                 continue
             compared += 1
             for text in beyond(name, made, ids, mask):
                 assert re.fullmatch(BEYOND[name], text), f"{name} marks {text!r} too"
     assert compared >= (2 if name == "qwen3" else 8)  # whose twin shows all thoughts
+
+
+@pytest.mark.parametrize("name", sorted(set(BEYOND) - APART))
+def test_a_template_with_marks_gives_the_same_spans(name: str) -> None:
+    """Marks round more than a reply change nothing: what counts is where one begins."""
+    stock, twin = (
+        Template("{source}{target}", loss="replies").framed(frame(tokenizer(name), jinja=text))
+        for text in pair(name)
+    )
+    for example in conversations(3):
+        try:
+            rows = [one.encode(tokenizer(name), example, example.targets[0], 5000)
+                    for one in (stock, twin)]  # fmt: skip
+        except InputError:  # it knows no system
+            assert example.turns[0].role == "system"
+            continue
+        assert rows[0] == rows[1]
+
+
+@pytest.mark.parametrize("name", sorted(set(BEYOND) - APART))
+def test_marks_in_messages_are_mere_text(name: str) -> None:
+    known = tokenizer(name)
+    end = frame(known, jinja=pair(name)[0]).end
+    marks = "".join(sorted(set(_SPECIAL.findall(pair(name)[0]))))
+    turns = (
+        Message("user", f"x{end}y{marks}"),
+        Message("assistant", f"a{marks}{end} b", trained=True),
+    )
+    example = Example(f"{marks} now?", (f"c {marks}",), turns=turns)
+    plain = replace(
+        example,
+        source="now?",
+        targets=("c",),
+        turns=(Message("user", "x"), Message("assistant", "a", trained=True)),
+    )
+    tricky, usual = ours(name, example, "replies"), ours(name, plain, "replies")
+    own = known.convert_tokens_to_ids(end)
+    assert tricky.ids.count(own) == usual.ids.count(own)
+    assert [tricky.ids[stop - 1] for _, stop in tricky.spans] == [own, own]
+    special = set(known.all_special_ids)
+    assert [i for i in tricky.ids if i in special] == [i for i in usual.ids if i in special]
+
+
+@pytest.mark.parametrize("said", ["", "I look."])
+@pytest.mark.parametrize("name", BEYOND)
+def test_calls_of_tools_are_replies_too(name: str, said: str) -> None:
+    example = with_tools(said)
+    if name not in KNOWS_TOOLS or (name == "gptoss" and said):  # which hides what precedes a call
+        with pytest.raises(InputError):
+            ours(name, example, "replies")
+        return
+    if name in APART:
+        made = [ours(name, one, "last") for one in each_reply(example)[1:]]
+        assert [tokenizer(name).decode(row.trained[:-1]).strip() for row in made] == [
+            "It is 2.", "Good."
+        ]  # fmt: skip
+        return
+    made = [ours(name, example, "replies")]
+    ids, mask = twins(name, example)
+    assert list(made[0].ids) == ids[: len(made[0].ids)], "both render the same text"
+    for text in beyond(name, made[0], ids, mask):
+        assert re.fullmatch(BEYOND[name], text), f"{name} marks {text!r} too"
+    first, *others = (tokenizer(name).decode(ids[a:b]) for a, b in made[0].spans)
+    assert first.startswith(said) and '"x": 1' in first and len(others) == 2
 
 
 @pytest.mark.parametrize("name", BEYOND)

@@ -41,7 +41,7 @@ def test_a_longer_training_goes_on_bit_for_bit(spec: str, tmp_path: Path) -> Non
     for name, tensor in alone.adaptation.state.tensors.items():
         assert torch.equal(stemmed.adaptation.state.tensors[name], tensor), name
     names = sorted(path.name for path in (tmp_path / "stems").iterdir())
-    assert names == ["stem-16.safetensors", "stem-32.safetensors", "stem-8.safetensors"]
+    assert names == ["stem-32.safetensors"], "shorter beginnings have served"
     # The steps that the shorter one had taken are not taken again.
     taken = len((tmp_path / "stemmed-40" / "metrics.jsonl").read_text().splitlines())
     assert taken < len((tmp_path / "alone" / "metrics.jsonl").read_text().splitlines()) - 15

@@ -188,7 +188,7 @@ class Allocation:
 
     def _reads(self, one: Candidate, rate: float | None, look: Look) -> list[Read]:
         seeds = range(1, look.seeds + 1) if one.seeded else range(1)
-        steps = (self.trained or self.problem.steps) if one.rates else 0
+        steps = self.trained or self.problem.steps
         return [Read(one.name, rate, steps, seed, look.examples) for seed in seeds]
 
     def _length(self, ground: Ground) -> int:

@@ -38,7 +38,8 @@ def trial_folder(run: Run) -> Path:
 def trial(say: Say, run: Run, out: Path, trunk: Path | None = None) -> Record:
     """Train to the run's length, as far as no shorter one did, and take the validation loss.
 
-    One that diverges leaves a record that says so.
+    One that diverges leaves a record that says so. What a longer one goes on from is in `stems`, so
+    the checkpoint goes.
     """
     tune_allocator()
     folder = out / trial_folder(run)
@@ -65,6 +66,7 @@ def trial(say: Say, run: Run, out: Path, trunk: Path | None = None) -> Record:
             spent = trained.seconds + trained.validation_seconds + trained.saving_seconds
             record.seconds.train = max(0.0, spent - trained.earlier_seconds)
         record.write(folder)
+        (folder / folders.CHECKPOINT).unlink(missing_ok=True)
     return record
 
 

@@ -75,6 +75,10 @@ class Measured:
         """
         return self._train(step) if isinstance(step, Train) else self._scores(step)
 
+    def record(self, step: Read) -> Record:
+        """What is recorded of a run that was read."""
+        return self.stored[self.out / self._run(step).folder].record
+
     def take_up_trials(self, candidates: Sequence[Candidate]) -> None:
         """Know what earlier processes have screened.
 
@@ -167,16 +171,14 @@ class Measured:
         if isinstance(step, Train):
             config = self._config(run.config, step.steps, step.rate, run.seed)
             return replace(run, config=config, trial=0, predicted={})
-        config = self._config(run.config, step.steps or self.steps, step.rate, step.seed)
-        # Of time between tokens one seed says all.
-        tokens = run.evaluation.latency_tokens if step.seed < 2 else 0
+        config = self._config(run.config, step.steps, step.rate, step.seed)
         # A guest is not taken up again to read more.
         test = run.task.test[: None if is_guest(run.method) else step.examples]
         return replace(
             run,
             seed=step.seed,
             config=config,
-            evaluation=replace(run.evaluation, latency_tokens=tokens),
+            times_tokens=step.seed < 2,  # one seed says all
             task=replace(run.task, test=test),
             searched=self._search(step.method, step.rate),
             predicted=self.costs.foretold(step.method, step.steps),

@@ -49,7 +49,7 @@ def whole_length(
     """
     trained = [one for one in candidates if one.rates]
     prompts = sum(
-        (seeds if one.seeded else 1) * ground.cost(Read(one.name, None, 0, 0, examples))
+        (seeds if one.seeded else 1) * ground.cost(Read(one.name, None, most, 0, examples))
         for one in candidates
         if not one.rates
     )

@@ -41,7 +41,8 @@ class Read:
     """Read the first test examples with a method as it is after a whole training on a seed.
 
     The answer is their scores, [examples] or the metric's rows [examples, width]; None where the
-    training failed or diverged. rate: None of a method that trains nothing.
+    training failed or diverged. rate: None of a method that trains nothing, whose steps say what
+    the others of its comparison have.
     """
 
     method: str

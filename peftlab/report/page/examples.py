@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from statistics import fmean
-from typing import Literal
+from typing import Any, Literal
 
 from peftlab.plots.drawing import swatch
 from peftlab.records.reading import Prediction
@@ -134,7 +134,9 @@ def _example(
                 pieces=compared(text, references),
             )
         )
-    source = _clipped(first.get("source", ""))
+    known: Any = first.get("options") or {}
+    options = "".join(f"\n– {option}" for option in known)
+    source = _clipped(first.get("source", "")) + options
     return Example(first["index"] + 1, kind, KINDS[kind], source, references, answers)
 
 

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import combinations
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -306,12 +307,47 @@ def main(arguments: Sequence[str]) -> None:
               f"the full design takes {table.full_cost:,.0f} s")  # fmt: skip
         for name, mean in sorted(table.truth.items(), key=lambda one: -one[1]):
             print(f"  {name}: {mean:.3f}")
+        print(f"\n{noise(table)}")
         print("\n| seconds | best, or within the margin | nothing contradicted | pairs decided "
               "| seconds used | a first leader after |\n|---|---|---|---|---|---|")  # fmt: skip
         whole = table.full_cost
         _print("full design", judged_full(table, replays))
         for part in (1.0, 1 / 2, 1 / 3, 1 / 4):
             _print(f"{part:.2f} of that", judged(table, part * whole, replays))
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Over the pairs of a table's seeded methods, on average.
+
+    paired: the variance between seeds of a difference, seed by seed, as a share of what it would be
+    if seeds had nothing in common. scores, losses: distances of two methods in standard deviations
+    between seeds, by the metric and by the test loss.
+    """
+
+    paired: float
+    scores: float
+    losses: float | None
+
+
+def noise(table: Table) -> Noise:
+    """What pairing by seeds, and losses in the place of scores, would give."""
+    seeded = [name for name, own in table.methods.items() if own["seeded"]]
+    means = {n: np.array([s.mean() for s in table.scores[n]]) for n in seeded}
+    losses = {n: np.array(table.methods[n].get("test_losses") or [np.nan]) for n in seeded}
+    pairs = list(combinations(seeded, 2))
+
+    def apart(values: Mapping[str, Array], a: str, b: str) -> float:
+        spread = float(np.sqrt((values[a].var(ddof=1) + values[b].var(ddof=1)) / 2))
+        return abs(float(values[a].mean() - values[b].mean())) / spread
+
+    paired = fmean(
+        float((means[a] - means[b]).var(ddof=1) / (means[a].var(ddof=1) + means[b].var(ddof=1)))
+        for a, b in pairs
+    )
+    known = all(len(own) > 1 for own in losses.values())
+    by_loss = float(np.median([apart(losses, a, b) for a, b in pairs])) if known else None
+    return Noise(paired, float(np.median([apart(means, a, b) for a, b in pairs])), by_loss)
 
 
 def _print(name: str, got: Judged) -> None:

@@ -127,7 +127,7 @@ def test_what_is_not_trained_is_read_and_compared() -> None:
     steps: list[Step] = []
     follow(allocation.steps(ground), lambda step: (steps.append(step), ground.do(step))[1])
     assert [step for step in steps if step.method == "method 2"] == [
-        Read("method 2", None, 0, 0, WHOLE)
+        Read("method 2", None, STEPS, 0, WHOLE)
     ]
     assert allocation.standing("method 0", "method 2") == "better"
 
@@ -142,7 +142,8 @@ def test_two_prompts_are_not_bought_seeds_that_they_do_not_have() -> None:
     prompts = [Candidate(name, (), seeded=False) for name in ground.scores]
     allocation = Allocation(_of(prompts, first=50))
     follow(allocation.steps(ground), ground.do)
-    assert {(step.seed, step.steps) for step in ground.steps if isinstance(step, Read)} == {(0, 0)}
+    reads = [step for step in ground.steps if isinstance(step, Read)]
+    assert {(step.seed, step.steps) for step in reads} == {(0, STEPS)}
     assert len(ground.steps) <= 2 * 5 and allocation.ended in ("time", "decided")
     assert allocation.grid.target == (0, allocation.grid.last)
 
