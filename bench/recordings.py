@@ -54,7 +54,7 @@ class Recorder:
         best = min(rates, key=lambda rate: _total(losses[rate], self.steps), default=None)
         last = self.seeds if one.seeded else 0
         first = 1 if one.seeded else 0
-        reads = [Read(one.name, best, self.steps if rates else 0, seed, test)
+        reads = [Read(one.name, best, self.steps, seed, test)
                  for seed in range(first, last + 1)]  # fmt: skip
         return {
             "seeded": one.seeded,

@@ -69,6 +69,7 @@ def test_label_tasks_take_the_likeliest_label_and_say_so(labelled: Path) -> None
     assert task.template.joint and task.template.truncate == "start"
     assert any("The likeliest of 3 options is taken" in note for note in task.notes)
     assert any("option 'no' begins 'no idea'" in note for note in task.notes)
+    assert not any("Replies end after" in note for note in fitted(task, base().tokenizer).notes)
     written = Task.load(labelled, choose=False)
     assert written.choices is None and written.metrics == ("accuracy", "macro_f1")
 
@@ -77,7 +78,7 @@ def test_each_row_may_have_its_own_options(own_options: Path) -> None:
     task = Task.load(own_options, choices="options", source="question", target="answer")
     assert task.choices is not None and task.choices.options == ()
     example = task.train[0]
-    assert example.targets[0] in example.options
+    assert example.targets[0] in example.options and "not used" not in task.notes[0]
     rows = [json.loads(line) for line in own_options.read_text().splitlines()]
     for row in rows:
         row["answer"] = "AB"[row["answer"]]

@@ -13,7 +13,7 @@ import torch
 from peftlab.cli.app import run
 from peftlab.edits import Edits
 from peftlab.errors import InputError
-from peftlab.evaluation import AdaptedLM, split_loss
+from peftlab.evaluation import AdaptedLM, split_loss, taken
 from peftlab.export import export
 from peftlab.frozen.model import FrozenLM
 from peftlab.frozen.packing import Row, pack
@@ -27,6 +27,7 @@ from peftlab.tasks.conversation_files import each_reply
 from peftlab.tasks.fit import fitted
 from peftlab.tasks.show import describe
 from peftlab.training import TrainConfig, train
+from peftlab.training.rows import Rows
 from peftlab.trunk import TrunkStore
 from tests.models import tiny
 from tests.tasks.tokenizers_for_tests import CHAT, QWEN, SMOL, byte_level
@@ -219,6 +220,27 @@ def test_a_base_without_a_chat_template_reads_plain_lines(file: Path) -> None:
             add_special_tokens=False,
         )["input_ids"]
     )
+
+
+def test_replies_that_are_lost_with_their_turns_are_told(file: Path) -> None:
+    model = base()
+    made = task(file, model, loss="replies")
+    rows = Rows(made.pairs("train"), made.template, model.tokenizer, 60)
+    assert rows[0].dropped and rows.lost == 3 - len(rows[0].spans) > 0
+    shown = describe(Task.load(file, loss="replies"), model.tokenizer, 75)
+    assert "replies that would be trained on" in shown
+
+
+def test_options_are_asked_for_where_an_adapter_chose(file: Path) -> None:
+    model = base()
+    rows = [{"text": f"the cat {i}", "label": ("yes", "no")[i % 2]} for i in range(30)]
+    path = file.with_name("labels.jsonl")
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = TrainConfig(steps=1, batch_size=2)
+    chose = train(model, parse_one("lora"), Task.load(path), config).adaptation
+    loaded = Task.load(path, choose=False)
+    notes = taken(AdaptedLM(model, chose), loaded).notes
+    assert any("trained to choose among options" in note for note in notes)
 
 
 def test_tokens_that_are_cut_are_counted(file: Path) -> None:

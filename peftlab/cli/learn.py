@@ -103,7 +103,12 @@ def _tell(trained: Trained[Adaptation], out: Path) -> None:
     )
     echo(f"{trained.steps} steps in {trained.seconds:.1f} s, best at {trained.best_step}{loss}")
     if trained.truncated:
-        echo(f"{trained.truncated} training rows lost source tokens: they were too long")
+        lost = trained.lost_replies
+        more = f", and {lost} replies that would have been trained on" if lost else ""
+        echo(
+            f"{trained.truncated} of the training rows that were used lost source tokens{more}: "
+            "they were too long"
+        )
     if trained.skipped:
         echo(f"{trained.skipped} training rows were left out: they were too long")
     echo(f"Saved in {out / 'adapter'}; try: peftlab generate --adapter {out} --input TEXT")

@@ -188,7 +188,7 @@ def _enter_winners(library: Library, runs: Path) -> None:
 
     stored = read(runs)
     problems = stored.problems
-    fitting, left_out = for_base(winners(stored.runs, problems), library.model)
+    fitting, left_out = for_base(winners(stored.runs, problems), library.model, problems)
     for said in (*problems, *left_out):
         echo(said, err=True)
     known = {it.name for it in library.adapters()}

@@ -184,9 +184,13 @@ def _fitting(
 
     counts, extras, misfits = {}, {}, {}
     for method in plan.methods:
+        name = label_on(method, dtype)
+        contrasts = plan.task.choices is not None and plan.task.choices.loss == "contrast"
+        if contrasts and (is_guest(method) or method.searches):
+            misfits[name] = "its losses are of right options alone: use -o choice_loss=right"
+            continue
         if is_guest(method):
             continue  # PEFT says only on a base of its own what it trains there
-        name = label_on(method, dtype)
         try:
             for site in method.sites:
                 model.conformance.require(site, method.name)

@@ -71,8 +71,13 @@ def winners(runs: Sequence[StoredRun], problems: list[str] | None = None) -> lis
     ]
 
 
-def for_base(candidates: Sequence[Winner], model: FrozenLM) -> tuple[list[Winner], list[str]]:
+def for_base(
+    candidates: Sequence[Winner], model: FrozenLM, problems: Sequence[str] = ()
+) -> tuple[list[Winner], list[str]]:
     """Those that were made for this base, and a sentence for each of the others.
+
+    Args:
+        problems: why there are no more candidates.
 
     Raises:
         InputError: none was.
@@ -80,7 +85,7 @@ def for_base(candidates: Sequence[Winner], model: FrozenLM) -> tuple[list[Winner
     fitting = [it for it in candidates if it.base[1] == model.fingerprint]
     others = [_left_out(it, model) for it in candidates if it not in fitting]
     if not fitting:
-        said = "; ".join(others) or "there is no finished run with an adapter"
+        said = "; ".join([*others, *problems]) or "there is no finished run with an adapter"
         raise InputError(f"nothing can be served of these runs: {said}")
     return fitting, others
 

@@ -188,7 +188,8 @@ class RowReader:
             return (options[_LETTERS.index(target)],)
         raise InputError(
             f"{place}: the column {self.columns.target!r} holds {value!r:.40}, which is none of "
-            f"the options {', '.join(options)!r:.80}, nor the number (from 0) or letter of one."
+            f"the options {', '.join(options)!r:.80}, nor the number (from 0) or letter of one. "
+            f"Mend it, or {LEAVE_OUT}"
         )
 
     def _source(self, row: Mapping[str, Any], name: str, place: str) -> str:

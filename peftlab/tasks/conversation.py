@@ -72,7 +72,9 @@ def called(tokenizer: Tokenizer, frame: Frame, example: Example) -> str:
     text = whole[len(prompt) :].partition(frame.end)[0].strip()
     if not whole.startswith(prompt) or not text:
         raise InputError(
-            f"the chat template does not write the tools that a reply calls ({example.calls:.60})"
+            f"the base's chat template does not show the tools that a reply calls "
+            f"({json.loads(example.calls)[0]['function']['name']!r:.40}): take such rows out, or a "
+            "base whose template knows tools"
         )
     if found := traits(tokenizer).special.search(text):
         raise InputError(
@@ -194,10 +196,11 @@ class _Shown:
         untold += [("the calls of tools", bare, example.tools)] if calls else []
         for what, turns, tools in untold:
             if self._says_the_same(turns, tools):
+                plain = self.frame.jinja == PLAIN
+                where = "plain lines do" if plain else "the base's chat template does"
                 raise InputError(
-                    f"the chat template of {type(self.tokenizer).__name__} does not show {what} of "
-                    "a conversation, so no row can hold it: take them out, or a base whose "
-                    "template knows tools"
+                    f"{where} not show {what} of the conversation {self.turns[0].told()!r:.60}, so "
+                    "no row can hold it: take such rows out, or a base whose template knows tools"
                 )
 
     def _says_the_same(self, turns: Sequence[Message], tools: str) -> bool:

@@ -84,6 +84,7 @@ def layout(table: Table, given: Mapping[str, str], asked: bool | None) -> Layout
 
     tools = column(_TOOLS)
     for messages in _candidates(given, named):
+        _refuse_unreadable(table, messages)
         if all(_holds_messages(table, name) for name in messages):
             return Layout(messages, tools=tools, system=column(_SYSTEM), guessed=not given)
     system, history = column(_SYSTEM), column(_HISTORY)
@@ -102,10 +103,27 @@ def _candidates(given: Mapping[str, str], named: Mapping[str, str]) -> list[tupl
     return [*lists, *([(named["prompt"], named["completion"])] if both else [])]
 
 
+def _refuse_unreadable(table: Table, names: Sequence[str]) -> None:
+    """Refuse lists that are written otherwise than as JSON, in a column that is called messages."""
+    for name in names:
+        value = _first(table, name)
+        written = isinstance(value, str) and value.lstrip()[:1] == "["
+        if name.lower() in _LISTS and written and parsed(value) is value:
+            raise InputError(
+                f"{table.place(0)}: the column {name!r} holds {value!r:.60}, which is no JSON; a "
+                "list of messages was expected. Write it with json.dumps, or the file as jsonl."
+            )
+
+
+def _first(table: Table, name: str) -> Any:
+    """The first value of a column that is one."""
+    values = (row.get(name) for row in table.rows)
+    return next((value for value in values if value is not None), None)
+
+
 def _holds_messages(table: Table, name: str) -> bool:
     """Whether the first value of a column is a list of messages."""
-    values = (row.get(name) for row in table.rows)
-    value = parsed(next((value for value in values if value is not None), None))
+    value = parsed(_first(table, name))
     return (
         isinstance(value, list)
         and bool(value)
@@ -121,7 +139,7 @@ class ConversationReader:
     leave out rows that cannot be used, which are an error otherwise.
 
     cut: numbers of the rows that went on after their last reply. passed: what messages hold that is
-    not read.
+    not read. refused: why the first row that is left out cannot be used.
     """
 
     table: Table
@@ -131,15 +149,18 @@ class ConversationReader:
     drop_blank: bool = False
     cut: set[int] = field(default_factory=set, compare=False)
     passed: set[str] = field(default_factory=set, compare=False)
+    refused: list[str] = field(default_factory=list, compare=False)
 
     def __call__(self, index: int, row: Mapping[str, Any]) -> Example | None:
         """Return the example of row `index` of the table, or None where it is left out."""
         try:
             return self._example(index, row)
-        except InputError:
-            if self.drop_blank:
-                return None
-            raise
+        except InputError as error:
+            if not self.drop_blank:
+                raise
+            if not self.refused:
+                self.refused.append(str(error).partition(f", or {LEAVE_OUT}")[0])
+            return None
 
     def notes(self, split: str) -> list[str]:
         """What is to be said of the rows that were read."""

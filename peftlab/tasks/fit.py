@@ -126,7 +126,7 @@ def look(task: Task, tokenizer: Tokenizer, splits: Sequence[str] = SPLITS) -> Fi
     guess = None
     if task.guesses_length:
         guess, said = _enough_tokens(task, tokenizer)
-        notes.append(said)
+        notes += [] if task.choices else [said]
     whole = tuple(splits) == SPLITS
     return replace(
         turns,

@@ -81,6 +81,12 @@ def as_trained(task: Task, template: Template) -> Task:
             f"with {shown}. Leave system out."
         )
     notes = (*task.notes, *([kept(own)] if own is not None else []))
+    if template.joint and task.choices is None:
+        notes = (
+            *notes,
+            "The adapter was trained to choose among options, and none are named here "
+            "(-o choices=…): it writes its replies.",
+        )
     return replace(task, template=template, framing=None, notes=notes)
 
 

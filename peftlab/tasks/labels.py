@@ -74,8 +74,10 @@ def checked_labels(
         for row in rows:
             for target in row.targets:
                 if target not in labels:
+                    numbers = target.isdecimal() and int(target) < len(labels)
+                    mend = " (-o labels=… gives integers their names)" if numbers else ""
                     raise InputError(
                         f'The {split} example "{row.excerpt()}" has the target {target!r}, which '
-                        f"is not one of the labels {', '.join(labels)}."
+                        f"is not one of the labels {', '.join(labels)}{mend}."
                     )
     return labels

@@ -50,16 +50,16 @@ def from_tables(
     text = options.template or usual_template(chosen.target, options.cue)
     classes = first.classes.get(chosen.target)
     extra = Template(text).markup.columns
-    rest = table_columns.unused(first, chosen, extra)
-    notes = [f"Columns: {chosen} ({'guessed' if chosen.guessed else 'given'}){rest}."]
     own_options = _options_column(options, first)
+    beside = [own_options] if own_options else []
+    rest = table_columns.unused(first, chosen, [*extra, *beside])
+    notes = [f"Columns: {chosen} ({'guessed' if chosen.guessed else 'given'}){rest}."]
     given = options.labels or (None if own_options else options.choices)
     labels = given or (tuple(classes) if classes and not own_options else None)
     named = chosen.target.lower() in table_columns.LABEL_NAMES
     splits: Splits = {}
     for split, table in tables.items():
         notes += table.notes
-        beside = [own_options] if own_options else []
         table = table.narrowed([*chosen.source, chosen.target, *extra, *beside])
         known = labels or (() if named else None)
         read = RowReader(table, chosen, extra, known, classes, options.drop_blank, own_options)
@@ -165,13 +165,15 @@ def read_rows(table: Table, read: Reader, split: str, notes: list[str]) -> Seque
         stored = StoredRows(table, read)
     except (ValueError, OverflowError) as error:  # of pyarrow, while it makes a row
         raise InputError(f"{table.name} holds what Python cannot: {error}.") from error
+    refused = read.refused if isinstance(read, ConversationReader) else []
+    held = "no row with both a source and a target"
+    held = f"no conversation that can be used (the first: {refused[0]})" if refused else held
     if not len(stored) and split != "train":
-        notes.append(f"{table.name} has no row with both a source and a target: it is not used.")
+        notes.append(f"{table.name} has {held}: it is not used.")
         return []
     if not len(stored):
-        raise InputError(f"{table.name} has no row with both a source and a target.")
+        raise InputError(f"{table.name} has {held}.")
     if stored.left_out:
-        notes.append(
-            f"{stored.left_out} rows of {split} are left out, for want of a source or a target."
-        )
+        why = f"the first: {refused[0]}" if refused else "for want of a source or a target."
+        notes.append(f"{stored.left_out} rows of {split} are left out, {why}")
     return list(stored) if isinstance(table.rows, list) else stored

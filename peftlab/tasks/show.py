@@ -32,7 +32,7 @@ class Lengths:
         The lists below are of those that were measured.
     prompt, target: tokens before the target and of it, its end included. cut: how many rows lose
     source tokens in this context, and dropped: how many tokens these lose in all. misfits: rows
-    that do not fit even without their source.
+    that do not fit even without their source. lost: trained replies that go with those tokens.
     """
 
     split: str
@@ -42,6 +42,7 @@ class Lengths:
     cut: int
     dropped: int
     misfits: int
+    lost: int
 
 
 def describe(task: Task, tokenizer: Tokenizer, context: int) -> str:
@@ -125,7 +126,7 @@ def measure(task: Task, tokenizer: Tokenizer, context: int, split: str) -> Lengt
     Rows beyond `MEASURED` are sampled.
     """
     rows, pairs = _drawn(task, split)
-    prompts, targets, cut, dropped, misfits = [], [], 0, 0, 0
+    prompts, targets, cut, dropped, misfits, lost = [], [], 0, 0, 0, 0
     for example, target in pairs:
         whole = task.template.encode(tokenizer, example, target, sys.maxsize)
         prompts.append(len(whole.ids) - whole.targets + whole.dropped)
@@ -141,7 +142,8 @@ def measure(task: Task, tokenizer: Tokenizer, context: int, split: str) -> Lengt
             continue
         cut += row.dropped > 0
         dropped += row.dropped
-    return Lengths(split, rows, tuple(prompts), tuple(targets), cut, dropped, misfits)
+        lost += len(whole.spans) - len(row.spans) if split == "train" else 0
+    return Lengths(split, rows, tuple(prompts), tuple(targets), cut, dropped, misfits, lost)
 
 
 def _drawn(task: Task, split: str) -> tuple[int, list[tuple[Example, str]]]:
@@ -165,6 +167,8 @@ def _lengths_text(lengths: Lengths, context: int) -> str:
     cut = f"{lengths.cut:,} of {measured:,} {of} lose source tokens in a context of {context}"
     if lengths.cut:
         cut += f" ({lengths.dropped / lengths.cut:.0f} each on average)"
+    if lengths.lost:
+        cut += f", and with them {lengths.lost:,} replies that would be trained on"
     lines = [
         f"Tokens of {lengths.split}{sample}: prompt {_spread(lengths.prompt)}, target "
         f"{_spread(lengths.target)}",

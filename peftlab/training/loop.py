@@ -364,6 +364,7 @@ class Loop(Generic[Made]):
             validated=progress.validated,
             validation_seconds=progress.validation_seconds,
             truncated=len(set().union(*self.processes.told(trainee.data.rows.cut))),
+            lost_replies=trainee.data.rows.lost,
             losses=progress.losses,
             trunk_bytes=trainee.kept_bytes,
             skipped=trainee.skipped,

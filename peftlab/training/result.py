@@ -43,7 +43,8 @@ class Trained(Generic[Made]):
             checkpoints. spared_seconds: which steps would have taken besides, had not other runs
             computed what they found kept. earlier_seconds: what of all but that was an earlier
             process's.
-        truncated: training rows that lost source tokens. skipped: those that were left out.
+        truncated: training rows, of those that steps took, that lost source tokens, lost_replies:
+            that would have been trained on in them. skipped: rows that were left out.
         losses: every step's loss. trunk_bytes: kept activations of the frozen trunk.
     """
 
@@ -61,6 +62,7 @@ class Trained(Generic[Made]):
     losses: list[float]
     trunk_bytes: int
     skipped: int = 0
+    lost_replies: int = 0
     saving_seconds: float = 0.0
     spared_seconds: float = 0.0
     earlier_seconds: float = 0.0

@@ -28,6 +28,7 @@ class Rows(Sequence[Encoded]):
         self._max_tokens, self._choices = max_tokens, choices
         self._encoded: dict[int, Encoded] = {}
         self._cut: set[int] = set()
+        self.lost = 0  # replies that would be trained on, had the rows used so far room for them
 
     def under(self, template: Template) -> Rows:
         """The same examples in another template; cut rows count in both."""
@@ -52,6 +53,7 @@ class Rows(Sequence[Encoded]):
             self._encoded[index] = row
             if row.dropped:
                 self._cut.add(index)
+                self.lost += sum(turn.trained for turn in example.turns) + 1 - len(row.spans)
         return self._encoded[index]
 
     @property

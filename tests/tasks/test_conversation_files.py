@@ -221,7 +221,16 @@ def test_what_is_no_conversation_is_refused_in_one_line(
         load(tmp_path, [good, bad])
     assert said in str(refused.value) and "\n" not in str(refused.value)
     kept = load(tmp_path, [good, bad], drop_blank=True)
-    assert len(kept.test) == 1 and any("1 rows of test are left out" in n for n in kept.notes)
+    assert len(kept.test) == 1
+    (note,) = (n for n in kept.notes if "1 rows of test are left out, the first: " in n)
+    assert said in note
+
+
+def test_lists_that_are_no_json_are_told_of(tmp_path: Path) -> None:
+    path = tmp_path / "talk.csv"
+    path.write_text("messages\n" + "\"[{'role': 'user', 'content': 'Hello'}]\"\n" * 12)
+    with pytest.raises(InputError, match="which is no JSON"):
+        Task.load(path)
 
 
 def test_options_that_mean_nothing_are_refused(tmp_path: Path) -> None:
