@@ -23,14 +23,16 @@ if TYPE_CHECKING:
 Array = npt.NDArray[np.float64]
 
 
-class Adapted(Protocol):
-    """What of `evaluation.Adapted` reads options."""
+class ReadsTargets(Protocol):
+    """A base with one adaptation on it, as far as it takes losses of given texts."""
 
     tokenizer: Tokenizer
 
-    def template(self, task: Task) -> Template: ...
+    def template(self, task: Task) -> Template:
+        """The template in which it takes the rows of a task."""
 
-    def row_losses(self, encoded: Sequence[Encoded]) -> tuple[list[float], list[int]]: ...
+    def row_losses(self, encoded: Sequence[Encoded]) -> tuple[list[float], list[int]]:
+        """Every row's summed loss in nats and its number of target tokens."""
 
     def target_losses(
         self,
@@ -41,7 +43,8 @@ class Adapted(Protocol):
         batch_size: int,
         max_length: int | None,
         done: Callable[[int], None] | None,
-    ) -> list[Reply]: ...
+    ) -> list[Reply]:
+        """Replies without a text, with the summed losses of every example's targets."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,7 @@ class Weighed:
 
 
 def weigh(
-    adapted: Adapted,
+    adapted: ReadsTargets,
     task: Task,
     examples: Sequence[Example],
     names: Sequence[str],
@@ -151,7 +154,7 @@ def _wants_alone(choices: Choices, names: Sequence[str]) -> bool:
 
 
 def _alone(
-    adapted: Adapted, template: Template, options: Sequence[Sequence[str]]
+    adapted: ReadsTargets, template: Template, options: Sequence[Sequence[str]]
 ) -> dict[str, float]:
     """Log-likelihoods of options after nothing but the token that begins a text."""
     tokenizer = adapted.tokenizer

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, Protocol
 
+from peftlab import choosing
+from peftlab.choosing import ReadsTargets
 from peftlab.edits import Edits
 from peftlab.errors import InputError
 from peftlab.frozen.model import FrozenLM
@@ -24,7 +26,6 @@ from peftlab.token_limits import max_row_tokens
 
 if TYPE_CHECKING:
     from peftlab.metrics import Scores
-    from peftlab.tasks.tokens import Tokenizer
     from peftlab.trunk import TrunkStore
 
 
@@ -66,24 +67,17 @@ class Evaluation:
     options: list[dict[str, float]] = field(default_factory=list)
 
 
-class Adapted(Protocol):
+class Adapted(ReadsTargets, Protocol):
     """A base with one adaptation on it: what losses and replies are taken from.
 
     Attributes:
         prefix: positions before a prompt that `Reply.prompt_tokens` does not count.
     """
 
-    tokenizer: Tokenizer
     prefix: int
-
-    def template(self, task: Task) -> Template:
-        """The template in which it takes the rows of a task."""
 
     def max_row_tokens(self, max_length: int | None) -> int:
         """The most tokens of a row, its target or reply included."""
-
-    def row_losses(self, encoded: Sequence[Encoded]) -> tuple[list[float], list[int]]:
-        """Every row's summed loss in nats and its number of target tokens."""
 
     def replies(
         self,
@@ -102,18 +96,6 @@ class Adapted(Protocol):
         Args:
             targets: of every example, whose losses come with the replies where that saves reading.
         """
-
-    def target_losses(
-        self,
-        task: Task,
-        examples: Sequence[Example],
-        targets: Sequence[Sequence[Target]],
-        *,
-        batch_size: int,
-        max_length: int | None,
-        done: Callable[[int], None] | None,
-    ) -> list[Reply]:
-        """Replies without a text, with the summed losses of every example's targets."""
 
 
 class AdaptedLM:
@@ -342,7 +324,6 @@ def _chosen(
     how: Mapping[str, Any],
 ) -> tuple[Evaluation, SplitLoss]:
     """Choices by likelihood, scored, and the loss of the right ones."""
-    from peftlab import choosing
     from peftlab.metrics import metric_spec
 
     assert task.choices is not None
