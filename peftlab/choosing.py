@@ -102,7 +102,7 @@ def weigh(
     template = adapted.template(task)
     options = [choices.of(example) for example in examples]
     ids = [
-        [_ids(template, tokenizer, example, option) for option in own]
+        _ids(template, tokenizer, example, own)
         for example, own in zip(examples, options, strict=True)
     ]
     targets = [
@@ -142,11 +142,14 @@ def _choices(task: Task) -> Choices:
     return task.choices
 
 
-def _ids(template: Template, tokenizer: object, example: Example, option: str) -> list[int]:
-    ids = template.target_ids(tokenizer, option, example)[:-1]  # without the end
-    if not ids:
-        raise InputError(f"the option {option!r} has no token after {example.excerpt()!r}")
-    return ids
+def _ids(
+    template: Template, tokenizer: object, example: Example, options: Sequence[str]
+) -> list[list[int]]:
+    found = template.option_ids(tokenizer, example, options)
+    for option, ids in zip(options, found, strict=True):
+        if not ids:
+            raise InputError(f"the option {option!r} has no token after {example.excerpt()!r}")
+    return found
 
 
 def _wants_alone(choices: Choices, names: Sequence[str]) -> bool:

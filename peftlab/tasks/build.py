@@ -9,7 +9,7 @@ from typing import Literal
 
 from peftlab.errors import InputError
 from peftlab.tasks.choices import FEWEST, USUAL
-from peftlab.tasks.conversation_files import each_reply
+from peftlab.tasks.conversation_files import every_reply
 from peftlab.tasks.example import Example
 from peftlab.tasks.labels import checked_labels, choices_of, refuse_metrics
 from peftlab.tasks.metric_choice import choose_metrics
@@ -65,7 +65,7 @@ def finish(
     duplicates = _shared_sources(splits)
     said.append(f"{duplicates} of {len(splits['test'])} test sources also stand in train.")
     if options.loss == "replies":  # each is generated, with the true history before it
-        splits["test"] = [one for row in splits["test"] for one in each_reply(row)]
+        splits["test"] = every_reply(splits["test"])
     new_tokens = options.max_new_tokens or settings.max_new_tokens
     train = limit_pairs(splits["train"], options.limit, options.seed)
     validation = splits["validation"][: options.limit]

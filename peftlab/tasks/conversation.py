@@ -195,7 +195,7 @@ class _Shown:
         untold += [("the tools", self.turns, "")] if example.tools else []
         untold += [("the calls of tools", bare, example.tools)] if calls else []
         for what, turns, tools in untold:
-            if self._says_the_same(turns, tools):
+            if self._says_the_same(turns, replace(example, tools=tools)):
                 plain = self.frame.jinja == PLAIN
                 where = "plain lines do" if plain else "the base's chat template does"
                 raise InputError(
@@ -203,13 +203,10 @@ class _Shown:
                     "no row can hold it: take such rows out, or a base whose template knows tools"
                 )
 
-    def _says_the_same(self, turns: Sequence[Message], tools: str) -> bool:
-        asked = [
-            {**turn.asked(), "content": mark} for turn, mark in zip(turns, self.marks, strict=True)
-        ]
-        render = partial(_rendered, self.tokenizer, jinja=self.frame.jinja)
+    def _says_the_same(self, turns: Sequence[Message], example: Example) -> bool:
+        render = _render(self.tokenizer, self.frame, example)
         try:
-            return render(asked, tools=json.loads(tools) if tools else None) == self.text
+            return render(_with_contents(turns, self.marks)) == self.text
         except InputError:  # an empty message, say, which only a call explains
             return False
 
@@ -218,8 +215,7 @@ class _Shown:
         return self._rendered(self.marks[:count], reply)
 
     def _rendered(self, contents: Sequence[str], reply: bool = False) -> str:
-        turns = zip(self.turns, contents, strict=False)
-        return self.render([{**turn.asked(), "content": text} for turn, text in turns], reply=reply)
+        return self.render(_with_contents(self.turns, contents), reply=reply)
 
     def _places(self) -> list[int]:
         """Where each mark stands; of empty contents −1."""
@@ -311,6 +307,12 @@ class _Shown:
         """Where a reply begins whose text stands there: white space may lead it."""
         lead = self.frame.lead
         return place - len(lead) if lead and self.text[:place].endswith(lead) else place
+
+
+def _with_contents(turns: Sequence[Message], contents: Sequence[str]) -> list[dict[str, Any]]:
+    """As many of the turns as there are contents, each with its own."""
+    pairs = zip(turns, contents, strict=False)
+    return [{**turn.asked(), "content": content} for turn, content in pairs]
 
 
 def _mark(number: int) -> str:

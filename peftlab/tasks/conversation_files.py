@@ -359,5 +359,10 @@ def each_reply(example: Example) -> list[Example]:
     return [*made, replace(example, turns=_untrained(example.turns))]
 
 
+def every_reply(rows: Iterable[Example]) -> list[Example]:
+    """The same of all rows, in their order."""
+    return [one for row in rows for one in each_reply(row)]
+
+
 def _untrained(turns: Sequence[Message]) -> tuple[Message, ...]:
     return tuple(replace(turn, trained=False) for turn in turns)

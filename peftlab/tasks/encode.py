@@ -303,8 +303,8 @@ def target_ids(tokenizer: Tokenizer, text: str) -> list[int]:
     return pieces(tokenizer, text, plain, begun=True)[0]
 
 
-def joint_ids(tokenizer: Tokenizer, parts: Sequence[Part], text: str) -> list[int]:
-    """Return the ids of an option's text as it stands after the row's last words.
+def joint_ids(tokenizer: Tokenizer, parts: Sequence[Part], texts: Sequence[str]) -> list[list[int]]:
+    """Return the ids of options' texts as each stands after the row's last words.
 
     They are those of both beyond the number that the words have by themselves.
     """
@@ -315,7 +315,8 @@ def joint_ids(tokenizer: Tokenizer, parts: Sequence[Part], text: str) -> list[in
         run.insert(0, part)
     begun = not all(isinstance(part, Pseudo) for part in parts[: len(parts) - len(run)])
     before = len(_tokenised(tokenizer, run, begun)[0]) if run else 0
-    return _tokenised(tokenizer, [*run, Chunk(text, "data")], begun)[0][before:]
+    both = ([*run, Chunk(text, "data")] for text in texts)
+    return [_tokenised(tokenizer, one, begun)[0][before:] for one in both]
 
 
 def alone_ids(tokenizer: Tokenizer, text: str) -> list[int]:

@@ -200,6 +200,8 @@ class Encoded:
 
     def alternatives(self) -> list[Encoded]:
         """The row, and one with each of its rivals in the place of the trained option."""
+        if not self.rivals:
+            return [self]
         start = self.target_start
         before, alone = self.ids[:start], replace(self, rivals=())
         rows = [

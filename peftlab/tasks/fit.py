@@ -13,7 +13,7 @@ from typing import Any
 
 from peftlab.errors import InputError
 from peftlab.tasks import conversation
-from peftlab.tasks.conversation_files import each_reply
+from peftlab.tasks.conversation_files import every_reply
 from peftlab.tasks.encode import without_end
 from peftlab.tasks.example import Example
 from peftlab.tasks.framing import decided
@@ -70,7 +70,7 @@ class Fit:
         template = self.template or task.template
         if self.apart:
             template = replace(template, loss="last")
-            rows |= {split: _each_reply(rows[split]) for split in ("train", "validation")}
+            rows |= {split: every_reply(rows[split]) for split in ("train", "validation")}
         for split, texts in self.called.items():
             rows[split] = _with_calls(rows[split], texts)
         if self.ends:
@@ -170,10 +170,6 @@ def _turns(task: Task, tokenizer: Tokenizer, splits: Sequence[str]) -> Fit:
         for split in splits
     }
     return replace(made, called={split: texts for split, texts in called.items() if texts})
-
-
-def _each_reply(rows: Sequence[Example]) -> Sequence[Example]:
-    return [one for row in rows for one in each_reply(row)]
 
 
 def _with_calls(rows: Sequence[Example], texts: Mapping[int, str]) -> Sequence[Example]:

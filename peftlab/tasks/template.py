@@ -272,10 +272,20 @@ class Template:
 
         example: whose it is, which decides where options are tokenised together with it (`joint`).
         """
-        text, end = self._led(tokenizer, target), self.end_id(tokenizer)
-        if not self.joint or example is None:
-            return [*encode.target_ids(tokenizer, text), end]
-        return [*encode.joint_ids(tokenizer, self.parts(tokenizer, example), text), end]
+        if self.joint and example is not None:
+            (ids,) = self.option_ids(tokenizer, example, [target])
+        else:
+            ids = encode.target_ids(tokenizer, self._led(tokenizer, target))
+        return [*ids, self.end_id(tokenizer)]
+
+    def option_ids(
+        self, tokenizer: Tokenizer, example: Example, options: Sequence[str]
+    ) -> list[list[int]]:
+        """Return the ids of each option after the example's words, without an end, see `joint`."""
+        texts = [self._led(tokenizer, option) for option in options]
+        if not self.joint:
+            return [encode.target_ids(tokenizer, text) for text in texts]
+        return encode.joint_ids(tokenizer, self.parts(tokenizer, example), texts)
 
     def option_alone(self, tokenizer: Tokenizer, option: str) -> list[int]:
         """Return the ids of an option that nothing precedes."""

@@ -64,10 +64,7 @@ class Rows(Sequence[Encoded]):
     def _others(self, example: Example) -> list[tuple[int, ...]]:
         assert self._choices is not None
         wrong = [one for one in self._choices.of(example) if one not in example.targets]
-        return [
-            tuple(self._template.target_ids(self._tokenizer, option, example)[:-1])
-            for option in wrong
-        ]
+        return [tuple(ids) for ids in self._template.option_ids(self._tokenizer, example, wrong)]
 
     @property
     def sources(self) -> int:

@@ -231,7 +231,7 @@ class Descent(Steps):
         places = [
             place
             for row, place in zip(piece.rows, piece.places, strict=True)
-            for _ in row.alternatives()
+            for _ in range(1 + len(row.rivals))
         ]
         with self.accelerator.autocast():
             packed = pack(

@@ -138,6 +138,11 @@ class Allocation:
         self.rates = {name: self._rate(name) for name in self.finalists}
         self.grid = self._aimed(ground)
 
+    @property
+    def length(self) -> int:
+        """Steps of the finalists' trainings; before that is known, of the longest."""
+        return self.trained or self.problem.steps
+
     # --- what stands ---------------------------------------------------------------------------
 
     @property
@@ -188,7 +193,7 @@ class Allocation:
 
     def _reads(self, one: Candidate, rate: float | None, look: Look) -> list[Read]:
         seeds = range(1, look.seeds + 1) if one.seeded else range(1)
-        steps = self.trained or self.problem.steps
+        steps = self.length
         return [Read(one.name, rate, steps, seed, look.examples) for seed in seeds]
 
     def _length(self, ground: Ground) -> int:

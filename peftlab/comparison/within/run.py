@@ -179,7 +179,7 @@ class _Session:
         try:
             while True:
                 step: Step = steps.send(answer)
-                title = _told(step, self.allocation.trained or self.timed.steps)
+                title = _told(step, self.allocation.length)
                 self.watcher.begins(title)
                 answer = self.ground.do(step)
                 self._note()
@@ -320,8 +320,7 @@ def _prices(
     unread = 1 + max(seed for own in allocation.scores.values() for seed in own)
     for name in pair:
         if (rate := allocation.rates.get(name)) is not None:
-            steps = allocation.trained or allocation.problem.steps
-            fresh = Read(name, rate, steps, unread, look.examples)
+            fresh = Read(name, rate, allocation.length, unread, look.examples)
             more = replace(fresh, examples=look.examples + 1)
             prices["seeds"] += ground.cost(fresh)
             prices["examples"] += look.seeds * (ground.cost(more) - ground.cost(fresh))
