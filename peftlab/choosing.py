@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -197,6 +197,20 @@ def scores(
         each = np.abs(rows[:, 0] - rows[:, 1]) if rows.shape[1] == 2 else rows[:, 0]
         scored.per_example[name] = each.tolist()
     return scored
+
+
+def rescored(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """The corpus numbers, of stored predictions, of those metrics that options' likelihoods give."""
+    from peftlab.metrics import build_metric, metric_spec
+
+    right = [row["prediction"] in row["references"] for row in rows]
+    found = {}
+    for name in names:
+        if metric_spec(name).of_choices:
+            scorer: Any = build_metric(name)
+            each = [row["scores"][name] for row in rows]
+            found[name] = scorer.aggregate(scorer.stored(each, right))
+    return found
 
 
 def _calibration(

@@ -7,14 +7,18 @@ from collections.abc import Sequence
 import numpy as np
 
 from peftlab.metrics.errors import MetricOptionError
-from peftlab.metrics.means import MeanOverExamples
+from peftlab.metrics.means import MeanOverExamples, column
 from peftlab.metrics.registry import Rows
 
 _BINS = 10
 
 
-class _OfChoices:
+class OfChoices:
     """What has no rows of texts."""
+
+    def stored(self, scores: Sequence[float], right: Sequence[bool]) -> Rows:
+        """Rows again of what is kept of an example: its score, and whether the choice is right."""
+        raise NotImplementedError
 
     def statistics(self, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> Rows:
         """Raises `MetricOptionError`: likelihoods are asked for."""
@@ -24,16 +28,27 @@ class _OfChoices:
         )
 
 
-class ChosenRight(_OfChoices, MeanOverExamples):
+class ChosenRight(OfChoices, MeanOverExamples):
     """Share of examples whose likeliest option is right."""
 
+    def stored(self, scores: Sequence[float], right: Sequence[bool]) -> Rows:
+        """The scores themselves: 1 or 0."""
+        return column(scores)
 
-class CalibrationError(_OfChoices):
+
+class CalibrationError(OfChoices):
     """Expected calibration error (Guo et al. 2017, section 2) in ten bins of equal width.
 
     Rows are the probability that the chosen option has among all of its example, and whether it is
     right, [examples, 2].
     """
+
+    def stored(self, scores: Sequence[float], right: Sequence[bool]) -> Rows:
+        """A score is how far the choice's probability is from 1 where it is right, else from 0."""
+        pairs = zip(scores, right, strict=True)
+        return np.array(
+            [[1 - one if is_right else one, is_right] for one, is_right in pairs], float
+        )
 
     def aggregate(self, rows: Rows) -> float:
         """Mean distance of confidence and accuracy, bins weighted by their examples."""

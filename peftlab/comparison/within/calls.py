@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from peftlab.choosing import rescored
 from peftlab.comparison.hosts import host
 from peftlab.comparison.plan import Run
 from peftlab.comparison.processes import Say
@@ -16,7 +17,7 @@ from peftlab.evaluation import subset_scores
 from peftlab.files import make_folder, write_json, write_text
 from peftlab.loss import mean_of
 from peftlab.measure import environment, in_company, tune_allocator
-from peftlab.metrics import score
+from peftlab.metrics import metric_spec, score
 from peftlab.records import folders
 from peftlab.records.reading import predictions
 from peftlab.records.record import NAME, Record
@@ -95,8 +96,14 @@ def _rescored(record: Record, run: Run, folder: Path) -> None:
     rows = predictions(folder)
     texts = [row["prediction"] for row in rows]
     references = [row["references"] for row in rows]
-    record.scores = dict(score(run.task.metrics, texts, references).corpus)
-    record.subsets = subset_scores(run.task, run.task.metrics, texts, references)
+    metrics = run.task.metrics
+    of_texts = [name for name in metrics if not metric_spec(name).of_choices]
+    found = {**score(of_texts, texts, references).corpus, **rescored(metrics, rows)}
+    record.scores = {name: found[name] for name in metrics}
+    record.subsets = subset_scores(run.task, of_texts, texts, references)
+    for name, places in run.task.subsets.items():
+        if inside := [rows[i] for i in places if i < len(rows)]:
+            record.subsets.setdefault(name, {}).update(rescored(metrics, inside))
     sums = [one for row in rows for one in row.get("loss_sums", ())]
     counts = [one for row in rows for one in row.get("loss_tokens", ())]
     if sums:

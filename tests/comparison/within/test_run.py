@@ -22,7 +22,8 @@ from peftlab.errors import InputError
 from peftlab.methods import parse
 from peftlab.records.reading import StoredRun, predictions, read
 from peftlab.report.page import render
-from peftlab.tasks import Task
+from peftlab.tasks import Example, Task
+from peftlab.tasks.choices import Choices
 from peftlab.training import TrainConfig
 from peftlab.verdict.outcome import said, verdict
 from peftlab.verdict.timed import Timed
@@ -148,6 +149,37 @@ def test_more_test_examples_are_read_with_the_adapter_that_is_there(
     assert record.loss.test_error == pytest.approx(whole.loss.test_error, rel=1e-4)
     assert record.task.test_rows == len(task.test) == whole.task.test_rows
     assert record.config_hash == whole.config_hash, "how much was read decides no run"
+
+
+def test_more_of_a_task_of_choices_is_read_and_scored_as_all_at_once(
+    base: str, task: Task, tmp_path: Path
+) -> None:
+    metrics = ("accuracy", "acc_norm", "macro_f1", "calibration_error")
+
+    def labelled(split: str) -> list[Example]:
+        rows = enumerate(task.split(split))
+        return [replace(row, targets=(("a", "b c")[i % 2],)) for i, row in rows]
+
+    chosen = replace(
+        task,
+        train=labelled("train"),
+        validation=labelled("validation"),
+        test=labelled("test"),
+        choices=Choices(("a", "b c")),
+        metrics=metrics,
+        subsets={"first": (0, 1, 2), "late": (len(task.test) - 1,)},
+    )
+    asked = make(base, chosen, "lora:rank=2", predict=False)
+    (run,) = profile.profile(lambda *_: None, asked, tmp_path).runs(asked)
+    whole = work.work(lambda *_: None, run, tmp_path / "whole")
+    some = replace(run, task=replace(run.task, test=run.task.test[:5]))
+    work.work(lambda *_: None, some, tmp_path / "parts")
+    record = more(lambda *_: None, run, tmp_path / "parts")
+    assert list(record.scores) == list(metrics)
+    assert record.scores == pytest.approx(whole.scores, abs=1e-6)
+    assert set(record.subsets) == {"first", "late"}
+    for name, scores in record.subsets.items():
+        assert scores == pytest.approx(whole.subsets[name], abs=1e-6)
 
 
 def test_the_time_ends_what_still_runs() -> None:
