@@ -45,10 +45,8 @@ class CalibrationError(OfChoices):
 
     def stored(self, scores: Sequence[float], right: Sequence[bool]) -> Rows:
         """A score is how far the choice's probability is from 1 where it is right, else from 0."""
-        pairs = zip(scores, right, strict=True)
-        return np.array(
-            [[1 - one if is_right else one, is_right] for one, is_right in pairs], float
-        )
+        off, known = np.array(scores, float), np.array(right, bool)
+        return np.column_stack([np.where(known, 1 - off, off), known.astype(float)])
 
     def aggregate(self, rows: Rows) -> float:
         """Mean distance of confidence and accuracy, bins weighted by their examples."""
