@@ -200,7 +200,7 @@ def scores(
 
 
 def rescored(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """The corpus numbers, of stored predictions, of those metrics that options' likelihoods give."""
+    """The corpus numbers of those metrics that options give, of stored predictions."""
     from peftlab.metrics import build_metric, metric_spec
 
     right = [row["prediction"] in row["references"] for row in rows]
