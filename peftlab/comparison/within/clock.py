@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from _thread import interrupt_main
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from types import FrameType
 
 from peftlab.comparison.processes import Stopped
 from peftlab.errors import PeftlabError
@@ -52,10 +54,33 @@ class Clock:
         timer.daemon = True
         timer.start()
         try:
-            yield
+            with self._heard():
+                yield
         except (Stopped, KeyboardInterrupt) as stopped:
             if self.left() > 0:
                 raise
             raise OutOfTime("the time is used up") from stopped
         finally:
             timer.cancel()
+
+    @contextmanager
+    def _heard(self) -> Iterator[None]:
+        """The timer interrupts a process too that ignores Ctrl-C, as a script's background jobs do;
+        to others' Ctrl-C it stays deaf.
+        """
+        deaf = threading.current_thread() is threading.main_thread() and (
+            signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+        )
+        if not deaf:
+            yield
+            return
+
+        def interrupted(number: int, frame: FrameType | None) -> None:
+            if self.left() <= 0:
+                signal.default_int_handler(number, frame)
+
+        signal.signal(signal.SIGINT, interrupted)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from dataclasses import replace
 from importlib import import_module
@@ -182,13 +183,24 @@ def test_more_of_a_task_of_choices_is_read_and_scored_as_all_at_once(
         assert scores == pytest.approx(whole.subsets[name], abs=1e-6)
 
 
-def test_the_time_ends_what_still_runs() -> None:
+@pytest.mark.parametrize("handler", [signal.default_int_handler, signal.SIG_IGN])
+def test_the_time_ends_what_still_runs(handler: Any) -> None:
+    """Also in a process that ignores Ctrl-C, as those do that a script starts with `&`."""
+    before = signal.signal(signal.SIGINT, handler)
     clock = Clock(0.2)
     begun = time.monotonic()
-    with pytest.raises(OutOfTime), clock.ending():
-        while time.monotonic() - begun < 5:
-            time.sleep(0.05)
-    assert time.monotonic() - begun < 2
+    try:
+        with pytest.raises(OutOfTime), clock.ending():
+            if handler is signal.SIG_IGN:
+                signal.raise_signal(signal.SIGINT)  # which it goes on to ignore
+            while time.monotonic() - begun < 5:
+                time.sleep(0.05)
+        assert time.monotonic() - begun < 2 and signal.getsignal(signal.SIGINT) is handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_an_interruption_in_time_is_one() -> None:
     with pytest.raises(KeyboardInterrupt), Clock(100).ending():
         raise KeyboardInterrupt
     with Clock(100).ending():
