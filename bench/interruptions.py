@@ -38,7 +38,7 @@ from safetensors.torch import load_file
 
 from bench.interruption_jobs import ADAPTERS, BEFORE, EXPORTS, TRAININGS, Fault, Place, carry_out
 from peftlab.comparison.processes import server
-from peftlab.files import lines_of
+from peftlab.files import found, lines_of
 from peftlab.records import folders
 
 _WAIT = 300.0  # seconds until a job counts as hung
@@ -180,7 +180,7 @@ def attempt(
 def _wait_for_a_step(pipe: Any, place: Place) -> None:
     """Until the journal begins, or the job has ended: imports take as long as the machine lets."""
     end = time.monotonic() + _WAIT
-    while not pipe.poll(0.002) and not any(place.out.rglob(folders.METRICS)):
+    while not pipe.poll(0.002) and not found(place.out, folders.METRICS):
         if time.monotonic() > end:
             raise TimeoutError("no step was taken")
 

@@ -8,6 +8,7 @@ leaves such a folder, and the next one that writes beside it removes it.
 from __future__ import annotations
 
 import errno
+import glob
 import json
 import os
 import re
@@ -131,6 +132,16 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     return next(filter(None, map(_model_in, get_args(annotation))), None)
+
+
+def found(folder: Path, name: str) -> list[Path]:
+    """What has a name (or matches a pattern) in a folder or below it, by path; nothing hidden.
+
+    Others may write there meanwhile: a folder that goes away while it is looked into is none, where
+    `Path.rglob` raises (before Python 3.13).
+    """
+    names = glob.glob(f"**/{name}", root_dir=folder, recursive=True)  # noqa: PTH207
+    return sorted(folder / path for path in names)
 
 
 def write_text(path: Path, text: str) -> None:

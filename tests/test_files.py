@@ -6,12 +6,14 @@ import errno
 import json
 import os
 import resource
+import shutil
 import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -21,7 +23,7 @@ from safetensors.torch import save_file
 
 from peftlab import files
 from peftlab.errors import DiskFull, InputError
-from peftlab.files import lines_of, read_json, read_jsonl, read_yaml
+from peftlab.files import found, lines_of, read_json, read_jsonl, read_yaml
 from peftlab.records import folders, reading
 
 ODD = "a\u2028b\u2029c\u0085d\x0be\x0cf\x1cg\x1dh\x1ei"
@@ -165,6 +167,23 @@ def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_is_n
         (tmp_path / f".writing-{process}-0" / ".tmpXYZ").write_text("half")
     files.write_text(tmp_path / "file", "whole")
     assert [p.name for p in tmp_path.glob(".*")] == [f".writing-{os.getpid()}-0"]
+
+
+def test_what_goes_away_while_it_is_looked_for_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a/one.json", "gone/b/one.json", "z/b/one.json", ".writing-1-2/one.json"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).touch()
+    looking = os.scandir
+
+    def meanwhile(place: Any) -> Any:
+        if not isinstance(place, int) and Path(place).name == "gone":
+            shutil.rmtree(place, ignore_errors=True)
+        return looking(place)
+
+    monkeypatch.setattr(os, "scandir", meanwhile)
+    assert found(tmp_path, "one.json") == [tmp_path / "a/one.json", tmp_path / "z/b/one.json"]
 
 
 def test_all_files_are_as_readable_as_others(tmp_path: Path) -> None:

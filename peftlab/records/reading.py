@@ -10,6 +10,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 from typing_extensions import TypedDict  # pydantic takes typing's own from Python 3.12 on
 
 from peftlab.errors import InputError
+from peftlab.files import found
 from peftlab.records.folders import METRICS, PREDICTIONS
 from peftlab.records.record import NAME, Record
 
@@ -119,7 +120,7 @@ def read(out: Path) -> StoredRuns:
     if not out.is_dir():
         raise InputError(f"there is no folder {out}; give the --out of a comparison")
     stored = StoredRuns([], [])
-    for path in sorted(out.rglob(NAME), key=lambda path: (path.stat().st_mtime, str(path))):
+    for path in sorted(found(out, NAME), key=lambda path: (path.stat().st_mtime, str(path))):
         try:
             record = Record.read(path)
         except InputError as error:

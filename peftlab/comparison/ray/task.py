@@ -6,8 +6,9 @@ Where the node does not see the comparison's folder, files travel through Ray, s
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +19,7 @@ from peftlab.comparison.plan import GeneralText, Plan, Run
 from peftlab.comparison.processes import Died, RunFailed, Stopped, describe
 from peftlab.comparison.ray import cluster
 from peftlab.errors import DiskFull
-from peftlab.files import make_folder, write_bytes
+from peftlab.files import found, make_folder, write_bytes
 from peftlab.records import folders
 from peftlab.records.record import NAME
 from peftlab.tasks import Task
@@ -156,12 +157,12 @@ class Changes:
         if not any(Path(name).name in _LASTING for name, *_ in new):
             return {}
         self._seen |= new
-        return {name: (self.folder / name).read_bytes() for name, *_ in new}
+        return _contents(self.folder, new)
 
 
 def packed(folder: Path) -> Files:
     """All files of a folder, by their paths in it, without locks and kept activations."""
-    return {name: (folder / name).read_bytes() for name, *_ in _stamps(folder)}
+    return _contents(folder, _stamps(folder))
 
 
 def unpack(files: Files, folder: Path) -> None:
@@ -174,8 +175,18 @@ def unpack(files: Files, folder: Path) -> None:
 def _stamps(folder: Path) -> set[tuple[str, int, int]]:
     """A folder's files, when they were written, and their sizes."""
     stamps = set()
-    for path in folder.rglob("[!.]*"):
+    for path in found(folder, "*"):
         name = path.relative_to(folder)
-        if path.is_file() and not any(p.startswith(".") or p == folders.TRUNK for p in name.parts):
-            stamps.add((name.as_posix(), path.stat().st_mtime_ns, path.stat().st_size))
+        with suppress(FileNotFoundError):  # what a run no longer needs, it removes
+            about = path.stat()
+            if stat.S_ISREG(about.st_mode) and folders.TRUNK not in name.parts:
+                stamps.add((name.as_posix(), about.st_mtime_ns, about.st_size))
     return stamps
+
+
+def _contents(folder: Path, stamps: Iterable[tuple[str, int, int]]) -> Files:
+    contents = {}
+    for name, *_ in stamps:
+        with suppress(FileNotFoundError):
+            contents[name] = (folder / name).read_bytes()
+    return contents
