@@ -17,6 +17,7 @@ from peftlab.version import __version__
 
 if TYPE_CHECKING:
     from peftlab.api import compare as compare
+    from peftlab.api import convert as convert
     from peftlab.api import evaluate as evaluate
     from peftlab.api import generate as generate
     from peftlab.api import load as load
@@ -52,7 +53,16 @@ if TYPE_CHECKING:
     from peftlab.training import TrainConfig as TrainConfig
 
 _PLACES = {
-    "api": ("compare", "evaluate", "generate", "load", "load_adaptation", "load_task", "train"),
+    "api": (
+        "compare",
+        "convert",
+        "evaluate",
+        "generate",
+        "load",
+        "load_adaptation",
+        "load_task",
+        "train",
+    ),
     "edits": ("Edits",),
     "errors": ("PeftlabError",),
     "frozen.model": ("FrozenLM",),

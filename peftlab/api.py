@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from peftlab.files import make_folder
 from peftlab.methods import Method, method_of
 
 if TYPE_CHECKING:
     from peftlab.comparison.run import Compared
+    from peftlab.conversion import Converted
     from peftlab.evaluation import Evaluation
     from peftlab.frozen.model import FrozenLM
     from peftlab.generation import Reply, Request
@@ -86,6 +87,51 @@ def train(
         make_folder(folder)
     config = train_config(options)
     return train_one(model, chosen, task, config, folder=folder).adaptation
+
+
+def convert(
+    model: FrozenLM,
+    adaptation: Adaptation,
+    to: Method | str,
+    task: Task,
+    *,
+    out: str | Path | None = None,
+    replies: Literal["targets", "teacher"] = "targets",
+    **options: Any,
+) -> Converted:
+    """An adaptation of another method that does what this one does: `.adaptation`, `.fidelity`.
+
+    Args:
+        to: the method, as of `train`.
+        task: whose training sources are learnt on, and whose test split measures fidelity.
+        out: a folder for the checkpoint, from which a conversion that was cut off continues.
+        replies: learn on the task's targets, or on replies that the adaptation samples.
+        options: as of `train`, 100 steps by default; steps=0 takes none, where a change of weights
+            becomes a LoRA.
+
+    Raises:
+        InputError: an adaptation of another base, or what no conversion can reach.
+        Diverged, Interrupted: see `peftlab.training`.
+    """
+    from peftlab.conversion import STEPS
+    from peftlab.conversion import convert as converted
+    from peftlab.training.config import train_config
+
+    folder = None if out is None else Path(out)
+    if folder is not None:
+        make_folder(folder)
+    fit_only = options.get("steps") == 0
+    config = train_config(options | {"steps": None} if fit_only else options, STEPS)
+    return converted(
+        model,
+        adaptation,
+        method_of(to),
+        task,
+        config,
+        fit_only=fit_only,
+        replies=replies,
+        folder=folder,
+    )
 
 
 def evaluate(

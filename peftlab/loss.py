@@ -123,6 +123,74 @@ def _loss_and_slope(
     return losses.squeeze(1), slope.to(logits.dtype)
 
 
+def divergences(
+    model: FrozenLM, student: Batch, teacher: Batch, options: ForwardOptions = PLAIN
+) -> torch.Tensor:
+    """KL(teacher ‖ student) in nats over the whole vocabulary, [K], in the order rows were given.
+
+    Both batches keep as many logits a row, of the same target tokens. Nothing is learnt through
+    the teacher's.
+    """
+    with torch.no_grad():
+        taught, theirs = _below_head(model, teacher, PLAIN)
+    own, head = _below_head(model, student, options)
+    losses: torch.Tensor = _Divergence.apply(own, taught, head, theirs)
+    return losses
+
+
+def _below_head(
+    model: FrozenLM, batch: Batch, options: ForwardOptions
+) -> tuple[torch.Tensor, Callable[[torch.Tensor], torch.Tensor]]:
+    """What the head makes logits of, [K, …], and the head; an edited one has run already."""
+    if model.head_runs_apart(batch, options):
+        return torch.cat(batch.split_kept(model.hidden(batch, options))), model.head
+    return torch.cat(batch.split_kept(model(batch, options))), _as_it_is
+
+
+def _as_it_is(logits: torch.Tensor) -> torch.Tensor:
+    return logits
+
+
+class _Divergence(torch.autograd.Function):
+    """Divergences [K] of a student's states from a teacher's, a piece at a time.
+
+    As `_FrozenHeadLoss`: no logits outlive their piece. By the student's logits the gradient is
+    q − p.
+    """
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any,
+        own: torch.Tensor,
+        taught: torch.Tensor,
+        head: Callable[[torch.Tensor], torch.Tensor],
+        theirs: Callable[[torch.Tensor], torch.Tensor],
+    ) -> torch.Tensor:
+        losses, gradients = list[torch.Tensor](), list[torch.Tensor]()
+        wants = bool(ctx.needs_input_grad[0])
+        count = max(1, math.ceil(len(taught) / _HEAD_TOKENS))
+        pieces = zip(own.detach().tensor_split(count), taught.tensor_split(count), strict=True)
+        for states, of_teacher in pieces:
+            with torch.no_grad():
+                wanted = theirs(of_teacher).float().log_softmax(1)
+            with torch.set_grad_enabled(wants):
+                logits = head(states.requires_grad_(wants))
+            found = logits.detach().float().log_softmax(1)
+            expected = wanted.exp()
+            losses.append((expected * (wanted - found)).sum(1))
+            if wants:
+                slope = found.exp_().sub_(expected).to(logits.dtype)
+                gradients += torch.autograd.grad(logits, states, slope)
+        if gradients:
+            ctx.save_for_backward(torch.cat(gradients))
+        return torch.cat(losses)
+
+    @staticmethod
+    def backward(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:  # type: ignore[override]
+        (gradient,) = ctx.saved_tensors
+        return gradient * upstream.unsqueeze(-1).to(gradient.dtype), None, None, None
+
+
 def held_against(sums: Sequence[torch.Tensor], rows: Sequence[Encoded]) -> torch.Tensor:
     """Each row's loss, [R]: of one with rivals, of its probability among them.
 

@@ -11,7 +11,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from peftlab.cli import compare, estimate, learn, listing, report, serve, share, study
+from peftlab.cli import compare, convert, estimate, learn, listing, report, serve, share, study
 from peftlab.cli import options as shared
 from peftlab.errors import InputError, PeftlabError
 from peftlab.files import what_is_full
@@ -33,7 +33,7 @@ class _Commands(TyperGroup):
 
 
 _HELP = "Adapt one frozen language model in many ways, compare them fairly, use them together."
-_ALONE = ("compare", "estimate", "evaluate", "generate", "serve", "study")
+_ALONE = ("compare", "convert", "estimate", "evaluate", "generate", "serve", "study")
 
 Command = Callable[..., None]
 _COMMANDS: dict[str, tuple[Command, Callable[[], shared.Entries]]] = {
@@ -45,6 +45,7 @@ _COMMANDS: dict[str, tuple[Command, Callable[[], shared.Entries]]] = {
     "evaluate": (learn.evaluate, learn.evaluate_options),
     "generate": (learn.generate, learn.generate_options),
     "serve": (serve.serve, dict),
+    "convert": (convert.convert, convert.options),
     "export": (share.export, dict),
     "inspect": (share.inspect, dict),
     "check-method": (share.check_method, dict),

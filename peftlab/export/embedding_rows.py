@@ -24,6 +24,7 @@ import torch
 from peftlab.edits import Edits
 from peftlab.errors import InputError
 from peftlab.export import plain
+from peftlab.export.instead import AS_LORA
 from peftlab.export.merging import probes
 from peftlab.export.text import plain_text
 from peftlab.files import together, write_json
@@ -119,7 +120,7 @@ def soft_prompt(name: str, adaptation: Adaptation, model: FrozenLM) -> torch.Ten
         instead = (
             "use the peft or merged export"
             if edits.linear or edits.weights
-            else "peftlab's own server serves it"
+            else f"peftlab's own server serves it, and {AS_LORA}"
         )
         raise InputError(
             f"{name}: {method} is no soft prompt alone, and rows of the embedding matrix hold "
@@ -128,7 +129,7 @@ def soft_prompt(name: str, adaptation: Adaptation, model: FrozenLM) -> torch.Ten
     if edits.begin == "cue":
         raise InputError(
             f"{name}: its vectors stand at the cue, and engines with plain prompts know none; "
-            "peftlab's own server serves it."
+            f"peftlab's own server serves it, and {AS_LORA}."
         )
     return edits.embeddings
 

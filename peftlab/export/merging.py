@@ -17,6 +17,7 @@ import torch
 from peftlab.edits import Edits, LinearEdit
 from peftlab.errors import InputError
 from peftlab.export import plain
+from peftlab.export.instead import AS_LORA
 from peftlab.files import together, write_json
 from peftlab.frozen.packing import Row, pack
 
@@ -97,7 +98,7 @@ def refuse_unmergeable(adaptation: Adaptation, edits: Edits) -> None:
     if edits.begin == "cue":
         raise InputError(
             f"{name} begins at the cue, and merged weights would change the source before it too; "
-            "peftlab's own server serves it."
+            f"peftlab's own server serves it, and {AS_LORA}."
         )
     sites = {
         "its vectors are inputs; the embedding-rows or vllm export serves them": edits.embeddings,
@@ -110,7 +111,7 @@ def refuse_unmergeable(adaptation: Adaptation, edits: Edits) -> None:
     }
     for reason, site in sites.items():
         if site is not None and len(site):
-            raise InputError(f"{name} cannot be merged into the weights: {reason}.")
+            raise InputError(f"{name} cannot be merged into the weights: {reason}; {AS_LORA}.")
     if not edits.linear and not edits.weights:
         raise InputError(f"{name} changes no weights: the base serves it, with its text.")
 

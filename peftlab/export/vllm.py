@@ -19,6 +19,7 @@ from peftlab.export import peft, plain
 from peftlab.export.cue import begins_at_cue
 from peftlab.export.embedding_rows import embedding_scale, soft_prompt
 from peftlab.export.files import write_tensors
+from peftlab.export.instead import AS_LORA
 from peftlab.files import make_folder, together, write_json, write_text
 from peftlab.methods.adaptation import Adaptation
 from peftlab.methods.lora import LoRA
@@ -82,14 +83,14 @@ def _refuse(name: str, adaptation: Adaptation) -> None:
     if begins_at_cue(adaptation):
         raise InputError(
             f"{name}: {method.name} begins at the cue, which vLLM cannot hold; peftlab's own "
-            "server serves it."
+            f"server serves it, and {AS_LORA}."
         )
     if (isinstance(method, LoRA) and not method.dora) or method.name in _SOFT:
         return
     reason = _REFUSED.get(method.name, "it serves one kind of adapter a request")
     if isinstance(method, LoRA):
         reason = "it does not support DoRA; the merged export is exact"
-    raise InputError(f"{name}: vLLM cannot serve {method.name}: {reason}.")
+    raise InputError(f"{name}: vLLM cannot serve {method.name}: {reason}; {AS_LORA}.")
 
 
 def _saved_lora(adaptation: Adaptation, model: FrozenLM, folder: Path) -> int:

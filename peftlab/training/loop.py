@@ -32,8 +32,9 @@ from peftlab.training.result import Diverged, Interrupted, Trained
 from peftlab.training.stem import Stem
 from peftlab.training.steps import Taken
 from peftlab.training.stopping import graceful
+from peftlab.training.teacher import Teacher
 from peftlab.training.tracking import Listen
-from peftlab.training.trainee import MethodInTraining, Trainable, Trainee
+from peftlab.training.trainee import MethodInTraining, StudentInTraining, Trainable, Trainee
 from peftlab.trunk import TrunkStore
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ def train(
     validated: Validated | None = None,
     listen: Listen | None = None,
     stem: Stem | None = None,
+    teacher: Teacher | None = None,
 ) -> Trained[Adaptation]:
     """Train one adaptation; the state with the lowest validation loss is kept.
 
@@ -75,6 +77,7 @@ def train(
             returns true.
         listen: is told all that goes into `metrics.jsonl`, see `tracking`.
         stem: where trainings of other lengths leave what they share with this one.
+        teacher: whose distribution at the targets is learnt; losses are divergences from it.
 
     Where a launcher has started several processes, each calls this with the same arguments, and
     all get the same result. A step's rows are then divided among them; the first one writes.
@@ -99,8 +102,13 @@ def train(
         trunk = folder / "trunk" if folder is not None and store is None else None
         if store is None:
             store = TrunkStore(config.trunk_memory // processes.local, config.trunk_disk, trunk)
-        trainee = MethodInTraining(model, method, task, config, start, store, processes)
+        parts = (model, method, task, config, start, store, processes)
         identity = identity_of(method, task, config, model.fingerprint)
+        if teacher is None:
+            trainee = MethodInTraining(*parts)
+        else:
+            trainee = StudentInTraining(teacher, *parts)
+            identity = f"{identity}, taught by {teacher.identity}"
         run = Loop(trainee, config, folder, identity, validated, processes, listen, stem)
         try:
             if method.trains or method.searches:

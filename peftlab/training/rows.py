@@ -56,6 +56,10 @@ class Rows(Sequence[Encoded]):
                 self.lost += sum(turn.trained for turn in example.turns) + 1 - len(row.spans)
         return self._encoded[index]
 
+    def example(self, index: int) -> Example:
+        """Whose row it is."""
+        return self._pairs[index][0]
+
     @property
     def contrasts(self) -> bool:
         """Whether rows are held against the options that are not theirs."""

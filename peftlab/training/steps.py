@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -11,14 +12,16 @@ import torch
 
 from peftlab.edits import Edits
 from peftlab.errors import InputError
+from peftlab.frozen.batch import Batch
 from peftlab.frozen.forward import ForwardOptions
 from peftlab.frozen.offload import check_device, kept_on_cpu
 from peftlab.frozen.packing import pack
 from peftlab.frozen.sharding import placed
-from peftlab.loss import held_against, token_losses, training_row
+from peftlab.loss import divergences, held_against, token_losses, training_row
 from peftlab.methods.base import Method, State
 from peftlab.pasts import continued
 from peftlab.processes import Processes
+from peftlab.tasks import Encoded
 from peftlab.training import optimise
 from peftlab.training.checkpoint import Checkpoint, Descending
 from peftlab.training.config import DECAYS_LATE, TrainConfig, decaying_steps
@@ -27,6 +30,7 @@ from peftlab.training.parameters import Parameters
 from peftlab.training.result import Diverged
 from peftlab.training.rows import Piece
 from peftlab.training.search import Examples
+from peftlab.training.teacher import Teacher
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -234,27 +238,34 @@ class Descent(Steps):
             for _ in range(1 + len(row.rivals))
         ]
         with self.accelerator.autocast():
-            packed = pack(
-                continued(self.model, [training_row(row) for row in rows], data.pasts),
-                [self.edits(self.config.seed * 1_000_003 + seed)],
-                device=self.model.device,
-                share=self.config.share and data.trunk is None,
-                places=places,
-                alike=piece.alike,
-            )
-            trunk = data.trunk
-            options = ForwardOptions(
-                # Sharded weights are gathered for their block, and again when it is recomputed.
-                checkpoint=self.config.recompute or self.parameters.are_split,
-                fast=self.config.fast,
-                resume=None if trunk is None else trunk.states(packed, piece.indices),
-            )
+            packed, options = self._packed(data, piece, rows, places, seed)
             smoothing = self.config.label_smoothing
             losses = token_losses(self.model, packed, rows, smoothing, options)
         if len(rows) == len(piece.rows):
             return losses.sum(), packed.tokens
         sums = [each.sum() for each in packed.split_kept(losses)]
         return held_against(sums, piece.rows).sum(), packed.tokens
+
+    def _packed(
+        self, data: Data, piece: Piece, rows: Sequence[Encoded], places: Sequence[int], seed: int
+    ) -> tuple[Batch, ForwardOptions]:
+        """Rows of a piece under the current edits, and how they are run."""
+        packed = pack(
+            continued(self.model, [training_row(row) for row in rows], data.pasts),
+            [self.edits(self.config.seed * 1_000_003 + seed)],
+            device=self.model.device,
+            share=self.config.share and data.trunk is None,
+            places=places,
+            alike=piece.alike,
+        )
+        trunk = data.trunk
+        options = ForwardOptions(
+            # Sharded weights are gathered for their block, and again when it is recomputed.
+            checkpoint=self.config.recompute or self.parameters.are_split,
+            fast=self.config.fast,
+            resume=None if trunk is None else trunk.states(packed, piece.indices),
+        )
+        return packed, options
 
     def _move(self) -> None:
         parameters = self.parameters
@@ -280,6 +291,24 @@ class Descent(Steps):
             self.optimizer.param_groups, self.scheduler.get_last_lr(), strict=True
         ):
             group["lr"] = rate
+
+
+class Distillation(Descent):
+    """A step of the optimiser down the divergence from a teacher, in the place of the loss."""
+
+    def __init__(self, teacher: Teacher, points: int, *parts: Any) -> None:
+        super().__init__(points, *parts)
+        self.teacher = teacher
+
+    def _loss(self, data: Data, piece: Piece, seed: int) -> tuple[torch.Tensor, int]:
+        rows = piece.rows
+        examples = [data.rows.example(i) for i in piece.indices]
+        with self.accelerator.autocast():
+            packed, options = self._packed(data, piece, rows, piece.places, seed)
+            with torch.no_grad():
+                taught = self.teacher.batch(rows, examples, data.pasts)
+            losses = divergences(self.model, packed, taught, options)
+        return losses.sum(), packed.tokens
 
 
 def on_device(state: State, device: torch.device) -> State:

@@ -19,7 +19,8 @@ from peftlab.training import optimise
 from peftlab.training.budget import Budget
 from peftlab.training.config import TrainConfig
 from peftlab.training.data import Data
-from peftlab.training.steps import Descent, Search, Steps, on_device
+from peftlab.training.steps import Descent, Distillation, Search, Steps, on_device
+from peftlab.training.teacher import Teacher
 from peftlab.trunk import TrunkStore
 
 if TYPE_CHECKING:
@@ -115,7 +116,10 @@ class MethodInTraining:
         if method.searches:
             self.steps = Search(task.template, *parts)
         elif method.trains:
-            self.steps = Descent(Budget.of(config, len(self.data.rows)).points, *parts)
+            self.steps = self._descent(Budget.of(config, len(self.data.rows)).points, *parts)
+
+    def _descent(self, points: int, *parts: Any) -> Descent:
+        return Descent(points, *parts)
 
     @property
     def is_sharded(self) -> bool:
@@ -147,3 +151,20 @@ class MethodInTraining:
         tensors = {n: whole(t.detach()).cpu() for n, t in materialised.tensors.items()}
         kept = State(tensors, materialised.text)
         return Adaptation(self.method, kept, self.task.template, base_of(self.model))
+
+
+class StudentInTraining(MethodInTraining):
+    """One of our methods that learns another adaptation's distribution; losses are divergences."""
+
+    def __init__(self, teacher: Teacher, *parts: Any) -> None:
+        self.teacher = teacher
+        super().__init__(*parts)
+
+    def _descent(self, points: int, *parts: Any) -> Descent:
+        return Distillation(self.teacher, points, *parts)
+
+    def validation_loss(self) -> Mean:
+        rows, edits = self.data.validation, self.steps.edits().detach()
+        examples = [rows.example(i) for i in range(len(rows))]
+        with self.steps.accelerator.autocast():
+            return mean_of(*self.teacher.divergences(edits, rows, examples, self.data.pasts))

@@ -18,6 +18,7 @@ from peftlab.admission import OtherBase
 from peftlab.errors import InputError, nearest, shown
 from peftlab.export.cue import begins_at_cue, with_invocation
 from peftlab.export.files import read_json, write_tensors
+from peftlab.export.instead import AS_LORA
 from peftlab.export.peft import ia3, llama_adapter, lora, prompts
 from peftlab.export.peft.folder import PeftFolder
 from peftlab.files import together, write_json
@@ -70,11 +71,11 @@ def save(adaptation: Adaptation, model: FrozenLM, folder: Path | str) -> Path:
     folder, name = Path(folder), adaptation.method.name
     if name not in LAYOUTS:
         instead = _NEAREST.get(name, "PEFT loads one method a folder; keep peftlab's own format")
-        raise InputError(f"{name} cannot become a PEFT adapter: {instead}.")
+        raise InputError(f"{name} cannot become a PEFT adapter: {instead}; {AS_LORA}.")
     if begins_at_cue(adaptation) and name != "lora":
         raise InputError(
             f"{name} begins at the cue, which PEFT knows for LoRA alone (aLoRA); keep peftlab's "
-            "own format."
+            f"own format, or {AS_LORA}."
         )
     layout = LAYOUTS[name]
     settings, tensors = layout.write(adaptation, model)

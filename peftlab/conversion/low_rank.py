@@ -1,0 +1,160 @@
+"""The best low-rank fit of a change of weights, by what it does to the inputs that occur.
+
+Of all products BA of a rank, ‖(Δ − BA) C^½‖ with C the inputs' second moments is least for
+B A = U Uᵀ Δ, where U are the leading eigenvectors of Δ C Δᵀ: the left singular vectors of Δ C^½
+(Eckart & Young 1936).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from peftlab.bases.shapes import Target
+from peftlab.edits import Edits
+from peftlab.errors import InputError
+from peftlab.export.merging import merged_weights
+from peftlab.frozen.batch import Batch
+from peftlab.frozen.forward import ForwardOptions
+from peftlab.methods.base import State
+from peftlab.methods.lora import LoRA
+from peftlab.token_limits import token_chunks
+
+if TYPE_CHECKING:
+    from peftlab.frozen.model import FrozenLM
+
+_FLOOR = 1e-4  # of the mean moment, for directions that no input has: they count, but little
+_LEAST = 1e-6  # of the largest direction: a smaller one is rounding
+_MEMORY = 1 << 30  # bytes of moments at once
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A LoRA's state, and what it leaves out of the change, as shares of its squared norm.
+
+    Attributes:
+        beside: of parameters that it does not reach: biases, norms, embeddings, head, others.
+        within: of those that it changes, beyond its rank.
+    """
+
+    state: State
+    beside: float
+    within: float
+
+
+def changes_weights(edits: Edits) -> bool:
+    """Whether all that an adaptation changes are weights, biases or norms, of whole rows."""
+    others = edits.embeddings is not None or edits.attention or edits.sublayer
+    return edits.begin == "row" and not others and bool(edits.linear or edits.weights)
+
+
+@torch.no_grad()
+def fit(model: FrozenLM, edits: Edits, method: LoRA, start: State, batches: Sequence[Batch]) -> Fit:
+    """A LoRA that is as close to a change of weights as its rank allows.
+
+    Args:
+        start: of the method; what the change does not fill of it stays.
+        batches: under these edits, whose inputs weigh.
+
+    Raises:
+        InputError: the base's weights are kept in another format, or none is changed.
+    """
+    changes = {
+        name: tensor - _base(model, name, tensor)
+        for name, tensor in merged_weights(model, edits).items()
+    }
+    total = sum(float(change.square().sum()) for change in changes.values())
+    if not total:
+        raise InputError("the adaptation changes no weight: there is nothing to convert")
+    targets = [one for one in method.chosen(model.shape) if _name(one) in changes]
+    tensors, seen, missed = dict(start.tensors), 0.0, 0.0
+    for some, moments in _moments(model, targets, batches):
+        for target in some:
+            change = _rows(model, target, changes[_name(target)])
+            factors = best(change, moments[target.linear.path], method.rank)
+            tensors |= _filled(start, target, method, *factors)
+            product = factors[1] @ factors[0]
+            if method.dora:
+                own = _rows(model, target, model.gather(_name(target)).float())
+                tensors[f"{target.name}.magnitude"] = (own + product).norm(dim=1).cpu()
+            seen += float(change.square().sum())
+            missed += float((change - product).square().sum())
+    return Fit(State(tensors, start.text), (total - seen) / total, missed / total)
+
+
+def best(
+    change: torch.Tensor, moments: torch.Tensor, rank: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(A [≤ r, in], B [out, ≤ r]) whose product is closest to a change under moments [in, in].
+
+    Directions of no size are left out. Columns of B have the length 1 and are orthogonal.
+    """
+    exact, inputs = change.double(), moments.double()
+    inputs = inputs + _FLOOR * inputs.diagonal().mean() * torch.eye(len(inputs)).to(inputs)
+    sizes, vectors = torch.linalg.eigh(exact @ inputs @ exact.T)
+    up = vectors[:, -rank:][:, sizes[-rank:] > _LEAST**2 * sizes[-1].clamp_min(0)].flip(1)
+    return (up.T @ exact).float(), up.float()
+
+
+def _filled(
+    start: State, target: Target, method: LoRA, down: torch.Tensor, up: torch.Tensor
+) -> dict[str, torch.Tensor]:
+    """A target's factors, rows of A as long as they were at the start, so that rates fit.
+
+    Ranks without a direction keep their A and a B of zero, from which they can learn.
+    """
+    names = f"{target.name}.lora_A", f"{target.name}.lora_B"
+    a, b = start.tensors[names[0]].clone(), torch.zeros_like(start.tensors[names[1]])
+    count, lengths = len(down), down.norm(dim=1)
+    of_start = a[:count].norm(dim=1)
+    a[:count] = down * (of_start / lengths).unsqueeze(1)
+    b[:, :count] = up * (lengths / of_start) / method.scaling
+    return dict(zip(names, (a, b), strict=True))
+
+
+def _name(target: Target) -> str:
+    return f"{target.linear.path}.weight"
+
+
+def _base(model: FrozenLM, name: str, like: torch.Tensor) -> torch.Tensor:
+    """A parameter of the base's; zero where it lacks that bias."""
+    has = name in model.shape.parameters
+    return model.gather(name).float() if has else torch.zeros_like(like)
+
+
+def _rows(model: FrozenLM, target: Target, change: torch.Tensor) -> torch.Tensor:
+    """A target's rows of a change of its whole linear, [out, in]."""
+    change = change.T if model.shape.transposed else change
+    return change[torch.tensor(target.row_indices, device=change.device)]
+
+
+def _moments(
+    model: FrozenLM, targets: Sequence[Target], batches: Sequence[Batch]
+) -> Iterator[tuple[list[Target], dict[str, torch.Tensor]]]:
+    """Some targets and, by their linears, the mean of x xᵀ over inputs, [in, in]; then others."""
+    tokens = sum(batch.tokens for batch in batches)
+    sizes = [4 * target.linear.in_features**2 for target in targets]
+    for some in token_chunks(targets, sizes, _MEMORY):
+        sums: dict[str, torch.Tensor] = {}
+        hooks = [
+            model.model.get_submodule(path).register_forward_pre_hook(_adding(sums, path))
+            for path in {target.linear.path for target in some}
+        ]
+        try:
+            for batch in batches:  # fast forms read several linears' input past their modules
+                model(batch, ForwardOptions(fast=False))
+        finally:
+            for hook in hooks:
+                hook.remove()
+        yield some, {path: total / tokens for path, total in sums.items()}
+
+
+def _adding(sums: dict[str, torch.Tensor], path: str) -> Callable[..., None]:
+    def add(_: object, given: tuple[Any, ...]) -> None:
+        x = given[0].float().reshape(-1, given[0].shape[-1])
+        sums[path] = sums[path].addmm_(x.T, x) if path in sums else x.T @ x
+
+    return add

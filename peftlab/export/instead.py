@@ -1,0 +1,3 @@
+"""What refusals advise."""
+
+AS_LORA = "`peftlab convert --to lora` makes a LoRA of it, which goes everywhere"
