@@ -104,7 +104,8 @@ def convert(
     Args:
         to: the method, as of `train`.
         task: whose training sources are learnt on, and whose test split measures fidelity.
-        out: a folder for the checkpoint, from which a conversion that was cut off continues.
+        out: a folder for the checkpoint, from which a conversion that was cut off continues, and
+            for the result as `adapter`.
         replies: learn on the task's targets, or on replies that the adaptation samples.
         options: as of `train`, 100 steps by default; steps=0 takes none, where a change of weights
             becomes a LoRA.
@@ -121,7 +122,7 @@ def convert(
     if folder is not None:
         make_folder(folder)
     fit_only = options.get("steps") == 0
-    config = train_config(options | {"steps": None} if fit_only else options, STEPS)
+    config = train_config(options | {"steps": 1} if fit_only else options, STEPS)
     return converted(
         model,
         adaptation,

@@ -132,7 +132,7 @@ def divergences(
     the teacher's.
     """
     with torch.no_grad():
-        taught, theirs = _below_head(model, teacher, PLAIN)
+        taught, theirs = _below_head(model, teacher, ForwardOptions(fast=options.fast))
     own, head = _below_head(model, student, options)
     losses: torch.Tensor = _Divergence.apply(own, taught, head, theirs)
     return losses

@@ -48,21 +48,25 @@ def convert(
     """
     from peftlab.cli.dashboard import live
     from peftlab.comparison.resolve import config_of, the_task
-    from peftlab.conversion import STEPS
+    from peftlab.conversion import STEPS, in_its_template
     from peftlab.conversion import convert as converted
     from peftlab.methods import parse_one
 
     called = shared.flag(options())
+    _refuse_its_own(adapter, out)
     fit_only = given.get("steps") == "0"
-    given = {"task": _own_task(adapter)} | dict(given) if "task" not in given else given
-    config = config_of(
-        {n: v for n, v in given.items() if not (fit_only and n == "steps")}, STEPS, called
-    )
+    given = {"task": _own_task(adapter), **given} if "task" not in given else given
+    # Beside another budget 1 is as much refused as 0.
+    config = config_of({**given, "steps": "1"} if fit_only else given, STEPS, called)
     loaded, method = the_task(given, called), parse_one(to)
     make_folder(out)
     base, (teacher,) = shared.open_adapters(
         [adapter], model, given.get("device", "auto"), base_dtype
     )
+    if loaded.template.text != teacher.template.text:
+        echo(f"Rows stand in the adapter's own template: {teacher.template.text!r}", err=True)
+    loaded = in_its_template(loaded, teacher, base)
+    shared.say(loaded.notes)
     made = converted(
         base,
         teacher,
@@ -74,10 +78,15 @@ def convert(
         folder=out,
         display=live(base.device),
     )
-    made.adaptation.save(out / "adapter")
     write_json(out / "fidelity.json", made.fidelity.values())
     _tell(made, fit_only)
-    echo(f"Saved in {out / 'adapter'}; try: peftlab generate --adapter {out} --input TEXT")
+    echo(f"Saved in {out / folders.ADAPTER}; try: peftlab generate --adapter {out} --input TEXT")
+
+
+def _refuse_its_own(adapter: Path, out: Path) -> None:
+    its_own = {adapter.resolve(), shared.adapter_folder(adapter).resolve()}
+    if {out.resolve(), (out / folders.ADAPTER).resolve()} & its_own:
+        raise InputError(f"--out {out} holds the adapter itself; another folder was expected")
 
 
 def _own_task(adapter: Path) -> str:
@@ -107,7 +116,11 @@ def _tell(made: Converted, fit_only: bool) -> None:
         )
     if not made.steps and not fit_only:
         echo("No step brought it closer than its start, which is kept: lower --learning-rate")
+    if made.truncated:
+        echo(f"{made.truncated:,} of the training rows that were used lost source tokens")
+    if made.skipped:
+        echo(f"{made.skipped:,} training rows were left out: they were too long")
     if made.cut:
-        echo(f"{made.cut:,} sources were cut for the teacher, whose prompt left no room for them")
+        echo(f"{made.cut:,} sources were cut further for the teacher, whose prompt left less room")
     for line in made.fidelity.told():
         echo(line)

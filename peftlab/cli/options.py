@@ -13,6 +13,7 @@ from typer.core import TyperCommand
 from peftlab.cli.bases import AdapterBaseDtype as AdapterBaseDtype
 from peftlab.cli.bases import BaseDtype as BaseDtype
 from peftlab.cli.bases import ShardBase as ShardBase
+from peftlab.cli.bases import adapter_folder as adapter_folder
 from peftlab.cli.bases import load_base as load_base
 from peftlab.cli.bases import load_base_together as load_base_together
 from peftlab.cli.bases import one_format as one_format

@@ -46,13 +46,7 @@ def latency(
         tokens: how many each row produces; fewer where the context is too short.
     """
     edits = adaptation.edits(model)
-    template = edits.template or adaptation.template
-    limit = max_row_tokens(model.shape.context, max_length, edits.prefix_length)
-    examples = islice(cycle(task.test), _BATCH)
-    prompts = [
-        template.encode(model.tokenizer, example, None, limit - task.max_new_tokens)
-        for example in examples
-    ]
+    prompts = _prompts(model, adaptation, edits, task, _BATCH, max_length)
     tokens = min(tokens, task.max_new_tokens)
     plain = _delays(model, edits, prompts, tokens)
     whole = merged(model, edits)
@@ -60,6 +54,32 @@ def latency(
         **plain.model_dump(),
         merged=_delays(model, whole, prompts, tokens) if whole is not None else None,
     )
+
+
+def of_one_row(
+    model: FrozenLM, adaptation: Adaptation, task: Task, tokens: int, max_length: int | None = None
+) -> Delay:
+    """The same of a single row, the adaptation beside the base."""
+    edits = adaptation.edits(model)
+    prompts = _prompts(model, adaptation, edits, task, 1, max_length)
+    return _delay(model, edits, prompts, min(tokens, task.max_new_tokens))
+
+
+def _prompts(
+    model: FrozenLM,
+    adaptation: Adaptation,
+    edits: Edits,
+    task: Task,
+    count: int,
+    max_length: int | None,
+) -> list[Encoded]:
+    """So many of the test split, again from its first where it has fewer."""
+    template = edits.template or adaptation.template
+    limit = max_row_tokens(model.shape.context, max_length, edits.prefix_length)
+    return [
+        template.encode(model.tokenizer, example, None, limit - task.max_new_tokens)
+        for example in islice(cycle(task.test), count)
+    ]
 
 
 def expected(run: Run, prompt: float, step: float) -> float:

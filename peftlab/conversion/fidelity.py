@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from statistics import fmean
 from typing import Any
 
 import numpy as np
 from scipy.stats import bootstrap
 
-from peftlab.comparison.latency import latency
+from peftlab.comparison.latency import of_one_row
 from peftlab.evaluation import AdaptedLM, Evaluation, evaluate
 from peftlab.methods.adaptation import Adaptation
 from peftlab.tasks import Example, Task
@@ -20,6 +20,7 @@ from peftlab.training.teacher import Teacher
 from peftlab.units import size
 
 _RESAMPLES = 2000
+_AT_ONCE = 10**6  # numbers of resamples in memory
 _LATENCY_TOKENS = 24
 
 
@@ -55,7 +56,7 @@ class Fidelity:
 
     Attributes:
         divergence: KL(teacher ‖ student) in nats, the mean over the first targets' tokens.
-        equal: share of examples to which both give the same reply.
+        equal: share of examples to which both give the same greedy reply.
         difference: student less teacher by `metric`, the mean over examples, with its 95 % interval
             (paired bootstrap, bias-corrected and accelerated); None of a single example.
     """
@@ -101,15 +102,13 @@ def divergence(teacher: Teacher, student: Adaptation, examples: Sequence[Example
 
 
 def measured(teacher: Teacher, student: Adaptation, task: Task, *, batch_size: int) -> Fidelity:
-    """Both on the test split of a task, as it scores.
-
-    Raises:
-        InputError: the split is empty.
-    """
+    """Both on the test split of a fitted task, by its metrics; replies are greedy."""
+    decoding = replace(task.decoding, sample=False)
     one, other = (
         evaluate(
             AdaptedLM(teacher.model, each),
             task,
+            decoding=decoding,
             batch_size=batch_size,
             max_length=teacher.max_length,
         )
@@ -132,7 +131,7 @@ def measured(teacher: Teacher, student: Adaptation, task: Task, *, batch_size: i
 
 def _side(teacher: Teacher, one: Adaptation, found: Evaluation, task: Task) -> Side:
     edits = one.edits(teacher.model)
-    waits = latency(teacher.model, one, task, _LATENCY_TOKENS, teacher.max_length)
+    waits = of_one_row(teacher.model, one, task, _LATENCY_TOKENS, teacher.max_length)
     return Side(
         method=one.method.label,
         scores=dict(found.scores.corpus),
@@ -148,8 +147,9 @@ def _interval(apart: np.ndarray) -> tuple[float, float] | None:
         return None
     if np.ptp(apart) == 0:
         return float(apart[0]), float(apart[0])
+    how: dict[str, Any] = {"n_resamples": _RESAMPLES, "batch": max(1, _AT_ONCE // len(apart))}
     for method in ("BCa", "percentile"):  # where all but one are alike, BCa is not defined
-        found = bootstrap((apart,), np.mean, n_resamples=_RESAMPLES, method=method, rng=0)
+        found = bootstrap((apart,), np.mean, method=method, rng=0, **how)
         low, high = (float(end) for end in found.confidence_interval)
         if math.isfinite(low) and math.isfinite(high):
             break

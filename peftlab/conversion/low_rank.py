@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
 from peftlab.bases.shapes import Target
 from peftlab.edits import Edits
-from peftlab.errors import InputError
 from peftlab.export.merging import merged_weights
 from peftlab.frozen.batch import Batch
 from peftlab.frozen.forward import ForwardOptions
@@ -32,21 +31,27 @@ _MEMORY = 1 << 30  # bytes of moments at once
 
 
 @dataclass(frozen=True)
-class Fit:
-    """A LoRA's state, and what it leaves out of the change, as shares of its squared norm.
+class LeftOut:
+    """What a LoRA leaves out of a change of weights, as shares of the change's squared norm.
 
     Attributes:
         beside: of parameters that it does not reach: biases, norms, embeddings, head, others.
         within: of those that it changes, beyond its rank.
     """
 
-    state: State
     beside: float
     within: float
 
 
+class Fit(NamedTuple):
+    """A LoRA's state, and what it leaves out."""
+
+    state: State
+    left_out: LeftOut
+
+
 def changes_weights(edits: Edits) -> bool:
-    """Whether all that an adaptation changes are weights, biases or norms, of whole rows."""
+    """Whether edits change weights, biases or norms of whole rows alone, beside the text."""
     others = edits.embeddings is not None or edits.attention or edits.sublayer
     return edits.begin == "row" and not others and bool(edits.linear or edits.weights)
 
@@ -59,44 +64,66 @@ def fit(model: FrozenLM, edits: Edits, method: LoRA, start: State, batches: Sequ
         start: of the method; what the change does not fill of it stays.
         batches: under these edits, whose inputs weigh.
 
-    Raises:
-        InputError: the base's weights are kept in another format, or none is changed.
     """
-    changes = {
-        name: tensor - _base(model, name, tensor)
-        for name, tensor in merged_weights(model, edits).items()
-    }
-    total = sum(float(change.square().sum()) for change in changes.values())
-    if not total:
-        raise InputError("the adaptation changes no weight: there is nothing to convert")
-    targets = [one for one in method.chosen(model.shape) if _name(one) in changes]
+    sizes = {name: float(change.square().sum()) for name, change in _changes(model, edits)}
+    total = sum(sizes.values()) or 1.0
+    targets = [one for one in method.chosen(model.shape) if _name(one) in sizes]
     tensors, seen, missed = dict(start.tensors), 0.0, 0.0
     for some, moments in _moments(model, targets, batches):
         for target in some:
-            change = _rows(model, target, changes[_name(target)])
-            factors = best(change, moments[target.linear.path], method.rank)
-            tensors |= _filled(start, target, method, *factors)
+            change = _rows(model, target, dict(_changes(model, edits, target))[_name(target)])
+            own = _rows(model, target, model.gather(_name(target)).float())
+            factors = best(change, moments[target.linear.path], method.rank, _rounding(own))
+            tensors |= _filled(start, target, method, *(factor.cpu() for factor in factors))
             product = factors[1] @ factors[0]
             if method.dora:
-                own = _rows(model, target, model.gather(_name(target)).float())
                 tensors[f"{target.name}.magnitude"] = (own + product).norm(dim=1).cpu()
             seen += float(change.square().sum())
             missed += float((change - product).square().sum())
-    return Fit(State(tensors, start.text), (total - seen) / total, missed / total)
+    left_out = LeftOut(max(0.0, 1 - seen / total), missed / total)
+    return Fit(State(tensors, start.text), left_out)
+
+
+def _changes(
+    model: FrozenLM, edits: Edits, of: Target | None = None
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """What is added to each parameter, by its name, one at a time; of a target's linear alone."""
+    paths = {name.rpartition(".")[0] for name in edits.weights} | edits.linear.keys()
+    for path in sorted(paths) if of is None else [of.linear.path]:
+        weights = {n: w for n, w in edits.weights.items() if n.rpartition(".")[0] == path}
+        linear = {path: edits.linear[path]} if path in edits.linear else {}
+        for name, tensor in merged_weights(model, Edits(weights=weights, linear=linear)).items():
+            yield name, tensor - _base(model, name, tensor)
+
+
+def _rounding(weight: torch.Tensor) -> float:
+    """How long a direction of a difference of weights may be that is rounding alone."""
+    return float(4 * torch.finfo(torch.float32).eps * weight.norm() / min(weight.shape) ** 0.5)
 
 
 def best(
-    change: torch.Tensor, moments: torch.Tensor, rank: int
+    change: torch.Tensor, moments: torch.Tensor, rank: int, least: float = 0.0
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """(A [≤ r, in], B [out, ≤ r]) whose product is closest to a change under moments [in, in].
 
-    Directions of no size are left out. Columns of B have the length 1 and are orthogonal.
+    Columns of B have the length 1 and are orthogonal.
+
+    Args:
+        least: rows of A that are no longer are left out.
     """
     exact, inputs = change.double(), moments.double()
-    inputs = inputs + _FLOOR * inputs.diagonal().mean() * torch.eye(len(inputs)).to(inputs)
-    sizes, vectors = torch.linalg.eigh(exact @ inputs @ exact.T)
-    up = vectors[:, -rank:][:, sizes[-rank:] > _LEAST**2 * sizes[-1].clamp_min(0)].flip(1)
-    return (up.T @ exact).float(), up.float()
+    floor = _FLOOR * float(inputs.diagonal().mean()) or 1.0
+    weighed = exact @ torch.linalg.cholesky(inputs + floor * torch.eye(len(inputs)).to(inputs))
+    if len(weighed) <= len(inputs):
+        up = torch.linalg.eigh(weighed @ weighed.T).eigenvectors[:, -rank:].flip(1)
+    else:  # the smaller of the two products
+        sizes, vectors = torch.linalg.eigh(weighed.T @ weighed)
+        leading = sizes[-rank:].flip(0).clamp_min(torch.finfo(sizes.dtype).tiny).sqrt()
+        up = weighed @ vectors[:, -rank:].flip(1) / leading
+    down = up.T @ exact
+    lengths = down.norm(dim=1)
+    kept = lengths > max(least, _LEAST * float(lengths.max()))
+    return down[kept].float(), up[:, kept].float()
 
 
 def _filled(

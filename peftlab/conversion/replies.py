@@ -6,11 +6,15 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from peftlab.errors import InputError
 from peftlab.files import append, read_jsonl
 from peftlab.generation import Request, generate
 from peftlab.tasks import Decoding, Example, Task
+from peftlab.tasks.task import fingerprint
 from peftlab.training import TrainConfig
 from peftlab.training.teacher import Teacher
 
@@ -32,16 +36,25 @@ def answered(
         InputError: all replies are empty.
     """
     most = {"train": _seen(config), "validation": config.validation_limit}
-    splits = {}
+    splits: dict[str, Any] = {}
     for split, count in most.items():
-        examples = list(task.split(split))[:count]
+        examples = _drawn(task.split(split), count, config.seed)
         path = None if folder is None else folder / REPLIES.format(split=split)
         texts = _sampled(teacher, task, examples, path, config.seed, batch_size)
         pairs = zip(examples, texts, strict=True)
         splits[split] = [replace(one, targets=(text,)) for one, text in pairs if text.strip()]
     if not splits["train"]:
         raise InputError("the teacher's replies are all empty: there is nothing to learn on")
-    return replace(task, train=splits["train"], validation=splits["validation"])
+    told = fingerprint(splits["train"], splits["validation"], task.test)
+    return replace(task, **splits, source=replace(task.source, fingerprint=told))
+
+
+def _drawn(examples: Sequence[Example], count: int | None, seed: int) -> list[Example]:
+    """So many at random; all, in their order, where there are no more."""
+    if count is None or count >= len(examples):
+        return list(examples)
+    rng = torch.Generator().manual_seed(seed)
+    return [examples[i] for i in torch.randperm(len(examples), generator=rng)[:count].tolist()]
 
 
 def _seen(config: TrainConfig) -> int | None:
@@ -74,7 +87,7 @@ def _sampled(
         made = [reply.text for reply in replies]
         if path is not None:
             lines = [
-                json.dumps({"by": by, "source": one.told(), "reply": text}, ensure_ascii=False)
+                json.dumps({"by": by, **_asked(one), "reply": text}, ensure_ascii=False)
                 for one, text in zip(some, made, strict=True)
             ]
             append(path, "".join(f"{line}\n" for line in lines))
@@ -87,8 +100,13 @@ def _kept(path: Path | None, by: str, examples: Sequence[Example]) -> list[str]:
     if path is None or not path.is_file():
         return []
     lines = read_jsonl(path)[: len(examples)]
-    told = [(line["by"], line["source"]) for line in lines]
-    if told != [(by, example.told()) for example in examples[: len(told)]]:
+    told = [{n: v for n, v in line.items() if n != "reply"} for line in lines]
+    if told != [{"by": by, **_asked(example)} for example in examples[: len(told)]]:
         path.unlink()
         return []
     return [str(line["reply"]) for line in lines]
+
+
+def _asked(example: Example) -> dict[str, Any]:
+    """All that a reply hangs on."""
+    return {name: value for name, value in example.to_dict().items() if name != "targets"}

@@ -81,6 +81,13 @@ class Rows(Sequence[Encoded]):
         return self._cut
 
 
+def alike(rows: Sequence[Encoded]) -> int:
+    """How many first tokens all rows have in common."""
+    columns = enumerate(zip(*(row.ids for row in rows), strict=False))
+    shortest = min(len(row.ids) for row in rows)
+    return next((at for at, column in columns if len(set(column)) > 1), shortest)
+
+
 @dataclass(frozen=True)
 class Piece:
     """Some rows of a step, or all of them.
@@ -99,10 +106,7 @@ class Piece:
     def of(cls, rows: Rows, indices: list[int]) -> Piece:
         """A whole step."""
         own = [rows[i] for i in indices]
-        columns = enumerate(zip(*(row.ids for row in own), strict=False))
-        shortest = min(len(row.ids) for row in own)
-        alike = next((at for at, column in columns if len(set(column)) > 1), shortest)
-        return cls(own, indices, list(range(len(own))), alike)
+        return cls(own, indices, list(range(len(own))), alike(own))
 
     def part(self, places: Sequence[int]) -> Piece:
         """The rows at some places of the step."""

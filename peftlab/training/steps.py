@@ -301,12 +301,11 @@ class Distillation(Descent):
         self.teacher = teacher
 
     def _loss(self, data: Data, piece: Piece, seed: int) -> tuple[torch.Tensor, int]:
-        rows = piece.rows
         examples = [data.rows.example(i) for i in piece.indices]
         with self.accelerator.autocast():
-            packed, options = self._packed(data, piece, rows, piece.places, seed)
+            packed, options = self._packed(data, piece, piece.rows, piece.places, seed)
             with torch.no_grad():
-                taught = self.teacher.batch(rows, examples, data.pasts)
+                taught = self.teacher.batch(self.teacher.rows(piece.rows, examples))
             losses = divergences(self.model, packed, taught, options)
         return losses.sum(), packed.tokens
 

@@ -7,7 +7,7 @@ what is matched is the target: both predict the same ids, the student's, its end
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -17,18 +17,19 @@ import torch
 from peftlab.edits import Edits, fingerprint
 from peftlab.errors import InputError
 from peftlab.frozen.batch import Batch
-from peftlab.frozen.packing import Row, pack
+from peftlab.frozen.packing import pack
 from peftlab.loss import divergences, training_row
 from peftlab.pasts import continued
 from peftlab.tasks import Encoded, Example, Template
 from peftlab.token_limits import max_row_tokens, token_chunks
+from peftlab.training.rows import alike
+from peftlab.trunk import TrunkStore
 
 if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM
     from peftlab.methods.adaptation import Adaptation
-    from peftlab.trunk import TrunkStore
 
-_TOKENS = 2048  # of students' rows in one forward without gradients
+_TOKENS = 4096  # of both sides' rows in one forward without gradients
 
 
 @dataclass(frozen=True)
@@ -37,13 +38,15 @@ class Teacher:
 
     Attributes:
         max_length: of its rows, as in training.
-        cut: the sources of which it has not seen all, since its prompt left no room.
+        store: of sources, for one that begins at the cue.
+        cut: rows that lost more of their source to its prompt than to their student's.
     """
 
     model: FrozenLM
     adaptation: Adaptation
     max_length: int | None = None
-    cut: set[str] = field(default_factory=set)
+    store: TrunkStore | None = None
+    cut: set[Hashable] = field(default_factory=set)
 
     @cached_property
     def edits(self) -> Edits:
@@ -55,6 +58,12 @@ class Teacher:
         """In which it reads."""
         return self.edits.template or self.adaptation.template
 
+    @property
+    def max_row_tokens(self) -> int:
+        """The most tokens of its rows, targets included."""
+        taken = self.edits.prefix_length
+        return max_row_tokens(self.model.shape.context, self.max_length, taken)
+
     @cached_property
     def identity(self) -> str:
         """Names all that decides what it teaches."""
@@ -62,55 +71,47 @@ class Teacher:
         words = f"{told} {self.max_length} {self.model.fingerprint}"
         return hashlib.sha256(words.encode()).hexdigest()
 
-    def batch(
-        self,
-        students: Sequence[Encoded],
-        examples: Sequence[Example],
-        store: TrunkStore | None = None,
-    ) -> Batch:
+    def rows(self, students: Sequence[Encoded], examples: Sequence[Example]) -> list[Encoded]:
         """Its rows of students' examples, with the students' targets.
 
         Raises:
             InputError: a student's row trains on several replies, or holds rivals.
         """
-        rows = [self._row(one, example) for one, example in zip(students, examples, strict=True)]
-        given = continued(self.model, [_wanted(row) for row in rows], store)
-        return pack(given, [self.edits, Edits()], device=self.model.device)
+        return [self._row(one, example) for one, example in zip(students, examples, strict=True)]
 
     def _row(self, student: Encoded, example: Example) -> Encoded:
         if len(student.spans) != 1 or student.rivals:
-            raise InputError(
-                "a teacher teaches one reply a row: take -o loss=last, and -o choice_loss=right"
-            )
+            raise InputError("a teacher teaches one reply a row, and this row trains on several")
         target = student.trained
-        most = max_row_tokens(self.model.shape.context, self.max_length, self.edits.prefix_length)
-        prompt = self.template.encode(self.model.tokenizer, example, None, most - len(target))
-        if prompt.dropped:
-            self.cut.add(example.source)
+        room = self.max_row_tokens - len(target)
+        prompt = self.template.encode(self.model.tokenizer, example, None, room)
+        if prompt.dropped > student.dropped:
+            self.cut.add(example.asked)
         ids = (*prompt.ids, *target)
         return Encoded.trained_from(ids, len(prompt.ids), prompt.dropped, prompt.begin)
 
+    def batch(self, rows: Sequence[Encoded]) -> Batch:
+        """Its rows, packed under its edits."""
+        return self._packed(self.edits, rows)
+
+    def _packed(self, edits: Edits, rows: Sequence[Encoded]) -> Batch:
+        """Rows whose edits begin nowhere are the bare base's."""
+        wanted = [training_row(row, int(row.begin is None)) for row in rows]
+        given = continued(self.model, wanted, self.store)
+        return pack(given, [edits, Edits()], device=self.model.device)
+
     @torch.no_grad()
     def divergences(
-        self,
-        edits: Edits,
-        students: Sequence[Encoded],
-        examples: Sequence[Example],
-        store: TrunkStore | None = None,
+        self, edits: Edits, students: Sequence[Encoded], examples: Sequence[Example]
     ) -> tuple[list[float], list[int]]:
         """Each row's summed divergence of edits from what it teaches, in nats, and its tokens."""
-        rows, sums = list(students), [0.0] * len(students)
-        for chunk in token_chunks(range(len(rows)), [len(row.ids) for row in rows], _TOKENS):
-            own = [rows[i] for i in chunk]
-            given = continued(self.model, [_wanted(row) for row in own], store)
-            batch = pack(given, [edits, Edits()], device=self.model.device)
-            taught = self.batch(own, [examples[i] for i in chunk], store)
-            found = divergences(self.model, batch, taught).double()
-            for i, each in zip(chunk, found.split([row.targets for row in own]), strict=True):
-                sums[i] = float(each.sum())
-        return sums, [row.targets for row in rows]
-
-
-def _wanted(row: Encoded) -> Row:
-    """As it is packed beside the bare base, whose it is where its edits begin nowhere."""
-    return training_row(row, int(row.begin is None))
+        taught = self.rows(students, examples)
+        shared = alike(taught)  # is run once a batch
+        pairs = list(zip(students, taught, strict=True))
+        sizes = [len(own.ids) + len(its.ids) - shared for own, its in pairs]
+        sums: list[float] = []
+        for chunk in token_chunks(pairs, sizes, _TOKENS):
+            own, its = zip(*chunk, strict=True)
+            found = divergences(self.model, self._packed(edits, own), self.batch(its)).double()
+            sums += [float(each.sum()) for each in found.split([row.targets for row in own])]
+        return sums, [row.targets for row in students]

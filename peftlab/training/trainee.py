@@ -167,4 +167,4 @@ class StudentInTraining(MethodInTraining):
         rows, edits = self.data.validation, self.steps.edits().detach()
         examples = [rows.example(i) for i in range(len(rows))]
         with self.steps.accelerator.autocast():
-            return mean_of(*self.teacher.divergences(edits, rows, examples, self.data.pasts))
+            return mean_of(*self.teacher.divergences(edits, rows, examples))

@@ -41,9 +41,20 @@ def test_what_is_asked_wrongly_is_one_line(
         (["--to", "lora"], "say with --task on which task"),
         (["--to", "hard_prompt", *task], "has no tensors"),
         (["--to", "ia3", "--steps", "0", *task], "no step was asked for"),
+        (["--to", "lora", "--steps", "0", "--epochs", "2", *task], "both --steps and --epochs"),
         (["--to", "loar", *task], "lora"),
         (["--to", "lora", "--replies", "mine", *task], "targets"),
     ):
         assert run(["convert", str(trained), *arguments, *out, *SMALL]) == 2
         error = capsys.readouterr().err.strip().splitlines()[-1]
         assert error.startswith("Error") and said in error
+
+
+def test_it_is_not_written_over_its_teacher(
+    trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for out in (trained, trained / "adapter"):
+        to = ["--to", "lora", "--task", "demo", "--out", str(out)]
+        for adapter in (trained, trained / "adapter"):
+            assert run(["convert", str(adapter), *to, *SMALL]) == 2
+            assert "holds the adapter itself" in capsys.readouterr().err

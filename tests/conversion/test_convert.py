@@ -87,7 +87,8 @@ def test_any_method_with_tensors_learns(method: str) -> None:
 
 
 @pytest.mark.parametrize("edited", [False, True], ids=["head apart", "head edited"])
-def test_the_divergence_is_the_formula_and_so_is_its_gradient(edited: bool) -> None:
+def test_the_divergence_is_the_formula(edited: bool) -> None:
+    """And so is its gradient."""
     model, task = world.model("gpt2"), world.task()
     teacher = Teacher(model, taught("prefix_tuning:length=3", "gpt2"))
     student = taught("full" if edited else "lora", "gpt2").edits(model)
@@ -106,8 +107,9 @@ def test_the_divergence_is_the_formula_and_so_is_its_gradient(edited: bool) -> N
     def student_batch() -> Any:
         return pack([training_row(row) for row in rows], [learning])
 
-    found = divergences(model, student_batch(), teacher.batch(rows, examples))
-    batches = student_batch(), teacher.batch(rows, examples)
+    its_rows = teacher.rows(rows, examples)
+    found = divergences(model, student_batch(), teacher.batch(its_rows))
+    batches = student_batch(), teacher.batch(its_rows)
     own, theirs = (torch.cat(b.split_kept(model(b))).log_softmax(1) for b in batches)
     theirs = theirs.detach()
     expected = torch.nn.functional.kl_div(own, theirs, log_target=True, reduction="none").sum(1)
@@ -183,7 +185,8 @@ def test_fidelity_is_of_the_test_split() -> None:
     found = made.fidelity
     rows = [task.template.encode(model.tokenizer, e, e.targets[0], 90) for e in task.test]
     batch = pack([training_row(row) for row in rows], [made.adaptation.edits(model)])
-    theirs = Teacher(model, teacher).batch(rows, task.test)
+    taught_rows = Teacher(model, teacher).rows(rows, task.test)
+    theirs = Teacher(model, teacher).batch(taught_rows)
     expected = divergences(model, batch, theirs).mean()
     assert found.divergence == pytest.approx(float(expected), rel=1e-4)
     texts = [
@@ -204,7 +207,7 @@ def test_the_last_reply_of_a_conversation_is_learnt() -> None:
     row = task.template.encode(world.tokenizer(), *task.pairs("train")[0], 90)
     with pytest.raises(InputError, match="one reply a row"):
         two = replace(row, spans=((2, 4), *row.spans))
-        Teacher(world.model("llama"), teacher).batch([two], [task.train[0]])
+        Teacher(world.model("llama"), teacher).rows([two], [task.train[0]])
 
 
 def test_what_no_conversion_reaches_is_refused() -> None:
@@ -222,5 +225,68 @@ def test_what_no_conversion_reaches_is_refused() -> None:
         converted(taught("prefix_tuning:length=3"), "lora", fit_only=True)
     with pytest.raises(InputError, match="leave it out"):
         converted(taught("lora"), "ia3", config=replace(CONFIG, label_smoothing=0.1))
-    with pytest.raises(InputError, match="training split of tiny is empty"):
+    with pytest.raises(InputError, match="the train split of tiny is empty"):
         converted(taught("lora"), "ia3", task=replace(task, train=[]))
+
+
+def test_sampled_replies_are_another_run_than_targets(tmp_path: Path) -> None:
+    converted(taught("bottleneck"), "ia3", folder=tmp_path)
+    with pytest.raises(InputError, match="other settings; use another folder"):
+        converted(taught("bottleneck"), "ia3", folder=tmp_path, replies="teacher")
+
+
+def test_both_are_measured_on_rows_that_fit_both(tmp_path: Path) -> None:
+    """The longest test row fits the student and not the teacher, whose prefix takes positions."""
+    task, model = world.task(), world.model("llama")
+    prefix = taught("prefix_tuning:length=3")
+    rows = [task.template.encode(model.tokenizer, e, None, 90) for e in task.test]
+    most = max(len(row.ids) for row in rows) + task.max_new_tokens
+    config = replace(CONFIG, steps=2, max_length=most)
+    made = converted(prefix, "ia3", config=config, task=replace(task, long="skip"))
+    assert made.fidelity.examples == sum(len(row.ids) + 6 + 3 <= most for row in rows) < len(rows)
+
+
+def test_what_is_made_is_saved_before_it_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("measuring")
+
+    monkeypatch.setattr("peftlab.conversion.distill.measured", fail)
+    with pytest.raises(RuntimeError, match="measuring"):
+        converted(taught("bottleneck"), "ia3", folder=tmp_path)
+    made = Adaptation.load(tmp_path / "adapter", world.model("llama"))
+    assert kl(taught("bottleneck"), made) < kl(taught("bottleneck"), bare())
+
+
+def test_words_of_a_teacher_are_learnt_beside_its_weights() -> None:
+    teacher = taught("hard_prompt:instruction=say it now+lora:rank=2")
+    with pytest.raises(InputError, match="change of weights without words"):
+        converted(teacher, "lora:rank=4", fit_only=True)
+    made = converted(teacher, "lora:rank=4")
+    assert made.left_out is not None and kl(teacher, made.adaptation) < kl(teacher, bare())
+
+
+def test_a_cut_for_the_teacher_alone_is_counted() -> None:
+    task = world.task()
+    long = converted(taught("bottleneck"), "ia3", config=replace(CONFIG, max_length=15))
+    assert long.cut == 0 and long.truncated > 0
+    prompted = converted(
+        taught(WORDS["prompt_tuning"]), "ia3", config=replace(CONFIG, max_length=15)
+    )
+    assert 0 < prompted.cut <= len(task.train) + len(task.validation)
+
+
+def test_training_leaves_the_fit_and_the_teacher_alone() -> None:
+    teacher = taught("lora:rank=2")
+    before = {n: t.clone() for n, t in teacher.state.tensors.items()}
+    converted(teacher, "lora:rank=2", config=replace(CONFIG, learning_rate=0.1))
+    assert all(teacher.state.tensors[n].equal(t) for n, t in before.items())
+
+
+def test_on_a_base_in_bf16() -> None:
+    model, task = world.model("llama", torch.bfloat16), world.task()
+    config = TrainConfig(steps=4, batch_size=8, learning_rate=3e-2)
+    teacher = train(model, parse_one("bottleneck"), task, config).adaptation
+    made = convert(model, teacher, parse_one("lora:rank=4"), task, config)
+    assert made.steps > 0 and made.fidelity.divergence > 0

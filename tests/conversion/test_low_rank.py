@@ -50,12 +50,25 @@ def test_of_alike_inputs_it_is_the_truncated_singular_value_decomposition() -> N
         torch.testing.assert_close(up.T @ up, torch.eye(rank))
 
 
+def test_it_is_the_same_from_either_side() -> None:
+    """More outputs than inputs, and inputs that never occur."""
+    rng = torch.Generator().manual_seed(3)
+    change, x = torch.randn(12, 5, generator=rng), torch.randn(40, 5, generator=rng)
+    down, up = best(change, x.T @ x / 40, 2)
+    rest = torch.linalg.svdvals(change @ x.T)[2:].square().sum() / (12 * 40)
+    assert _far(change, x, up @ down) == pytest.approx(float(rest), rel=1e-2)
+    down, up = best(change, torch.zeros(5, 5), 5)
+    torch.testing.assert_close(up @ down, change)
+
+
 def test_directions_that_a_change_lacks_are_left_to_learn() -> None:
     rng = torch.Generator().manual_seed(2)
     change = torch.randn(7, 2, generator=rng) @ torch.randn(2, 9, generator=rng)
     down, up = best(change, torch.eye(9), 5)
     assert len(down) == 2
     torch.testing.assert_close(up @ down, change)
+    noise = change + 1e-6 * torch.randn(7, 9, generator=rng)
+    assert len(best(noise, torch.eye(9), 5, least=1e-4)[0]) == 2
     down, up = best(torch.zeros(7, 9), torch.eye(9), 5)
     assert down.shape == (0, 9) and up.shape == (7, 0)
 

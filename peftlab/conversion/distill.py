@@ -9,25 +9,29 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
 from peftlab.conversion.fidelity import Fidelity, divergence, measured
-from peftlab.conversion.low_rank import Fit, changes_weights, fit
+from peftlab.conversion.low_rank import Fit, LeftOut, changes_weights, fit
 from peftlab.conversion.replies import answered
 from peftlab.edits import Edits
 from peftlab.errors import InputError
 from peftlab.methods.adaptation import Adaptation, base_of
 from peftlab.methods.base import Method, State
 from peftlab.methods.lora import LoRA
+from peftlab.records.folders import ADAPTER
 from peftlab.tasks import Encoded, Example, Task
-from peftlab.tasks.fit import fitted
+from peftlab.tasks.fit import fitted, shortened
 from peftlab.tasks.framing import as_trained
+from peftlab.tasks.rows import spaced
+from peftlab.tasks.task import SPLITS
 from peftlab.token_limits import max_row_tokens
 from peftlab.training import TrainConfig, train
 from peftlab.training.display import Display, silent
 from peftlab.training.teacher import Teacher
+from peftlab.trunk import TrunkStore
 
 if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM
@@ -47,13 +51,16 @@ class Converted:
     Attributes:
         left_out: of a change of weights that LoRA was fitted to, before any step.
         steps: that the adaptation took; 0 where its start came closest.
-        cut: sources of which the teacher's prompt left no room for all.
+        truncated, skipped: training rows that lost source tokens, or were left out, since they were
+            too long; cut: that lost more to the teacher's prompt.
     """
 
     adaptation: Adaptation
     fidelity: Fidelity
-    left_out: Fit | None
+    left_out: LeftOut | None
     steps: int
+    truncated: int
+    skipped: int
     cut: int
 
 
@@ -80,40 +87,60 @@ def convert(
             rows stand in the adaptation's template.
         fit_only: take no step.
         replies: learn on the task's targets, or on replies that the adaptation samples, once.
-        folder: for the checkpoint and the sampled replies; a conversion that was cut off continues.
+        folder: for the checkpoint, sampled replies and, as `adapter`, what was made; a conversion
+            that was cut off continues.
 
     Raises:
         InputError: an adaptation of another base, one that does what the base does, a method that
-            has no tensors, or no step where nothing is there to start from.
+            has no tensors, no step where nothing is there to start from, or a split that is empty.
         Diverged, Interrupted: see `training`.
     """
     _check(model, adaptation, method, config)
-    teacher = Teacher(model, adaptation, config.max_length)
-    own = _in_its_template(task, adaptation, model)
+    store = TrunkStore(config.trunk_memory)
+    teacher = Teacher(model, adaptation, config.max_length, store)
+    if fit_only:
+        _check_fit(teacher, method, replies)
+    task = _whole_rows(teacher, method, in_its_template(task, adaptation, model), config)
+    own = _as_replies(task, adaptation)
     _check_change(teacher, own)
     if replies == "teacher":
         own = answered(teacher, own, config, folder, batch_size)
     start = method.init(model, own, torch.Generator().manual_seed(config.seed))
-    fitting = _fit(teacher, method, own, start)
-    if fit_only and fitting is None:
-        raise InputError(
-            "no step was asked for, and only a change of weights becomes lora (begin=row) without "
-            f"any; this is {adaptation.method.label} into {method.label}: give --steps"
-        )
-    start = start if fitting is None else fitting.state
+    fitting = _fit(teacher, method, own, start) if _can_fit(teacher, method) else None
+    if fitting is not None:
+        start = fitting.state
     if fitting is not None and config.learning_rate is None:
         rate = _FROM_A_FIT * method.rate_on(model.scale)
         config = replace(config, learning_rate=rate)
-    made, steps = _as_it_starts(model, method, own, start), 0
+    made, steps, truncated = _as_it_starts(model, method, own, start), 0, 0
     if not fit_only:
-        trained = train(
-            model, method, own, config, folder=folder, display=display, start=start, teacher=teacher
-        )
+        how: dict[str, Any] = {"folder": folder, "display": display, "start": start}
+        trained = train(model, method, own, config, teacher=teacher, **how)
+        truncated = trained.truncated
         if _is_closer(trained.adaptation, made, teacher, own, config):
             made, steps = trained.adaptation, trained.best_step
+    if folder is not None:
+        made.save(folder / ADAPTER)
     cut = len(teacher.cut)
-    fidelity = measured(teacher, made, task, batch_size=batch_size)
-    return Converted(made, fidelity, fitting, steps, cut)
+    return Converted(
+        made,
+        measured(teacher, made, task, batch_size=batch_size),
+        None if fitting is None else fitting.left_out,
+        steps,
+        truncated,
+        task.skipped.get("train", 0),
+        cut,
+    )
+
+
+def in_its_template(task: Task, adaptation: Adaptation, model: FrozenLM) -> Task:
+    """A task as an adaptation has it: in the template and the chat that it was trained in.
+
+    Raises:
+        InputError: the task was asked to be framed otherwise.
+    """
+    own = as_trained(task, adaptation.template)
+    return fitted(replace(own, template=adaptation.template, framing=None), model.tokenizer)
 
 
 def _check(model: FrozenLM, adaptation: Adaptation, method: Method, config: TrainConfig) -> None:
@@ -132,19 +159,50 @@ def _check(model: FrozenLM, adaptation: Adaptation, method: Method, config: Trai
     method.check(model.shape)
 
 
-def _in_its_template(task: Task, adaptation: Adaptation, model: FrozenLM) -> Task:
-    """The task's rows in an adaptation's template, before its method changes that; one reply each.
+def _check_fit(teacher: Teacher, method: Method, replies: Replies) -> None:
+    """Refuse to take no step where that gives nothing, or not all."""
+    own = teacher.adaptation
+    its_text = teacher.template.beginning("row") != own.template.beginning("row")
+    if not _can_fit(teacher, method) or its_text:
+        raise InputError(
+            "no step was asked for, and only a change of weights without words becomes lora "
+            f"(begin=row) without any; this is {own.method.label} into {method.label}: give steps"
+        )
+    if replies == "teacher":
+        raise InputError("no step was asked for, so no reply is learnt on: leave replies out")
 
-    Choices are learnt as the replies that they are.
-    """
-    own = as_trained(task, adaptation.template)
-    template = replace(adaptation.template, loss="last")
-    return fitted(replace(own, template=template, framing=None, choices=None), model.tokenizer)
+
+def _can_fit(teacher: Teacher, method: Method) -> bool:
+    return isinstance(method, LoRA) and method.begin == "row" and changes_weights(teacher.edits)
+
+
+def _whole_rows(teacher: Teacher, method: Method, task: Task, config: TrainConfig) -> Task:
+    """The task without rows that are too long for either side, where it asks for that."""
+    for split in ("train", "test"):
+        if not len(task.split(split)):
+            raise InputError(
+                f"the {split} split of {task.name} is empty, and a conversion needs it"
+            )
+    if task.long == "cut":
+        return task
+    model, start = teacher.model, torch.Generator().manual_seed(config.seed)
+    state = method.materialise(method.init(model, task, start), model)
+    taken = method.edits(state, model).prefix_length
+    room = max_row_tokens(model.shape.context, config.max_length, taken)
+    own = method.template(task.template, state)
+    task = shortened(task, teacher.template, model.tokenizer, teacher.max_row_tokens, SPLITS)
+    return shortened(task, own, model.tokenizer, room, SPLITS)
+
+
+def _as_replies(task: Task, adaptation: Adaptation) -> Task:
+    """One reply a row, in the template before any method changes it; choices are replies too."""
+    template = replace(adaptation.template, loss="last", begin="row", infix=0, invocation=())
+    return replace(task, template=template, choices=None)
 
 
 def _check_change(teacher: Teacher, task: Task) -> None:
     """Refuse a teacher that does what the bare base does on the task's rows."""
-    sums, counts = teacher.divergences(Edits(), *_first_rows(teacher, task))
+    sums, counts = teacher.divergences(Edits(), *_some_rows(teacher, task))
     if sum(sums) <= _NOTHING * sum(counts):
         raise InputError(
             f"this {teacher.adaptation.method.name} does what the bare base does: it is untrained, "
@@ -152,27 +210,24 @@ def _check_change(teacher: Teacher, task: Task) -> None:
         )
 
 
-def _first_rows(teacher: Teacher, task: Task) -> tuple[list[Encoded], list[Example]]:
-    model, pairs = teacher.model, task.pairs("train")[:_LOOKED_AT]
-    if not pairs:
-        raise InputError(
-            f"the training split of {task.name} is empty: there is nothing to learn on"
-        )
+def _some_rows(teacher: Teacher, task: Task) -> tuple[list[Encoded], list[Example]]:
+    """Training rows, evenly spaced, as the bare base has them."""
+    model, pairs = teacher.model, spaced(task.pairs("train"), _LOOKED_AT)
     room = max_row_tokens(model.shape.context, teacher.max_length)
     rows = [task.template.encode(model.tokenizer, *pair, room) for pair in pairs]
     return rows, [example for example, _ in pairs]
 
 
-def _fit(teacher: Teacher, method: Method, task: Task, start: State) -> Fit | None:
-    """The low-rank fit of a change of weights, where LoRA is to hold it."""
-    if not isinstance(method, LoRA) or method.begin != "row" or not changes_weights(teacher.edits):
-        return None
-    rows = zip(*_first_rows(teacher, task), strict=True)
-    batches = [teacher.batch([row], [example]) for row, example in rows]
+def _fit(teacher: Teacher, method: Method, task: Task, start: State) -> Fit:
+    """The low-rank fit of a change of weights."""
+    assert isinstance(method, LoRA)
+    rows = teacher.rows(*_some_rows(teacher, task))
+    batches = [teacher.batch([row]) for row in rows]
     return fit(teacher.model, teacher.edits, method, start, batches)
 
 
 def _as_it_starts(model: FrozenLM, method: Method, task: Task, start: State) -> Adaptation:
+    """Before any step, in memory of its own: training moves what it starts from."""
     with torch.no_grad():
         made = method.materialise(start, model)
     tensors = {name: tensor.detach().cpu().clone() for name, tensor in made.tensors.items()}
