@@ -18,7 +18,7 @@ from peftlab.conversion.fidelity import Fidelity, measured
 from peftlab.files import make_folder
 from peftlab.frozen import named
 from peftlab.frozen.model import FrozenLM
-from peftlab.methods import Method, parse
+from peftlab.methods import Method, parse, parse_one
 from peftlab.methods.adaptation import Adaptation
 from peftlab.printable import echo
 from peftlab.tasks import Task
@@ -26,9 +26,10 @@ from peftlab.training import TrainConfig, train
 from peftlab.training.teacher import Teacher
 
 HEAD = (
-    "| teacher | student | nats a token | trained directly | score | of its teacher | "
-    "trained directly | left out |\n|---|---|---:|---:|---:|---:|---:|---:|"
+    "| teacher | student | nats a token | directly | score | directly | its teacher |"
+    " base | left out |\n|---|---|---:|---:|---:|---:|---:|---:|---:|"
 )
+BASE = "hard_prompt:instruction=none"
 
 
 def main() -> None:
@@ -86,7 +87,8 @@ class Bench:
         direct = self._fidelity(teacher, self.trained(method, steps))
         made = convert(self.model, teacher, method, self.task, self.config(steps))
         found, left = made.fidelity, made.left_out
-        scores = (found.student, found.teacher, direct.student)
+        base = self._fidelity(teacher, self.trained(parse_one(BASE), steps))
+        scores = (found.student, direct.student, found.teacher, base.student)
         cells = [
             teacher.method.label,
             method.label,
