@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -64,6 +65,22 @@ def test_what_does_not_train_takes_nothing(model: FrozenLM, task: Task) -> None:
     probed = probe(model, parse_one("hard_prompt"), task, CONFIG)
     assert (probed.trainable, probed.peak_memory, probed.train_seconds) == (0, None, None)
     assert probed.values() == {"trainable_parameters": 0.0}
+
+
+def test_the_largest_step_is_met_with_the_optimisers_moments(
+    model: FrozenLM, task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The probe takes it first, before there are any: of full, two numbers a parameter."""
+
+    @contextmanager
+    def phase(name: str, _: object) -> Iterator[SimpleNamespace]:
+        yield SimpleNamespace(peak_bytes=10**9 if name == "the largest step" else 1)
+
+    monkeypatch.setattr(import_module("peftlab.estimate.probe"), "phase", phase)
+    probed = probe(model, parse_one("full"), task, CONFIG)
+    assert probed.peak_memory is not None and probed.trainable_parameters is not None
+    moments = probed.peak_memory - 10**9
+    assert moments == pytest.approx(8 * probed.trainable_parameters, rel=0.01)
 
 
 def test_budgets_are_predicted_in_their_own_units(model: FrozenLM, task: Task) -> None:

@@ -32,6 +32,7 @@ from peftlab.training import TrainConfig
 from peftlab.training.data import Data
 from peftlab.training.loop import Loop
 from peftlab.training.rows import Order
+from peftlab.training.steps import Steps
 from peftlab.training.trainee import MethodInTraining
 from peftlab.trunk import TrunkStore
 
@@ -59,6 +60,7 @@ class _Taken:
     filling: seconds that keeping the trunk takes: what first visits took beyond second ones, for
         all chunks.
     watched: seconds in all. computing: those of the processor, of all threads together.
+    peak: bytes that the largest step needs once the optimiser has its moments.
     """
 
     seconds: list[float] = field(default_factory=list)
@@ -67,6 +69,7 @@ class _Taken:
     filling: float = 0.0
     watched: float = 0.0
     computing: float = 0.0
+    peak: int = 0
 
     def per_token(self, amounts: Sequence[float]) -> float:
         """Of a usual step; the median, since a busy machine makes single steps slow."""
@@ -112,7 +115,7 @@ def probe(
     step, train = _times(loop, planned, taken)
     return replace(
         counted,
-        peak_memory=measured.peak_bytes,
+        peak_memory=max(measured.peak_bytes, taken.peak),
         step_seconds=step,
         train_seconds=train,
         filling_seconds=taken.filling,
@@ -174,7 +177,10 @@ def _tokens(data: Data, step: int) -> int:
 def _take(loop: _Probed, planned: _Planned, patience: float) -> _Taken:
     begun, worked, taken = time.perf_counter(), time.process_time(), _Taken()
     data, steps, end = loop.trainee.data, planned.usual, begun + patience
-    first = [_timed(loop, data, planned.largest)[0]]
+    with phase("the largest step", loop.trainee.steps.model.device) as measured:
+        first = [_timed(loop, data, planned.largest)[0]]
+    # A later one meets what the optimiser keeps from the first step on.
+    taken.peak = measured.peak_bytes + _moments(loop.trainee.steps)
     visited = [planned.largest]
     parts = data.kept_parts(loop.config.rows_a_step)
     if parts:
@@ -238,6 +244,13 @@ def _timed(loop: _Probed, data: Data, step: int) -> tuple[float, int]:
     seconds = time.perf_counter() - begun
     loop.progress.add(taken.loss, taken.tokens, taken.forward_tokens, seconds)
     return seconds, taken.forward_tokens
+
+
+def _moments(steps: Steps) -> int:
+    """Bytes of what the optimiser keeps."""
+    kept = steps.descending.moments.values()
+    tensors = (value for each in kept for value in each.values())
+    return sum(value.nbytes for value in tensors if isinstance(value, torch.Tensor))
 
 
 def _validate_and_save(loop: _Probed) -> float | None:

@@ -17,7 +17,7 @@ from transformers.pytorch_utils import Conv1D
 
 from peftlab.bases.shapes import Linear
 from peftlab.edits import LinearEdit, Sublayer
-from peftlab.frozen import fused, quantised
+from peftlab.frozen import few_rows, fused, quantised
 from peftlab.frozen.batch import Span
 from peftlab.frozen.forward import ForwardContext, current_forward
 from peftlab.frozen.narrowing import Used, on_kept_tokens, product
@@ -115,6 +115,8 @@ class _Leaf:
             return partial(product, _twin(self.module, tensors or {}), rows)
         if self.norm is not None and context.options.fast:
             return partial(self._norm, tensors or {})
+        if not tensors and context.options.fast and not torch.is_grad_enabled():
+            return partial(few_rows.forward, self.module, self.plain)
         return self._plain(tensors)
 
     def _plain(self, tensors: dict[str, torch.Tensor] | None) -> Forward:
