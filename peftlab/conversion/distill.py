@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from peftlab.conversion.fidelity import Fidelity, divergence, measured
-from peftlab.conversion.low_rank import Fit, LeftOut, changes_weights, fit
+from peftlab.conversion.low_rank import LeftOut, changes_weights, fit
 from peftlab.conversion.replies import answered
 from peftlab.edits import Edits
 from peftlab.errors import InputError
@@ -105,13 +105,7 @@ def convert(
     _check_change(teacher, own)
     if replies == "teacher":
         own = answered(teacher, own, config, folder, batch_size)
-    start = method.init(model, own, torch.Generator().manual_seed(config.seed))
-    fitting = _fit(teacher, method, own, start) if _can_fit(teacher, method) else None
-    if fitting is not None:
-        start = fitting.state
-    if fitting is not None and config.learning_rate is None:
-        rate = _FROM_A_FIT * method.rate_on(model.scale)
-        config = replace(config, learning_rate=rate)
+    start, left_out, config = _start(teacher, method, own, config)
     made, steps, truncated = _as_it_starts(model, method, own, start), 0, 0
     if not fit_only:
         how: dict[str, Any] = {"folder": folder, "display": display, "start": start}
@@ -125,7 +119,7 @@ def convert(
     return Converted(
         made,
         measured(teacher, made, task, batch_size=batch_size),
-        None if fitting is None else fitting.left_out,
+        left_out,
         steps,
         truncated,
         task.skipped.get("train", 0),
@@ -218,12 +212,20 @@ def _some_rows(teacher: Teacher, task: Task) -> tuple[list[Encoded], list[Exampl
     return rows, [example for example, _ in pairs]
 
 
-def _fit(teacher: Teacher, method: Method, task: Task, start: State) -> Fit:
-    """The low-rank fit of a change of weights."""
+def _start(
+    teacher: Teacher, method: Method, task: Task, config: TrainConfig
+) -> tuple[State, LeftOut | None, TrainConfig]:
+    """The method's own start, or the fit of a change of weights, and the rate that goes with it."""
+    model = teacher.model
+    start = method.init(model, task, torch.Generator().manual_seed(config.seed))
+    if not _can_fit(teacher, method):
+        return start, None, config
     assert isinstance(method, LoRA)
-    rows = teacher.rows(*_some_rows(teacher, task))
-    batches = [teacher.batch([row]) for row in rows]
-    return fit(teacher.model, teacher.edits, method, start, batches)
+    batches = [teacher.batch([row]) for row in teacher.rows(*_some_rows(teacher, task))]
+    start, left_out = fit(model, teacher.edits, method, start, batches)
+    if config.learning_rate is None:
+        config = replace(config, learning_rate=_FROM_A_FIT * method.rate_on(model.scale))
+    return start, left_out, config
 
 
 def _as_it_starts(model: FrozenLM, method: Method, task: Task, start: State) -> Adaptation:
