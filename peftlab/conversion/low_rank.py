@@ -63,7 +63,6 @@ def fit(model: FrozenLM, edits: Edits, method: LoRA, start: State, batches: Sequ
     Args:
         start: of the method; what the change does not fill of it stays.
         batches: under these edits, whose inputs weigh.
-
     """
     sizes = {name: float(change.square().sum()) for name, change in _changes(model, edits)}
     total = sum(sizes.values()) or 1.0
@@ -117,9 +116,8 @@ def best(
     if len(weighed) <= len(inputs):
         up = torch.linalg.eigh(weighed @ weighed.T).eigenvectors[:, -rank:].flip(1)
     else:  # the smaller of the two products
-        sizes, vectors = torch.linalg.eigh(weighed.T @ weighed)
-        leading = sizes[-rank:].flip(0).clamp_min(torch.finfo(sizes.dtype).tiny).sqrt()
-        up = weighed @ vectors[:, -rank:].flip(1) / leading
+        vectors = torch.linalg.eigh(weighed.T @ weighed).eigenvectors[:, -rank:].flip(1)
+        up = torch.linalg.qr(weighed @ vectors).Q
     down = up.T @ exact
     lengths = down.norm(dim=1)
     kept = lengths > max(least, _LEAST * float(lengths.max()))
@@ -176,7 +174,16 @@ def _moments(
         finally:
             for hook in hooks:
                 hook.remove()
-        yield some, {path: total / tokens for path, total in sums.items()}
+        # What no token reaches (an expert that none was sent to) is fitted without weights.
+        yield (
+            some,
+            {
+                target.linear.path: sums[target.linear.path] / tokens
+                if target.linear.path in sums
+                else torch.eye(target.linear.in_features, device=model.device)
+                for target in some
+            },
+        )
 
 
 def _adding(sums: dict[str, torch.Tensor], path: str) -> Callable[..., None]:

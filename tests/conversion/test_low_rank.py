@@ -59,6 +59,10 @@ def test_it_is_the_same_from_either_side() -> None:
     assert _far(change, x, up @ down) == pytest.approx(float(rest), rel=1e-2)
     down, up = best(change, torch.zeros(5, 5), 5)
     torch.testing.assert_close(up @ down, change)
+    lower = change[:, :2] @ torch.randn(2, 5, generator=rng)
+    down, up = best(lower, x.T @ x / 40, 5)
+    assert len(down) == 2
+    torch.testing.assert_close(up @ down, lower)
 
 
 def test_directions_that_a_change_lacks_are_left_to_learn() -> None:
