@@ -56,6 +56,7 @@ class _Leaf:
         self.used = Used.of(module, linear)
         self.plain: Forward = module.forward
         self.norm = fused.rms_norm(module)
+        self.few = few_rows.forward(module)
         self.axis = TokenAxis()
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -115,8 +116,8 @@ class _Leaf:
             return partial(product, _twin(self.module, tensors or {}), rows)
         if self.norm is not None and context.options.fast:
             return partial(self._norm, tensors or {})
-        if not tensors and context.options.fast and not torch.is_grad_enabled():
-            return partial(few_rows.forward, self.module, self.plain)
+        if self.few is not None and context.options.fast and not tensors:
+            return self.few
         return self._plain(tensors)
 
     def _plain(self, tensors: dict[str, torch.Tensor] | None) -> Forward:

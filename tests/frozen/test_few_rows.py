@@ -17,22 +17,29 @@ def test_it_is_the_linear(rows: int, bias: bool, monkeypatch: pytest.MonkeyPatch
     own = torch.mm
     monkeypatch.setattr(torch, "mm", lambda a, b: (products.append(b.shape), own(a, b))[1])
     with torch.no_grad():
-        found = few_rows.forward(module, module.forward, x)
+        fast = few_rows.forward(module)
+        assert fast is not None
+        found = fast(x)
         torch.testing.assert_close(found, module(x), atol=1e-6, rtol=1e-5)
     assert found.is_contiguous() and found.shape == (1, rows, 40)
     assert bool(products) == (2 <= rows <= 16)
 
 
-def test_other_modules_and_formats_are_left_alone() -> None:
+def test_other_modules_formats_and_gradients_are_left_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     class Own(torch.nn.Linear):
         pass
 
-    for module, kind in (
-        (Own(8, 8), torch.float32),
-        (torch.nn.Linear(8, 8, dtype=torch.bfloat16), torch.bfloat16),
-        (torch.nn.LayerNorm(8), torch.float32),
-    ):
-        called: list[torch.Tensor] = []
-        x = torch.randn(4, 8, dtype=kind)
-        few_rows.forward(module, lambda given, called=called: called.append(given), x)
-        assert called == [x] or called[0] is x
+    assert few_rows.forward(Own(8, 8)) is None and few_rows.forward(torch.nn.LayerNorm(8)) is None
+
+    def no_product(*_: object) -> None:
+        raise AssertionError("a product of few rows")
+
+    monkeypatch.setattr(torch, "mm", no_product)
+    half = torch.nn.Linear(8, 8, dtype=torch.bfloat16)
+    for module, grad in ((half, False), (torch.nn.Linear(8, 8), True)):
+        x = torch.ones(4, 8, dtype=module.weight.dtype)
+        fast = few_rows.forward(module)
+        with torch.set_grad_enabled(grad):
+            assert fast is not None and fast(x).equal(module(x))
