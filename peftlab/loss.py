@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -27,6 +28,8 @@ _TOKENS_A_BATCH = 2048
 # The head is run on at most this many tokens at a time, which bounds the logits in memory. Every
 # piece reads the whole head, so few are fast: at 128 tokens a tenth slower, at 512 hardly faster.
 _HEAD_TOKENS = 256
+Head = Callable[[torch.Tensor], torch.Tensor]
+Measure = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
 
 def training_row(encoded: Encoded, owner: int = 0) -> Row:
@@ -55,7 +58,8 @@ def token_losses(
     wanted = labels(encoded, batch)
     if model.head_runs_apart(batch, options):
         hidden = model.hidden(batch, options)
-        losses: torch.Tensor = _FrozenHeadLoss.apply(hidden, wanted, model.head, smoothing)
+        measure = partial(_loss_and_slope, smoothing=smoothing)
+        losses: torch.Tensor = _ByPieces.apply(hidden, wanted, model.head, measure)
         return losses
     return _cross_entropy(model(batch, options), wanted, smoothing)
 
@@ -66,32 +70,32 @@ def _cross_entropy(logits: torch.Tensor, wanted: torch.Tensor, smoothing: float)
     )
 
 
-class _FrozenHeadLoss(torch.autograd.Function):
-    """Losses [K] of hidden states [K, D] under a frozen head, a piece at a time.
+class _ByPieces(torch.autograd.Function):
+    """Losses [K] of states [K, …] that a head makes logits of, a piece at a time.
 
     Every piece's gradient with respect to its states is taken at once, so no logits outlive their
     piece. That is exact because each token's loss depends on its own state alone.
+
+    Args:
+        against: what each state's logits are held against, [K, …].
+        loss_and_slope: of a piece's logits and what they are held against.
     """
 
     @staticmethod
     def forward(  # type: ignore[override]
-        ctx: Any,
-        hidden: torch.Tensor,
-        wanted: torch.Tensor,
-        head: Callable[[torch.Tensor], torch.Tensor],
-        smoothing: float,
+        ctx: Any, states: torch.Tensor, against: torch.Tensor, head: Head, loss_and_slope: Measure
     ) -> torch.Tensor:
         losses, gradients = list[torch.Tensor](), list[torch.Tensor]()
         wants = bool(ctx.needs_input_grad[0])
-        count = max(1, math.ceil(len(wanted) / _HEAD_TOKENS))  # alike in size: no small last one
-        for states, targets in zip(
-            hidden.detach().tensor_split(count), wanted.tensor_split(count), strict=True
+        count = max(1, math.ceil(len(against) / _HEAD_TOKENS))  # alike in size: no small last one
+        for own, given in zip(
+            states.detach().tensor_split(count), against.tensor_split(count), strict=True
         ):
             with torch.set_grad_enabled(wants):
-                logits = head(states.requires_grad_(wants))
-            piece, slope = _loss_and_slope(logits.detach(), targets, smoothing)
+                logits = head(own.requires_grad_(wants))
+            piece, slope = loss_and_slope(logits.detach(), given)
             if wants:
-                gradients += torch.autograd.grad(logits, states, slope)
+                gradients += torch.autograd.grad(logits, own, slope)
             losses.append(piece)
         if gradients:
             ctx.save_for_backward(torch.cat(gradients))
@@ -134,13 +138,14 @@ def divergences(
     with torch.no_grad():
         taught, theirs = _below_head(model, teacher, ForwardOptions(fast=options.fast))
     own, head = _below_head(model, student, options)
-    losses: torch.Tensor = _Divergence.apply(own, taught, head, theirs)
+    measure = partial(_divergence_and_slope, theirs=theirs)
+    losses: torch.Tensor = _ByPieces.apply(own, taught, head, measure)
     return losses
 
 
 def _below_head(
     model: FrozenLM, batch: Batch, options: ForwardOptions
-) -> tuple[torch.Tensor, Callable[[torch.Tensor], torch.Tensor]]:
+) -> tuple[torch.Tensor, Head]:
     """What the head makes logits of, [K, …], and the head; an edited one has run already."""
     if model.head_runs_apart(batch, options):
         return torch.cat(batch.split_kept(model.hidden(batch, options))), model.head
@@ -151,44 +156,15 @@ def _as_it_is(logits: torch.Tensor) -> torch.Tensor:
     return logits
 
 
-class _Divergence(torch.autograd.Function):
-    """Divergences [K] of a student's states from a teacher's, a piece at a time.
-
-    As `_FrozenHeadLoss`: no logits outlive their piece. By the student's logits the gradient is
-    q − p.
-    """
-
-    @staticmethod
-    def forward(  # type: ignore[override]
-        ctx: Any,
-        own: torch.Tensor,
-        taught: torch.Tensor,
-        head: Callable[[torch.Tensor], torch.Tensor],
-        theirs: Callable[[torch.Tensor], torch.Tensor],
-    ) -> torch.Tensor:
-        losses, gradients = list[torch.Tensor](), list[torch.Tensor]()
-        wants = bool(ctx.needs_input_grad[0])
-        count = max(1, math.ceil(len(taught) / _HEAD_TOKENS))
-        pieces = zip(own.detach().tensor_split(count), taught.tensor_split(count), strict=True)
-        for states, of_teacher in pieces:
-            with torch.no_grad():
-                wanted = theirs(of_teacher).float().log_softmax(1)
-            with torch.set_grad_enabled(wants):
-                logits = head(states.requires_grad_(wants))
-            found = logits.detach().float().log_softmax(1)
-            expected = wanted.exp()
-            losses.append((expected * (wanted - found)).sum(1))
-            if wants:
-                slope = found.exp_().sub_(expected).to(logits.dtype)
-                gradients += torch.autograd.grad(logits, states, slope)
-        if gradients:
-            ctx.save_for_backward(torch.cat(gradients))
-        return torch.cat(losses)
-
-    @staticmethod
-    def backward(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:  # type: ignore[override]
-        (gradient,) = ctx.saved_tensors
-        return gradient * upstream.unsqueeze(-1).to(gradient.dtype), None, None, None
+def _divergence_and_slope(
+    logits: torch.Tensor, taught: torch.Tensor, theirs: Head
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The divergence of each of [K, V] logits from a teacher's, and its gradient, q − p."""
+    with torch.no_grad():
+        wanted = theirs(taught).float().log_softmax(1)
+    found, expected = logits.float().log_softmax(1), wanted.exp()
+    losses = (expected * (wanted - found)).sum(1)
+    return losses, found.exp_().sub_(expected).to(logits.dtype)
 
 
 def held_against(sums: Sequence[torch.Tensor], rows: Sequence[Encoded]) -> torch.Tensor:

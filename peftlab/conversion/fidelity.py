@@ -15,7 +15,6 @@ from peftlab.comparison.latency import of_one_row
 from peftlab.evaluation import AdaptedLM, Evaluation, evaluate
 from peftlab.methods.adaptation import Adaptation
 from peftlab.tasks import Example, Task
-from peftlab.token_limits import max_row_tokens
 from peftlab.training.teacher import Teacher
 from peftlab.units import size
 
@@ -93,11 +92,11 @@ class Fidelity:
 
 def divergence(teacher: Teacher, student: Adaptation, examples: Sequence[Example]) -> float:
     """The mean divergence of a student from its teacher over first targets, in nats a token."""
-    model, edits = teacher.model, student.edits(teacher.model)
-    template = edits.template or student.template
-    most = max_row_tokens(model.shape.context, teacher.max_length, edits.prefix_length)
-    rows = [template.encode(model.tokenizer, one, one.targets[0], most) for one in examples]
-    sums, counts = teacher.divergences(edits, rows, examples)
+    adapted = AdaptedLM(teacher.model, student)
+    template = adapted.edits.template or student.template
+    most = adapted.max_row_tokens(teacher.max_length)
+    rows = [template.encode(adapted.tokenizer, one, one.targets[0], most) for one in examples]
+    sums, counts = teacher.divergences(adapted.edits, rows, examples)
     return sum(sums) / sum(counts)
 
 

@@ -114,8 +114,10 @@ def autocast(it: Trial) -> None:
         losses.append(trained.validation_loss or 0.0)
         kinds = {tensor.dtype for tensor in trained.adaptation.state.tensors.values()}
         require(kinds == {torch.float32}, f"its tensors are {kinds}, float32 expected")
-    # Adam's first steps have the rate's size, also where rounding has turned a gradient's sign.
-    near = 0 < abs(losses[1] - losses[0]) < 0.15 * losses[0]
+    # More where a trial's model rounds more: Adam's first steps have the rate's size, also where
+    # rounding has turned a gradient's sign.
+    bound = max(0.1, 500 * it.tolerance)
+    near = 0 < abs(losses[1] - losses[0]) < bound * losses[0]
     require(near, f"the validation loss is {losses[0]} in fp32 and {losses[1]} in bf16")
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from peftlab.comparison import local, profile, work
-from peftlab.comparison.plan import Plan
+from peftlab.comparison.plan import Plan, Run
 from peftlab.comparison.processes import Stopped
 from peftlab.comparison.resolve import comparison_settings
 from peftlab.comparison.run import Silent
@@ -22,6 +22,7 @@ from peftlab.comparison.within.run import compare_within
 from peftlab.errors import InputError
 from peftlab.methods import parse
 from peftlab.records.reading import StoredRun, predictions, read
+from peftlab.records.record import Record
 from peftlab.report.page import render
 from peftlab.tasks import Example, Task
 from peftlab.tasks.choices import Choices
@@ -133,15 +134,20 @@ def test_given_again_with_more_time_it_goes_on(
         compare_within(alone, tmp_path)
 
 
+def in_parts(base: str, task: Task, out: Path) -> tuple[Run, Record, Record]:
+    """A run, its record with all test examples read at once, and with five before the others."""
+    asked = make(base, task, "lora:rank=2", predict=False)
+    (run,) = profile.profile(lambda *_: None, asked, out).runs(asked)
+    whole = work.work(lambda *_: None, run, out / "whole")
+    some = replace(run, task=replace(run.task, test=run.task.test[:5]))
+    work.work(lambda *_: None, some, out / "parts")
+    return run, whole, more(lambda *_: None, run, out / "parts")
+
+
 def test_more_test_examples_are_read_with_the_adapter_that_is_there(
     base: str, task: Task, tmp_path: Path
 ) -> None:
-    asked = make(base, task, "lora:rank=2", predict=False)
-    (run,) = profile.profile(lambda *_: None, asked, tmp_path).runs(asked)
-    whole = work.work(lambda *_: None, run, tmp_path / "whole")
-    some = replace(run, task=replace(run.task, test=run.task.test[:5]))
-    work.work(lambda *_: None, some, tmp_path / "parts")
-    record = more(lambda *_: None, run, tmp_path / "parts")
+    run, whole, record = in_parts(base, task, tmp_path)
     rows, expected = (predictions(tmp_path / name / run.folder) for name in ("parts", "whole"))
     assert [row["index"] for row in rows] == list(range(len(task.test))) and len(rows) > 5
     assert [row["prediction"] for row in rows] == [row["prediction"] for row in expected]
@@ -170,12 +176,7 @@ def test_more_of_a_task_of_choices_is_read_and_scored_as_all_at_once(
         metrics=metrics,
         subsets={"first": (0, 1, 2), "late": (len(task.test) - 1,)},
     )
-    asked = make(base, chosen, "lora:rank=2", predict=False)
-    (run,) = profile.profile(lambda *_: None, asked, tmp_path).runs(asked)
-    whole = work.work(lambda *_: None, run, tmp_path / "whole")
-    some = replace(run, task=replace(run.task, test=run.task.test[:5]))
-    work.work(lambda *_: None, some, tmp_path / "parts")
-    record = more(lambda *_: None, run, tmp_path / "parts")
+    _, whole, record = in_parts(base, chosen, tmp_path)
     assert list(record.scores) == list(metrics)
     assert record.scores == pytest.approx(whole.scores, abs=1e-6)
     assert set(record.subsets) == {"first", "late"}
