@@ -3,8 +3,9 @@
     python -m bench.compare --workload dialogsum --size mini --steps 100 --json
 
 Ours is the command `peftlab compare`, in a process of its own, measuring all that it always does.
-The peer is `bench.peer_table`: for each method a fresh model, Trainer, `generate` and rouge-score.
-Both train the same steps of the same batch size and generate for as many test rows.
+The peer is `bench.peer_table`: for each method a fresh model, Trainer, `generate` and rouge-score;
+it does whole rows where ours begins at the cue (`--begin cue`). Both train the same steps of the
+same batch size and generate for as many test rows.
 """
 
 from __future__ import annotations
@@ -31,13 +32,14 @@ def main() -> None:
     parser.add_argument("--model", type=Path, help="a folder of GPT-2's or Llama's layout, for any")
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--rows", type=int, default=100, help="training, validation and test rows")
+    parser.add_argument("--begin", choices=("row", "cue"), default="row", help="of ours")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         model = make_model(arguments.size, Path(folder) / "model", 0.0, arguments.model)
         common = ["--model", str(model), "--steps", str(arguments.steps)]
         task = str(DATA / arguments.workload)
-        methods = ["hard_prompt", *(spec(method, model) for method in METHODS)]
+        methods = ["hard_prompt", *(spec(method, model, arguments.begin) for method in METHODS)]
         ours = [
             sys.executable, "-m", "peftlab", "compare", *common, "--task", task,
             "--methods", ",".join(methods), "--batch-size", "8",

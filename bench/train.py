@@ -77,10 +77,7 @@ def ours(settings: dict[str, Any]) -> Callable[[], Measured]:
         tune_allocator()
     model = FrozenLM.load(settings["model"])
     task = make_task(settings["workload"], settings["rows"])
-    words = spec(settings["method"], settings["model"])
-    if settings["begin"] == "cue":
-        words += ("," if ":" in words else ":") + "begin=cue"
-    method = parse_one(words)
+    method = parse_one(spec(settings["method"], settings["model"], settings["begin"]))
 
     def epoch(store: TrunkStore) -> None:
         size = settings["batch_size"]

@@ -71,9 +71,10 @@ class Layout:
         return cls("model.layers", "q+v", ("q_proj", "v_proj"), targets, down, False)
 
 
-def spec(method: str, folder: str | Path) -> str:
+def spec(method: str, folder: str | Path, begin: str = "row") -> str:
     """One of `METHODS` on this base, in the words of the command line."""
-    return METHODS[method].format(lora=Layout.of(folder).lora)
+    words = METHODS[method].format(lora=Layout.of(folder).lora)
+    return words if begin == "row" else f"{words}{',' if ':' in words else ':'}begin={begin}"
 
 
 @dataclass(frozen=True)

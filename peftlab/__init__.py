@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from peftlab.version import __version__
 
 if TYPE_CHECKING:
+    from peftlab.api import combine as combine
     from peftlab.api import compare as compare
     from peftlab.api import convert as convert
     from peftlab.api import evaluate as evaluate
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from peftlab.methods.adaptation import Adaptation as Adaptation
     from peftlab.methods.bitfit import BitFit as BitFit
     from peftlab.methods.bottleneck import BottleneckAdapter as BottleneckAdapter
+    from peftlab.methods.combination import Combination as Combination
     from peftlab.methods.discrete_search import DiscreteSearch as DiscreteSearch
     from peftlab.methods.full import FullFineTuning as FullFineTuning
     from peftlab.methods.hard_prompt import HardPrompt as HardPrompt
@@ -54,6 +56,7 @@ if TYPE_CHECKING:
 
 _PLACES = {
     "api": (
+        "combine",
         "compare",
         "convert",
         "evaluate",
@@ -68,6 +71,7 @@ _PLACES = {
     "frozen.model": ("FrozenLM",),
     "methods": ("Composed", "Method", "register"),
     "methods.adaptation": ("Adaptation",),
+    "methods.combination": ("Combination",),
     "metrics": ("score",),
     "tasks": ("Decoding", "Example", "Task", "Template"),
     "training": ("TrainConfig",),

@@ -5,7 +5,7 @@ What they do stands in the packages below; here options get their defaults and n
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,11 +14,12 @@ from peftlab.methods import Method, method_of
 
 if TYPE_CHECKING:
     from peftlab.comparison.run import Compared
-    from peftlab.conversion import Converted
+    from peftlab.conversion import Converted, Part
     from peftlab.evaluation import Evaluation
     from peftlab.frozen.model import FrozenLM
     from peftlab.generation import Reply, Request
     from peftlab.methods.adaptation import Adaptation
+    from peftlab.methods.combination import How
     from peftlab.tasks import Decoding, Example, Task, Template
 
 
@@ -135,6 +136,33 @@ def convert(
     )
 
 
+def combine(
+    model: FrozenLM,
+    parts: Mapping[str, float] | Sequence[tuple[Adaptation | str | Path, float]],
+    *,
+    how: How = "linear",
+    density: float | None = None,
+    seed: int = 0,
+    template: Template | None = None,
+) -> Adaptation:
+    """One adaptation of the weight changes of several: `{"runs/a": 0.7, "runs/b": 0.3}`.
+
+    Args:
+        parts: folders, or adaptations, with their weights; negative ones take a change away.
+        how: linear, ties, dare_linear, dare_ties or peft_linear, see `pl.Combination`.
+        density: the share of each change that ties and dare keep. seed: of what dare keeps.
+        template: of its rows; the first part's where None.
+
+    Raises:
+        InputError: a part that changes something else than weights, or of another base.
+    """
+    from peftlab.conversion import combine as combined
+
+    pairs = list(parts.items() if isinstance(parts, Mapping) else parts)
+    weighed = [_part(model, number, *pair) for number, pair in enumerate(pairs)]
+    return combined(model, weighed, how, density=density, seed=seed, template=template)
+
+
 def evaluate(
     model: FrozenLM, adaptation: Adaptation, task: Task, *, split: str = "test", **options: Any
 ) -> Evaluation:
@@ -192,10 +220,18 @@ def load_adaptation(
         InputError: neither, damaged, or made for another base.
     """
     from peftlab.export import open_adaptation
+    from peftlab.methods.adaptation import own_folder
 
-    place = Path(folder)
-    inside = place / "adapter"
-    return open_adaptation(inside if inside.is_dir() else place, model, template)
+    return open_adaptation(own_folder(Path(folder)), model, template)
+
+
+def _part(model: FrozenLM, number: int, of: Adaptation | str | Path, weight: float) -> Part:
+    """A part of a combination by the name that it was given, or its number."""
+    from peftlab.conversion import Part
+
+    if isinstance(of, str | Path):
+        return Part(str(of), load_adaptation(of, model), weight)
+    return Part(f"{of.method.name}-{number}", of, weight)
 
 
 def compare(

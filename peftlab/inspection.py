@@ -9,8 +9,8 @@ from math import sqrt
 import torch
 
 from peftlab.edits import Edits, KeysValues
-from peftlab.export.merging import merged_weights
 from peftlab.frozen.model import FrozenLM
+from peftlab.frozen.weight_changes import changed_weights
 from peftlab.methods.adaptation import Adaptation
 
 
@@ -106,7 +106,7 @@ def _prefix(model: FrozenLM, edits: Edits) -> dict[int, dict[str, float]]:
 def _changed(model: FrozenLM, edits: Edits) -> dict[str, float]:
     """Norms of ΔW over norms of W, joined over everything that is changed in a block."""
     sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
-    for name, tensor in merged_weights(model, edits).items():
+    for name, tensor in changed_weights(model, edits).items():
         if name not in model.shape.parameters:  # a bias that the base lacks
             continue
         block, weight = model.shape.block_of(name), model.gather(name).float()

@@ -216,7 +216,7 @@ def test_a_model_of_which_only_the_configuration_is_known(
     small = Miniature(config)
     few, many = (bases.load(str(path)) for path in small.write(tmp_path, base))
     assert (few.shape.layers, many.shape.layers) == (2, 4)
-    for method in parse("lora:rank=2,last_k,prompt_tuning:length=4"):
+    for method in parse("lora:rank=2,last_k"):
         low, high = (probe(model, method, task, CONFIG) for model in (few, many))
         predicted, count = small.whole(method, low, high), method.count(small.shape)
         assert (predicted.trainable, predicted.stored) == (count.trainable, count.stored)

@@ -44,7 +44,7 @@ def run(program: str, **settings: str) -> str:
 # --- phases ---------------------------------------------------------------------------------------
 
 
-@pytest.fixture(params=["best", "linux-sampled", "sampled"])
+@pytest.fixture(params=["best", pytest.param("linux-sampled", marks=pytest.mark.slow), "sampled"])
 def every_cpu_gauge(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Run a test with this system's best gauge and with those that other systems get."""
     if request.param == "best":

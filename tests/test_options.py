@@ -218,6 +218,7 @@ OTHERS = {
     "--num_processes", "--num",  # accelerate
     "--head", "--port", "--address", "--generate", "--disable-usage-stats",  # ray
     "--enable-lora", "--max-lora-rank", "--lora-modules", "--enable-prompt-embeds",  # vLLM
+    "--lora", "--file",  # llama-server, ollama
     "--logdir",  # tensorboard
     "--porcelain", "--untracked-files",  # git
 }  # fmt: skip

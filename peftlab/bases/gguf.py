@@ -174,7 +174,7 @@ def read_header(path: Path) -> Header:
         InputError: it is no GGUF file, cut off, damaged, one part of several or of a kind that is
             not known; or the package `gguf`, which knows the kinds of quantisation, is missing.
     """
-    _library()
+    check_library()
     if not path.is_file():
         raise InputError(f"there is no GGUF file {path}")
     with path.open("rb") as file:
@@ -202,7 +202,7 @@ def numbers(path: Path, name: str) -> np.ndarray:
     return np.array(dequantize(found.data, found.tensor_type), dtype=np.float32)
 
 
-def _library() -> None:
+def check_library() -> None:
     """Refuse where the packages are missing, or older than what is used of them.
 
     Raises:
@@ -214,13 +214,13 @@ def _library() -> None:
         import gguf  # noqa: F401 - transformers reads most architectures with it
     except ImportError as error:
         raise InputError(
-            f"a GGUF file as a base needs the package gguf ({error}): pip install 'peftlab[gguf]'"
+            f"a GGUF file needs the package gguf ({error}): pip install 'peftlab[gguf]'"
         ) from error
     for name, least in NEEDED.items():
         found = version(name)
         if Version(found) < Version(least):
             raise InputError(
-                f"a GGUF file as a base needs {name} {least} or newer, and {found} is installed: "
+                f"a GGUF file needs {name} {least} or newer, and {found} is installed: "
                 "pip install 'peftlab[gguf]'"
             )
 

@@ -11,7 +11,18 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from peftlab.cli import compare, convert, estimate, learn, listing, report, serve, share, study
+from peftlab.cli import (
+    combine,
+    compare,
+    convert,
+    estimate,
+    learn,
+    listing,
+    report,
+    serve,
+    share,
+    study,
+)
 from peftlab.cli import options as shared
 from peftlab.errors import InputError, PeftlabError
 from peftlab.files import what_is_full
@@ -33,7 +44,7 @@ class _Commands(TyperGroup):
 
 
 _HELP = "Adapt one frozen language model in many ways, compare them fairly, use them together."
-_ALONE = ("compare", "convert", "estimate", "evaluate", "generate", "serve", "study")
+_ALONE = ("combine", "compare", "convert", "estimate", "evaluate", "generate", "serve", "study")
 
 Command = Callable[..., None]
 _COMMANDS: dict[str, tuple[Command, Callable[[], shared.Entries]]] = {
@@ -46,7 +57,8 @@ _COMMANDS: dict[str, tuple[Command, Callable[[], shared.Entries]]] = {
     "generate": (learn.generate, learn.generate_options),
     "serve": (serve.serve, dict),
     "convert": (convert.convert, convert.options),
-    "export": (share.export, dict),
+    "combine": (combine.combine, dict),
+    "export": (share.export, convert.options),
     "inspect": (share.inspect, dict),
     "check-method": (share.check_method, dict),
     "families": (listing.families, dict),

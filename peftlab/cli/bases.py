@@ -108,8 +108,9 @@ def open_adapters(
     """
     from peftlab.admission import OtherBase
     from peftlab.export import noted_base, open_adaptation
+    from peftlab.methods.adaptation import own_folder
 
-    places = [adapter_folder(folder) for folder in folders]
+    places = [own_folder(folder) for folder in folders]
     own = noted_base(places[0]) if name is None or dtype is None else {}
     own_format = own.get("dtype") or "fp32"
     model = load_base(
@@ -124,10 +125,13 @@ def open_adapters(
     return model, opened
 
 
-def adapter_folder(folder: Path) -> Path:
-    """An adapter's folder, or the `adapter` inside a run's."""
-    inside = folder / "adapter"
-    return inside if inside.is_dir() else folder
+def refuse_its_own(adapter: Path, out: Path) -> None:
+    """Refuse to write what is made of an adapter over it."""
+    from peftlab.methods.adaptation import ADAPTER, own_folder
+
+    its_own = {adapter.resolve(), own_folder(adapter).resolve()}
+    if {out.resolve(), (out / ADAPTER).resolve()} & its_own:
+        raise InputError(f"--out {out} holds the adapter itself; another folder was expected")
 
 
 def one_format(text: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import typer
 
@@ -17,6 +17,12 @@ from peftlab.records import folders
 
 if TYPE_CHECKING:
     from peftlab.conversion import Converted
+    from peftlab.conversion.distill import Replies
+    from peftlab.frozen.model import FrozenLM
+    from peftlab.methods.adaptation import Adaptation
+    from peftlab.methods.base import Method
+    from peftlab.tasks import Task
+    from peftlab.training import TrainConfig
 
 _DEMO = "demo"
 
@@ -46,23 +52,60 @@ def convert(
     The new one learns this one's whole distribution at the replies to --task's training sources, in
     100 steps by default; --steps 0 takes none, where a change of weights becomes a lora.
     """
-    from peftlab.cli.dashboard import live
-    from peftlab.comparison.resolve import config_of, the_task
-    from peftlab.conversion import STEPS, in_its_template
-    from peftlab.conversion import convert as converted
     from peftlab.methods import parse_one
 
-    called = shared.flag(options())
-    _refuse_its_own(adapter, out)
-    fit_only = given.get("steps") == "0"
+    shared.refuse_its_own(adapter, out)
     given = {"task": _own_task(adapter), **given} if "task" not in given else given
-    # Beside another budget 1 is as much refused as 0.
-    config = config_of({**given, "steps": "1"} if fit_only else given, STEPS, called)
-    loaded, method = the_task(given, called), parse_one(to)
-    make_folder(out)
+    method, wanted = parse_one(to), asked(given)
     base, (teacher,) = shared.open_adapters(
         [adapter], model, given.get("device", "auto"), base_dtype
     )
+    into(base, teacher, method, wanted, out, replies)
+    echo(f"Saved in {out / folders.ADAPTER}; try: peftlab generate --adapter {out} --input TEXT")
+
+
+class Asked(NamedTuple):
+    """How an adaptation is to be converted, and on which task."""
+
+    config: TrainConfig
+    task: Task
+    fit_only: bool
+
+
+def asked(given: Mapping[str, Any]) -> Asked:
+    """What options come to.
+
+    Raises:
+        InputError: an option that cannot be used.
+    """
+    from peftlab.comparison.resolve import config_of, the_task
+    from peftlab.conversion import STEPS
+
+    called, fit_only = shared.flag(options()), given.get("steps") == "0"
+    # Beside another budget 1 is as much refused as 0.
+    config = config_of({**given, "steps": "1"} if fit_only else given, STEPS, called)
+    return Asked(config, the_task(given, called), fit_only)
+
+
+def into(
+    base: FrozenLM,
+    teacher: Adaptation,
+    method: Method,
+    wanted: Asked,
+    out: Path,
+    replies: Replies = "targets",
+) -> Converted:
+    """Convert an adaptation as it was asked, write result and fidelity, and tell of both.
+
+    Raises:
+        InputError: as of `peftlab.conversion.convert`.
+    """
+    from peftlab.cli.dashboard import live
+    from peftlab.conversion import convert as converted
+    from peftlab.conversion import in_its_template
+
+    make_folder(out)
+    config, loaded, fit_only = wanted
     if loaded.template.text != teacher.template.text:
         echo(f"Rows stand in the adapter's own template: {teacher.template.text!r}", err=True)
     loaded = in_its_template(loaded, teacher, base)
@@ -80,13 +123,7 @@ def convert(
     )
     write_json(out / "fidelity.json", made.fidelity.values())
     _tell(made, fit_only)
-    echo(f"Saved in {out / folders.ADAPTER}; try: peftlab generate --adapter {out} --input TEXT")
-
-
-def _refuse_its_own(adapter: Path, out: Path) -> None:
-    its_own = {adapter.resolve(), shared.adapter_folder(adapter).resolve()}
-    if {out.resolve(), (out / folders.ADAPTER).resolve()} & its_own:
-        raise InputError(f"--out {out} holds the adapter itself; another folder was expected")
+    return made
 
 
 def _own_task(adapter: Path) -> str:

@@ -13,11 +13,11 @@ from typer.core import TyperCommand
 from peftlab.cli.bases import AdapterBaseDtype as AdapterBaseDtype
 from peftlab.cli.bases import BaseDtype as BaseDtype
 from peftlab.cli.bases import ShardBase as ShardBase
-from peftlab.cli.bases import adapter_folder as adapter_folder
 from peftlab.cli.bases import load_base as load_base
 from peftlab.cli.bases import load_base_together as load_base_together
 from peftlab.cli.bases import one_format as one_format
 from peftlab.cli.bases import open_adapters as open_adapters
+from peftlab.cli.bases import refuse_its_own as refuse_its_own
 from peftlab.options import DEVICE, MODEL, TASK, Entry
 from peftlab.printable import echo
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from peftlab.cli import convert
 from peftlab.cli import options as shared
 from peftlab.errors import InputError
 from peftlab.printable import echo, json_text
@@ -21,22 +22,39 @@ Run = Annotated[Path, typer.Argument(help="The folder of an adapter or of its ru
 
 
 def export(
+    given: Mapping[str, Any],
     run: Annotated[list[Path], typer.Argument(help="Folders of adapters or of their runs.")],
-    to: Annotated[str, typer.Option(help="peft, merged, embedding-rows or vllm.")],
+    to: Annotated[str, typer.Option(help="peft, merged, embedding-rows, vllm, gguf or gguf-lora.")],
     out: Annotated[Path, typer.Option(help="The folder to write.")],
     model: Annotated[str | None, typer.Option(help="By default the adapter's own base.")] = None,
     push_to_hub: Annotated[
         str | None, typer.Option(metavar="OWNER/NAME", help="Upload it, with a model card.")
     ] = None,
     public: Annotated[bool, typer.Option("--public", help="Make a new repository public.")] = False,
-    device: shared.Device = "auto",
+    through: Annotated[
+        str,
+        typer.Option("--as", help="What becomes of what it cannot take, where --task is given."),
+    ] = "lora:rank=16",
 ) -> None:
-    """Write adaptations for another engine; what it cannot serve is refused with the reason."""
+    """Write adaptations for another engine; what it cannot serve is refused with the reason.
+
+    With --task, peft, vllm and gguf-lora take every method: what is no LoRA is first converted into
+    one, which learns on that task what the adaptation does, as `peftlab convert` does.
+    """
     from peftlab import export as exporting
+    from peftlab.methods import parse_one
 
     names = [p.resolve().parent.name if p.name.startswith("seed-") else p.name for p in run]
-    base, opened = shared.open_adapters(run, model, device)
-    written = exporting.export(to, dict(zip(names, opened, strict=True)), base, out)
+    asked = convert.asked(given) if "task" in given else None
+    base, opened = shared.open_adapters(run, model, given.get("device", "auto"))
+    named = dict(zip(names, opened, strict=True))
+    for name, one in named.items():
+        why = exporting.refusal(to, name, one, base)
+        if why is not None and asked is not None:
+            echo(f"{why} It becomes {through}:")
+            into = Path(f"{out}-converted") / name
+            named[name] = convert.into(base, one, parse_one(through), asked, into).adaptation
+    written = exporting.export(to, named, base, out)
     echo(f"Written to {out}")
     if to == "peft":
         for folder, adaptation in zip(run, opened, strict=True):
@@ -46,6 +64,8 @@ def export(
         echo(f"logits differ by {written.fp32:.1e} in fp32, {written.bf16:.1e} in bf16")
     if isinstance(written, exporting.Merged | exporting.EmbeddingRows) and written.defaults:
         echo(_changed(written.defaults), err=True)
+    if isinstance(written, exporting.ForLlamaCpp):
+        echo(f"Serve it: {' or: '.join(written.commands)}")
     if push_to_hub is not None:
         echo(exporting.push(out, push_to_hub, _card(run, to), private=not public))
 

@@ -168,7 +168,12 @@ class _OwnHost(Host):
     def adapted(self) -> AdaptedLM:
         own = self.adaptation
         text = own.method.template(own.template, own.state)
-        if self.run.beside_cue and not own.method.trains and text == own.template:
+        if (
+            self.run.beside_cue
+            and not own.method.trains
+            and text == own.template
+            and own.edits(self.model).changes_nothing
+        ):
             # The bare base: what it reads before the cue is what the others go on from.
             own = replace(own, template=own.template.beginning("cue"))
         return AdaptedLM(self.model, own, self.store)

@@ -17,7 +17,7 @@ import torch
 
 from peftlab.bases.number_formats import QUANTISED
 from peftlab.edits import Edits
-from peftlab.export.merging import merged_weights
+from peftlab.frozen.weight_changes import changed_weights
 from peftlab.generation import DecodingState, Owner, Session, prepare
 from peftlab.generation.choose import greedy
 from peftlab.guests import is_guest
@@ -110,7 +110,7 @@ def merged(model: FrozenLM, edits: Edits) -> Edits | None:
         return None  # the weights would change what comes before it too
     if not edits.linear or edits.attention or edits.sublayer or edits.embeddings is not None:
         return None
-    weights = merged_weights(model, edits)
+    weights = changed_weights(model, edits)
     if not weights.keys() <= model.shape.parameters.keys():
         return None  # a bias that the base has no place for
     return replace(edits, linear={}, weights=weights)

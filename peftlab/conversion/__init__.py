@@ -1,6 +1,16 @@
-"""Any adaptation into one of another method, and how close it is to what it was made from."""
+"""Any adaptation into one of another method, and several changes of weights into one."""
 
+from peftlab.conversion.combine import OtherTemplate, Part, combine
 from peftlab.conversion.distill import STEPS, Converted, convert, in_its_template
 from peftlab.conversion.fidelity import Fidelity
 
-__all__ = ["STEPS", "Converted", "Fidelity", "convert", "in_its_template"]
+__all__ = [
+    "STEPS",
+    "Converted",
+    "Fidelity",
+    "OtherTemplate",
+    "Part",
+    "combine",
+    "convert",
+    "in_its_template",
+]

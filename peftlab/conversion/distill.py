@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from peftlab.conversion.fidelity import Fidelity, divergence, measured
-from peftlab.conversion.low_rank import LeftOut, changes_weights, fit
+from peftlab.conversion.low_rank import LeftOut, fit
 from peftlab.conversion.replies import answered
 from peftlab.edits import Edits
 from peftlab.errors import InputError
+from peftlab.frozen.weight_changes import changes_weights_alone
 from peftlab.methods.adaptation import Adaptation, base_of
 from peftlab.methods.base import Method, State
 from peftlab.methods.lora import LoRA
@@ -167,7 +168,10 @@ def _check_fit(teacher: Teacher, method: Method, replies: Replies) -> None:
 
 
 def _can_fit(teacher: Teacher, method: Method) -> bool:
-    return isinstance(method, LoRA) and method.begin == "row" and changes_weights(teacher.edits)
+    if not isinstance(method, LoRA):
+        return False
+    whole_rows = method.begin == "row" == teacher.edits.begin
+    return whole_rows and changes_weights_alone(teacher.edits)
 
 
 def _whole_rows(teacher: Teacher, method: Method, task: Task, config: TrainConfig) -> Task:

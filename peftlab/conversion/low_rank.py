@@ -15,9 +15,9 @@ import torch
 
 from peftlab.bases.shapes import Target
 from peftlab.edits import Edits
-from peftlab.export.merging import merged_weights
 from peftlab.frozen.batch import Batch
 from peftlab.frozen.forward import ForwardOptions
+from peftlab.frozen.weight_changes import changes, paths_of
 from peftlab.methods.base import State
 from peftlab.methods.lora import LoRA
 from peftlab.token_limits import token_chunks
@@ -50,12 +50,6 @@ class Fit(NamedTuple):
     left_out: LeftOut
 
 
-def changes_weights(edits: Edits) -> bool:
-    """Whether edits change weights, biases or norms of whole rows alone, beside the text."""
-    others = edits.embeddings is not None or edits.attention or edits.sublayer
-    return edits.begin == "row" and not others and bool(edits.linear or edits.weights)
-
-
 @torch.no_grad()
 def fit(model: FrozenLM, edits: Edits, method: LoRA, start: State, batches: Sequence[Batch]) -> Fit:
     """A LoRA that is as close to a change of weights as its rank allows.
@@ -70,7 +64,9 @@ def fit(model: FrozenLM, edits: Edits, method: LoRA, start: State, batches: Sequ
     tensors, seen, missed = dict(start.tensors), 0.0, 0.0
     for some, moments in _moments(model, targets, batches):
         for target in some:
-            change = _rows(model, target, dict(_changes(model, edits, target))[_name(target)])
+            change = _rows(
+                model, target, dict(changes(model, edits, target.linear.path))[_name(target)]
+            )
             own = _rows(model, target, model.gather(_name(target)).float())
             factors = best(change, moments[target.linear.path], method.rank, _rounding(own))
             tensors |= _filled(start, target, method, *(factor.cpu() for factor in factors))
@@ -83,16 +79,10 @@ def fit(model: FrozenLM, edits: Edits, method: LoRA, start: State, batches: Sequ
     return Fit(State(tensors, start.text), left_out)
 
 
-def _changes(
-    model: FrozenLM, edits: Edits, of: Target | None = None
-) -> Iterator[tuple[str, torch.Tensor]]:
-    """What is added to each parameter, by its name, one at a time; of a target's linear alone."""
-    paths = {name.rpartition(".")[0] for name in edits.weights} | edits.linear.keys()
-    for path in sorted(paths) if of is None else [of.linear.path]:
-        weights = {n: w for n, w in edits.weights.items() if n.rpartition(".")[0] == path}
-        linear = {path: edits.linear[path]} if path in edits.linear else {}
-        for name, tensor in merged_weights(model, Edits(weights=weights, linear=linear)).items():
-            yield name, tensor - _base(model, name, tensor)
+def _changes(model: FrozenLM, edits: Edits) -> Iterator[tuple[str, torch.Tensor]]:
+    """What is added to each parameter, by its name, a module at a time."""
+    for path in sorted(paths_of(edits)):
+        yield from changes(model, edits, path)
 
 
 def _rounding(weight: torch.Tensor) -> float:
@@ -142,12 +132,6 @@ def _filled(
 
 def _name(target: Target) -> str:
     return f"{target.linear.path}.weight"
-
-
-def _base(model: FrozenLM, name: str, like: torch.Tensor) -> torch.Tensor:
-    """A parameter of the base's; zero where it lacks that bias."""
-    has = name in model.shape.parameters
-    return model.gather(name).float() if has else torch.zeros_like(like)
 
 
 def _rows(model: FrozenLM, target: Target, change: torch.Tensor) -> torch.Tensor:

@@ -1,9 +1,4 @@
-"""Merged models: an adaptation's changes become part of the weights, and plain engines serve it.
-
-From the linear site's formula, y = out_scale ⊙ (W(in_scale ⊙ x) + up·down·x) + b + bias, the merged
-weight is out_scale ⊙ (W ⊙ in_scale + up·down) by rows and columns, and the merged bias b + bias.
-LoRA, DoRA, IA3 and BitFit are all of this form; replaced weights merge as they are.
-"""
+"""Merged models: an adaptation's changes become part of the weights, and plain engines serve it."""
 
 from __future__ import annotations
 
@@ -14,14 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from peftlab.edits import Edits, LinearEdit
+from peftlab.edits import Edits
 from peftlab.errors import InputError
 from peftlab.export import plain
 from peftlab.export.instead import AS_LORA
 from peftlab.files import together, write_json
 from peftlab.frozen.packing import Row, pack
+from peftlab.frozen.weight_changes import as_edits, changed_weights
 
 if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
+
     from peftlab.frozen.model import FrozenLM
     from peftlab.methods.adaptation import Adaptation
 
@@ -58,16 +56,7 @@ def merged(adaptation: Adaptation, model: FrozenLM, folder: Path | str) -> Merge
             adapters), or biases that the family has no place for.
     """
     folder, edits = Path(folder), adaptation.edits(model)
-    refuse_unmergeable(adaptation, edits)
-    weights = merged_weights(model, edits)
-    config = plain.plain_config(model)
-    new = set(weights) - set(model.shape.parameters)
-    if missing := plain.with_biases(config, new):
-        raise InputError(
-            f"{adaptation.method.name} gives a bias to {len(missing)} linears of {model.name} that "
-            f"{model.shape.family} has no place for (the first is {min(missing)}). Keep peftlab's "
-            "own format, or train lora, which merges everywhere."
-        )
+    weights, config = _weights(adaptation, edits, model)
     ends = (edits.template or adaptation.template).end_ids(model.tokenizer)
     defaults = plain.changed_replies(model.model.generation_config, ends)
     result = replace(_compared(model, edits, weights, folder), defaults=defaults)
@@ -82,6 +71,31 @@ def merged(adaptation: Adaptation, model: FrozenLM, folder: Path | str) -> Merge
         }
         write_json(place / "peftlab.json", plain.about("merged", described))
     return result
+
+
+def merged_plainly(adaptation: Adaptation, model: FrozenLM) -> PreTrainedModel:
+    """A plain model of the merged weights.
+
+    Raises:
+        InputError: see `merged`.
+    """
+    weights, config = _weights(adaptation, adaptation.edits(model), model)
+    return plain.plain_model(model, weights, config)
+
+
+def _weights(
+    adaptation: Adaptation, edits: Edits, model: FrozenLM
+) -> tuple[dict[str, torch.Tensor], PretrainedConfig]:
+    """The changed parameters, and the base's configuration with a place for each."""
+    refuse_unmergeable(adaptation, edits)
+    weights, config = changed_weights(model, edits), plain.plain_config(model)
+    if missing := plain.with_biases(config, set(weights) - set(model.shape.parameters)):
+        raise InputError(
+            f"{adaptation.method.name} gives a bias to {len(missing)} linears of {model.name} that "
+            f"{model.shape.family} has no place for (the first is {min(missing)}). Keep peftlab's "
+            "own format, or train lora, which merges everywhere."
+        )
+    return weights, config
 
 
 def _template(edits: Edits, adaptation: Adaptation) -> dict[str, object]:
@@ -116,32 +130,6 @@ def refuse_unmergeable(adaptation: Adaptation, edits: Edits) -> None:
         raise InputError(f"{name} changes no weights: the base serves it, with its text.")
 
 
-def merged_weights(model: FrozenLM, edits: Edits) -> dict[str, torch.Tensor]:
-    """The changed parameters by name; a bias that the base lacks is named like one it has."""
-    weights = {name: tensor.float() for name, tensor in edits.weights.items()}
-    for path, edit in edits.linear.items():
-        name = f"{path}.weight"
-        weight = weights[name] if name in weights else model.gather(name).float()
-        weights[name] = _weight(weight, edit, model.shape.transposed)
-        if edit.bias is not None:
-            bias = f"{path}.bias"
-            has = bias in model.shape.parameters
-            own = model.gather(bias).float() if has else torch.zeros_like(edit.bias)
-            weights[bias] = weights.get(bias, own) + edit.bias
-    return weights
-
-
-def _weight(weight: torch.Tensor, edit: LinearEdit, transposed: bool) -> torch.Tensor:
-    out = weight.T if transposed else weight  # [out, in]
-    if edit.in_scale is not None:
-        out = out * edit.in_scale
-    if edit.down is not None and edit.up is not None:
-        out = out + edit.up @ edit.down
-    if edit.out_scale is not None:
-        out = out * edit.out_scale.unsqueeze(1)
-    return (out.T if transposed else out).contiguous()
-
-
 def _compared(
     model: FrozenLM, edits: Edits, weights: dict[str, torch.Tensor], folder: Path
 ) -> Merged:
@@ -149,22 +137,16 @@ def _compared(
     own = {n: model.gather(n) for n in weights if n in model.shape.parameters}
     apart = {**{n: w for n, w in own.items() if n not in edits.weights}, **edits.weights}
     unmerged = _logits(model, edits)
-    rounded = _logits(model, _replaced(model, _rounded(weights)))
+    rounded = _logits(model, as_edits(model, _rounded(weights)))
     rounded_apart = _logits(model, replace(edits, weights=_rounded(apart)))
     differ = rounded.argmax(-1) != rounded_apart.argmax(-1)
     return Merged(
         folder,
-        fp32=_gap(_logits(model, _replaced(model, weights)), unmerged),
+        fp32=_gap(_logits(model, as_edits(model, weights)), unmerged),
         bf16=_gap(rounded, unmerged),
         bf16_apart=_gap(rounded_apart, unmerged),
         choices=float(differ.float().mean()),
     )
-
-
-def _replaced(model: FrozenLM, weights: dict[str, torch.Tensor]) -> Edits:
-    own = {n: w for n, w in weights.items() if n in model.shape.parameters}
-    new = {n.removesuffix(".bias"): w for n, w in weights.items() if n not in own}
-    return Edits(weights=own, linear={path: LinearEdit(bias=bias) for path, bias in new.items()})
 
 
 def _rounded(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -62,7 +62,7 @@ def vllm(adaptations: Mapping[str, Adaptation], model: FrozenLM, folder: Path | 
     """
     folder = Path(folder)
     for name, adaptation in adaptations.items():
-        _refuse(name, adaptation)
+        refuse(name, adaptation)
     loras = {n: a for n, a in adaptations.items() if isinstance(a.method, LoRA)}
     soft = {n: a for n, a in adaptations.items() if n not in loras}
     ranks = [_saved_lora(adaptation, model, folder / name) for name, adaptation in loras.items()]
@@ -78,7 +78,12 @@ def vllm(adaptations: Mapping[str, Adaptation], model: FrozenLM, folder: Path | 
     return result
 
 
-def _refuse(name: str, adaptation: Adaptation) -> None:
+def refuse(name: str, adaptation: Adaptation) -> None:
+    """Refuse what vLLM has no place for.
+
+    Raises:
+        InputError: with the reason and the nearest alternative.
+    """
     method = adaptation.method
     if begins_at_cue(adaptation):
         raise InputError(

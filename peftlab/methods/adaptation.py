@@ -23,11 +23,18 @@ from peftlab.tasks import Template
 if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM
 
+ADAPTER = "adapter"
 DESCRIPTION, TENSORS = "adaptation.json", "adaptation.safetensors"
 _FORMAT = 1
 _KEYS = ("method", "settings", "template", "base", "text")
 _NAMED = ("name", "fingerprint")
 _SIZES = ("family", "layers", "hidden", "heads", "kv_heads", "head_dim", "vocab")
+
+
+def own_folder(folder: Path) -> Path:
+    """An adapter's folder, or the `adapter` inside a run's."""
+    inside = folder / ADAPTER
+    return inside if inside.is_dir() else folder
 
 
 def base_of(model: FrozenLM) -> dict[str, Any]:

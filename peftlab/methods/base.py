@@ -288,17 +288,27 @@ class BeginningMethod(Method):
 
 
 REGISTRY: dict[str, type[Method]] = {}
+DERIVED: dict[str, type[Method]] = {}
+"""Methods that are made of trained adaptations: nothing without them, so no list names them."""
 M = TypeVar("M", bound=type[Method])
 
 
 def register(name: str) -> Callable[[M], M]:
     """Enter a method into the registry, under the name that the command line and records use."""
+    return _entering(REGISTRY, name)
 
+
+def derived(name: str) -> Callable[[M], M]:
+    """Enter one that is made of trained adaptations, see `DERIVED`."""
+    return _entering(DERIVED, name)
+
+
+def _entering(registry: dict[str, type[Method]], name: str) -> Callable[[M], M]:
     def enter(cls: M) -> M:
-        if name in REGISTRY:
+        if name in REGISTRY or name in DERIVED:
             raise ValueError(f"two methods are registered as {name!r}")
         cls.name = name
-        REGISTRY[name] = cls
+        registry[name] = cls
         return cls
 
     return enter

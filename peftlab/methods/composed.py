@@ -6,6 +6,7 @@ side; two methods that change the same place are refused.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from typing import TYPE_CHECKING, Any
@@ -103,33 +104,35 @@ class Composed(Method):
             part.check(shape)
 
     def stored(self, shape: ModelShape) -> Shapes:
-        parts = enumerate(part.stored(shape) for part in self.parts)
-        return {f"{i}.{name}": size for i, sizes in parts for name, size in sizes.items()}
+        return joined_shapes(self.parts, shape)
 
     def count(self, shape: ModelShape) -> Count:
         counts = [part.count(shape) for part in self.parts]
         return Count(sum(c.trainable for c in counts), sum(c.stored for c in counts))
 
     def init(self, model: FrozenLM, task: Task, rng: torch.Generator) -> State:
-        return _joined([part.init(model, task, rng) for part in self.parts])
+        return joined_states([part.init(model, task, rng) for part in self.parts])
 
     def materialise(self, state: State, model: FrozenLM) -> State:
-        return _joined([part.materialise(own, model) for part, own in self._split(state)])
+        return joined_states(
+            [p.materialise(own, model) for p, own in split_state(self.parts, state)]
+        )
 
     def template(self, template: Template, state: State) -> Template:
-        for part, own in self._split(state):
+        for part, own in split_state(self.parts, state):
             template = part.template(template, own)
         return template
 
     def edits(self, state: State, model: FrozenLM, seed: int | None = None) -> Edits:
         return reduce(
-            Edits.compose, (part.edits(own, model, seed) for part, own in self._split(state))
+            Edits.compose,
+            (part.edits(own, model, seed) for part, own in split_state(self.parts, state)),
         )
 
     def groups(self, state: State, rate: float, scale: Scale) -> list[dict[str, Any]]:
         """Every part keeps its own share of the rate: they differ by orders of magnitude."""
         groups = []
-        for i, (part, own) in enumerate(self._split(state)):
+        for i, (part, own) in enumerate(split_state(self.parts, state)):
             share = part.rate_on(scale) / self.rate_on(scale)
             groups += [
                 {**group, "params": [f"{i}.{name}" for name in group["params"]]}
@@ -137,18 +140,27 @@ class Composed(Method):
             ]
         return groups
 
-    def _split(self, state: State) -> list[tuple[Method, State]]:
-        parts = []
-        for i, part in enumerate(self.parts):
-            key = f"{i}."
-            own = {n.removeprefix(key): t for n, t in state.tensors.items() if n.startswith(key)}
-            text = state.text.get(str(i), {})
-            parts.append((part, State(own, text if isinstance(text, dict) else {})))
-        return parts
+
+def joined_shapes(parts: Sequence[Method], shape: ModelShape) -> Shapes:
+    """What parts store, each tensor's name led by its part's number."""
+    each = enumerate(part.stored(shape) for part in parts)
+    return {f"{i}.{name}": size for i, sizes in each for name, size in sizes.items()}
 
 
-def _joined(states: list[State]) -> State:
+def joined_states(states: Sequence[State]) -> State:
+    """The states of parts as one."""
     tensors = {
         f"{i}.{name}": t for i, state in enumerate(states) for name, t in state.tensors.items()
     }
     return State(tensors, {str(i): dict(state.text) for i, state in enumerate(states)})
+
+
+def split_state(parts: Sequence[Method], state: State) -> list[tuple[Method, State]]:
+    """Each part with its own state again."""
+    pairs = []
+    for i, part in enumerate(parts):
+        key = f"{i}."
+        own = {n.removeprefix(key): t for n, t in state.tensors.items() if n.startswith(key)}
+        text = state.text.get(str(i), {})
+        pairs.append((part, State(own, text if isinstance(text, dict) else {})))
+    return pairs

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from peftlab.errors import InputError, nearest
-from peftlab.methods.base import REGISTRY, Method
+from peftlab.methods.base import DERIVED, REGISTRY, Method
 from peftlab.methods.composed import Composed
 from peftlab.options import later_defaults
 
@@ -65,7 +65,7 @@ def relabelled(label: str, method: Method) -> str:
 
 
 def _parts(spec: str) -> list[str]:
-    names = "|".join(sorted(REGISTRY))
+    names = "|".join(sorted(REGISTRY | DERIVED))
     return re.split(rf"\+(?=(?:{names})(?=$|[:+]))", spec)
 
 
@@ -88,19 +88,20 @@ def build(name: str, settings: Mapping[str, Any]) -> Method:
     Raises:
         InputError: unknown method, setting or value.
     """
-    if "parts" in settings:
+    if "parts" in settings and name not in DERIVED:
         return _composed(settings["parts"])
     cls = _registered(name)
     return cls(**{**later_defaults(cls), **settings})
 
 
 def _registered(name: Any) -> type[Method]:
-    if not isinstance(name, str) or name not in REGISTRY:
+    known = REGISTRY | DERIVED
+    if not isinstance(name, str) or name not in known:
         raise InputError(
             f"unknown method {name!r:.100}; there are {', '.join(sorted(REGISTRY))}."
             f"{nearest(str(name)[:100], REGISTRY)}"
         )
-    return REGISTRY[name]
+    return known[name]
 
 
 def _composed(parts: Any) -> Composed:

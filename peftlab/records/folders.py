@@ -13,11 +13,11 @@ from typing import Any
 
 from peftlab.errors import InputError, refusing
 from peftlab.files import make_folder, read_json, write_json, writing
+from peftlab.methods.adaptation import ADAPTER as ADAPTER
 from peftlab.records.record import NAME, Record, Search
 
 COMPARISON = "comparison.json"
 CONFIG = "config.json"
-ADAPTER = "adapter"
 PREDICTIONS = "predictions.jsonl"
 METRICS = "metrics.jsonl"
 CHECKPOINT = "checkpoint.safetensors"

@@ -30,6 +30,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     assert made.problems == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("job", ["train last_k", "train a guest"])
 def test_a_killed_training_continues(bench: Bench, job: str) -> None:
     bench.kill(job, random.Random(0))

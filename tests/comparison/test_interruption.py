@@ -66,7 +66,9 @@ def _hears_ctrl_c() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize(
+    "how", [pytest.param(signal.SIGKILL, marks=pytest.mark.slow), signal.SIGINT]
+)
 def test_an_interrupted_comparison_continues(
     how: signal.Signals, base: str, data: Path, whole: Record, tmp_path: Path
 ) -> None:
@@ -107,6 +109,7 @@ except KeyboardInterrupt:
 """
 
 
+@pytest.mark.slow
 def test_ctrl_c_while_the_fork_server_imports_is_for_the_command_alone() -> None:
     process = subprocess.Popen(
         [sys.executable, "-c", WARMING],

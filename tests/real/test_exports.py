@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.export import test_merging, test_peft_loading, test_peft_saving
+from tests.export import test_gguf, test_merging, test_peft_loading, test_peft_saving
 from tests.real_model import REAL
 
 _SAVED = (
@@ -36,6 +36,15 @@ def test_peft_gives_the_logits_of_what_we_saved(spec: str, tmp_path: Path) -> No
 @pytest.mark.parametrize("kind", _cases(_LOADED, "lora"))
 def test_we_give_the_logits_of_what_peft_saved(kind: str, tmp_path: Path) -> None:
     test_peft_loading.test_same_logits(kind, REAL, tmp_path)
+
+
+@pytest.mark.parametrize("spec", _cases(_MERGED, _MERGED[0]))
+def test_transformers_reads_a_gguf_file_back(spec: str, tmp_path: Path) -> None:
+    test_gguf.test_transformers_reads_a_merged_model_back(spec, REAL, tmp_path)
+
+
+def test_a_gguf_adapter_on_its_base_is_the_merged_model(tmp_path: Path) -> None:
+    test_gguf.test_an_adapter_on_its_base_is_the_merged_model(REAL, tmp_path)
 
 
 @pytest.mark.parametrize("spec", _cases(_MERGED, _MERGED[0]))

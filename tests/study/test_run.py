@@ -281,6 +281,24 @@ def test_the_spectrum_of_a_change_and_its_cuts(setting: Make) -> None:
 
 
 @pytest.mark.slow
+def test_what_adaptations_lose_as_lora(setting: Make) -> None:
+    made = setting(values=(2.0, 16.0), methods=tuple(parse("bitfit,full")))
+    watcher = Counting()
+    result = carry_out(find("convert"), made, watcher)
+    quality, losses, divergence = result.panels
+    direct = {"LoRA trained at this rank"}
+    assert set(quality.series()) == set(losses.series()) == direct | {"from bitfit", "from full"}
+    assert set(divergence.series()) == {"from bitfit", "from full"}
+    few, many = (point.value for point in divergence.series()["from full"])
+    assert 0 <= many < few, "more ranks come closer"
+    assert {level.name for level in quality.levels} == {"asked in words", "bitfit", "full"}
+    assert {"bitfit", "full"} <= set(watcher.measured)
+    assert any("nats a token of what it was made of, bitfit" in text for text in result.words)
+    again = Counting()
+    assert carry_out(find("convert"), made, again) == result and again.measured == []
+
+
+@pytest.mark.slow
 def test_the_dimension_that_reaches_ninety_per_cent(setting: Make) -> None:
     made = setting(values=(10.0, 100.0))
     result = carry_out(find("intrinsic"), made)

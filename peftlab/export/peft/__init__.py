@@ -68,16 +68,8 @@ def save(adaptation: Adaptation, model: FrozenLM, folder: Path | str) -> Path:
             or the adaptation is for another base.
     """
     adaptation.check(model)
-    folder, name = Path(folder), adaptation.method.name
-    if name not in LAYOUTS:
-        instead = _NEAREST.get(name, "PEFT loads one method a folder; keep peftlab's own format")
-        raise InputError(f"{name} cannot become a PEFT adapter: {instead}; {AS_LORA}.")
-    if begins_at_cue(adaptation) and name != "lora":
-        raise InputError(
-            f"{name} begins at the cue, which PEFT knows for LoRA alone (aLoRA); keep peftlab's "
-            f"own format, or {AS_LORA}."
-        )
-    layout = LAYOUTS[name]
+    check(adaptation)
+    folder, layout = Path(folder), LAYOUTS[adaptation.method.name]
     settings, tensors = layout.write(adaptation, model)
     config = {
         "peft_type": layout.peft_type,
@@ -92,6 +84,23 @@ def save(adaptation: Adaptation, model: FrozenLM, folder: Path | str) -> Path:
         write_json(place / CONFIG, config)
         write_json(place / BESIDE, beside)
     return folder
+
+
+def check(adaptation: Adaptation) -> None:
+    """Refuse what PEFT has no type for.
+
+    Raises:
+        InputError: with the reason and the nearest alternative.
+    """
+    name = adaptation.method.name
+    if name not in LAYOUTS:
+        instead = _NEAREST.get(name, "PEFT loads one method a folder; keep peftlab's own format")
+        raise InputError(f"{name} cannot become a PEFT adapter: {instead}; {AS_LORA}.")
+    if begins_at_cue(adaptation) and name != "lora":
+        raise InputError(
+            f"{name} begins at the cue, which PEFT knows for LoRA alone (aLoRA); keep peftlab's "
+            f"own format, or {AS_LORA}."
+        )
 
 
 def load(folder: Path | str, model: FrozenLM, template: Template | None = None) -> Adaptation:

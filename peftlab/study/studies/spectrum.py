@@ -160,13 +160,13 @@ def measure(_: Say, subject: Subject) -> dict[str, Any]:
     Returns `singular` and `base` (shares of the largest), `energy` (cumulated shares of the squared
     norm), means over the blocks' matrices; `cut`: by rank, every metric.
     """
-    from peftlab.export.merging import merged_weights
+    from peftlab.frozen.weight_changes import changed_weights
 
     asked = subject.asked
     if not asked["spectrum"]:
         return {}
     model, adaptation = subject.open()
-    weights = merged_weights(model, adaptation.edits(model))
+    weights = changed_weights(model, adaptation.edits(model))
     changes = {
         name: weight - model.gather(name).float()
         for name, weight in weights.items()
