@@ -222,12 +222,20 @@ class Trunk:
 
     Args:
         block: the lowest block that the adaptation changes, at least 1.
+        continued: of edits that begin at the cue, whose rows go on from what was kept of the tokens
+            before it, and have states of those after it alone: makes such rows.
     """
 
     def __init__(
-        self, model: FrozenLM, rows: Sequence[Encoded], block: int, store: TrunkStore
+        self,
+        model: FrozenLM,
+        rows: Sequence[Encoded],
+        block: int,
+        store: TrunkStore,
+        continued: Callable[[Sequence[Row]], list[Row]] | None = None,
     ) -> None:
         self.model, self.rows, self.block, self.store = model, rows, block, store
+        self.continued = continued
         self._keys: dict[tuple[int, str], str] = {}
 
     @property
@@ -246,30 +254,34 @@ class Trunk:
         key = self._key(chunk)
         return self.store.computed(key, lambda: self._run(self._rows_of(chunk)))[place]
 
-    def _rows_of(self, chunk: int) -> list[Sequence[int]]:
+    def _rows_of(self, chunk: int) -> list[Row]:
         start = chunk * _CHUNK_ROWS
-        stop = min(start + _CHUNK_ROWS, len(self.rows))
-        return [self.rows[i].ids[:-1] for i in range(start, stop)]
+        rows = [self.rows[i] for i in range(start, min(start + _CHUNK_ROWS, len(self.rows)))]
+        whole = self.continued is None
+        return [Row(row.ids[:-1], begin=0 if whole else row.begin or 0) for row in rows]
 
     def _key(self, chunk: int) -> str:
         """Names what the chunk holds: the base, the block, the number format and the tokens."""
         number = number_format(self.model.device.type)
         if (chunk, number) not in self._keys:
             rows = self._rows_of(chunk)
-            told = f"{self.model.fingerprint} owned {self.block} {number} {rows}"
+            begins = [row.begin for row in rows if row.begin]
+            named = f"{[row.ids for row in rows]}{begins or ''}"
+            told = f"{self.model.fingerprint} owned {self.block} {number} {named}"
             self._keys[chunk, number] = hashlib.sha256(told.encode()).hexdigest()[:32]
         return self._keys[chunk, number]
 
-    def _run(self, rows: Sequence[Sequence[int]]) -> list[torch.Tensor]:
+    def _run(self, rows: Sequence[Row]) -> list[torch.Tensor]:
         """What enters the block, [T, D] a row; a few rows at a time, which costs no time."""
-        chunks = token_chunks(rows, [len(ids) for ids in rows], _FORWARD_TOKENS)
+        chunks = token_chunks(rows, [len(row.ids) for row in rows], _FORWARD_TOKENS)
         return [states for few in chunks for states in self._run_few(few)]
 
     @torch.no_grad()
-    def _run_few(self, rows: Sequence[Sequence[int]]) -> list[torch.Tensor]:
-        batch = pack([Row(ids) for ids in rows], [Edits()], device=self.model.device, share=False)
+    def _run_few(self, rows: Sequence[Row]) -> list[torch.Tensor]:
+        given = rows if self.continued is None else self.continued(rows)
+        batch = pack(given, [Edits()], device=self.model.device, share=False)
         states = self.model.block_input(batch, self.block)[0]
-        return [part.clone() for part in states.split([len(ids) for ids in rows])]
+        return [part.clone() for part in states.split([len(row.ids) for row in given])]
 
 
 def _file_bytes(states: Sequence[torch.Tensor]) -> int:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from peftlab.edits import Edits
 from peftlab.errors import InputError
+from peftlab.pasts import continued
 from peftlab.token_limits import max_row_tokens
 from peftlab.training.budget import Budget
 from peftlab.training.config import TrainConfig
@@ -41,12 +43,11 @@ class Data:
 
     def kept_parts(self, rows_a_step: int) -> int:
         """How many parts are computed once and kept: chunks of rows, or sources; 0: none is."""
-        if self.trunk is not None:
-            return self.trunk.chunks
+        chunks = 0 if self.trunk is None else self.trunk.chunks
         if self.pasts is None:
-            return 0
+            return chunks
         visits = len(self.rows) if self.steps is None else self.steps * rows_a_step
-        return min(self.rows.sources, visits)
+        return chunks + min(self.rows.sources, visits)
 
     @classmethod
     def of(
@@ -72,8 +73,10 @@ class Data:
                 "this template begins at certain token ids, as an imported aLoRA does; train on "
                 "one that begins at its cue"
             )
+        continued_rows = None
         if edits.begin == "cue":
-            return replace(data, pasts=store)
+            data = replace(data, pasts=store)
+            continued_rows = partial(continued, model, store=store)
         # The last block is resumed at even where only the head changes: its kept tokens are few.
         block = min(edits.lowest_block(model.shape), model.shape.layers - 1)
         # Whose rows are kept already differs by process, and a sharded base is run by all together.
@@ -86,8 +89,10 @@ class Data:
         often = bool(every) and (steps is None or steps // every > 1)
         return replace(
             data,
-            trunk=Trunk(model, rows, block, store) if again else None,
-            validation_trunk=Trunk(model, data.validation, block, store) if often else None,
+            trunk=Trunk(model, rows, block, store, continued_rows) if again else None,
+            validation_trunk=(
+                Trunk(model, data.validation, block, store, continued_rows) if often else None
+            ),
         )
 
     @classmethod

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from peftlab import pasts
 from peftlab.comparison.hosts import _OwnHost
@@ -15,11 +16,12 @@ from peftlab.errors import InputError
 from peftlab.evaluation import AdaptedLM, evaluate_once
 from peftlab.frozen.batch import GivenPast
 from peftlab.frozen.model import FrozenLM
+from peftlab.frozen.packing import Row
 from peftlab.methods import parse_one
 from peftlab.training import TrainConfig, train
 from peftlab.training.budget import Budget
 from peftlab.training.checkpoint import Progress
-from peftlab.trunk import TrunkStore
+from peftlab.trunk import Trunk, TrunkStore
 from tests.laws import world
 
 BASE = Base(name="llama", fingerprint="", parameters=1, device="cpu")
@@ -130,3 +132,31 @@ def test_equal_seconds_count_what_was_spared() -> None:
     budget = Budget.of(TrainConfig(seconds=12), 10)
     assert budget.used(progress) == 10 and budget.is_spent(progress)
     assert not budget.is_spent(replace(progress, spared_seconds=0.0))
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "gemma3_text"])
+@pytest.mark.parametrize("method", ["last_k:k=1,begin=cue", "lora:layers=2,begin=cue"])
+def test_blocks_below_the_change_run_once_for_what_follows_the_cue(
+    method: str, family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of whole rows they do anyway: see `Trunk`."""
+    model, task = world.model(family), world.task()
+    config = replace(CONFIG, steps=24)
+    plain = train(model, parse_one(method), task, replace(config, fast=False))
+    below: list[int] = []
+    own = Trunk._run_few
+
+    def counting(trunk: Trunk, rows: Sequence[Row]) -> list[torch.Tensor]:
+        states = own(trunk, rows)
+        for row, state in zip(rows, states, strict=True):
+            assert len(state) == len(row.ids) - row.begin < len(row.ids)
+        below.extend(range(len(rows)))
+        return states
+
+    monkeypatch.setattr(Trunk, "_run_few", counting)
+    stores = (TrunkStore(1 << 28), TrunkStore(0, 1 << 28, tmp_path / "kept"))
+    for store in stores:
+        below.clear()
+        kept = train(model, parse_one(method), task, config, store=store)
+        assert kept.losses == pytest.approx(plain.losses, rel=2e-5 if family == "llama" else 1e-4)
+        assert len(below) == len(task.train) + VALIDATED, "each row once"
