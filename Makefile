@@ -3,13 +3,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+WIDE := .venv-wide
 
 FOLDER ?= $(PEFTLAB_REAL_MODEL)
 REAL = $(patsubst %/,%,$(or $(FOLDER),$(error say where the real model is: FOLDER=…)))
 
-STUDIES ?= length rank layers init alpha instruction data scale forgetting spectrum intrinsic transfer begin
+STUDIES ?= length rank layers init alpha instruction data scale forgetting spectrum intrinsic transfer begin convert
 
-.PHONY: help setup demo studies test test-all real-model test-real test-real-sample check format demo-model clean
+.PHONY: help setup demo studies test test-all real-model test-real test-real-sample test-wide check format demo-model clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -33,10 +34,10 @@ studies: $(INSTALLED) ## every study on the demo, its figure into docs/studies; 
 	done
 
 test: $(INSTALLED) ## laws and units, under 7 minutes on 2 cores
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow and not real"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow and not real and not wide"
 
 test-all: $(INSTALLED) ## the slow tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "slow and not real"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "slow and not real and not wide"
 
 real-model: $(INSTALLED) ## make SmolLM2-135M-Instruct as FOLDER and FOLDER.gguf: 93 MB, a minute
 	$(BIN)/python -m bench.real_model $(REAL) --keep-gguf $(REAL).gguf
@@ -46,6 +47,14 @@ test-real: $(INSTALLED) ## the tests on a real model, in FOLDER or PEFTLAB_REAL_
 
 test-real-sample: $(INSTALLED) ## those of them that CI runs
 	PEFTLAB_REAL_MODEL=$(REAL) $(BIN)/python -m pytest -m "real and sample" tests/real
+
+$(WIDE)/.installed: tests/wide/requirements.txt
+	$(PYTHON) -m venv $(WIDE)
+	$(WIDE)/bin/python -m pip install --quiet --requirement $<
+	touch $@
+
+test-wide: $(INSTALLED) $(WIDE)/.installed ## the tests with foreign programs; with PEFTLAB_REAL_MODEL on that too
+	PEFTLAB_WIDE=$(CURDIR)/$(WIDE)/bin/python $(BIN)/python -m pytest -m wide tests/wide
 
 check: $(INSTALLED) ## format, lint, types, layers
 	$(BIN)/ruff format --check .
@@ -61,4 +70,4 @@ demo-model: $(INSTALLED) ## make the bundled model again from the generated corp
 	$(BIN)/python -m peftlab.demo.pretrain --out peftlab/demo/model
 
 clean: ## remove what can be made again
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache runs
+	rm -rf $(VENV) $(WIDE) .pytest_cache .mypy_cache .ruff_cache runs

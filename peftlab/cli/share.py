@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM
     from peftlab.methods.adaptation import Adaptation
 
+_TAKE_LORA = ("peft", "vllm", "gguf-lora")
 Run = Annotated[Path, typer.Argument(help="The folder of an adapter or of its run.")]
 
 
@@ -45,19 +46,32 @@ def export(
     from peftlab.methods import parse_one
 
     names = [p.resolve().parent.name if p.name.startswith("seed-") else p.name for p in run]
-    asked = convert.asked(given) if "task" in given else None
+    if len(set(names)) < len(names):
+        raise InputError(f"two adapters are called {sorted(names)}; export them one by one")
+    if push_to_hub is not None and to.startswith("gguf"):
+        raise InputError("--push-to-hub knows no GGUF files yet; upload the folder by hand")
+    asked, as_lora = convert.asked(given) if "task" in given else None, parse_one(through)
+    if as_lora.name != "lora":
+        raise InputError(f"--as {through}: engines take lora, with settings of your own")
+    if asked is not None and to not in _TAKE_LORA:
+        raise InputError(
+            f"--task belongs to {', '.join(_TAKE_LORA)}, which take LoRA; leave it out"
+        )
     base, opened = shared.open_adapters(run, model, given.get("device", "auto"))
     named = dict(zip(names, opened, strict=True))
     for name, one in named.items():
         why = exporting.refusal(to, name, one, base)
-        if why is not None and asked is not None:
-            echo(f"{why} It becomes {through}:")
-            into = Path(f"{out}-converted") / name
-            named[name] = convert.into(base, one, parse_one(through), asked, into).adaptation
+        if why is None or asked is None:
+            continue
+        if push_to_hub is not None:
+            raise InputError(f"{why} What it becomes by --task has no record to publish")
+        echo(f"{why} It becomes {through}:")
+        into = Path(f"{out}-converted") / name
+        named[name] = convert.into(base, one, as_lora, asked, into).adaptation
     written = exporting.export(to, named, base, out)
     echo(f"Written to {out}")
     if to == "peft":
-        for folder, adaptation in zip(run, opened, strict=True):
+        for folder, adaptation in zip(run, named.values(), strict=True):
             if said := _begun_again(folder, adaptation, base):
                 echo(said, err=True)
     if isinstance(written, exporting.Merged):

@@ -55,7 +55,12 @@ def combine(
     state = method.state_of(adaptations, model)
     if template is None:
         template = adaptations[0].template
-        others = [p.name for p in parts if p.adaptation.template.text != template.text]
+        own = template.beginning("row").identity()
+        others = [
+            part.name
+            for part in parts
+            if part.adaptation.template.beginning("row").identity() != own
+        ]
         if others:
             warnings.warn(
                 f"{', '.join(others)} had other templates than {parts[0].name}; rows of the "
@@ -63,4 +68,6 @@ def combine(
                 OtherTemplate,
                 stacklevel=2,
             )
-    return Adaptation(method, state, template, base_of(model))
+    made = Adaptation(method, state, template, base_of(model))
+    made.edits(model)  # what cannot be combined is refused now, and not where it is used
+    return made

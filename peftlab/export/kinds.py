@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 from peftlab.errors import InputError, nearest
 from peftlab.export import peft
 from peftlab.export.embedding_rows import EmbeddingRows, embedding_rows
-from peftlab.export.gguf import ForLlamaCpp, gguf, gguf_lora
-from peftlab.export.gguf.adapter import refuse_other_than_lora
+from peftlab.export.gguf import ForLlamaCpp, adapter, gguf, gguf_lora
 from peftlab.export.merging import Merged, merged
 from peftlab.export.vllm import ForVllm, refuse, vllm
 from peftlab.methods.adaptation import Adaptation
@@ -52,7 +51,7 @@ def refusal(kind: str, name: str, adaptation: Adaptation, model: FrozenLM) -> st
     refuses: Mapping[str, Callable[[], object]] = {
         "peft": lambda: peft.check(adaptation),
         "vllm": lambda: refuse(name, adaptation),
-        "gguf-lora": lambda: refuse_other_than_lora(adaptation, adaptation.edits(model)),
+        "gguf-lora": lambda: adapter.check(adaptation, model),
     }
     try:
         if kind in refuses:

@@ -11,16 +11,19 @@ from peftlab.tasks.markup import Pseudo
 from peftlab.tasks.tokens import traits
 
 
-def plain_text(template: Template, tokens: Sequence[str], tokenizer: Any) -> str | None:
+def plain_text(
+    template: Template, tokens: Sequence[str], tokenizer: Any, source: str = "{source}"
+) -> str | None:
     """The text before the target: `{source}` and other columns left open, pseudo tokens spelt out.
 
     The tokenizer's own beginning of sequence stands after leading pseudo tokens, as in training.
-    None where exemplars are chosen for each source, so that no one text serves all.
+    `source` stands where a request's text goes. None where exemplars are chosen for each source, so
+    that no one text serves all.
     """
     if template.shots is not None:
         return None
     columns = {name: f"{{{name}}}" for name in template.markup.columns}
-    parts = template.parts(tokenizer, Example("{source}", ("",), columns))
+    parts = template.parts(tokenizer, Example(source, ("",), columns))
     begin = [] if template.chat else list(traits(tokenizer).bos)
     return _joined(parts, tokens, tokenizer.decode(begin))
 

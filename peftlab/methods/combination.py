@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from math import sqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
@@ -73,6 +74,8 @@ class Combination(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not self.parts:
+            object.__setattr__(self, "of", _folders(self.of))
         if len(self.of) < 2 or len(self.of) != len(self.weights):
             raise InputError(
                 f"combination: of names {len(self.of)} adaptations and weights {len(self.weights)} "
@@ -130,7 +133,11 @@ class Combination(Method):
 
     def init(self, model: FrozenLM, task: Task, rng: torch.Generator) -> State:
         folders = [own_folder(Path(folder)) for folder in self.of]
-        return self.state_of([Adaptation.load(folder, model) for folder in folders], model)
+        loaded = [Adaptation.load(folder, model) for folder in folders]
+        for folder, one, part in zip(self.of, loaded, self.parts, strict=True):
+            if one.method != part:
+                raise InputError(f"{folder} holds {one.method.label} now; it was {part.label}")
+        return self.state_of(loaded, model)
 
     def state_of(self, adaptations: Sequence[Adaptation], model: FrozenLM) -> State:
         """The state of these parts.
@@ -257,6 +264,17 @@ class Combination(Method):
         return (torch.rand(size, generator=rng) < (self.density or 1)).float()
 
 
+def _folders(pieces: tuple[str, ...]) -> tuple[str, ...]:
+    """The folders of a text that was split at each `+`, which their names may hold too."""
+    found, name = list[str](), ""
+    for piece in pieces:
+        name = f"{name}+{piece}" if name else piece
+        if Path(name).is_dir():
+            found.append(name)
+            name = ""
+    return pieces if name else tuple(found)
+
+
 def _described(folder: Path) -> Mapping[str, Any]:
     """The method of an adaptation's folder, and its settings."""
     own = own_folder(folder)
@@ -271,6 +289,15 @@ def _described(folder: Path) -> Mapping[str, Any]:
 
 
 def _digest(file: Path) -> str:
+    try:
+        about = file.stat()
+    except OSError as error:
+        raise InputError(f"{file} cannot be read ({error.strerror}): it is combined") from error
+    return _digest_of(file, about.st_mtime_ns, about.st_size)
+
+
+@cache
+def _digest_of(file: Path, _changed: int, _size: int) -> str:
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 

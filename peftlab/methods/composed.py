@@ -16,7 +16,7 @@ from peftlab.bases.shapes import ModelShape
 from peftlab.edits import Edits
 from peftlab.errors import InputError
 from peftlab.lazy import torch
-from peftlab.methods.base import BeginningMethod, Count, Method, Shapes, State
+from peftlab.methods.base import DERIVED, BeginningMethod, Count, Method, Shapes, State
 
 if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM
@@ -33,6 +33,10 @@ class Composed(Method):
         if not isinstance(self.parts, tuple) or not all(isinstance(p, Method) for p in self.parts):
             raise InputError(f"Composed: parts is {self.parts!r:.60}; methods were expected")
         for part in self.parts:
+            if part.name in DERIVED:
+                raise InputError(
+                    f"{self.name}: {part.name} is made of trained adaptations and stands alone"
+                )
             if part.searches:
                 raise InputError(
                     f"{self.name}: {part.name} searches alone, for a frozen model; then give what "

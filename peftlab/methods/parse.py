@@ -88,7 +88,10 @@ def build(name: str, settings: Mapping[str, Any]) -> Method:
     Raises:
         InputError: unknown method, setting or value.
     """
-    if "parts" in settings and name not in DERIVED:
+    is_derived = isinstance(name, str) and name in DERIVED
+    if is_derived and not settings.get("parts"):
+        raise InputError(f"a stored {name} has no parts: it is damaged")
+    if "parts" in settings and not is_derived:
         return _composed(settings["parts"])
     cls = _registered(name)
     return cls(**{**later_defaults(cls), **settings})

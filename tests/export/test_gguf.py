@@ -75,9 +75,7 @@ def test_an_adapter_on_its_base_is_the_merged_model(family: str, tmp_path: Path)
              Part("b", made("lora:rank=3,targets=q+o", family, 1), 1.0)]  # fmt: skip
     for number, adaptation in enumerate((parts[0].adaptation, combine(lm, parts))):
         folder = tmp_path / str(number)
-        gguf(made("ia3", family, 0), lm, folder / "other", "f32")  # of other changes of the base
-        unchanged = _unchanged(family)
-        gguf(unchanged, lm, folder / "base", "f32")
+        gguf(unchanged(family), lm, folder / "base", "f32")
         gguf(adaptation, lm, folder / "merged", "f32")
         gguf_lora(adaptation, lm, folder / "lora")
         base, merged = (tensors(folder / n / MODEL) for n in ("base", "merged"))
@@ -94,7 +92,8 @@ def test_an_adapter_on_its_base_is_the_merged_model(family: str, tmp_path: Path)
         assert field(folder / "lora" / ADAPTER, "adapter.type") == "lora"
 
 
-def _unchanged(family: str) -> Adaptation:
+def unchanged(family: str) -> Adaptation:
+    """What makes of a base its own GGUF file."""
     lm, method = frozen(family), parse_one("last_k")
     state = method.init(lm, None, torch.Generator())  # type: ignore[arg-type]
     return Adaptation(method, state, Template("{source} {target}"), base_of(lm))
@@ -105,7 +104,9 @@ def test_one_that_begins_at_the_cue_keeps_its_tokens(tmp_path: Path) -> None:
     adaptation = replace(own, template=Template("{source}\nsay it: {target}"))
     gguf_lora(adaptation, lm, tmp_path)
     ids = field(tmp_path / ADAPTER, "adapter.alora.invocation_tokens")
-    assert lm.tokenizer.decode(ids) == "\nsay it:"
+    # Without the first: llama.cpp's server begins a token before what it looks for (tests/wide).
+    whole = lm.tokenizer("\nsay it:", add_special_tokens=False)["input_ids"]
+    assert ids == whole[1:] and not (tmp_path / MODELFILE).exists()
     with pytest.raises(InputError, match="begins at the cue"):
         gguf(adaptation, lm, tmp_path / "merged")
 
@@ -136,14 +137,14 @@ def test_the_tokenizer_is_the_bases_own(tmp_path: Path) -> None:
     assert (again.bos_token_id, again.eos_token_id) == (own.bos_token_id, own.eos_token_id)
 
 
-@pytest.mark.parametrize("words", ["read this", "read {{{{this}}}}"])
+@pytest.mark.parametrize("words", ["read this", "read {{{{this}}}}", '{{"text": {{'])
 def test_ollama_makes_the_prompt_of_training(words: str, tmp_path: Path) -> None:
     lm, text = frozen("llama"), Template(words + ": {source}\nsay it: {target}")
     gguf_lora(replace(made("lora:rank=2", "llama"), template=text), lm, tmp_path)
     said = (tmp_path / MODELFILE).read_text()
-    assert said.startswith(f"FROM {lm.name}\nADAPTER ./adapter.gguf\nTEMPLATE")
+    assert said.startswith("FROM ./BASE.gguf\nADAPTER ./adapter.gguf\nTEMPLATE")
     template = said.partition('TEMPLATE """')[2].partition('"""')[0]
-    braces = {f'{{{{ "{one}" }}}}': one for one in ("{{", "}}")}
+    braces = {f'{{{{ "{one}" }}}}': one for one in "{}"}
     for go, literal in ({"{{ .Prompt }}": "a cat"} | braces).items():
         template = template.replace(go, literal)
     assert template == f"{words.format()}: a cat\nsay it:"

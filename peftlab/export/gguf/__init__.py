@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
+from peftlab.bases import gguf as bases
 from peftlab.errors import InputError
 from peftlab.export import plain
 from peftlab.export.gguf import adapter, layout, metadata
-from peftlab.export.gguf.modelfile import modelfile
+from peftlab.export.gguf.modelfile import base_file, modelfile
 from peftlab.export.merging import merged_plainly
 from peftlab.files import together, write_json, write_text
 
@@ -48,6 +49,7 @@ def gguf(
     if numbers not in get_args(Numbers):
         raise InputError(f"numbers is {numbers!r}; one of {', '.join(get_args(Numbers))} expected")
     folder, names = Path(folder), layout.names(model)
+    layout.check(model)
     made = merged_plainly(adaptation, model)
     if new := [name for name, _ in made.named_parameters() if name not in model.shape.parameters]:
         raise InputError(
@@ -57,10 +59,9 @@ def gguf(
     with together(folder) as place:
         writer = layout.writer(place / MODEL, model)
         metadata.add(writer, model, made.config, numbers)
-        for name, tensor in made.state_dict().items():
-            if name in names:
-                own = layout.arranged(name, tensor, made.config, model)
-                layout.add_tensor(writer, names[name], own, numbers)
+        for name, tensor in made.named_parameters():
+            own = layout.arranged(name, tensor, made.config, model)
+            layout.add_tensor(writer, names[name], own, numbers)
         metadata.add_kept_tensors(writer, model, set(names.values()))
         layout.close(writer)
         write_text(place / MODELFILE, modelfile(f"./{MODEL}", adaptation, model))
@@ -73,7 +74,8 @@ def gguf(
 def gguf_lora(adaptation: Adaptation, model: FrozenLM, folder: Path | str) -> ForLlamaCpp:
     """Write a LoRA as a GGUF adapter, which llama.cpp loads beside its base.
 
-    One that begins at the cue becomes an aLoRA (`adapter.alora.invocation_tokens`).
+    One that begins at the cue becomes an aLoRA (`adapter.alora.invocation_tokens`), which
+    llama.cpp's server alone knows, so it gets no Modelfile.
 
     Raises:
         InputError: another change than of plain LoRA; a family that cannot be written.
@@ -81,11 +83,16 @@ def gguf_lora(adaptation: Adaptation, model: FrozenLM, folder: Path | str) -> Fo
     folder, begin = Path(folder), adapter.check(adaptation, model)
     with together(folder) as place:
         adapter.write(place / ADAPTER, adaptation, model, begin)
-        write_text(place / MODELFILE, modelfile(model.name, adaptation, model, f"./{ADAPTER}"))
+        if not begin:
+            base = base_file(model) or "./BASE.gguf"
+            text = modelfile(base, adaptation, model, f"./{ADAPTER}")
+            write_text(place / MODELFILE, text)
         write_json(place / "peftlab.json", plain.about("gguf-lora", _template(adaptation, model)))
     file = folder / ADAPTER
-    base = model.name if model.name.endswith(".gguf") else "BASE.gguf"
-    serve = f"llama-server --model {base} --lora {file}"
+    named = base_file(model) if bases.is_gguf(model.name) else None
+    serve = f"llama-server --model {named or 'BASE.gguf'} --lora {file}"
+    if begin:  # only llama-server looks where an aLoRA begins; Ollama changes the whole prompt
+        return ForLlamaCpp(file, (serve,))
     return ForLlamaCpp(file, (serve, f"ollama create my-task --file {folder / MODELFILE}"))
 
 

@@ -19,14 +19,23 @@ if TYPE_CHECKING:
 
 
 def check(adaptation: Adaptation, model: FrozenLM) -> list[int]:
-    """The tokens at which it begins; none where whole rows are changed.
+    """The tokens by which llama.cpp knows its beginning; none where whole rows are changed.
 
     Raises:
         InputError: it is no plain LoRA, or of a family that is not written.
     """
     layout.architecture(model)
     refuse_other_than_lora(adaptation, adaptation.edits(model))
-    return invocation(adaptation, model) if begins_at_cue(adaptation) else []
+    if not begins_at_cue(adaptation):
+        return []
+    # llama.cpp's server begins one token before the sequence that it looks for.
+    ids = invocation(adaptation, model)[1:]
+    if not ids:
+        raise InputError(
+            f"{adaptation.method.name} begins at a cue of one token, and llama.cpp's server begins "
+            "one before what it looks for; keep peftlab's own format"
+        )
+    return ids
 
 
 def write(path: Path, adaptation: Adaptation, model: FrozenLM, begin: Sequence[int]) -> None:
@@ -35,7 +44,7 @@ def write(path: Path, adaptation: Adaptation, model: FrozenLM, begin: Sequence[i
     Args:
         begin: of `check`.
     """
-    from gguf import Keys
+    from gguf import GGUFValueType, Keys
 
     edits, names = adaptation.edits(model), layout.names(model)
     factors = {
@@ -50,7 +59,8 @@ def write(path: Path, adaptation: Adaptation, model: FrozenLM, begin: Sequence[i
     # llama.cpp multiplies by alpha over each matrix's own rank; B has all scaling in it.
     writer.add_float32(Keys.Adapter.LORA_ALPHA, float(most))
     if begin:
-        writer.add_array(Keys.Adapter.ALORA_INVOCATION_TOKENS, list(begin))
+        kinds = GGUFValueType.ARRAY, GGUFValueType.UINT32  # as its loader asks
+        writer.add_key_value(Keys.Adapter.ALORA_INVOCATION_TOKENS, list(begin), *kinds)
     for module, (down, up) in factors.items():
         name = f"{module}.weight"
         rows = layout.arranged(name, up * (len(down) / most), model.model.config, model)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM
 
 _ARCHITECTURES = {"llama": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}
+_MOST_F16 = 65_504.0
 _TURNED = ("q_proj", "k_proj")
 
 
@@ -43,7 +44,25 @@ def names(model: FrozenLM) -> dict[str, str]:
     kind: MODEL_ARCH = known[architecture(model)]
     table = get_tensor_name_map(kind, model.shape.layers)
     named = {name: table.get_name(name, (".weight", ".bias")) for name in model.shape.parameters}
+    if lacking := [name for name, found in named.items() if found is None]:
+        raise InputError(f"llama.cpp has no name for {lacking[0]} of {model.name}")
     return {name: found for name, found in named.items() if found is not None}
+
+
+def check(model: FrozenLM) -> None:
+    """Refuse what llama.cpp would run otherwise than it is.
+
+    Raises:
+        InputError: says what.
+    """
+    config = model.model.config
+    slides = "sliding_attention" in (getattr(config, "layer_types", None) or ())
+    if config.hidden_act != "silu" or slides:
+        what = "attends in sliding windows" if slides else f"has {config.hidden_act} in its MLP"
+        raise InputError(
+            f"{model.name} {what}, which llama.cpp does not do for {architecture(model)}; keep "
+            "peftlab's own format or --to merged"
+        )
 
 
 def arranged(name: str, tensor: torch.Tensor, config: Any, model: FrozenLM) -> torch.Tensor:
@@ -71,6 +90,8 @@ def add_tensor(writer: GGUFWriter, name: str, tensor: torch.Tensor, numbers: str
     from gguf import GGMLQuantizationType, quantize
 
     values = tensor.detach().float().cpu().contiguous().numpy()
+    if numbers == "f16" and values.ndim > 1 and float(abs(values).max(initial=0)) > _MOST_F16:
+        raise InputError(f"{name} has numbers beyond {_MOST_F16:,.0f}, f16's largest: take bf16")
     kind = GGMLQuantizationType[numbers.upper() if values.ndim > 1 else "F32"]
     writer.add_tensor(name, quantize(values, kind), raw_dtype=kind)
 

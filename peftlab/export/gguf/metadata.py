@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM
 
 _FILE_TYPES = {"f32": "ALL_F32", "f16": "MOSTLY_F16", "bf16": "MOSTLY_BF16"}
-_SET_ANEW = ("general.architecture", "general.file_type", "general.quantization_version")
+_SET_ANEW = {
+    f"general.{name}" for name in ("architecture", "alignment", "file_type", "quantization_version")
+}
 
 
 def add(writer: GGUFWriter, model: FrozenLM, config: Any, numbers: str) -> None:
@@ -54,11 +56,12 @@ def _copy(base: GGUFReader, writer: GGUFWriter) -> None:
     from gguf import GGUFValueType
 
     for field in base.fields.values():
-        if field.name.startswith("GGUF.") or field.name in _SET_ANEW:
+        value = field.contents()
+        if field.name.startswith("GGUF.") or field.name in _SET_ANEW or value == []:
             continue
         kind = field.types[0]
         inner = field.types[-1] if kind == GGUFValueType.ARRAY else None
-        writer.add_key_value(field.name, field.contents(), kind, sub_type=inner)
+        writer.add_key_value(field.name, value, kind, sub_type=inner)
 
 
 def _add_sizes(writer: GGUFWriter, model: FrozenLM, config: Any) -> None:

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from peftlab.bases import gguf as bases
 from peftlab.export.text import plain_text
+from peftlab.tasks.tokens import traits
 
 if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM
     from peftlab.methods.adaptation import Adaptation
 
-_SOURCE = "{{ .Prompt }}"
+_SOURCE = "\ue000"  # which no text has
+_ESCAPED = {"{": '{{ "{" }}', "}": '{{ "}" }}', _SOURCE: "{{ .Prompt }}"}
+
+
+def base_file(model: FrozenLM) -> str | None:
+    """Where the base lies, for programs that run elsewhere; None where it is nothing local."""
+    if bases.is_gguf(model.name):
+        return str(bases.file_of(model.name).resolve())
+    return str(Path(model.name).resolve()) if Path(model.name).is_dir() else None
 
 
 def modelfile(
@@ -20,21 +30,25 @@ def modelfile(
     """The text of the file. https://docs.ollama.com/modelfile
 
     Its template is the task's own, round the text of a request; where a task has further columns,
-    or exemplars that are chosen for each source, a request has to bring its whole prompt.
+    or exemplars that are chosen for each source, a request has to bring its whole prompt. Replies
+    are greedy, as they were measured.
     """
     lines = [f"FROM {base}", *([f"ADAPTER {adapter}"] if adapter else [])]
     template = adaptation.edits(model).template or adaptation.template
-    text = plain_text(template, (), model.tokenizer)
+    text = plain_text(template, (), model.tokenizer, _SOURCE)
     if text is None or template.markup.columns:
         lines += ["# A request brings its whole prompt: the task's text has other parts besides."]
-        text = "{source}"
-    elif not template.chat:  # llama.cpp and Ollama put it there themselves
-        text = text.removeprefix(model.tokenizer.bos_token or "")
-    literal = re.sub(r"\{\{|\}\}", lambda brackets: f'{{{{ "{brackets[0]}" }}}}', text)
+        text = _SOURCE
+    # What the tokenizer adds by itself, llama.cpp and Ollama add too.
+    text = text.removeprefix(model.tokenizer.decode(list(traits(model.tokenizer).bos)))
+    literal = "".join(_ESCAPED.get(one, one) for one in text)
+    literal = literal.replace('"""', '{{ "\\x22\\x22\\x22" }}')
     lines += [
-        f'TEMPLATE """{literal.replace("{source}", _SOURCE, 1)}"""',
+        f'TEMPLATE """{literal}"""',
         "PARAMETER temperature 0",
+        "PARAMETER repeat_penalty 1",
+        f"PARAMETER num_ctx {model.shape.context}",
     ]
-    ends = template.end_ids(model.tokenizer)
-    lines += [f'PARAMETER stop "{model.tokenizer.decode([end])}"' for end in ends]
+    ends = [model.tokenizer.decode([end]) for end in template.end_ids(model.tokenizer)]
+    lines += [f'PARAMETER stop "{end}"' for end in ends if not set(end) & set('"\n\r')]
     return "\n".join(lines) + "\n"

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 _FIRST = ("llama-bpe", "tekken", "qwen2", "qwen35", "gpt-4o")
 
 
+_WHOLE_WORDS = ("llama-bpe", "tekken")  # words that are tokens are taken before any merge
+
+
 def add_vocabulary(writer: GGUFWriter, model: FrozenLM) -> None:
     """Tokens, merges, special tokens, the chat template.
 
@@ -30,12 +33,17 @@ def add_vocabulary(writer: GGUFWriter, model: FrozenLM) -> None:
     told = json.loads(tokenizer.backend_tokenizer.to_str())
     if told["model"]["type"] != "BPE" or told["model"].get("byte_fallback"):
         raise _not_written(model, "its tokenizer is no byte-level BPE")
+    normalizer = told["normalizer"]
+    if normalizer is not None and normalizer["type"] != "NFC":
+        raise _not_written(model, f"its tokenizer rewrites text ({normalizer['type']})")
     writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre(_split(told["pre_tokenizer"], model))
+    writer.add_tokenizer_pre(_split(told, model))
     by_id = {number: token for token, number in tokenizer.get_vocab().items()}
     added = {one["id"]: one["special"] for one in told["added_tokens"]}
     kinds = {None: TokenType.NORMAL, True: TokenType.CONTROL, False: TokenType.USER_DEFINED}
-    numbers = range(max(model.shape.vocab, *by_id, 0))
+    if max(by_id) >= model.shape.vocab:
+        raise _not_written(model, "its tokenizer has tokens that it has no embeddings for")
+    numbers = range(model.shape.vocab)
     writer.add_token_list([by_id.get(number, f"[PAD{number}]") for number in numbers])
     writer.add_token_types(
         [kinds[added.get(n)] if n in by_id else TokenType.UNUSED for n in numbers]
@@ -54,8 +62,11 @@ def _split(told: Any, model: FrozenLM) -> str:
     """The name of the way in which text is split into words."""
     from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
 
-    steps = told.get("pretokenizers", [told]) if isinstance(told, dict) else []
+    first = told["pre_tokenizer"] or {"type": "none"}
+    steps = first.get("pretokenizers", [first])
     kinds = [step["type"] for step in steps]
+    if steps[-1].get("add_prefix_space"):
+        raise _not_written(model, "its tokenizer puts a space before every text")
     if kinds == ["ByteLevel"] and steps[0].get("use_regex", True):
         return "gpt-2"
     if kinds == ["Digits", "ByteLevel"] and steps[0]["individual_digits"]:
@@ -63,7 +74,8 @@ def _split(told: Any, model: FrozenLM) -> str:
     if kinds == ["Split", "ByteLevel"]:
         pattern = steps[0]["pattern"].get("Regex")
         for name in _FIRST:
-            if GGUF_PRE_TOKENIZER_SPLITS.get(name) == pattern:
+            whole_words = bool(told["model"].get("ignore_merges")) == (name in _WHOLE_WORDS)
+            if GGUF_PRE_TOKENIZER_SPLITS.get(name) == pattern and whole_words:
                 return name
     raise _not_written(model, f"llama.cpp's name for how it splits text is not known ({kinds})")
 

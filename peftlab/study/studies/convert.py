@@ -12,6 +12,7 @@ from statistics import fmean
 from typing import Any, ClassVar
 
 from peftlab.comparison.processes import Say
+from peftlab.errors import InputError
 from peftlab.methods import Method, parse_one
 from peftlab.study import words
 from peftlab.study.base import (
@@ -48,6 +49,8 @@ class Convert(Study):
 
     def variants(self, setting: Setting, task: Task) -> list[Variant]:
         taught = methods(setting, "prefix_tuning,bottleneck,full")
+        if words_alone := [one.label for one in taught if not one.trains]:
+            raise InputError(f"{words_alone[0]} trains nothing; methods that do were expected")
         return [
             Variant(series=ASKED, method=asked(task)),
             *(Variant(series=method.label, method=method) for method in taught),
@@ -123,16 +126,17 @@ def measure(_: Say, subject: Subject) -> dict[str, Any]:
     if not subject.asked["ranks"]:
         return {}
     model, adaptation = subject.open()
+    limit = subject.max_length
     found = {}
     for rank in subject.asked["ranks"]:
         config = TrainConfig(
             steps=STEPS,
             batch_size=subject.asked["batch_size"],
-            max_length=subject.max_length,
+            max_length=limit,
             seed=subject.seed,
         )
         made = convert(model, adaptation, _lora(rank), subject.task, config)
-        lost = split_loss(AdaptedLM(model, made.adaptation), subject.task, "test")
+        lost = split_loss(AdaptedLM(model, made.adaptation), subject.task, "test", max_length=limit)
         scores = made.fidelity.student.scores
         found[str(rank)] = {**scores, LOSS: lost.loss, _DIVERGENCE: made.fidelity.divergence}
     return found
