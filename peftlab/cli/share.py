@@ -52,7 +52,7 @@ def export(
         raise InputError("--push-to-hub knows no GGUF files yet; upload the folder by hand")
     asked, as_lora = convert.asked(given) if "task" in given else None, parse_one(through)
     if as_lora.name != "lora":
-        raise InputError(f"--as {through}: engines take lora, with settings of your own")
+        raise InputError(f"--as {through}: lora was expected, as lora:rank=32")
     if asked is not None and to not in _TAKE_LORA:
         raise InputError(
             f"--task belongs to {', '.join(_TAKE_LORA)}, which take LoRA; leave it out"

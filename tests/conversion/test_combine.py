@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ from peftlab.errors import InputError
 from peftlab.export import export
 from peftlab.frozen.weight_changes import changed_weights
 from peftlab.generation import Request, generate
-from peftlab.methods import REGISTRY, parse_one
+from peftlab.methods import REGISTRY, build, parse_one
 from peftlab.methods.adaptation import Adaptation
 from peftlab.methods.combination import Combination
 from tests.conversion.test_convert import KINDS, taught
@@ -269,3 +270,37 @@ def test_other_templates_are_said() -> None:
         warnings.simplefilter("error")
         asked = combine(lm, [Part("a", first, 1), Part("b", other, 1)], template=text)
     assert asked.template == text
+
+
+def test_folders_may_hold_the_separator_and_are_held_against_what_was_read(tmp_path: Path) -> None:
+    lm, names = world.model("llama"), ("lora-targets=q+v", "b")
+    for name in names:
+        taught("lora").save(tmp_path / name)
+    of = "+".join(str(tmp_path / name) for name in names)
+    method = parse_one(f"combination:of={of},weights=0.5+0.5")
+    assert isinstance(method, Combination)
+    assert method.of == tuple(str(tmp_path / name) for name in names)
+    before = method.files()
+    method.init(lm, world.task(), torch.Generator())
+    taught("ia3").save(tmp_path / "b")
+    assert method.files() != before, "other tensors are another run"
+    with pytest.raises(InputError, match="b holds ia3 now; it was lora"):
+        method.init(lm, world.task(), torch.Generator())
+    shutil.rmtree(tmp_path / "b")
+    with pytest.raises(InputError, match="cannot be read"):
+        method.files()
+
+
+def test_it_is_no_part_of_a_composition(tmp_path: Path) -> None:
+    """Its weights would be trained."""
+    for name in "ab":
+        taught("lora").save(tmp_path / name)
+    of = f"{tmp_path / 'a'}+{tmp_path / 'b'}"
+    with pytest.raises(InputError, match="stands alone"):
+        parse_one(f"prompt_tuning:length=2+combination:of={of},weights=1+1")
+
+
+def test_a_stored_one_reads_no_other_folder() -> None:
+    for settings in ({"of": ["a", "b"], "weights": [1, 1]}, {"parts": [], "of": ["a", "b"]}):
+        with pytest.raises(InputError, match="has no parts: it is damaged"):
+            build("combination", settings)
