@@ -167,7 +167,7 @@ class _OwnHost(Host):
     @property
     def adapted(self) -> AdaptedLM:
         own = self.adaptation
-        text = own.method.template(own.template, own.state)
+        text = own.row_template
         if (
             self.run.beside_cue
             and not own.method.trains

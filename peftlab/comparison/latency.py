@@ -17,7 +17,7 @@ import torch
 
 from peftlab.bases.number_formats import QUANTISED
 from peftlab.edits import Edits
-from peftlab.frozen.weight_changes import changed_weights
+from peftlab.frozen.weight_changes import changed_weights, changes_weights_alone
 from peftlab.generation import DecodingState, Owner, Session, prepare
 from peftlab.generation.choose import greedy
 from peftlab.guests import is_guest
@@ -108,7 +108,7 @@ def merged(model: FrozenLM, edits: Edits) -> Edits | None:
         return None
     if edits.begin == "cue":
         return None  # the weights would change what comes before it too
-    if not edits.linear or edits.attention or edits.sublayer or edits.embeddings is not None:
+    if not edits.linear or not changes_weights_alone(edits):
         return None
     weights = changed_weights(model, edits)
     if not weights.keys() <= model.shape.parameters.keys():

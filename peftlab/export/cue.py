@@ -15,12 +15,11 @@ from peftlab.tasks.example import BeginsNowhere
 if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM
     from peftlab.methods.adaptation import Adaptation
-    from peftlab.tasks import Template
 
 
 def begins_at_cue(adaptation: Adaptation) -> bool:
     """Whether it leaves what comes before the cue as the base has it."""
-    return _template(adaptation).begin == "cue"
+    return adaptation.row_template.begin == "cue"
 
 
 def invocation(adaptation: Adaptation, model: FrozenLM) -> list[int]:
@@ -29,7 +28,7 @@ def invocation(adaptation: Adaptation, model: FrozenLM) -> list[int]:
     Raises:
         InputError: there are none that all prompts have.
     """
-    template = _template(adaptation)
+    template = adaptation.row_template
     if template.loss == "replies":
         raise InputError(
             f"{adaptation.method.name} begins at the cue of a conversation's first reply, and "
@@ -48,7 +47,7 @@ def invocation(adaptation: Adaptation, model: FrozenLM) -> list[int]:
 def begun_again(adaptation: Adaptation, model: FrozenLM, replies: Iterable[str]) -> int:
     """How many replies hold the tokens once more, where PEFT would begin if it read them too."""
     ids = tuple(invocation(adaptation, model))
-    template = _template(adaptation)
+    template = adaptation.row_template
     rows = ((*ids, *template.target_ids(model.tokenizer, reply)) for reply in replies)
     return sum(last_place(row, ids) != 0 for row in rows)
 
@@ -68,7 +67,7 @@ def with_invocation(adaptation: Adaptation, model: FrozenLM, tokens: object) -> 
             f"alora_invocation_tokens is {tokens!r:.60}; token ids from 0 to "
             f"{model.shape.vocab - 1:,} were expected"
         )
-    template = _template(adaptation)
+    template = adaptation.row_template
     cue = () if template.invocation else cue_ids(template, model.tokenizer)
     if cue[: len(wanted)] == wanted and last_place(cue, wanted) == 0:
         return adaptation
@@ -81,7 +80,3 @@ def with_invocation(adaptation: Adaptation, model: FrozenLM, tokens: object) -> 
     )
     template = replace(adaptation.template, begin="cue", infix=0, invocation=wanted)
     return replace(adaptation, template=template)
-
-
-def _template(adaptation: Adaptation) -> Template:
-    return adaptation.method.template(adaptation.template, adaptation.state)

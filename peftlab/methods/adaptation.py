@@ -70,6 +70,11 @@ class Adaptation:
     template: Template
     base: Mapping[str, Any]
 
+    @property
+    def row_template(self) -> Template:
+        """The text of its rows: the task's template as the method changes it."""
+        return self.method.template(self.template, self.state)
+
     def edits(self, model: FrozenLM) -> Edits:
         """The edits, text included, detached.
 
@@ -87,7 +92,7 @@ class Adaptation:
             raise InputError(
                 f"this {self.method.name} makes numbers that are infinite or not a number"
             )
-        template = self.method.template(self.template, self.state)
+        template = self.row_template
         self._check_pseudo_tokens(template, edits)
         begin = template.begin if edits.changes_nothing else edits.begin
         return replace(edits, template=template, begin=begin)

@@ -32,9 +32,9 @@ from peftlab.frozen.weight_changes import (
 from peftlab.lazy import torch
 from peftlab.methods.adaptation import DESCRIPTION, TENSORS, Adaptation, own_folder
 from peftlab.methods.base import Count, Method, Shapes, State, derived
-from peftlab.methods.composed import joined_shapes, joined_states, split_state
+from peftlab.methods.composed import described, joined_shapes, joined_states, split_state
 from peftlab.methods.lora import LoRA
-from peftlab.methods.parse import build
+from peftlab.methods.parse import build_part
 
 if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM
@@ -88,7 +88,7 @@ class Combination(Method):
                 f"{kept if self.density is None else 'keeps all: leave density out'}"
             )
         parts = self.parts or [_described(Path(folder)) for folder in self.of]
-        made = tuple(part if isinstance(part, Method) else _built(part) for part in parts)
+        made = tuple(part if isinstance(part, Method) else build_part(part) for part in parts)
         if len(made) != len(self.of):
             raise InputError(f"combination: {len(made)} parts for {len(self.of)} adaptations")
         object.__setattr__(self, "parts", made)
@@ -116,7 +116,7 @@ class Combination(Method):
 
     def settings(self) -> dict[str, Any]:
         own = {name: getattr(self, name) for name in ("of", "weights", "how", "density", "seed")}
-        return own | {"parts": [{"method": p.name, **p.settings()} for p in self.parts]}
+        return own | {"parts": described(self.parts)}
 
     def files(self) -> dict[str, str]:
         return {folder: _digest(own_folder(Path(folder)) / TENSORS) for folder in self.of}
@@ -148,7 +148,7 @@ class Combination(Method):
         """
         for name, one in zip(self.of, adaptations, strict=True):
             edits = one.edits(model)
-            words = one.method.template(one.template, one.state)
+            words = one.row_template
             if not changes_weights_alone(edits):
                 raise InputError(
                     f"{name}: {one.method.name} changes no weights, and weights are combined; "
@@ -300,9 +300,3 @@ def _digest(file: Path) -> str:
 def _digest_of(file: Path, _changed: int, _size: int) -> str:
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
-
-
-def _built(part: Any) -> Method:
-    if not isinstance(part, Mapping) or "method" not in part:
-        raise InputError(f"combination: {part!r:.60} is no method with its settings")
-    return build(part["method"], {k: v for k, v in part.items() if k != "method"})

@@ -95,7 +95,7 @@ class Composed(Method):
         return replace(self, parts=tuple(part.on(task) for part in self.parts))
 
     def settings(self) -> dict[str, Any]:
-        return {"parts": [{"method": part.name, **part.settings()} for part in self.parts]}
+        return {"parts": described(self.parts)}
 
     def identity(self) -> dict[str, Any]:
         return {"parts": [{"method": part.name, **part.identity()} for part in self.parts]}
@@ -143,6 +143,11 @@ class Composed(Method):
                 for group in part.groups(own, rate * share, scale)
             ]
         return groups
+
+
+def described(parts: Sequence[Method]) -> list[dict[str, Any]]:
+    """Parts by their names and settings, see `parse.build_part`."""
+    return [{"method": part.name, **part.settings()} for part in parts]
 
 
 def joined_shapes(parts: Sequence[Method], shape: ModelShape) -> Shapes:

@@ -108,11 +108,20 @@ def _registered(name: Any) -> type[Method]:
 
 
 def _composed(parts: Any) -> Composed:
-    stored = isinstance(parts, list) and all(isinstance(p, dict) and "method" in p for p in parts)
-    if not stored or len(parts) < 2:
+    if not isinstance(parts, list) or len(parts) < 2:
         raise InputError(f"a composed method's parts are {parts!r:.100}; two or more were expected")
-    made = [build(p["method"], {k: v for k, v in p.items() if k != "method"}) for p in parts]
-    return Composed(parts=tuple(made))
+    return Composed(parts=tuple(map(build_part, parts)))
+
+
+def build_part(part: Any) -> Method:
+    """A part of a stored method, see `composed.described`.
+
+    Raises:
+        InputError: it is none, or see `build`.
+    """
+    if not isinstance(part, Mapping) or "method" not in part:
+        raise InputError(f"a part of a method is {part!r:.60}; one with its settings was expected")
+    return build(part["method"], {k: v for k, v in part.items() if k != "method"})
 
 
 def _single(spec: str) -> Method:

@@ -8,7 +8,7 @@ from typing import Any
 
 from peftlab.errors import InputError
 from peftlab.methods import Method, parse, parse_one
-from peftlab.study.base import Setting, Variant
+from peftlab.study.base import Setting, Variant, chosen, whole
 from peftlab.study.result import Point
 from peftlab.tasks import Task
 
@@ -32,6 +32,12 @@ def levels(task: Task) -> list[Variant]:
 def methods(setting: Setting, usual: str) -> Sequence[Method]:
     """The user's methods, or the usual ones."""
     return setting.methods or parse(usual)
+
+
+def ranks(setting: Setting, usual: Sequence[int]) -> list[int]:
+    """The ranks of a study: the user's, or the usual ones."""
+    most = setting.shape.hidden
+    return whole(chosen(setting, usual, least=1, most=most, what="a rank"), "a rank")
 
 
 def changed(method: Method, **settings: Any) -> Method:

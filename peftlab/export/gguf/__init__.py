@@ -65,7 +65,7 @@ def gguf(
         metadata.add_kept_tensors(writer, model, set(names.values()))
         layout.close(writer)
         write_text(place / MODELFILE, modelfile(f"./{MODEL}", adaptation, model))
-        write_json(place / "peftlab.json", plain.about("gguf", _template(adaptation, model)))
+        write_json(place / "peftlab.json", plain.about("gguf", _told(adaptation)))
     file = folder / MODEL
     serve = f"llama-server --model {file}"
     return ForLlamaCpp(file, (serve, f"ollama create my-task --file {folder / MODELFILE}"))
@@ -87,7 +87,7 @@ def gguf_lora(adaptation: Adaptation, model: FrozenLM, folder: Path | str) -> Fo
             base = base_file(model) or "./BASE.gguf"
             text = modelfile(base, adaptation, model, f"./{ADAPTER}")
             write_text(place / MODELFILE, text)
-        write_json(place / "peftlab.json", plain.about("gguf-lora", _template(adaptation, model)))
+        write_json(place / "peftlab.json", plain.about("gguf-lora", _told(adaptation)))
     file = folder / ADAPTER
     named = base_file(model) if bases.is_gguf(model.name) else None
     serve = f"llama-server --model {named or 'BASE.gguf'} --lora {file}"
@@ -96,6 +96,5 @@ def gguf_lora(adaptation: Adaptation, model: FrozenLM, folder: Path | str) -> Fo
     return ForLlamaCpp(file, (serve, f"ollama create my-task --file {folder / MODELFILE}"))
 
 
-def _template(adaptation: Adaptation, model: FrozenLM) -> dict[str, object]:
-    own = adaptation.edits(model).template or adaptation.template
-    return {"template": own.to_dict(), "base": dict(adaptation.base)}
+def _told(adaptation: Adaptation) -> dict[str, object]:
+    return {"template": adaptation.row_template.to_dict(), "base": dict(adaptation.base)}

@@ -10,7 +10,7 @@ from peftlab.errors import InputError
 from peftlab.export.cue import begins_at_cue, invocation
 from peftlab.export.gguf import layout
 from peftlab.export.instead import AS_LORA
-from peftlab.frozen.weight_changes import is_low_rank
+from peftlab.frozen.weight_changes import changes_weights_alone, is_low_rank
 
 if TYPE_CHECKING:
     from peftlab.edits import Edits
@@ -72,8 +72,7 @@ def write(path: Path, adaptation: Adaptation, model: FrozenLM, begin: Sequence[i
 def refuse_other_than_lora(adaptation: Adaptation, edits: Edits) -> None:
     """Refuse what is no sum of low-rank changes."""
     name = adaptation.method.name
-    others = edits.embeddings is not None or edits.attention or edits.sublayer
-    if others or not edits.linear or not is_low_rank(edits):
+    if not changes_weights_alone(edits) or not is_low_rank(edits):
         raise InputError(
             f"{name} is no plain lora, which is all that a GGUF adapter holds; --to gguf merges "
             f"what can be merged, and {AS_LORA}."

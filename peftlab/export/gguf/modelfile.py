@@ -34,7 +34,7 @@ def modelfile(
     are greedy, as they were measured.
     """
     lines = [f"FROM {base}", *([f"ADAPTER {adapter}"] if adapter else [])]
-    template = adaptation.edits(model).template or adaptation.template
+    template = adaptation.row_template
     text = plain_text(template, (), model.tokenizer, _SOURCE)
     if text is None or template.markup.columns:
         lines += ["# A request brings its whole prompt: the task's text has other parts besides."]

@@ -24,10 +24,8 @@ from peftlab.study.base import (
     Setting,
     Study,
     Variant,
-    chosen,
-    whole,
 )
-from peftlab.study.common import ASKED, asked, methods, place
+from peftlab.study.common import ASKED, asked, methods, place, ranks
 from peftlab.study.measure import Subject
 from peftlab.study.words import LOSS
 from peftlab.tasks import Task
@@ -54,13 +52,16 @@ class Convert(Study):
         return [
             Variant(series=ASKED, method=asked(task)),
             *(Variant(series=method.label, method=method) for method in taught),
-            *(Variant(series=DIRECT, method=_lora(rank), x=rank) for rank in _ranks(setting)),
+            *(
+                Variant(series=DIRECT, method=_lora(rank), x=rank)
+                for rank in ranks(setting, _RANKS)
+            ),
         ]
 
     def asks(self, setting: Setting, made: Made) -> dict[str, Any]:
         teaches = made.variant.series not in (ASKED, DIRECT)
         batch = setting.config.batch_size
-        return {"ranks": _ranks(setting) if teaches else [], "batch_size": batch}
+        return {"ranks": ranks(setting, _RANKS) if teaches else [], "batch_size": batch}
 
     def panels(self, context: Context) -> list[Panel]:
         teachers = [made for made in context.made if made.measured and made.measured[0]]
@@ -75,11 +76,6 @@ class Convert(Study):
         told = [words.climb(panel, name, place("rank")) for name in panel.series()]
         levels = [level.name for level in panel.levels if level.name != ASKED]
         return told + [words.against(panel, name) for name in levels]
-
-
-def _ranks(setting: Setting) -> list[int]:
-    most = setting.shape.hidden
-    return whole(chosen(setting, _RANKS, least=1, most=most, what="a rank"), "a rank")
 
 
 def _lora(rank: int) -> Method:

@@ -23,10 +23,8 @@ from peftlab.study.base import (
     Setting,
     Study,
     Variant,
-    chosen,
-    whole,
 )
-from peftlab.study.common import FULL, levels, place
+from peftlab.study.common import FULL, levels, place, ranks
 from peftlab.study.measure import Subject
 from peftlab.study.words import LOSS
 from peftlab.tasks import Task
@@ -61,14 +59,14 @@ class Spectrum(Study):
                 method=parse_one(f"lora:rank={rank},alpha={2 * rank},targets=all-linear"),
                 x=rank,
             )
-            for rank in _ranks(setting)
+            for rank in ranks(setting, _RANKS)
         ]
 
     def asks(self, setting: Setting, made: Made) -> dict[str, Any]:
         method = made.variant.method.name
         return {
             "spectrum": method != "hard_prompt",
-            "cut": _ranks(setting) if method == "full" else [],
+            "cut": ranks(setting, _RANKS) if method == "full" else [],
         }
 
     def panels(self, context: Context) -> list[Panel]:
@@ -83,11 +81,6 @@ class Spectrum(Study):
     def words(self, panel: Panel) -> list[str]:
         told = [words.climb(panel, name, place("rank")) for name in panel.series()]
         return [*told, words.against(panel, FULL)]
-
-
-def _ranks(setting: Setting) -> list[int]:
-    most = setting.shape.hidden
-    return whole(chosen(setting, _RANKS, least=1, most=most, what="a rank"), "a rank")
 
 
 def _cut_points(full: Made, panel: Panel) -> list[Point]:
