@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from peftlab.api import load as load
     from peftlab.api import load_adaptation as load_adaptation
     from peftlab.api import load_task as load_task
+    from peftlab.api import mixture as mixture
     from peftlab.api import train as train
     from peftlab.edits import Edits as Edits
     from peftlab.errors import PeftlabError as PeftlabError
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from peftlab.methods.layers import Layers as Layers
     from peftlab.methods.llama_adapter import LlamaAdapter as LlamaAdapter
     from peftlab.methods.lora import LoRA as LoRA
+    from peftlab.methods.mixture import Mixture as Mixture
     from peftlab.methods.p_tuning import PTuning as PTuning
     from peftlab.methods.prefix_tuning import PrefixTuning as PrefixTuning
     from peftlab.methods.prompt_tuning import PromptTuning as PromptTuning
@@ -64,6 +66,7 @@ _PLACES = {
         "load",
         "load_adaptation",
         "load_task",
+        "mixture",
         "train",
     ),
     "edits": ("Edits",),
@@ -72,6 +75,7 @@ _PLACES = {
     "methods": ("Composed", "Method", "register"),
     "methods.adaptation": ("Adaptation",),
     "methods.combination": ("Combination",),
+    "methods.mixture": ("Mixture",),
     "metrics": ("score",),
     "tasks": ("Decoding", "Example", "Task", "Template"),
     "training": ("TrainConfig",),

@@ -158,9 +158,28 @@ def combine(
     """
     from peftlab.conversion import combine as combined
 
-    pairs = list(parts.items() if isinstance(parts, Mapping) else parts)
-    weighed = [_part(model, number, *pair) for number, pair in enumerate(pairs)]
-    return combined(model, weighed, how, density=density, seed=seed, template=template)
+    return combined(model, _parts(model, parts), how, density=density, seed=seed, template=template)
+
+
+def mixture(
+    model: FrozenLM, parts: Mapping[str, float] | Sequence[tuple[Adaptation | str | Path, float]]
+) -> Adaptation:
+    """One adaptation whose logits are the weighted sum of others', of any methods.
+
+    Each reads every row for itself, in its own template; `{"runs/a": 1.5, "base": -0.5}` holds one
+    against the bare base (Liu et al. 2021, arXiv:2105.03023). It is generated with, evaluated,
+    served and compared as any adaptation, and `convert` makes one of another method of it.
+
+    Args:
+        parts: folders, or adaptations, with their weights; "base" is the bare base.
+
+    Raises:
+        InputError: parts that begin or end a target in other tokens, or of another base.
+    """
+    from peftlab.conversion import mixture as mixed
+    from peftlab.methods.mixture import BASE
+
+    return mixed(model, _parts(model, parts, bare=BASE))
 
 
 def evaluate(
@@ -225,8 +244,22 @@ def load_adaptation(
     return open_adaptation(own_folder(Path(folder)), model, template)
 
 
+def _parts(
+    model: FrozenLM,
+    parts: Mapping[str, float] | Sequence[tuple[Adaptation | str | Path, float]],
+    bare: str | None = None,
+) -> list[Part]:
+    """Parts by the names that they were given, or their numbers; `bare` names the bare base."""
+    from peftlab.conversion import Part
+
+    pairs = list(parts.items() if isinstance(parts, Mapping) else parts)
+    return [
+        Part(str(of), None, weight) if of == bare else _part(model, number, of, weight)
+        for number, (of, weight) in enumerate(pairs)
+    ]
+
+
 def _part(model: FrozenLM, number: int, of: Adaptation | str | Path, weight: float) -> Part:
-    """A part of a combination by the name that it was given, or its number."""
     from peftlab.conversion import Part
 
     if isinstance(of, str | Path):

@@ -162,13 +162,12 @@ def _alone(
     """Log-likelihoods of options after nothing but the token that begins a text."""
     tokenizer = adapted.tokenizer
     first = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
-    lead = tuple(-j - 1 for j in range(template.pseudo_tokens))
     distinct = list(dict.fromkeys(option for own in options for option in own))
     rows = []
     for option in distinct:
         ids = template.option_alone(tokenizer, option)
         ids = ids[1:] if ids[:1] == [first] else ids  # never doubled
-        rows.append(Encoded.trained_from((*lead, first, *ids), len(lead) + 1))
+        rows.append(template.unprompted((first, *ids), 1))
     sums, _ = adapted.row_losses(rows)
     return {option: -loss for option, loss in zip(distinct, sums, strict=True)}
 

@@ -134,6 +134,7 @@ class Edits:
         sublayer: by (block, "attention" or "mlp").
         weights: replacement tensors by parameter name.
         begin: the part of a row that is changed; what comes before the cue is the base's own.
+        experts: of a mixture, its weighted parts, each with rows of its own; it has nothing else.
     """
 
     template: Template | None = None
@@ -143,20 +144,34 @@ class Edits:
     sublayer: Mapping[tuple[int, Sublayer], Bottleneck] = field(default_factory=dict)
     weights: Mapping[str, torch.Tensor] = field(default_factory=dict)
     begin: Begin = "row"
+    experts: tuple[tuple[float, Edits], ...] = ()
+
+    @property
+    def each(self) -> tuple[Edits, ...]:
+        """Those of a mixture's experts; of anything else these."""
+        return tuple(edits for _, edits in self.experts) or (self,)
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """What each one's logits count, see `frozen.mixing`."""
+        return tuple(weight for weight, _ in self.experts) or (1.0,)
 
     @property
     def changes_nothing(self) -> bool:
         """Whether no site is filled; a text of its own is none."""
         sites = (self.attention, self.linear, self.sublayer, self.weights)
-        return self.embeddings is None and not any(sites)
+        return self.embeddings is None and not any(sites) and not self.experts
 
     @property
     def prefix_length(self) -> int:
         """How many positions the keys and values without a gate take: the text starts there."""
-        return max((_plain_length(edits) for edits in self.attention.values()), default=0)
+        own = (_plain_length(edits) for edits in self.attention.values())
+        return max(*own, *(edits.prefix_length for _, edits in self.experts), 0, 0)
 
     def lowest_block(self, shape: ModelShape) -> int:
         """Below this block the model is the frozen one; `shape.layers`: only the head changes."""
+        if self.experts:
+            return min(edits.lowest_block(shape) for _, edits in self.experts)
         if self.embeddings is not None:
             return 0
         names = [*self.linear, *self.weights]
@@ -203,9 +218,9 @@ def is_top(name: str) -> bool:
 
 
 def _merge(site: str, first: object, second: object) -> object:
-    if first is None or first == {}:
+    if _is_empty(first):
         return second
-    if second is None or second == {}:
+    if _is_empty(second):
         return first
     if site == "attention" and isinstance(first, Mapping) and isinstance(second, Mapping):
         return {
@@ -214,6 +229,10 @@ def _merge(site: str, first: object, second: object) -> object:
     if isinstance(first, Mapping) and isinstance(second, Mapping) and not set(first) & set(second):
         return {**first, **second}
     raise InputError(f"two composed methods both change the {site} site at the same place")
+
+
+def _is_empty(value: object) -> bool:
+    return value is None or (isinstance(value, Mapping | tuple) and not value)
 
 
 def map_tensors(edits: Edits, change: Callable[[torch.Tensor], torch.Tensor]) -> Edits:
@@ -226,11 +245,12 @@ def map_tensors(edits: Edits, change: Callable[[torch.Tensor], torch.Tensor]) ->
             return {key: walk(inner) for key, inner in value.items()}
         if isinstance(value, tuple):
             return tuple(walk(inner) for inner in value)
-        if isinstance(value, KeysValues | LinearEdit | Bottleneck):
+        if isinstance(value, _PARTS):
             return replace(value, **{f.name: walk(getattr(value, f.name)) for f in fields(value)})
         return value
 
-    return replace(edits, **{f.name: walk(getattr(edits, f.name)) for f in fields(edits)})
+    made: Edits = walk(edits)
+    return made
 
 
 def tensors_of(edits: Edits) -> list[torch.Tensor]:
@@ -264,15 +284,24 @@ def fingerprint(edits: Edits) -> str:
         elif isinstance(value, tuple):
             for number, inner in enumerate(value):
                 walk(f"{place}/{number}", inner)
-        elif isinstance(value, KeysValues | LinearEdit | Bottleneck):
+        elif isinstance(value, _PARTS):
             for one in fields(value):
                 walk(f"{place}.{one.name}", getattr(value, one.name))
         else:
             settings.append(f"{place}={value!r}")
 
-    walk("", replace(edits, template=None).__dict__)
+    walk("", _untold(edits).__dict__)
     told = f"{hash_of(tensors)} {sorted(settings)}"
     return hashlib.sha256(told.encode()).hexdigest()[:32]
+
+
+def _untold(edits: Edits) -> Edits:
+    """Without templates."""
+    experts = tuple((weight, _untold(own)) for weight, own in edits.experts)
+    return replace(edits, template=None, experts=experts)
+
+
+_PARTS = (KeysValues, LinearEdit, Bottleneck, Edits)
 
 
 def _plain_length(edits: tuple[KeysValues, ...]) -> int:

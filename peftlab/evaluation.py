@@ -111,7 +111,7 @@ class AdaptedLM:
         self.model, self.adaptation = model, adaptation
         self.edits, self.tokenizer = adaptation.edits(model), model.tokenizer
         self.store = store if self.edits.begin == "cue" else None
-        self.prefix = self.edits.prefix_length
+        self.prefix = sum(own.prefix_length for own in self.edits.each)
 
     def template(self, task: Task) -> Template:
         """The adaptation's own: what the method has made of the task's in training."""
@@ -119,7 +119,7 @@ class AdaptedLM:
 
     def max_row_tokens(self, max_length: int | None) -> int:
         """What the adaptation's prefix leaves of the context."""
-        return max_row_tokens(self.model.shape.context, max_length, self.prefix)
+        return max_row_tokens(self.model.shape.context, max_length, self.edits.prefix_length)
 
     def row_losses(self, encoded: Sequence[Encoded]) -> tuple[list[float], list[int]]:
         """See `peftlab.loss.row_losses`."""
@@ -219,9 +219,10 @@ def text_loss(
     Raises:
         InputError: prompt and window exceed the context, or there is nothing to predict.
     """
-    edits = Edits() if adaptation is None else replace(adaptation.edits(model), template=None)
-    lead = () if edits.embeddings is None else tuple(-j - 1 for j in range(len(edits.embeddings)))
-    context, before = model.shape.context, edits.prefix_length + len(lead)
+    edits = Edits() if adaptation is None else adaptation.edits(model)
+    template = edits.template or Template("{source}{target}")
+    lead = max(one.pseudo_tokens for one in (template, *template.beside))
+    context, before = model.shape.context, edits.prefix_length + lead
     window = window or text_window(context)
     if before + window > context:
         raise InputError(
@@ -229,7 +230,7 @@ def text_loss(
             f"of {context}; take a shorter window"
         )
     rows = text_rows(model.tokenizer, documents, window, most)
-    led = [Encoded.trained_from(lead + r.ids, len(lead) + r.target_start) for r in rows]
+    led = [template.unprompted(row.ids, row.target_start) for row in rows]
     return mean_loss(model, edits, led)
 
 
@@ -383,9 +384,14 @@ def _targets(
     adapted: Adapted, template: Template, example: Example, most: int, reply: int
 ) -> _Targets:
     tokenizer = adapted.tokenizer
-    prompt = template.encode(tokenizer, example, None, most - reply).ids
+    prompt = template.encode(tokenizer, example, None, most - reply)
     rows = [template.encode(tokenizer, example, target, most) for target in example.targets]
-    return _Targets(rows, [row.ids[: row.target_start] == prompt for row in rows])
+    return _Targets(rows, [_begins_with(row, prompt) for row in rows])
+
+
+def _begins_with(row: Encoded, prompt: Encoded) -> bool:
+    pairs = zip(row.rows, prompt.rows, strict=True)
+    return all(own.ids[: own.target_start] == asked.ids for own, asked in pairs)
 
 
 def _losses(adapted: Adapted, read: Sequence[_Targets], replies: Sequence[Reply]) -> SplitLoss:

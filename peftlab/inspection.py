@@ -9,6 +9,7 @@ from math import sqrt
 import torch
 
 from peftlab.edits import Edits, KeysValues
+from peftlab.errors import InputError
 from peftlab.frozen.model import FrozenLM
 from peftlab.frozen.weight_changes import changed_weights
 from peftlab.methods.adaptation import Adaptation
@@ -44,6 +45,8 @@ def inspect(model: FrozenLM, adaptation: Adaptation, neighbours: int = 5) -> Fin
         InputError: the adaptation is for another base.
     """
     edits = adaptation.edits(model)
+    if edits.experts:
+        raise InputError("a mixture is several adaptations: look at each of its parts")
     return Findings(
         text=_text(edits, adaptation),
         nearest=_nearest(model, edits, neighbours),

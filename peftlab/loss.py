@@ -13,6 +13,7 @@ from peftlab.edits import Edits
 from peftlab.errors import InputError
 from peftlab.frozen.batch import Batch
 from peftlab.frozen.forward import PLAIN, ForwardOptions
+from peftlab.frozen.mixing import mixed
 from peftlab.frozen.packing import Row, pack
 from peftlab.pasts import continued
 from peftlab.processes import ALONE, Processes
@@ -41,6 +42,20 @@ def training_row(encoded: Encoded, owner: int = 0) -> Row:
     return Row(encoded.ids[:-1], owner, kept, begin=encoded.begin or 0)
 
 
+def rows_of_experts(edits: Edits, encoded: Sequence[Encoded]) -> list[Row]:
+    """Training rows, all of a mixture's first expert, then all of its second, …
+
+    Their owners are `edits.each` and, after these, the bare base, of rows in which edits begin
+    nowhere.
+    """
+    bare = len(edits.each)
+    return [
+        training_row(row, number if row.begin is not None else bare)
+        for number in range(bare)
+        for row in (one.rows[number] for one in encoded)
+    ]
+
+
 def labels(encoded: Sequence[Encoded], batch: Batch) -> torch.Tensor:
     """What the batch's kept logits are to predict, [K]."""
     ids = [i for row in batch.order for i in encoded[row].trained]
@@ -62,6 +77,27 @@ def token_losses(
         losses: torch.Tensor = _ByPieces.apply(hidden, wanted, model.head, measure)
         return losses
     return _cross_entropy(model(batch, options), wanted, smoothing)
+
+
+def losses_of_rows(
+    model: FrozenLM,
+    batch: Batch,
+    encoded: Sequence[Encoded],
+    shares: Sequence[float] = (1.0,),
+    options: ForwardOptions = PLAIN,
+) -> list[torch.Tensor]:
+    """The cross-entropy in nats of every row's target tokens, rows in the order given.
+
+    Args:
+        batch: of a mixture, the rows of each expert in turn. shares: what its logits count.
+    """
+    if len(shares) == 1:
+        return list(batch.split_kept(token_losses(model, batch, encoded, options=options)))
+    states, head = _experts_below_head(model, batch, len(shares), options)
+    wanted = torch.tensor([i for row in encoded for i in row.trained], device=batch.ids.device)
+    measure = partial(_loss_and_slope, smoothing=0.0)
+    losses: torch.Tensor = _ByPieces.apply(states, wanted, _mixing(head, shares), measure)
+    return list(losses.split([row.targets for row in encoded]))
 
 
 def _cross_entropy(logits: torch.Tensor, wanted: torch.Tensor, smoothing: float) -> torch.Tensor:
@@ -128,15 +164,24 @@ def _loss_and_slope(
 
 
 def divergences(
-    model: FrozenLM, student: Batch, teacher: Batch, options: ForwardOptions = PLAIN
+    model: FrozenLM,
+    student: Batch,
+    teacher: Batch,
+    options: ForwardOptions = PLAIN,
+    shares: Sequence[float] = (1.0,),
 ) -> torch.Tensor:
     """KL(teacher ‖ student) in nats over the whole vocabulary, [K], in the order rows were given.
 
     Both batches keep as many logits a row, of the same target tokens. Nothing is learnt through
     the teacher's.
+
+    Args:
+        shares: of a teacher that is a mixture, whose batch has the rows of each expert in turn.
     """
     with torch.no_grad():
-        taught, theirs = _below_head(model, teacher, ForwardOptions(fast=options.fast))
+        fast = ForwardOptions(fast=options.fast)
+        taught, its_head = _experts_below_head(model, teacher, len(shares), fast)
+        theirs = _mixing(its_head, shares)
     own, head = _below_head(model, student, options)
     measure = partial(_divergence_and_slope, theirs=theirs)
     losses: torch.Tensor = _ByPieces.apply(own, taught, head, measure)
@@ -150,6 +195,24 @@ def _below_head(
     if model.head_runs_apart(batch, options):
         return torch.cat(batch.split_kept(model.hidden(batch, options))), model.head
     return torch.cat(batch.split_kept(model(batch, options))), _as_it_is
+
+
+def _experts_below_head(
+    model: FrozenLM, batch: Batch, experts: int, options: ForwardOptions
+) -> tuple[torch.Tensor, Head]:
+    """The same for several experts, [K, E, …]."""
+    states, head = _below_head(model, batch, options)
+    return states.unflatten(0, (experts, -1)).transpose(0, 1), head
+
+
+def _mixing(head: Head, shares: Sequence[float]) -> Head:
+    """The head of a mixture: logits [K, V] of its experts' states [K, E, …]."""
+
+    def run(states: torch.Tensor) -> torch.Tensor:
+        each = head(states.flatten(0, 1)).unflatten(0, states.shape[:2])
+        return mixed(each, shares) if len(shares) > 1 else each[:, 0]
+
+    return run
 
 
 def _as_it_is(logits: torch.Tensor) -> torch.Tensor:
@@ -208,11 +271,11 @@ def row_losses(
     for chunk, own in processes.shares(share_of, even=model.is_sharded):
         given_rows = [encoded[i] for i in chunk]
         rows = [one for row in given_rows for one in row.alternatives()]
-        wanted = [training_row(row, int(row.begin is None)) for row in rows]
-        given = continued(model, wanted, store)
-        batch = pack(given, [edits, Edits()], device=model.device, share=trunk is None)
+        given = continued(model, rows_of_experts(edits, rows), store)
+        owners = [*edits.each, Edits()]
+        batch = pack(given, owners, device=model.device, share=trunk is None)
         options = PLAIN if trunk is None else ForwardOptions(resume=trunk.states(batch, chunk))
-        losses = batch.split_kept(token_losses(model, batch, rows, options=options))
+        losses = losses_of_rows(model, batch, rows, edits.shares, options)
         if own:
             each = [one.double().sum() for one in losses]
             sums[chunk] = held_against(each, given_rows).cpu()
@@ -260,6 +323,6 @@ def mean_of(sums: Sequence[float], counts: Sequence[int]) -> Mean:
 
 def _chunks(encoded: Sequence[Encoded], process: int, processes: int) -> Iterator[list[int]]:
     """A process's indices by length, in packs of a few tokens."""
-    sizes = [len(row.ids) * (1 + len(row.rivals)) for row in encoded]
+    sizes = [sum(len(one.ids) for one in row.rows) * (1 + len(row.rivals)) for row in encoded]
     own = sorted(range(len(encoded)), key=sizes.__getitem__)[process::processes]
     return token_chunks(own, [sizes[i] for i in own], _TOKENS_A_BATCH)

@@ -249,6 +249,7 @@ def test_no_room_for_even_a_small_model(
         Miniature(known_models.config("gpt2")).write(tmp_path, base)
 
 
+@pytest.mark.slow
 def test_a_probe_sees_no_memory_of_another(base: str, task: Task, tmp_path: Path) -> None:
     """Each in a process of its own: the second is not above what it takes alone."""
     greedy, modest = "bottleneck:bottleneck=20000", "ia3"
@@ -274,6 +275,7 @@ def test_a_probe_that_is_killed_ends_nothing_else(base: str, task: Task, tmp_pat
     assert [record.status for record in compared.records] == ["failed", "finished"]
 
 
+@pytest.mark.slow
 def test_what_exceeds_a_limit_is_left_out_and_recorded(
     base: str, task: Task, tmp_path: Path
 ) -> None:

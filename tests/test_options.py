@@ -26,7 +26,7 @@ from peftlab.comparison.settings import Limits, comparison_entries
 from peftlab.errors import InputError
 from peftlab.files import read_yaml
 from peftlab.methods import REGISTRY
-from peftlab.options import Checked, Option, made
+from peftlab.options import Checked, Option, entries, made
 from peftlab.tasks import Decoding, Options, Task
 from peftlab.training import TrainConfig
 from peftlab.training.config import train_config
@@ -243,7 +243,7 @@ def strings(path: Path) -> Iterator[str]:
 def unknown(text: str) -> set[str]:
     """The options and settings that a text names and that do not exist."""
     problems = {flag for flag in FLAG.findall(text) if flag not in flags() | OTHERS}
-    keys = {*(item.name for item in fields(Options)), "source", "target"}
+    keys = {*entries(Options), "columns", "source", "target"}
     problems |= {f"-o {key}=" for key in TASK_OPTION.findall(text) if key not in keys}
     for part in (
         part

@@ -8,7 +8,9 @@ changed matrices in place of the base's.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import cycle, islice
 from statistics import median
 from typing import TYPE_CHECKING
@@ -17,8 +19,9 @@ import torch
 
 from peftlab.bases.number_formats import QUANTISED
 from peftlab.edits import Edits
+from peftlab.frozen.mixing import mixed_each
 from peftlab.frozen.weight_changes import changed_weights, changes_weights_alone
-from peftlab.generation import DecodingState, Owner, Session, prepare
+from peftlab.generation import Owner, Session, prepare_each, rows_of
 from peftlab.generation.choose import greedy
 from peftlab.guests import is_guest
 from peftlab.records.record import Delay, Delays, Latency
@@ -124,11 +127,14 @@ def _delays(model: FrozenLM, edits: Edits, prompts: list[Encoded], tokens: int) 
 
 def _delay(model: FrozenLM, edits: Edits, prompts: list[Encoded], tokens: int) -> Delay:
     """Medians over repeats, after a single token of a short row that warms up."""
-    owner = prepare(model, edits, [prompt.ids for prompt in prompts])
-    _times(model, owner, [start_of(prompts[0], len(owner.lead) + _WARM_UP)], 1)
-    begun, measured = time.perf_counter(), [_times(model, owner, prompts, tokens)]
+    owners = prepare_each(model, edits, prompts)
+    longest_lead = max(len(owner.lead) for owner in owners)
+    warming = [start_of(prompts[0], longest_lead + _WARM_UP)]
+    _times(model, edits.shares, owners, warming, 1)
+    timed = partial(_times, model, edits.shares, owners, prompts, tokens)
+    begun, measured = time.perf_counter(), [timed()]
     while len(measured) < _REPEATS[len(prompts)] and time.perf_counter() - begun < _LONG:
-        measured.append(_times(model, owner, prompts, tokens))
+        measured.append(timed())
     return Delay(
         first_token=median(times[1] - times[0] for times in measured),
         token=median((times[-1] - times[1]) / max(1, len(times) - 2) for times in measured),
@@ -136,16 +142,23 @@ def _delay(model: FrozenLM, edits: Edits, prompts: list[Encoded], tokens: int) -
 
 
 @torch.no_grad()
-def _times(model: FrozenLM, owner: Owner, prompts: list[Encoded], tokens: int) -> list[float]:
-    """When the rows began, and when they had each of their tokens."""
-    rows = [DecodingState.of(owner, prompt) for prompt in prompts]
-    longest = max(len(row.prompt) for row in rows)
-    session = Session(model, len(rows), owner.prefix_length + longest + tokens)
+def _times(
+    model: FrozenLM,
+    shares: tuple[float, ...],
+    owners: Sequence[Owner],
+    prompts: list[Encoded],
+    tokens: int,
+) -> list[float]:
+    """When the replies began, and when they had each of their tokens."""
+    replies = [rows_of(model, owners, prompt) for prompt in prompts]
+    rows = [row for reply in replies for row in reply]
+    session = Session(model, len(rows), max(row.length for row in rows) + tokens)
     times = [_now(model)]
     logits = session.join(rows)
     for _ in range(tokens):
-        for row, token in zip(rows, greedy(logits), strict=True):
-            row.tokens.append(token)
+        chosen = greedy(mixed_each(logits, [shares] * len(replies)))
+        for reply, token in zip(replies, chosen, strict=True):
+            reply[0].tokens.append(token)
         times.append(_now(model))
         logits = session.step(rows)
     return times

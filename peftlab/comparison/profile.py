@@ -230,7 +230,8 @@ def _extra(model: FrozenLM, task: Task, method: Method, rng: torch.Generator) ->
     own = method.template(task.template, state)
     tokenizer = model.tokenizer
     lengths = [
-        len(_probe(own, tokenizer, *pair)[0]) - len(_probe(task.template, tokenizer, *pair)[0])
+        len(_probe(one, tokenizer, *pair)[0]) - len(_probe(task.template, tokenizer, *pair)[0])
+        for one in (own.alone, *own.beside)
         for pair in spaced(task.pairs("train"), _PROBES)
     ]
     return prefix + max(lengths)

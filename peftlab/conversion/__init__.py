@@ -1,6 +1,6 @@
-"""Any adaptation into one of another method, and several changes of weights into one."""
+"""Any adaptation into one of another method, and several into one."""
 
-from peftlab.conversion.combine import OtherTemplate, Part, combine
+from peftlab.conversion.combine import OtherTemplate, Part, combine, mixture
 from peftlab.conversion.distill import STEPS, Converted, convert, in_its_template
 from peftlab.conversion.fidelity import Fidelity
 
@@ -13,4 +13,5 @@ __all__ = [
     "combine",
     "convert",
     "in_its_template",
+    "mixture",
 ]

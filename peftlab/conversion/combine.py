@@ -1,4 +1,4 @@
-"""Changes of weights of several adaptations as one adaptation."""
+"""Several adaptations as one: their changes of weights, or their logits."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from peftlab.errors import InputError
 from peftlab.methods.adaptation import Adaptation, base_of
 from peftlab.methods.combination import Combination, How
+from peftlab.methods.mixture import Mixture, with_base
 
 if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM
@@ -15,10 +17,10 @@ if TYPE_CHECKING:
 
 
 class Part(NamedTuple):
-    """An adaptation, what it is called, and its weight."""
+    """An adaptation, what it is called, and its weight; None is the bare base, in a mixture."""
 
     name: str
-    adaptation: Adaptation
+    adaptation: Adaptation | None
     weight: float
 
 
@@ -43,7 +45,9 @@ def combine(
     Raises:
         InputError: see `methods.combination`.
     """
-    adaptations = [part.adaptation for part in parts]
+    adaptations = [part.adaptation for part in parts if part.adaptation is not None]
+    if len(adaptations) < len(parts):
+        raise InputError("the bare base changes no weights: it is a part of mixtures alone")
     method = Combination(
         of=tuple(part.name for part in parts),
         weights=tuple(part.weight for part in parts),
@@ -58,8 +62,8 @@ def combine(
         own = template.beginning("row").identity()
         others = [
             part.name
-            for part in parts
-            if part.adaptation.template.beginning("row").identity() != own
+            for part, one in zip(parts, adaptations, strict=True)
+            if one.template.beginning("row").identity() != own
         ]
         if others:
             warnings.warn(
@@ -70,4 +74,24 @@ def combine(
             )
     made = Adaptation(method, state, template, base_of(model))
     made.edits(model)  # what cannot be combined is refused now, and not where it is used
+    return made
+
+
+def mixture(model: FrozenLM, parts: Sequence[Part]) -> Adaptation:
+    """One adaptation whose logits are the weighted sum of those of others, each in its template.
+
+    Raises:
+        InputError: see `methods.mixture`; the bare base alone, or an adaptation of another base.
+    """
+    told = next((part.adaptation for part in parts if part.adaptation is not None), None)
+    if told is None:
+        raise InputError("a mixture of the bare base alone is the bare base: name an adaptation")
+    adaptations = with_base([part.adaptation for part in parts], model)
+    method = Mixture(
+        of=tuple(part.name for part in parts),
+        weights=tuple(part.weight for part in parts),
+        parts=tuple(one.method for one in adaptations),
+    )
+    made = Adaptation(method, method.state_of(adaptations, model), told.template, base_of(model))
+    made.edits(model)  # what cannot be mixed is refused now, and not where it is used
     return made

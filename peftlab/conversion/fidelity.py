@@ -102,7 +102,8 @@ def divergence(teacher: Teacher, student: Adaptation, examples: Sequence[Example
 
 def measured(teacher: Teacher, student: Adaptation, task: Task, *, batch_size: int) -> Fidelity:
     """Both on the test split of a fitted task, by its metrics; replies are greedy."""
-    decoding = replace(task.decoding, sample=False)
+    beams = 1 if teacher.edits.experts else task.decoding.beams  # a mixture has none
+    decoding = replace(task.decoding, sample=False, beams=beams)
     one, other = (
         evaluate(
             AdaptedLM(teacher.model, each),
@@ -135,7 +136,8 @@ def _side(teacher: Teacher, one: Adaptation, found: Evaluation, task: Task) -> S
         method=one.method.label,
         scores=dict(found.scores.corpus),
         bytes=sum(tensor.nbytes for tensor in one.state.tensors.values()),
-        prompt_tokens=edits.prefix_length + fmean(reply.prompt_tokens for reply in found.replies),
+        prompt_tokens=sum(own.prefix_length for own in edits.each)
+        + fmean(reply.prompt_tokens for reply in found.replies),
         first_token=waits.first_token,
         each_token=waits.token,
     )

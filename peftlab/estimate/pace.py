@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from peftlab.edits import Edits
-from peftlab.generation import DecodingState, Session, prepare
+from peftlab.frozen.mixing import mixed_each
+from peftlab.generation import Session, prepare_each, rows_of
 from peftlab.generation.choose import greedy
 from peftlab.loss import row_losses
 from peftlab.tasks.example import start_of
@@ -72,14 +73,16 @@ def decoding(
     few = islice(cycle(examples), rows)
     most = model.shape.context - edits.prefix_length - _DECODED
     prompts = [start_of(template.encode(model.tokenizer, one, None, most), _PROMPT) for one in few]
-    owner = prepare(model, edits, [prompt.ids for prompt in prompts])
-    states = [DecodingState.of(owner, prompt) for prompt in prompts]
-    longest = max(len(state.prompt) for state in states)
-    session = Session(model, rows, owner.prefix_length + longest + _DECODED)
+    owners = prepare_each(model, edits, prompts)
+    replies = [rows_of(model, owners, prompt) for prompt in prompts]
+    states = [state for reply in replies for state in reply]
+    longest = max(state.length for state in states)
+    session = Session(model, len(states), longest + _DECODED)
     logits = session.join(states)
     begun = time.perf_counter()
     for _ in range(_DECODED):
-        for state, token in zip(states, greedy(logits), strict=True):
-            state.tokens.append(token)
+        chosen = greedy(mixed_each(logits, [edits.shares] * len(replies)))
+        for reply, token in zip(replies, chosen, strict=True):
+            reply[0].tokens.append(token)
         logits = session.step(states)
     return (time.perf_counter() - begun) / _DECODED

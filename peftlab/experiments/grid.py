@@ -153,7 +153,8 @@ def _config(spec: ExperimentSpec, setting: Setting, over: Overrides, row: str) -
 
 
 def _task(task: Task, setting: Setting, row: str) -> Task:
-    decoding = {**asdict(task.decoding), **setting.decoding}
+    own = {one.name: getattr(task.decoding, one.field) for one in entries(Decoding).values()}
+    decoding = {**own, **setting.decoding}
     template = task.template
     if setting.source_tokens is not None:
         template = replace(template, source_tokens=setting.source_tokens)

@@ -115,6 +115,7 @@ def refuse_unmergeable(adaptation: Adaptation, edits: Edits) -> None:
             f"peftlab's own server serves it, and {AS_LORA}."
         )
     sites = {
+        "its experts read each row for themselves; peftlab's own server serves it": edits.experts,
         "its vectors are inputs; the embedding-rows or vllm export serves them": edits.embeddings,
         "its keys and values are no weights; peftlab's own server and PEFT serve it": (
             edits.attention

@@ -73,6 +73,11 @@ def pack(
     """
     if not rows:
         raise InputError("a batch needs at least one row; got none")
+    if any(edits.experts for edits in owners):
+        raise InputError(
+            "a mixture is several adaptations, each with rows of its own, and no single one: it can"
+            " be generated with, evaluated, served and converted, and nothing else"
+        )
     continued = sum(row.past is not None for row in rows)
     if continued not in (0, len(rows)) or len({type(row.past) for row in rows}) > 1:
         raise InputError(

@@ -6,16 +6,20 @@ A row's draws come from a generator of its own, so they do not depend on who els
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from transformers import (
     LogitsProcessorList,
+    MinPLogitsWarper,
     NoRepeatNGramLogitsProcessor,
     TemperatureLogitsWarper,
     TopKLogitsWarper,
     TopPLogitsWarper,
 )
 
+from peftlab import structured
+from peftlab.structured import Guide
 from peftlab.tasks import Decoding
 from peftlab.tasks.tokens import Tokenizer, pieces
 
@@ -52,6 +56,22 @@ def greedy(logits: torch.Tensor) -> list[int]:
     return chosen
 
 
+class Written(NamedTuple):
+    """A row as far as it is written.
+
+    Attributes:
+        made: tokens of its reply. ends: that end it, of which none may come before `least` tokens.
+        prompt: its prompt's tokens; those of pseudo tokens, below 0, are none.
+        guide: of the structure that it follows.
+    """
+
+    made: Sequence[int]
+    ends: Sequence[int]
+    least: int = 0
+    prompt: Sequence[int] = ()
+    guide: Guide | None = None
+
+
 class Chooser:
     """Turns logits into next tokens under one decoding setting.
 
@@ -68,33 +88,46 @@ class Chooser:
                 self._warpers.append(TopKLogitsWarper(decoding.top_k))
             if decoding.top_p < 1.0:
                 self._warpers.append(TopPLogitsWarper(decoding.top_p))
+            if decoding.min_p:
+                self._warpers.append(MinPLogitsWarper(decoding.min_p))
         size = decoding.no_repeat_ngram
         self._no_repeat = NoRepeatNGramLogitsProcessor(size) if size else None
 
-    def restrict(
-        self,
-        logits: torch.Tensor,
-        tokens: Sequence[Sequence[int]],
-        ends: Sequence[Sequence[int]],
-        least: Sequence[int],
-    ) -> torch.Tensor:
-        """Forbid repeated n-grams, ends that come too early, and banned tokens.
+    def restrict(self, logits: torch.Tensor, rows: Sequence[Written]) -> torch.Tensor:
+        """Weigh down or forbid what a row may not go on with: repetitions, early ends, banned
+        tokens, and what its structure does not allow.
 
         Args:
-            logits: [R, V], changed in place. tokens: what each row has produced.
-            ends: each row's end tokens. least: how many tokens each row must produce before one.
+            logits: [R, V], changed in place where they are in float32.
         """
-        early = [i for i, made in enumerate(tokens) if len(made) < least[i]]
+        logits = logits.float()  # so that no row hangs on the number format of others'
+        self._penalise(logits, rows)
         if self.banned:
             logits[:, self.banned] = float("-inf")
-        for i in early:
-            logits[i, list(ends[i])] = float("-inf")
-        if self._no_repeat is not None:
-            for i, made in enumerate(tokens):
-                if made:
-                    ids = torch.tensor([made], device=logits.device)
-                    logits[i : i + 1] = self._no_repeat(ids, logits[i : i + 1])
+        for i, row in enumerate(rows):
+            if len(row.made) < row.least:
+                logits[i, list(row.ends)] = float("-inf")
+            if self._no_repeat is not None and row.made:
+                ids = torch.tensor([row.made], device=logits.device)
+                logits[i : i + 1] = self._no_repeat(ids, logits[i : i + 1])
+        structured.restrict(logits, rows, lenient=True)
         return logits
+
+    def _penalise(self, logits: torch.Tensor, rows: Sequence[Written]) -> None:
+        """As transformers and vLLM do: repetition of prompt and reply, the others of the reply."""
+        own = self.decoding
+        for i, row in enumerate(rows):
+            if own.repetition_penalty != 1.0:
+                seen = [one for one in {*row.prompt, *row.made} if one >= 0]
+                scores = logits[i, seen]
+                weighed = torch.where(
+                    scores < 0, scores * own.repetition_penalty, scores / own.repetition_penalty
+                )
+                logits[i, seen] = weighed
+            if (own.presence_penalty or own.frequency_penalty) and row.made:
+                ids, times = torch.tensor(row.made).unique(return_counts=True)
+                less = own.presence_penalty + own.frequency_penalty * times
+                logits[i, ids] -= less.to(logits)
 
     def next(self, logits: torch.Tensor, generators: Sequence[torch.Generator]) -> list[int]:
         """One token a row from [R, V]."""

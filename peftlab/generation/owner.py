@@ -10,6 +10,7 @@ import torch
 
 from peftlab.edits import Edits, KeysValues
 from peftlab.frozen.model import FrozenLM
+from peftlab.tasks import Encoded
 
 # A common start of ordinary text is worth keys and values of its own from this many tokens on.
 _WORTH_KEEPING = 16
@@ -63,6 +64,14 @@ def prepare(model: FrozenLM, edits: Edits, prompts: Sequence[Sequence[int]]) -> 
             keys, values = (torch.cat([getattr(kv, x) for kv in plain], -2) for x in _PAIR)
             prefix[block] = KeysValues(keys.to(dtype), values.to(dtype))
     return Owner(ready, lead, prefix, edits.lowest_block(model.shape), _kind(ready))
+
+
+def prepare_each(model: FrozenLM, edits: Edits, prompts: Sequence[Encoded]) -> list[Owner]:
+    """One owner, of a mixture one an expert, see `prepare`."""
+    return [
+        prepare(model, own, [prompt.rows[number].ids for prompt in prompts])
+        for number, own in enumerate(edits.each)
+    ]
 
 
 def _kind(edits: Edits) -> int:

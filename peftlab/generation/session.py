@@ -136,32 +136,32 @@ def feed(
     options: ForwardOptions,
     rows: Sequence[DecodingState],
     inputs: Sequence[Sequence[int]],
-    silent: Sequence[bool] | None = None,
+    wanted: Sequence[int] | None = None,
 ) -> torch.Tensor:
     """Let each row read its next tokens, many or one, all in one forward.
 
     A row's tokens lie all before its cue, or all after it.
 
     Args:
-        silent: rows whose prompt goes on after these tokens, so that no logits are wanted.
+        wanted: after how many of a row's last tokens logits are wanted; by default after one.
 
     Returns:
-        the logits [R, V] of what follows each row that is not silent.
+        the logits [K, V] of what follows these, row by row.
     """
-    return advance(model, ForwardContext(packed(model, rows, inputs, silent), options), rows)
+    return advance(model, ForwardContext(packed(model, rows, inputs, wanted), options), rows)
 
 
 def packed(
     model: FrozenLM,
     rows: Sequence[DecodingState],
     inputs: Sequence[Sequence[int]],
-    silent: Sequence[bool] | None = None,
+    wanted: Sequence[int] | None = None,
 ) -> Batch:
     """The batch of `feed`."""
     owners = list({id(row.edits): row.edits for row in rows}.values())
     index = {id(edits): i for i, edits in enumerate(owners)}
-    quiet = silent or [False] * len(rows)
-    keep = [len(ids) if none else -1 for ids, none in zip(inputs, quiet, strict=True)]
+    counts = wanted or [1] * len(rows)
+    keep = [len(ids) - count for ids, count in zip(inputs, counts, strict=True)]
     return pack(
         [
             Row(ids, index[id(row.edits)], first, row.continued)
@@ -175,7 +175,7 @@ def packed(
 def advance(
     model: FrozenLM, context: ForwardContext, rows: Sequence[DecodingState]
 ) -> torch.Tensor:
-    """Run a batch of these rows; returns the logits [R, V] in their order."""
+    """Run a batch of these rows; returns the logits [K, V] in their order."""
     logits, batch = model.run(context), context.batch
     for row, segment in zip(rows, batch.given_segments(), strict=True):
         was_before = row.is_before_cue

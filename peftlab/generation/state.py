@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from peftlab.edits import Edits
 from peftlab.frozen.batch import Past
-from peftlab.generation.owner import Owner
+from peftlab.generation.owner import Owner, bare
 from peftlab.tasks import Encoded
+
+if TYPE_CHECKING:
+    from peftlab.frozen.model import FrozenLM
 
 _BASE = Edits()
 
@@ -61,3 +65,15 @@ class DecodingState:
     def continued(self) -> Past:
         """What its next tokens go on from."""
         return Past(self.slot, self.past)
+
+
+def rows_of(model: FrozenLM, owners: Sequence[Owner], prompt: Encoded) -> tuple[DecodingState, ...]:
+    """A prompt's rows, one an expert; what they produce is one list.
+
+    The bare base's, of one in which edits begin nowhere.
+    """
+    made: list[int] = []
+    return tuple(
+        replace(DecodingState.of(owner if row.begin is not None else bare(model), row), tokens=made)
+        for owner, row in zip(owners, prompt.rows, strict=True)
+    )

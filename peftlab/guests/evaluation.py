@@ -9,8 +9,9 @@ from typing import Any
 import torch
 
 from peftlab.generation import Reply
-from peftlab.generation.choose import Chooser, banned_tokens
+from peftlab.generation.choose import Chooser, Written, banned_tokens
 from peftlab.guests.model import GuestModel, quiet
+from peftlab.structured import Guide, Structure, grammars_of
 from peftlab.tasks import Decoding, Encoded, Example, Task, Template
 from peftlab.tasks.plain import TEXT_TOKENS, text_rows
 from peftlab.token_limits import max_row_tokens
@@ -132,6 +133,7 @@ def _outputs(
     ids = torch.tensor([prompt.ids for prompt in prompts], device=model.base.device)
     ends = task.template.end_ids(model.base.tokenizer)
     chooser = Chooser(decoding, banned_tokens(decoding, model.base.tokenizer))
+    restricted = _Restricted(chooser, ids.shape[1], ends, _guides(model, decoding, len(ids)))
     settings = GenerationConfig(
         max_new_tokens=task.max_new_tokens,
         num_beams=decoding.beams,
@@ -140,6 +142,7 @@ def _outputs(
         temperature=decoding.temperature if decoding.sample else None,
         top_k=decoding.top_k if decoding.sample else None,
         top_p=decoding.top_p if decoding.sample else None,
+        min_p=(decoding.min_p or None) if decoding.sample else None,
         eos_token_id=list(ends),
         pad_token_id=ends[0],
     )
@@ -148,21 +151,37 @@ def _outputs(
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
             generation_config=settings,
-            logits_processor=LogitsProcessorList([_Restricted(chooser, ids.shape[1], ends)]),
+            logits_processor=LogitsProcessorList([restricted]),
         )
     return [row[ids.shape[1] :].tolist() for row in made]
 
 
-class _Restricted:
-    """Our own rules for repeated n-grams and early ends, which look at the output alone."""
+def _guides(model: GuestModel, decoding: Decoding, rows: int) -> list[Guide]:
+    """One a row, where a schema is asked for."""
+    if not decoding.json_schema:
+        return []
+    grammars = grammars_of(model.base.tokenizer, model.base.shape.vocab)
+    structure = Structure.of_schema(decoding.json_schema)
+    return [grammars.guide(structure) for _ in range(rows)]
 
-    def __init__(self, chooser: Chooser, prompt: int, ends: tuple[int, ...]) -> None:
-        self.chooser, self.prompt, self.ends = chooser, prompt, ends
+
+class _Restricted:
+    """Our own rules, of structures, penalties, repetitions and early ends."""
+
+    def __init__(
+        self, chooser: Chooser, prompt: int, ends: tuple[int, ...], guides: Sequence[Guide]
+    ) -> None:
+        self.chooser, self.prompt, self.ends, self.guides = chooser, prompt, ends, guides
 
     def __call__(self, ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        made: Any = ids[:, self.prompt :].tolist()
-        least = [self.chooser.decoding.min_new_tokens] * len(made)
-        return self.chooser.restrict(scores, made, [self.ends] * len(made), least)
+        least = self.chooser.decoding.min_new_tokens
+        rows = []
+        for number, whole in enumerate(ids.tolist()):
+            prompt, made = whole[: self.prompt], whole[self.prompt :]
+            over = bool(made) and made[-1] in self.ends  # and padded until all are
+            guide = self.guides[number] if self.guides and not over else None
+            rows.append(Written(made, self.ends, least, prompt, guide))
+        return self.chooser.restrict(scores, rows)
 
 
 def _reply(model: GuestModel, task: Task, prompt: Encoded, tokens: list[int]) -> Reply:

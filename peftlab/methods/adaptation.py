@@ -93,7 +93,8 @@ class Adaptation:
                 f"this {self.method.name} makes numbers that are infinite or not a number"
             )
         template = self.row_template
-        self._check_pseudo_tokens(template, edits)
+        for text, own in zip((template, *template.beside), edits.each, strict=True):
+            self._check_pseudo_tokens(text, own)
         begin = template.begin if edits.changes_nothing else edits.begin
         return replace(edits, template=template, begin=begin)
 

@@ -8,19 +8,15 @@ tensor by tensor, as PEFT's `add_weighted_adapter` takes them module by module.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from math import sqrt
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Gt, Le
 
-from peftlab.bases.shapes import ModelShape
 from peftlab.edits import Edits, LinearEdit
 from peftlab.errors import InputError
-from peftlab.files import read_json
 from peftlab.frozen.weight_changes import (
     as_edits,
     base_value,
@@ -30,15 +26,15 @@ from peftlab.frozen.weight_changes import (
     paths_of,
 )
 from peftlab.lazy import torch
-from peftlab.methods.adaptation import DESCRIPTION, TENSORS, Adaptation, own_folder
-from peftlab.methods.base import Count, Method, Shapes, State, derived
-from peftlab.methods.composed import described, joined_shapes, joined_states, split_state
+from peftlab.methods.adaptation import Adaptation
+from peftlab.methods.base import State, derived
+from peftlab.methods.composed import split_state
 from peftlab.methods.lora import LoRA
-from peftlab.methods.parse import build_part
+from peftlab.methods.made_of import MadeOf
 
 if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM
-    from peftlab.tasks import Task, Template
+    from peftlab.tasks import Template
     from peftlab.tasks.example import Begin
 
 How = Literal["linear", "ties", "dare_linear", "dare_ties", "peft_linear"]
@@ -47,7 +43,7 @@ _THINS = ("ties", "dare_linear", "dare_ties")
 
 @derived("combination")
 @dataclass(frozen=True, kw_only=True)
-class Combination(Method):
+class Combination(MadeOf):
     """Adaptations that change weights, combined; it trains nothing.
 
     A sum of plain LoRA stays one, of their ranks together; everything else replaces weights.
@@ -63,47 +59,18 @@ class Combination(Method):
     """
 
     sites: ClassVar = ("linear", "weights")
-    trains: ClassVar = False
 
-    of: tuple[str, ...]
-    weights: tuple[float, ...]
     how: How = "linear"
     density: Annotated[float | None, Gt(0), Le(1)] = None
     seed: Annotated[int, Ge(0)] = 0
-    parts: tuple[Any, ...] = ()
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.parts:
-            object.__setattr__(self, "of", _folders(self.of))
-        if len(self.of) < 2 or len(self.of) != len(self.weights):
-            raise InputError(
-                f"combination: of names {len(self.of)} adaptations and weights {len(self.weights)} "
-                "numbers; two or more of each were expected, as of=runs/a+runs/b,weights=0.7+0.3"
-            )
+    def _check_settings(self) -> None:
         if (self.density is None) == (self.how in _THINS):
             kept = "keeps a share of each change: give density=0.2, or another"
             raise InputError(
                 f"combination: how={self.how} "
                 f"{kept if self.density is None else 'keeps all: leave density out'}"
             )
-        parts = self.parts or [_described(Path(folder)) for folder in self.of]
-        made = tuple(part if isinstance(part, Method) else build_part(part) for part in parts)
-        if len(made) != len(self.of):
-            raise InputError(f"combination: {len(made)} parts for {len(self.of)} adaptations")
-        object.__setattr__(self, "parts", made)
-
-    @property
-    def label(self) -> str:
-        return self._worded({"of": (), "weights": (), "how": "linear", "density": None, "seed": 0})
-
-    @property
-    def folder_label(self) -> str:
-        return self.label
-
-    @property
-    def seeded(self) -> bool:
-        return False
 
     @property
     def begins_at_cue(self) -> bool:
@@ -113,31 +80,6 @@ class Combination(Method):
     def begin(self) -> Begin:
         """Where all of them begin."""
         return "cue" if self.begins_at_cue else "row"
-
-    def settings(self) -> dict[str, Any]:
-        own = {name: getattr(self, name) for name in ("of", "weights", "how", "density", "seed")}
-        return own | {"parts": described(self.parts)}
-
-    def files(self) -> dict[str, str]:
-        return {folder: _digest(own_folder(Path(folder)) / TENSORS) for folder in self.of}
-
-    def check(self, shape: ModelShape) -> None:
-        for part in self.parts:
-            part.check(shape)
-
-    def stored(self, shape: ModelShape) -> Shapes:
-        return joined_shapes(self.parts, shape)
-
-    def count(self, shape: ModelShape) -> Count:
-        return Count(0, super().count(shape).stored)
-
-    def init(self, model: FrozenLM, task: Task, rng: torch.Generator) -> State:
-        folders = [own_folder(Path(folder)) for folder in self.of]
-        loaded = [Adaptation.load(folder, model) for folder in folders]
-        for folder, one, part in zip(self.of, loaded, self.parts, strict=True):
-            if one.method != part:
-                raise InputError(f"{folder} holds {one.method.label} now; it was {part.label}")
-        return self.state_of(loaded, model)
 
     def state_of(self, adaptations: Sequence[Adaptation], model: FrozenLM) -> State:
         """The state of these parts.
@@ -163,10 +105,7 @@ class Combination(Method):
                     f"{name} begins at the {edits.begin}, and others at the {self.begin}: changes "
                     "that are combined begin at one place"
                 )
-        # Copied: where one adaptation is given twice, a file cannot hold its tensors twice.
-        copies = [{n: t.clone() for n, t in one.state.tensors.items()} for one in adaptations]
-        pairs = zip(copies, adaptations, strict=True)
-        return joined_states([State(own, one.state.text) for own, one in pairs])
+        return super().state_of(adaptations, model)
 
     def template(self, template: Template, state: State) -> Template:
         return template.beginning(self.begin)
@@ -262,41 +201,3 @@ class Combination(Method):
         told = hashlib.sha256(f"{self.seed} {number} {name}".encode()).digest()
         rng = torch.Generator().manual_seed(int.from_bytes(told[:7]))
         return (torch.rand(size, generator=rng) < (self.density or 1)).float()
-
-
-def _folders(pieces: tuple[str, ...]) -> tuple[str, ...]:
-    """The folders of a text that was split at each `+`, which their names may hold too."""
-    found, name = list[str](), ""
-    for piece in pieces:
-        name = f"{name}+{piece}" if name else piece
-        if Path(name).is_dir():
-            found.append(name)
-            name = ""
-    return pieces if name else tuple(found)
-
-
-def _described(folder: Path) -> Mapping[str, Any]:
-    """The method of an adaptation's folder, and its settings."""
-    own = own_folder(folder)
-    if not (own / DESCRIPTION).is_file():
-        raise InputError(
-            f"{folder} holds no adaptation of peftlab's own; one of PEFT's is combined by "
-            "`peftlab combine` or pl.combine"
-        )
-    told = read_json(own / DESCRIPTION)
-    settings = told.get("settings")
-    return {"method": told.get("method"), **(settings if isinstance(settings, dict) else {})}
-
-
-def _digest(file: Path) -> str:
-    try:
-        about = file.stat()
-    except OSError as error:
-        raise InputError(f"{file} cannot be read ({error.strerror}): it is combined") from error
-    return _digest_of(file, about.st_mtime_ns, about.st_size)
-
-
-@cache
-def _digest_of(file: Path, _changed: int, _size: int) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()

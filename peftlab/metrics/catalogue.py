@@ -188,6 +188,13 @@ def _labels() -> None:
             of_choices=True,
         )
     )
+    for name, text, factory in (
+        ("json_fields", "share of JSON's fields that are in both, with equal values", "JsonFields"),
+        ("json_valid", "share of predictions that are JSON", "JsonValid"),
+    ):
+        made = f"peftlab.metrics.json_fields:{factory}"
+        title = "JSON " + name.removeprefix("json_")
+        register(MetricSpec(name=name, description=text, factory=made, title=title))
     register(
         MetricSpec(
             name="macro_f1",

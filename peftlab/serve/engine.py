@@ -19,13 +19,14 @@ from peftlab.serve.errors import Closed, Failed, UnknownAdapter
 from peftlab.serve.feeding import Feeder, failed, shared_out
 from peftlab.serve.library import Library
 from peftlab.serve.limits import Limits, Stats
-from peftlab.serve.loaded import RowLimits
+from peftlab.serve.loaded import LoadedAdapter, RowLimits
 from peftlab.serve.memory import EVERY, Trimmer
 from peftlab.serve.prompt_reuse import PromptReuse
 from peftlab.serve.request import Finished, Listener, Reply, ServeRequest, Ticket, Token
 from peftlab.serve.running import Running, Waiting, nothing
 from peftlab.serve.slots import Slots
 from peftlab.serve.waiting import FairQueue
+from peftlab.structured import grammars_of
 from peftlab.token_limits import max_row_tokens
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class Engine:
     def __init__(self, model: FrozenLM, library: Library, limits: Limits | None = None) -> None:
         self.model, self.library, self.limits = model, library, limits or Limits()
         self.capacity = max_row_tokens(model.shape.context, self.limits.capacity)
-        self._row_limits = RowLimits(self.capacity, self.limits.prompt_tokens)
+        self._row_limits = RowLimits(self.limits.slots, self.capacity, self.limits.prompt_tokens)
         self._slots = Slots(model, self.limits.slots, self.capacity, self.limits.cache_bytes)
         self._trimmer = Trimmer(self._slots.release)
         share = self.limits.queue_share or max(1, self.limits.queue // 2)
@@ -86,10 +87,18 @@ class Engine:
                 f"max_new_tokens is {request.max_new_tokens:,}; at most "
                 f"{self.limits.max_new_tokens:,} was expected"
             )
+        known = range(self.model.shape.vocab)
+        if beyond := [one for one in request.stop_ids if one not in known]:
+            raise InputError(
+                f"stop_token_ids holds {beyond[0]}; ids below {len(known):,} were expected"
+            )
         waiting = Waiting(Ticket(request, listener), stream)
         adapter = self.library.get(request.adapter)
         if adapter is not None:  # refuse at once what does not fit; else once it is loaded
             waiting.encode(self.model, adapter, self._row_limits)
+        if request.structure is not None:  # compiled here, so that nobody's step waits for it
+            grammars = grammars_of(self.model.tokenizer, self.model.shape.vocab)
+            waiting.guide = grammars.guide(request.structure)
         with self._changed:
             if self._closing:
                 raise Closed("the engine is stopping and takes no more requests")
@@ -102,7 +111,7 @@ class Engine:
         """Numbers for people and for monitoring."""
         with self._changed:
             return Stats(
-                len(self._queue), len(self._rows), self.limits.slots, self._steps,
+                len(self._queue), self._slots.taken, self.limits.slots, self._steps,
                 self._feeder.read, self._made, dict(self._finished), self._slots.bytes,
                 self._reuse.done,
             )  # fmt: skip
@@ -218,15 +227,34 @@ class Engine:
         self.library.want(names[: 2 * self.limits.slots])
         self._refuse(doubtful)
         while self._slots.free:
-            with self._changed:
-                waiting = self._queue.take(self._ready)
+            ready: dict[str, LoadedAdapter] = {}
+            waiting = self._next(ready)
             if waiting is None:
                 return
-            self._join(waiting)
+            self._join(waiting, ready[waiting.adapter])
 
-    def _ready(self, name: str) -> bool:
-        adapter = self.library.get(name)
-        return adapter is not None and bool(adapter.owners)
+    def _next(self, ready: dict[str, LoadedAdapter]) -> Waiting | None:
+        """The next request; none goes before one that needs more slots than are free.
+
+        Args:
+            ready: the versions that were found are noted here, since others may follow at any time.
+        """
+
+        def is_ready(name: str) -> bool:
+            adapter = self.library.get(name)
+            if adapter is None or not adapter.is_ready:
+                return False
+            ready[name] = adapter
+            return True
+
+        with self._changed:
+            name = self._queue.next(is_ready)
+            if name is None:
+                return None
+            needed = len(ready[name].starts)
+            return (
+                None if self._slots.free < needed <= self._slots.count else self._queue.take(name)
+            )
 
     def _refuse(self, names: list[str]) -> None:
         """Answer those whose adapter is gone or could not be loaded."""
@@ -246,13 +274,11 @@ class Engine:
             return error
         return None
 
-    def _join(self, waiting: Waiting) -> None:
-        adapter = self.library.get(waiting.adapter)
-        assert adapter is not None
+    def _join(self, waiting: Waiting, adapter: LoadedAdapter) -> None:
         try:
             encoded = waiting.encode(self.model, adapter, self._row_limits)
             row = Running(waiting, adapter, encoded, self.model)
-            self._slots.enter(row.row)
+            self._slots.enter([one.row for one in row.rows])
         except PeftlabError as error:
             self._tell(waiting.ticket, error)
         except Exception as error:  # a defect: it ends this request alone
@@ -263,21 +289,24 @@ class Engine:
 
     def _advance(self) -> None:
         """Feed every row that decodes its last token, and prompts their next part."""
-        shares = shared_out(self._reuse.unread(self._rows), self.limits.prefill_tokens)
+        rows = [row for running in self._rows for row in running.rows]
+        shares = shared_out(self._reuse.unread(rows), self.limits.prefill_tokens)
         feeding = [
             (row, row.next_input(share))
-            for row, share in zip(self._rows, shares, strict=True)
+            for row, share in zip(rows, shares, strict=True)
             if row.decodes or share
         ]
         for row, token in self._feeder.step(feeding):
             self._made += 1
             self._accept(row, token)
-        self._reuse.keep_prompts(self._rows)
+        self._reuse.keep_prompts([row for running in self._rows for row in running.rows])
         self._steps += 1
 
     def _accept(self, row: Running, token: Token) -> None:
         try:
-            how = row.accept(token)
+            how: Finished | PeftlabError | None = row.accept(token)
+        except PeftlabError as error:  # its structure's limits
+            how = error
         except Exception:
             _log.exception("a listener failed")
             row.ticket.cancel()
@@ -285,13 +314,15 @@ class Engine:
         if how is not None:
             self._leave(row, how)
 
-    def _leave(self, row: Running, how: Finished | Failed) -> None:
+    def _leave(self, row: Running, how: Finished | PeftlabError) -> None:
         self._rows.remove(row)
-        if not isinstance(how, Failed):
-            self._reuse.keep(row)
-        self._slots.leave(row.row, clear=isinstance(how, Failed))
+        row.has_left = True
+        for one in row.rows:
+            if not isinstance(how, PeftlabError):
+                self._reuse.keep(one)
+            self._slots.leave(one.row, clear=isinstance(how, PeftlabError))
         self._news = True
-        if isinstance(how, Failed):
+        if isinstance(how, PeftlabError):
             self._tell(row.ticket, how)
             return
         try:

@@ -72,7 +72,7 @@ class Library:
         )  # the least recently used first
         self._versions: dict[str, int] = {}
         self._sizes: dict[str, int] = {}
-        self._fingerprints: dict[str, str] = {}
+        self._fingerprints: dict[str, frozenset[str]] = {}
         self._failed: dict[str, PeftlabError] = {}
         self._asked: deque[_Load] = deque()
         self._wanted: list[str] = []
@@ -163,7 +163,7 @@ class Library:
     def fingerprints(self) -> frozenset[str]:
         """Of the present versions of all adapters that were in memory and may be again."""
         with self._lock:
-            return frozenset(self._fingerprints.values())
+            return frozenset[str]().union(*self._fingerprints.values())
 
     def failure(self, name: str) -> PeftlabError | None:
         """Why an adapter that was wanted cannot be had; told once, the next wish tries again."""
@@ -185,7 +185,7 @@ class Library:
         """
         with self._lock:
             waiting = (self._loaded.get(name) for name in self._wanted)
-            it = next((it for it in waiting if it is not None and not it.owners), None)
+            it = next((it for it in waiting if it is not None and not it.is_ready), None)
         if it is None:
             return False
         try:
@@ -297,7 +297,7 @@ class Library:
                 raise UnknownAdapter(f"{name!r} was unloaded")
             self._known[name], self._loaded[name] = source, it
             self._versions[name], self._sizes[name] = version, it.size
-            self._fingerprints[name] = it.fingerprint
+            self._fingerprints[name] = it.fingerprints
             self._loaded.move_to_end(name)
             self._failed.pop(name, None)
             self._evict(name)

@@ -64,7 +64,8 @@ class Stats:
     """The engine at this moment, and what it has done since it was made.
 
     Attributes:
-        waiting, running: requests now. slots: most that can run.
+        waiting: requests now. running: rows of the batch, one a request, of a mixture one an
+            expert. slots: most of them.
         steps, prompt_tokens, tokens: done so far; prompt tokens as read, without prepared starts
             and known ones.
         finished: replies by (adapter, how they ended).

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from peftlab.edits import Edits, fingerprint, tensors_of
@@ -31,12 +32,63 @@ class RowLimits:
     """What a request has to fit into.
 
     Attributes:
-        positions: most of a row, its adapter's prefix and its reply included.
+        rows: most of a request. positions: most of a row, its adapter's prefix and its reply
+            included.
         prompt: most tokens of a prompt, template included; None means as many as fit.
     """
 
+    rows: int
     positions: int
     prompt: int | None = None
+
+
+@dataclass(eq=False)
+class Starts:
+    """Edits whose rows are to begin with what can be computed beforehand.
+
+    Attributes:
+        owners: the ways to start a row, the longest common start first; empty until `prepare`.
+        prompts: two that have nothing in common but the template.
+        fingerprint: of whose keys and values a row's first tokens are, see `edits.fingerprint`;
+            "", the base's, also where the edits begin at the cue.
+    """
+
+    edits: Edits
+    prompts: list[tuple[int, ...]]
+    owners: list[Owner] = field(default_factory=list)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        return fingerprint(self.edits) if self.edits.begin == "row" else ""
+
+    def prepare(self, model: FrozenLM) -> None:
+        """Run what all rows start with through the model, once.
+
+        That is a soft prompt before the text, and the template's own text where it comes first.
+        """
+        self.owners = [prepare(model, self.edits, self.prompts)]
+        pseudo = next((i for i, token in enumerate(self.prompts[0]) if token >= 0), 0)
+        if len(self.owners[0].lead) > pseudo:  # a source may change how the text before it is cut
+            self.owners.append(prepare(model, self.edits, self.prompts[:1]))
+
+    def owner(self, row: Encoded, model: FrozenLM, whole: bool) -> Owner:
+        """The owner of a row: the longest start that is the row's own.
+
+        The bare base of one in which the edits begin nowhere.
+
+        Args:
+            whole: no text is to be read beforehand.
+        """
+        if row.begin is None:
+            return bare(model)
+        if whole:
+            return self.owners[-1]
+        ids = row.ids
+        return next(
+            owner
+            for owner in self.owners
+            if ids[: len(owner.lead)] == owner.lead and len(ids) > len(owner.lead)
+        )
 
 
 @dataclass(eq=False)
@@ -44,11 +96,8 @@ class LoadedAdapter:
     """An adapter's edits and, once prepared, what its rows start with.
 
     Attributes:
-        owners: the ways to start a row, the longest common start first; empty until `prepare`.
+        starts: one, of a mixture one an expert.
         size: bytes of its tensors, prepared starts included.
-        starts: prompts that have nothing in common but the template.
-        fingerprint: of whose keys and values a row's first tokens are, see `edits.fingerprint`;
-            "", the base's, also where the edits begin at the cue.
     """
 
     name: str
@@ -56,10 +105,8 @@ class LoadedAdapter:
     method: str
     template: Template
     edits: Edits
-    owners: list[Owner] = field(default_factory=list)
+    starts: list[Starts] = field(default_factory=list)
     size: int = 0
-    starts: list[tuple[int, ...]] = field(default_factory=list)
-    fingerprint: str = ""
 
     @classmethod
     def make(
@@ -75,57 +122,73 @@ class LoadedAdapter:
         template = edits.template or adaptation.template
         template.end_id(model.tokenizer)  # refuse a tokenizer without one now
         made = cls(name, version, adaptation.method.name, template, edits)
-        made.fingerprint = fingerprint(edits) if edits.begin == "row" else ""
-        made.starts = made._probes(model)
-        if not common_lead(made.starts):
+        probes = made._probes(model)
+        made.starts = [
+            Starts(own, [probe.rows[number].ids for probe in probes])
+            for number, own in enumerate(edits.each)
+        ]
+        if not any(common_lead(start.prompts) for start in made.starts):
             made.prepare(model)  # nothing to run
         made.size = made._bytes()
         return made
 
-    def prepare(self, model: FrozenLM) -> None:
-        """Run what all rows start with through the model, once.
+    @property
+    def is_ready(self) -> bool:
+        """Whether rows can begin."""
+        return all(start.owners for start in self.starts)
 
-        That is a soft prompt before the text, and the template's own text where it comes first.
-        """
-        self.owners = [prepare(model, self.edits, self.starts)]
-        pseudo = next((i for i, token in enumerate(self.starts[0]) if token >= 0), 0)
-        if len(self.owners[0].lead) > pseudo:  # a source may change how the text before it is cut
-            self.owners.append(prepare(model, self.edits, self.starts[:1]))
+    @property
+    def fingerprints(self) -> frozenset[str]:
+        """Of whose keys and values its rows' first tokens are."""
+        return frozenset(start.fingerprint for start in self.starts)
+
+    def prepare(self, model: FrozenLM) -> None:
+        """Run what all rows start with through the model, once."""
+        for start in self.starts:
+            start.prepare(model)
         self.size = self._bytes()
 
-    def _probes(self, model: FrozenLM) -> list[tuple[int, ...]]:
+    def _probes(self, model: FrozenLM) -> list[Encoded]:
         prompts = []
         for text in _PROBES:
             try:
                 example = Example(text, (), _AnyField())
                 prompts.append(
-                    self.template.encode(model.tokenizer, example, None, model.shape.context).ids
+                    self.template.encode(model.tokenizer, example, None, model.shape.context)
                 )
             except InputError as error:
                 raise InputError(f"{self.name!r} has no room for a source: {error}") from error
         return prompts
 
-    def owner(self, row: Encoded, model: FrozenLM) -> Owner:
-        """The owner of a row: the longest start that is the row's own.
+    def owners(self, row: Encoded, model: FrozenLM, whole: bool = False) -> list[Owner]:
+        """The owner of each of a prompt's rows; the log tells where the edits begin nowhere.
 
-        The bare base, which the log tells, of one in which the edits begin nowhere.
+        Args:
+            whole: rows are to read all of their text, so that there are scores of it.
         """
-        if row.begin is None:
+        if row.begins_nowhere:
             _log.warning("%s: %s", self.name, nowhere_begun(1, 1))
-            return bare(model)
-        ids = row.ids
-        return next(
-            owner
-            for owner in self.owners
-            if ids[: len(owner.lead)] == owner.lead and len(ids) > len(owner.lead)
-        )
+        return [
+            start.owner(own, model, whole) for start, own in zip(self.starts, row.rows, strict=True)
+        ]
 
     def encode(self, model: FrozenLM, request: ServeRequest, limits: RowLimits) -> Encoded:
         """The request's prompt.
 
         Raises:
-            PromptTooLong: says by how much. InputError: see `prompt.encode`.
+            PromptTooLong: says by how much. InputError: more experts than rows, or see
+                `prompt.encode`.
         """
+        if len(self.starts) > limits.rows:
+            raise InputError(
+                f"{self.name!r} mixes {len(self.starts)} adaptations, a slot each, and there are "
+                f"{limits.rows} slots here: serve with --slots {len(self.starts)} or more"
+            )
+        if len(self.starts) > 1 and request.prompt_logprobs is not None:
+            raise InputError(
+                f"{self.name!r} mixes adaptations that read prompts of their own, so there are no "
+                "log-probabilities of one prompt: leave echo out"
+            )
         taken = self.edits.prefix_length + request.max_new_tokens
         left = max_row_tokens(limits.positions, taken=taken)
         most = left if limits.prompt is None else min(left, limits.prompt)
@@ -134,15 +197,17 @@ class LoadedAdapter:
         if example is not None:
             return self.template.encode(model.tokenizer, example, None, most)
         encoded = prompt.encode(self.template, model, source)
-        if len(encoded.ids) <= most:
+        if encoded.longest <= most:
             return encoded
-        raise self._too_long(request, limits, most, f"{len(encoded.ids):,}")
+        raise self._too_long(request, limits, most, f"{encoded.longest:,}")
 
     def _without_excess(
         self, model: FrozenLM, request: ServeRequest, limits: RowLimits, most: int
     ) -> prompt.Source:
         """The source as it is to be encoded: of one that is far too long, what may be kept."""
         template, source = self.template, request.source
+        if template.beside:  # each cuts as its own template has it
+            return source
         example, kept = prompt.example(source), template.source_tokens
         cuts = example is not None and (request.truncate or kept is not None)
         hangs_on_all = template.shots is not None  # those are chosen by the whole source
@@ -180,7 +245,10 @@ class LoadedAdapter:
     def _bytes(self) -> int:
         stores = {
             tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes()
-            for edits in (self.edits, *(owner.edits for owner in self.owners))
+            for edits in (
+                self.edits,
+                *(owner.edits for start in self.starts for owner in start.owners),
+            )
             for tensor in tensors_of(edits)
         }
         return sum(stores.values())

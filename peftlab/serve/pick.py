@@ -8,6 +8,7 @@ from functools import lru_cache
 
 import torch
 
+from peftlab import structured
 from peftlab.generation.choose import Chooser
 from peftlab.serve.request import Token
 from peftlab.serve.running import Running
@@ -17,6 +18,7 @@ from peftlab.tasks import Decoding
 def pick(logits: torch.Tensor, rows: Sequence[Running]) -> list[Token | None]:
     """A token a row from logits [R, V]; None where they are not numbers."""
     chosen: list[Token | None] = [None] * len(rows)
+    structured.restrict(logits, [row.written for row in rows])
     groups: dict[Decoding, list[int]] = defaultdict(list)
     for i, row in enumerate(rows):
         groups[row.request.decoding].append(i)
@@ -35,12 +37,8 @@ def pick(logits: torch.Tensor, rows: Sequence[Running]) -> list[Token | None]:
 def _group(logits: torch.Tensor, rows: Sequence[Running]) -> list[Token | None]:
     chooser = _chooser(rows[0].request.decoding)
     told = any(row.request.logprobs is not None for row in rows)
-    allowed = chooser.restrict(
-        logits.clone() if told else logits,
-        [r.row.tokens for r in rows],
-        [r.ends for r in rows],
-        [r.least for r in rows],
-    )
+    written = [row.written._replace(guide=None) for row in rows]  # is followed already
+    allowed = chooser.restrict(logits.clone() if told else logits, written)
     tokens = chooser.next(allowed, [r.generator for r in rows])
     places = torch.tensor(tokens, device=logits.device)[:, None]
     good = logits.gather(1, places).isfinite().flatten().tolist()
@@ -51,13 +49,16 @@ def _group(logits: torch.Tensor, rows: Sequence[Running]) -> list[Token | None]:
 
 
 def _told(logits: torch.Tensor, token: int, wanted: int | None) -> Token:
-    """The token with its log-probability under the model itself, before any warping."""
+    """The token with its log-probability under the model itself, before any warping; under a
+    structure, among what that allows.
+    """
     if wanted is None:
         return Token(token)
     scores = logits.float().log_softmax(-1)
     best = scores.topk(wanted)
     pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-    return Token(token, float(scores[token]), tuple(pairs))
+    possible = tuple(pair for pair in pairs if pair[1] > float("-inf"))
+    return Token(token, float(scores[token]), possible)
 
 
 @lru_cache(maxsize=256)

@@ -6,7 +6,8 @@ the pseudo tokens that the template begins with.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from peftlab.errors import InputError
@@ -31,9 +32,12 @@ class Chat:
 
     An adapter that was trained on a template with words of its own takes one user's message, as its
     source; the others take any conversation, in the tokenizer's chat template.
+
+    settings: of that template; an adapter that keeps the frame of its training takes none.
     """
 
     turns: tuple[tuple[str, str], ...]
+    settings: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
 Source = str | Example | tuple[int, ...] | Chat
@@ -85,10 +89,19 @@ def longest_text(template: Template, source: Source) -> str:
 def _texts(source: str | Example | Chat) -> list[str]:
     """All text that is asked, the source or the last message first."""
     if isinstance(source, Chat):
-        return [content for _, content in reversed(source.turns)]
+        return [*(content for _, content in reversed(source.turns)), *_leaves(source.settings)]
     if isinstance(source, str):
         return [source]
     return [*reversed(source.texts), *source.fields.values()]
+
+
+def _leaves(value: Any) -> list[str]:
+    """All texts in a JSON value, names included."""
+    if isinstance(value, Mapping):
+        return [text for pair in value.items() for one in pair for text in _leaves(one)]
+    if isinstance(value, list):
+        return [text for one in value for text in _leaves(one)]
+    return [value] if isinstance(value, str) else []
 
 
 def _check_unicode(texts: list[str]) -> None:
@@ -116,13 +129,19 @@ def encode(template: Template, model: FrozenLM, source: Source) -> Encoded:
         InputError: tokens that the model does not know, a chat that this template or this tokenizer
             cannot render, a column that the template names and the example lacks.
     """
+    made = example(source)
+    if made is not None:
+        return template.encode(model.tokenizer, made, None, _ANY_LENGTH)
+    row, *others = [_encode_asked(one, model, source) for one in (template.alone, *template.beside)]
+    return row.with_beside(others)
+
+
+def _encode_asked(template: Template, model: FrozenLM, source: Source) -> Encoded:
+    """Of tokens, or of a chat."""
     if isinstance(source, tuple):
         return _placed(template, _known(source, model.shape.vocab), model.tokenizer)
-    if isinstance(source, Chat):
-        return _encode_chat(template, model.tokenizer, source)
-    made = example(source)
-    assert made is not None
-    return template.encode(model.tokenizer, made, None, _ANY_LENGTH)
+    assert isinstance(source, Chat)
+    return _encode_chat(template, model.tokenizer, source)
 
 
 def ends(template: Template, tokenizer: Any, source: Source) -> tuple[int, ...]:
@@ -135,15 +154,21 @@ def _encode_chat(template: Template, tokenizer: Any, chat: Chat) -> Encoded:
     if template.frame is None:
         frame(tokenizer)  # refuses a tokenizer without a chat template
     made = _as_source(template, chat)
+    if chat.settings and (made is not None or template.frame is not None):
+        raise InputError(
+            "this adapter keeps the chat frame that it was trained in, and chat_template_kwargs "
+            "would make another of it; leave them out"
+        )
     if made is not None:
         return template.encode(tokenizer, made, None, _ANY_LENGTH)
-    for _, content in chat.turns:
+    for content in _texts(chat):
         if match := traits(tokenizer).special.search(content):
             raise InputError(
                 f"a message holds the text {match.group()!r}, which is a special token of this "
                 "tokenizer; take it out"
             )
-    text = rendered(tokenizer, _conversation(template, tokenizer, chat), reply=True)
+    turns = _conversation(template, tokenizer, chat)
+    text = rendered(tokenizer, turns, reply=True, settings=chat.settings)
     ids = tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
     return _placed(template, ids, tokenizer)
 

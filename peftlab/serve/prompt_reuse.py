@@ -16,7 +16,7 @@ import torch
 
 from peftlab.serve.limits import Reused
 from peftlab.serve.prompt_cache import Holder, PromptCache, Stacks
-from peftlab.serve.running import Running
+from peftlab.serve.running import RunningRow
 from peftlab.serve.slots import Slots
 
 _WORTH_WAITING = 16  # tokens: fewer are read in less time than is waited for them
@@ -52,7 +52,7 @@ class PromptReuse:
         """Give up what is kept, where memory is wanted."""
         self._cache.clear()
 
-    def unread(self, rows: Sequence[Running]) -> list[int]:
+    def unread(self, rows: Sequence[RunningRow]) -> list[int]:
         """How many prompt tokens each row has to read now.
 
         Rows whose start is known better than they have read it go on from there; those whose next
@@ -65,7 +65,7 @@ class PromptReuse:
         waiting = _waiting(rows)
         return [0 if row in waiting else row.unread for row in rows]
 
-    def keep_prompts(self, rows: Sequence[Running]) -> None:
+    def keep_prompts(self, rows: Sequence[RunningRow]) -> None:
         """Enter what rows have read of their prompts, for others that begin alike."""
         for row in rows:
             last = min(row.common, len(row.ids))
@@ -73,12 +73,12 @@ class PromptReuse:
             if have - row.entered >= (_WORTH_ENTERING if have < last else 1):
                 self._quietly(partial(self._enter, row, have))
 
-    def keep(self, row: Running) -> None:
+    def keep(self, row: RunningRow) -> None:
         """Enter all that a row has read or produced, as it leaves."""
         if row.common_read > row.entered:
             self._quietly(partial(self._enter, row, row.common_read))
 
-    def _look(self, row: Running) -> None:
+    def _look(self, row: RunningRow) -> None:
         self._queries += not row.looked
         row.looked = True
         have, most = row.read, row.shareable
@@ -92,7 +92,7 @@ class PromptReuse:
             row.skipped(skipped)
             row.entered = have + skipped
 
-    def _enter(self, row: Running, count: int) -> None:
+    def _enter(self, row: RunningRow, count: int) -> None:
         row.entered = count  # whether there is room for it or not, nobody waits for it any more
         name = row.holder.fingerprint
         if self._cache.limit and (not name or name in self._served):
@@ -100,7 +100,7 @@ class PromptReuse:
             self._cache.put(row.holder, tokens, partial(self._copied, row))
 
     @torch.no_grad()
-    def _copied(self, row: Running, first: int, stop: int) -> Stacks | None:
+    def _copied(self, row: RunningRow, first: int, stop: int) -> Stacks | None:
         """A row's keys and values, unless some are not numbers: those would reach other rows."""
         stacks = self._slots.cache.copied(row.row.slot, row.first + first, row.first + stop)
         return stacks if all(bool(stack.isfinite().all()) for stack in stacks) else None
@@ -114,13 +114,13 @@ class PromptReuse:
             self._cache.clear()
 
 
-def _waiting(rows: Sequence[Running]) -> set[Running]:
+def _waiting(rows: Sequence[RunningRow]) -> set[RunningRow]:
     """Those whose next tokens another row will have entered soon.
 
     Of rows that begin alike the one with the least to read goes first: a short prompt must not wait
     for a long one that gets no part of the step.
     """
-    waiting, reading = set[Running](), set[tuple[Holder, tuple[int, ...]]]()
+    waiting, reading = set[RunningRow](), set[tuple[Holder, tuple[int, ...]]]()
     for row in sorted(rows, key=lambda row: row.unread):
         ahead = row.entered + _WORTH_WAITING
         if row.read < row.shareable >= ahead:

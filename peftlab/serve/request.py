@@ -10,7 +10,9 @@ from typing import Literal
 
 from peftlab.errors import InputError
 from peftlab.serve.prompt import Source, check_source
+from peftlab.structured import Structure
 from peftlab.tasks import Decoding
+from peftlab.tasks.task import check_structured
 
 MOST_STOPS = 16
 _MOST_LOGPROBS = 20
@@ -26,11 +28,16 @@ class ServeRequest:
         adapter: its name in the library.
         source: a text or an example for the adapter's own template; token ids or a chat, see
             `prompt`, stand beside it.
-        max_new_tokens, min_new_tokens: the output's length in tokens; its end is not counted.
+        max_new_tokens, min_new_tokens: the output's length in tokens; its end is not counted. None
+            at all where only the prompt is asked about.
         decoding: greedy by default; beams are not served.
         seed: of a sampled reply, which then depends on nothing else; None draws one.
-        stop: the reply ends before the first of these strings.
-        logprobs: None for none, else how many alternatives are told beside each chosen token.
+        stop: the reply ends before the first of these strings. stop_ids: or before one of these
+            tokens.
+        logprobs: None for none, else how many alternatives are told beside each chosen token; under
+            a structure, of the tokens that it allows alone.
+        prompt_logprobs: the same of the prompt's tokens, which `Reply.prompt` then has; None: none.
+        structure: that the reply follows.
         truncate: cut a source that does not fit, as in training, instead of refusing it.
         tenant: on whose account; what one tenant's requests have read is not known to another's.
     """
@@ -42,7 +49,10 @@ class ServeRequest:
     decoding: Decoding = field(default_factory=Decoding)
     seed: int | None = None
     stop: tuple[str, ...] = ()
+    stop_ids: tuple[int, ...] = ()
     logprobs: int | None = None
+    prompt_logprobs: int | None = None
+    structure: Structure | None = None
     truncate: bool = False
     tenant: str = ""
 
@@ -53,16 +63,29 @@ class ServeRequest:
             InputError: names the field, what it was and what was expected.
         """
         check_source(self.source)
-        _within("max_new_tokens", self.max_new_tokens, 1, None)
+        least = 1 if self.prompt_logprobs is None else 0
+        _within("max_new_tokens", self.max_new_tokens, least, None)
         _within("min_new_tokens", self.min_new_tokens, 0, self.max_new_tokens)
-        if self.logprobs is not None:
-            _within("logprobs", self.logprobs, 0, _MOST_LOGPROBS)
+        for name in ("logprobs", "prompt_logprobs"):
+            if (count := getattr(self, name)) is not None:
+                _within(name, count, 0, _MOST_LOGPROBS)
         if len(self.stop) > MOST_STOPS or not all(self.stop):
             raise InputError(
                 f"stop is {list(self.stop)!r}; at most {MOST_STOPS} strings were expected, none "
                 "of them empty"
             )
         _check_decoding(self.decoding)
+        if self.structure is not None:
+            self._check_structured()
+
+    def _check_structured(self) -> None:
+        """Refuse what a structure could not be followed under."""
+        check_structured(self.decoding, self.min_new_tokens)
+        if self.stop_ids:
+            raise InputError(
+                f"stop_token_ids is {list(self.stop_ids)}, and the reply is to follow a structure, "
+                "which says itself when it ends; leave stop_token_ids out"
+            )
 
 
 def _within(name: str, value: int, least: int, most: int | None) -> None:
@@ -74,6 +97,8 @@ def _within(name: str, value: int, least: int, most: int | None) -> None:
 def _check_decoding(decoding: Decoding) -> None:
     if decoding.beams != 1:
         raise InputError(f"beams is {decoding.beams}; the engine serves greedy and sampled replies")
+    if decoding.json_schema:
+        raise InputError("json_schema is set; the engine takes a `structure` instead")
     if decoding.no_newlines:
         raise InputError("no_newlines is set; the engine allows line breaks: use `stop` instead")
 
@@ -104,6 +129,9 @@ class Reply:
             long, those of the part that was read.
         version: which version of the adapter, counted from 1, has answered.
         cached_tokens: of the prompt, those that were known already and not read again.
+        prompt_ids: the prompt as it was read, template and pseudo tokens included.
+        prompt: its tokens but for pseudo tokens, with log-probabilities, where those are asked for;
+            the first has none. end: the token that ended it, if one did.
         waited, first, seconds: from being asked until it joined the batch, until its first token,
             and until now. `first` is None where there was none.
     """
@@ -118,6 +146,9 @@ class Reply:
     first: float | None
     seconds: float
     cached_tokens: int = 0
+    prompt_ids: tuple[int, ...] = ()
+    prompt: tuple[Token, ...] = ()
+    end: Token | None = None
 
 
 Event = Piece | Reply | Exception

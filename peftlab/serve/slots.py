@@ -55,8 +55,22 @@ class Slots:
         """How many rows can come in."""
         return len(self._free)
 
-    def enter(self, row: DecodingState) -> None:
-        """Give a row a slot and write what its owner's rows start with."""
+    @property
+    def taken(self) -> int:
+        """How many rows are in."""
+        return self.count - len(self._free)
+
+    def enter(self, rows: Sequence[DecodingState]) -> None:
+        """Give each row a slot and write what its owner's rows start with; all of them, or none."""
+        for number, row in enumerate(rows):
+            try:
+                self._enter(row)
+            except Exception:
+                for other in rows[:number]:
+                    self.leave(other)
+                raise
+
+    def _enter(self, row: DecodingState) -> None:
         row.slot, row.past = heapq.heappop(self._free), 0
         self._used.add(row.slot)
         try:
@@ -108,10 +122,10 @@ class Slots:
         self,
         rows: Sequence[DecodingState],
         inputs: Sequence[Sequence[int]],
-        silent: Sequence[bool],
+        wanted: Sequence[int],
     ) -> torch.Tensor:
         """See `generate.session.feed`."""
-        return feed(self.model, self.options, rows, inputs, silent)
+        return feed(self.model, self.options, rows, inputs, wanted)
 
 
 def slot_bytes(model: FrozenLM, capacity: int) -> int:

@@ -61,11 +61,12 @@ class FairQueue(Generic[T]):
         self._waiting.setdefault(item.adapter, deque()).append(item)
         self._size += 1
 
-    def take(self, ready: Callable[[str], bool]) -> T | None:
-        """The next request whose adapter is ready; the adapter's next turn then comes last."""
-        name = next((name for name in self._waiting if ready(name)), None)
-        if name is None:
-            return None
+    def next(self, ready: Callable[[str], bool]) -> str | None:
+        """The adapter whose turn it is, of those that are ready."""
+        return next((name for name in self._waiting if ready(name)), None)
+
+    def take(self, name: str) -> T:
+        """The next request of an adapter, whose next turn then comes last."""
         item = self._waiting[name].popleft()
         self._size -= 1
         if self._waiting[name]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from peftlab.errors import InputError
-from peftlab.tasks.choices import FEWEST, USUAL
+from peftlab.metrics.json_fields import OF_JSON
+from peftlab.tasks.choices import FEWEST, USUAL, Choices
 from peftlab.tasks.conversation_files import every_reply
 from peftlab.tasks.example import Example
 from peftlab.tasks.labels import checked_labels, choices_of, refuse_metrics
@@ -76,6 +78,7 @@ def finish(
     )
     choices = choices_of(labels, settings.own_options, options, said)
     refuse_metrics(options.metrics or (), choices)
+    _check_schema(options, choices, test)
     if choices is not None and options.loss == "replies":
         raise InputError(
             "loss=replies trains every reply, and choices are of the last: leave one out."
@@ -90,7 +93,7 @@ def finish(
         validation=validation,
         test=test,
         metrics=choose_metrics(
-            options.metrics, settings.metrics if choices is None else USUAL, test, said
+            options.metrics, _usual_metrics(settings, options, choices), test, said
         ),
         max_new_tokens=new_tokens or _USUAL_TOKENS,
         guesses_length=new_tokens is None,
@@ -100,7 +103,7 @@ def finish(
         ),
         instruction=settings.instruction if options.instruction is None else options.instruction,
         request=settings.request if asks else "",
-        decoding=settings.decoding,
+        decoding=_decoding(settings.decoding, options.json_schema),
         framing=framing,
         labels=labels,
         choices=choices,
@@ -109,6 +112,45 @@ def finish(
         notes=tuple(said),
         test_is_limited=options.test_limit is not None,
     )
+
+
+def _decoding(decoding: Decoding, schema: str | None) -> Decoding:
+    """A schema says itself what comes next and when it ends; what a task has for that gives way."""
+    if not schema:
+        return decoding
+    return replace(
+        decoding,
+        json_schema=schema,
+        beams=1,
+        no_repeat_ngram=0,
+        min_new_tokens=0,
+        no_newlines=False,
+    )
+
+
+def _check_schema(options: Options, choices: Choices | None, test: Sequence[Example]) -> None:
+    if not options.json_schema:
+        return
+    if choices is not None:
+        raise InputError(
+            "schema is of replies that are written, and choices are weighed: leave one out."
+        )
+    for target in (target for example in test for target in example.targets):
+        try:
+            json.loads(target)
+        except (ValueError, RecursionError):
+            raise InputError(
+                f"schema asks for JSON, and a target of the test split is {target!r:.60}: targets "
+                "that are JSON were expected."
+            ) from None
+
+
+def _usual_metrics(
+    settings: Settings, options: Options, choices: Choices | None
+) -> tuple[str, ...] | None:
+    if choices is not None:
+        return USUAL
+    return OF_JSON if options.json_schema else settings.metrics
 
 
 def _shared_sources(splits: Splits) -> int:

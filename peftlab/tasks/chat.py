@@ -195,6 +195,16 @@ def _cut(tokenizer: Tokenizer, system: str | None, jinja: str) -> Frame:
     )
 
 
+# What transformers' `apply_chat_template` takes for itself, and what it gives templates.
+_ARGUMENTS = frozenset(
+    {
+        "add_generation_prompt", "chat_template", "continue_final_message", "conversation",
+        "documents", "max_length", "messages", "padding", "return_assistant_tokens_mask",
+        "return_dict", "return_tensors", "tokenize", "tokenizer_kwargs", "tools", "truncation",
+    }
+)  # fmt: skip
+
+
 def _known_id(tokenizer: Tokenizer, text: str) -> int | None:
     """The id of the token of this text; None where there is none (not the unknown token's)."""
     found = tokenizer.convert_tokens_to_ids(text)
@@ -260,6 +270,7 @@ def rendered(
     tools: Sequence[Any] | None = None,
     date: datetime = _DATE,
     thinking: bool = False,
+    settings: Mapping[str, Any] | None = None,
 ) -> str:
     """Messages (`role`, `content`) in the tokenizer's own chat template.
 
@@ -269,10 +280,18 @@ def rendered(
         tools: that the assistant may call, as templates take them.
         date: what a template that asks is told to be today.
         thinking: let a template that knows a switch for thoughts open some.
+        settings: others that a template knows, before those of here.
 
     Raises:
-        InputError: the template cannot render them.
+        InputError: the template cannot render them, or a setting is none of the template's.
     """
+    own = {
+        "date_string": f"{date:%d %b %Y}",  # of Llama 3
+        "enable_thinking": thinking,  # of Qwen3, SmolLM3
+        "thinking": thinking,  # of Granite, DeepSeek-V3.1
+    }
+    if taken := sorted(_ARGUMENTS & set(settings or ())):
+        raise InputError(f"{taken[0]} is no setting of a chat template; leave it out")
     try:
         text = tokenizer.apply_chat_template(
             list(turns),
@@ -280,9 +299,7 @@ def rendered(
             chat_template=_held(jinja or tokenizer.get_chat_template(), date),
             tokenize=False,
             add_generation_prompt=reply,
-            date_string=f"{date:%d %b %Y}",  # of Llama 3
-            enable_thinking=thinking,  # of Qwen3, SmolLM3
-            thinking=thinking,  # of Granite, DeepSeek-V3.1
+            **{**own, **(settings or {})},
         )
     except Exception as error:  # templates are programs and raise what they like
         raise InputError(

@@ -158,6 +158,7 @@ class Encoded:
     begin: index of the first token that edits change, where they begin at the cue; None: they
         begin nowhere, and the row is the bare base's.
     rivals: ids of options that the trained one, the row's last, is held against.
+    beside: rows of a mixture's other experts, of the same example and with the same target.
     """
 
     ids: tuple[int, ...]
@@ -165,6 +166,7 @@ class Encoded:
     dropped: int = 0
     begin: int | None = 0
     rivals: tuple[tuple[int, ...], ...] = ()
+    beside: tuple[Encoded, ...] = ()
 
     @classmethod
     def trained_from(
@@ -172,6 +174,34 @@ class Encoded:
     ) -> Encoded:
         """A row whose tokens from `start` on are trained; there may be none."""
         return cls(ids, ((start, len(ids)),) if start < len(ids) else (), dropped, begin)
+
+    @property
+    def rows(self) -> tuple[Encoded, ...]:
+        """One row an expert of a mixture; of anything else this one."""
+        return (self, *self.beside)
+
+    @property
+    def begins_nowhere(self) -> bool:
+        """Whether edits of any of them have no place to begin."""
+        return any(row.begin is None for row in self.rows)
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest of these."""
+        return max(len(row.ids) for row in self.rows)
+
+    def with_beside(self, others: Sequence[Encoded]) -> Encoded:
+        """This row with those of a mixture's other experts; the most that any has lost is told.
+
+        Raises `InputError` where they take the target apart into other tokens.
+        """
+        if any(row.trained != self.trained for row in others):
+            raise InputError(
+                "the experts of this mixture have the target in other tokens or ends, so their "
+                "scores are not of the same: mix adaptations whose templates end alike"
+            )
+        dropped = max(self.dropped, *(row.dropped for row in others)) if others else self.dropped
+        return replace(self, dropped=dropped, beside=tuple(others))
 
     @property
     def target_start(self) -> int:
@@ -196,19 +226,32 @@ class Encoded:
     def against(self, others: Sequence[tuple[int, ...]]) -> Encoded:
         """A row whose target ends in its end, held against other options; ends are not counted."""
         start, stop = self.spans[-1]
-        return replace(self, ids=self.ids[:-1], spans=((start, stop - 1),), rivals=tuple(others))
+        return replace(
+            self,
+            ids=self.ids[:-1],
+            spans=((start, stop - 1),),
+            rivals=tuple(others),
+            beside=tuple(row.against(others) for row in self.beside),
+        )
 
     def alternatives(self) -> list[Encoded]:
         """The row, and one with each of its rivals in the place of the trained option."""
         if not self.rivals:
             return [self]
+        alone = replace(
+            self, rivals=(), beside=tuple(replace(row, rivals=()) for row in self.beside)
+        )
+        return [alone, *(alone.followed_by(ids) for ids in self.rivals)]
+
+    def followed_by(self, target: tuple[int, ...]) -> Encoded:
+        """The row with another target, or a prompt with one."""
         start = self.target_start
-        before, alone = self.ids[:start], replace(self, rivals=())
-        rows = [
-            replace(alone, ids=(*before, *ids), spans=((start, start + len(ids)),))
-            for ids in self.rivals
-        ]
-        return [alone, *rows]
+        return replace(
+            self,
+            ids=(*self.ids[:start], *target),
+            spans=((start, start + len(target)),),
+            beside=tuple(row.followed_by(target) for row in self.beside),
+        )
 
 
 class BeginsNowhere(UserWarning):
@@ -227,4 +270,5 @@ def start_of(row: Encoded, tokens: int) -> Encoded:
     """The first tokens of a prompt; at least one of them is edited."""
     ids = row.ids[:tokens]
     begin = None if row.begin is None else min(row.begin, len(ids) - 1)
-    return Encoded(ids, (), row.dropped, begin)
+    beside = tuple(start_of(one, tokens) for one in row.beside)
+    return Encoded(ids, (), row.dropped, begin, beside=beside)

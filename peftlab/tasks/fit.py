@@ -239,8 +239,8 @@ def _units(task: Task, split: str) -> list[list[tuple[Example, str]]]:
 def _length(
     template: Template, tokenizer: Tokenizer, example: Example, target: str, reply: int
 ) -> int:
-    row = template.encode(tokenizer, example, target, sys.maxsize)
-    return row.target_start + max(reply, len(row.ids) - row.target_start)
+    rows = template.encode(tokenizer, example, target, sys.maxsize).rows
+    return max(row.target_start + max(reply, len(row.ids) - row.target_start) for row in rows)
 
 
 def _count_ended(rows: Sequence[Example], ends: tuple[str, ...]) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,6 +16,7 @@ from peftlab.options import (
     Called,
     Checked,
     Option,
+    entries,
     made,
     names,
     plainly,
@@ -23,6 +24,7 @@ from peftlab.options import (
 )
 from peftlab.tasks.choices import ChoiceLoss, ChoiceScore
 from peftlab.tasks.example import Loss
+from peftlab.tasks.schema import SCHEMA
 
 _Rows = Annotated[int, Ge(1), Le(2**63 - 1)]
 COLUMNS = ("source", "target")
@@ -67,6 +69,7 @@ class Options(Checked):
     labels: Annotated[
         tuple[str, ...] | None, Option("The class labels, with commas.", parse=names)
     ] = None
+    json_schema: Annotated[str | None, SCHEMA] = None
     choices: Annotated[
         tuple[str, ...] | None,
         Option(
@@ -156,7 +159,7 @@ class Options(Checked):
 
         Raises `InputError` for an unknown name and for a value that cannot be used.
         """
-        known = [*(field.name for field in fields(cls)), *COLUMNS]
+        known = [*entries(cls), "columns", *COLUMNS]
         refuse_unknown(values, known, "A task")
         columns = {key: values[key] for key in COLUMNS if values.get(key) is not None}
         both = {**(values.get("columns") or {}), **columns} or None

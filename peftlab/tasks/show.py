@@ -70,7 +70,7 @@ def _facts(task: Task) -> str:
     )
     default = asdict(Decoding())
     decoding = {k: v for k, v in asdict(task.decoding).items() if v != default[k]}
-    settings = ", ".join(f"{name} {value}" for name, value in decoding.items()) or "greedy"
+    settings = ", ".join(f"{name} {value!s:.60}" for name, value in decoding.items()) or "greedy"
     words = task.instruction or (task.request if task.template.chat else "")
     lines = [
         f"Task {task.name} ({task.source.kind}: {task.source.location})",

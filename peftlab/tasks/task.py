@@ -12,11 +12,12 @@ from typing import Annotated, ClassVar, Literal
 from annotated_types import Ge, Gt, Le
 
 from peftlab.errors import InputError, nearest
-from peftlab.options import Checked, Option
+from peftlab.options import Checked, Option, Since
 from peftlab.tasks.choices import Choices
 from peftlab.tasks.example import Example
 from peftlab.tasks.requests import GENERIC
 from peftlab.tasks.rows import Pairs, with_pairs
+from peftlab.tasks.schema import SCHEMA
 from peftlab.tasks.template import Template
 
 SPLITS = ("train", "validation", "test")
@@ -25,6 +26,7 @@ SPLITS = ("train", "validation", "test")
 COLDEST = 0.01
 """The lowest temperature: scores divided by less may overflow."""
 _Count = Annotated[int, Ge(0), Le(2**31 - 1)]
+_Penalty = Annotated[float, Ge(-100), Le(100)]
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,40 @@ class Decoding(Checked):
     top_p: Annotated[
         float, Gt(0), Le(1), Option("Sample among the likeliest tokens of this share.")
     ] = 1.0
+    min_p: Annotated[
+        float, Ge(0), Le(1), Since(0.0), Option("Sample what has this share of the best's chance.")
+    ] = field(default=0.0, repr=False)
+    repetition_penalty: Annotated[
+        float, Gt(0), Le(100), Since(1.0), Option("Of tokens of prompt and reply; 1: none.")
+    ] = field(default=1.0, repr=False)
+    presence_penalty: Annotated[
+        _Penalty, Since(0.0), Option("Off the score of a token that the reply has; 0: none.")
+    ] = field(default=0.0, repr=False)
+    frequency_penalty: Annotated[
+        _Penalty, Since(0.0), Option("The same, for each time that it has it; 0: none.")
+    ] = field(default=0.0, repr=False)
+    json_schema: Annotated[str, Since(""), SCHEMA] = field(default="", repr=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.json_schema:
+            check_structured(self)
+
+
+def check_structured(decoding: Decoding, min_new_tokens: int = 0) -> None:
+    """Refuse what no structure could be followed under. Raises `InputError`."""
+    least = max(min_new_tokens, decoding.min_new_tokens)
+    for name, value, usual in (
+        ("min_new_tokens", least, 0),
+        ("no_repeat_ngram", decoding.no_repeat_ngram, 0),
+        ("beams", decoding.beams, 1),
+        ("no_newlines", decoding.no_newlines, False),
+    ):
+        if value != usual:
+            raise InputError(
+                f"{name} is {value}, and replies are to follow a structure, which says itself what "
+                f"comes next and when it ends; leave {name} out"
+            )
 
 
 @dataclass(frozen=True)

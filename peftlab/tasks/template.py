@@ -47,6 +47,7 @@ class Template:
         first one.
     joint: targets are options, tokenised together with what precedes them and parted where that
         ends by itself (lm-evaluation-harness's rule), so that all of a row share its ids.
+    beside: of a mixture, the templates of its other experts; each row has one in each of them.
     frame: of that chat, see `peftlab.tasks.chat`; None takes what the tokenizer's chat template is
         at the time. What has been fitted to a base has its frame, so that it keeps it.
     """
@@ -65,6 +66,7 @@ class Template:
     invocation: Annotated[tuple[int, ...], Since(())] = field(default=(), repr=False)
     loss: Annotated[Loss, Since("last")] = field(default="last", repr=False)
     joint: Annotated[bool, Since(False)] = field(default=False, repr=False)
+    beside: Annotated[tuple[Template, ...], Since(())] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
         for name in ("text", "instruction", "separator"):
@@ -162,6 +164,11 @@ class Template:
             front = before + "{instruction}"
         return f"{front}{{{name}}}{after}"
 
+    @property
+    def alone(self) -> Template:
+        """This template without those beside it."""
+        return replace(self, beside=()) if self.beside else self
+
     def encode(
         self, tokenizer: Tokenizer, example: Example, target: str | None, max_tokens: int
     ) -> Encoded:
@@ -192,7 +199,18 @@ class Template:
             ids = [token for position, token in enumerate(ids) if position not in cut]
             begin -= sum(position < begin for position in cut)
             gone += len(cut)
-        return self.row(ids, begin, tail, gone, spans if tail else ())
+        row = self.row(ids, begin, tail, gone, spans if tail else ())
+        if not self.beside:
+            return row
+        return row.with_beside(
+            [other.encode(tokenizer, example, target, max_tokens) for other in self.beside]
+        )
+
+    def unprompted(self, ids: Sequence[int], start: int) -> Encoded:
+        """Return the row of ids before which only the pseudo tokens stand, trained from `start`."""
+        lead = tuple(-j - 1 for j in range(self.pseudo_tokens))
+        row = Encoded.trained_from((*lead, *ids), len(lead) + start)
+        return row.with_beside([other.unprompted(ids, start) for other in self.beside])
 
     def _fitting(
         self, tokenizer: Tokenizer, example: Example, context: ContextIds, room: int
@@ -341,7 +359,8 @@ class Template:
         values = {**asdict(self), "exemplars": [example.to_dict() for example in self.exemplars]}
         # Later than the first files of templates:
         later: dict[str, Any] = {"frame": None, "begin": "row", "infix": 0, "invocation": ()}
-        later |= {"loss": "last", "joint": False}
+        later |= {"loss": "last", "joint": False, "beside": []}
+        values["beside"] = [other.to_dict() for other in self.beside]
         return {n: v for n, v in values.items() if n not in later or v != later[n]}
 
     def identity(self) -> dict[str, Any]:
@@ -363,8 +382,16 @@ class Template:
             raise InputError(f"A template is stored as {dict(values)!r:.100}; it is damaged.")
         shown = tuple(Example.from_dict(e) for e in stored)
         frame = None if frame is None else Frame.from_dict(frame)
-        made = {"exemplars": shown, "frame": frame, "invocation": _ids(values)}
+        beside = _templates(values)
+        made = {"exemplars": shown, "frame": frame, "invocation": _ids(values), "beside": beside}
         return cls(**{**values, **made})
+
+
+def _templates(values: Mapping[str, Any]) -> tuple[Template, ...]:
+    stored = values.get("beside", ())
+    if not isinstance(stored, list | tuple) or not all(isinstance(one, Mapping) for one in stored):
+        raise InputError(f"A template's beside is {stored!r:.60}; templates were expected.")
+    return tuple(Template.from_dict(one) for one in stored)
 
 
 def _ids(values: Mapping[str, Any]) -> tuple[int, ...]:

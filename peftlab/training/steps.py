@@ -17,7 +17,7 @@ from peftlab.frozen.forward import ForwardOptions
 from peftlab.frozen.offload import check_device, kept_on_cpu
 from peftlab.frozen.packing import pack
 from peftlab.frozen.sharding import placed
-from peftlab.loss import divergences, held_against, token_losses, training_row
+from peftlab.loss import held_against, token_losses, training_row
 from peftlab.methods.base import Method, State
 from peftlab.pasts import continued
 from peftlab.processes import Processes
@@ -305,8 +305,8 @@ class Distillation(Descent):
         with self.accelerator.autocast():
             packed, options = self._packed(data, piece, piece.rows, piece.places, seed)
             with torch.no_grad():
-                taught = self.teacher.batch(self.teacher.rows(piece.rows, examples))
-            losses = divergences(self.model, packed, taught, options)
+                taught = self.teacher.rows(piece.rows, examples)
+            losses = self.teacher.divergences_of(packed, taught, options)
         return losses.sum(), packed.tokens
 
 

@@ -17,8 +17,9 @@ import torch
 from peftlab.edits import Edits, fingerprint
 from peftlab.errors import InputError
 from peftlab.frozen.batch import Batch
+from peftlab.frozen.forward import PLAIN, ForwardOptions
 from peftlab.frozen.packing import pack
-from peftlab.loss import divergences, training_row
+from peftlab.loss import divergences, rows_of_experts
 from peftlab.pasts import continued
 from peftlab.tasks import Encoded, Example, Template
 from peftlab.token_limits import max_row_tokens, token_chunks
@@ -87,18 +88,21 @@ class Teacher:
         prompt = self.template.encode(self.model.tokenizer, example, None, room)
         if prompt.dropped > student.dropped:
             self.cut.add(example.asked)
-        ids = (*prompt.ids, *target)
-        return Encoded.trained_from(ids, len(prompt.ids), prompt.dropped, prompt.begin)
+        return prompt.followed_by(target)
 
     def batch(self, rows: Sequence[Encoded]) -> Batch:
         """Its rows, packed under its edits."""
         return self._packed(self.edits, rows)
 
     def _packed(self, edits: Edits, rows: Sequence[Encoded]) -> Batch:
-        """Rows whose edits begin nowhere are the bare base's."""
-        wanted = [training_row(row, int(row.begin is None)) for row in rows]
-        given = continued(self.model, wanted, self.store)
-        return pack(given, [edits, Edits()], device=self.model.device)
+        given = continued(self.model, rows_of_experts(edits, rows), self.store)
+        return pack(given, [*edits.each, Edits()], device=self.model.device)
+
+    def divergences_of(
+        self, student: Batch, rows: Sequence[Encoded], options: ForwardOptions = PLAIN
+    ) -> torch.Tensor:
+        """A student's batch held against its own rows, see `loss.divergences`."""
+        return divergences(self.model, student, self.batch(rows), options, self.edits.shares)
 
     @torch.no_grad()
     def divergences(
@@ -108,10 +112,12 @@ class Teacher:
         taught = self.rows(students, examples)
         shared = alike(taught)  # is run once a batch
         pairs = list(zip(students, taught, strict=True))
-        sizes = [len(own.ids) + len(its.ids) - shared for own, its in pairs]
+        sizes = [
+            len(own.ids) + sum(len(row.ids) for row in its.rows) - shared for own, its in pairs
+        ]
         sums: list[float] = []
         for chunk in token_chunks(pairs, sizes, _TOKENS):
             own, its = zip(*chunk, strict=True)
-            found = divergences(self.model, self._packed(edits, own), self.batch(its)).double()
+            found = self.divergences_of(self._packed(edits, own), its).double()
             sums += [float(each.sum()) for each in found.split([row.targets for row in own])]
         return sums, [row.targets for row in students]

@@ -37,6 +37,7 @@ def test_a_killed_training_continues(bench: Bench, job: str) -> None:
     assert bench.problems == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["limit", "killed"])
 @pytest.mark.parametrize(("job", "at"), [("train last_k", 7), ("train a guest", 18)])
 def test_a_write_that_fails_loses_nothing(bench: Bench, job: str, at: int, kind: str) -> None:

@@ -122,6 +122,7 @@ def test_what_others_disturbed_is_measured_again_at_the_end(
     assert "nothing is judged" not in compared.verdict
 
 
+@pytest.mark.slow
 def test_where_others_stay_the_figures_are_uncertain_until_they_leave(
     base: str, task: Task, tmp_path: Path, machine: Callable[..., Machine]
 ) -> None:

@@ -58,6 +58,7 @@ def make(base: str, task: Task, methods: str | tuple[Method, ...], **changes: An
     return Plan(**{**settings, **changes})
 
 
+@pytest.mark.slow
 def test_sources_are_read_once_and_every_method_is_charged_for_them(
     base: str, task: Task, tmp_path: Path
 ) -> None:
@@ -126,6 +127,7 @@ def test_the_validation_loss_of_the_end_is_that_of_a_sample(
     assert sampled.loss.validation == pytest.approx(whole.loss.validation)
 
 
+@pytest.mark.slow
 def test_what_was_forgotten_is_in_the_record(base: str, task: Task, tmp_path: Path) -> None:
     text = ("Blue Spice is a coffee shop in the city centre.", "The cat sat on the mat. " * 9)
     methods = "hard_prompt,prompt_tuning:length=60,last_k"

@@ -48,6 +48,7 @@ def test_a_base_that_is_not_there_and_a_process_that_dies(base: str) -> None:
         assert shared.call(on, f"{HELPERS}:about_base", (base,), _deaf)["process"]
 
 
+@pytest.mark.slow
 def test_only_the_plan_shares_and_finds_what_it_would_find_alone(
     base: str, task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

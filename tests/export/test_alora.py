@@ -133,12 +133,12 @@ def test_a_server_answers_by_the_base_what_lacks_its_tokens(
     adapter = LoadedAdapter.make("mine", 1, one, lm)
     for text, begins in (("it was so it is", True), ("it was never so", False)):
         for source in (text, tuple(lm.tokenizer.encode(text, add_special_tokens=False))):
-            row = adapter.encode(lm, ServeRequest("mine", source, 4), RowLimits(90))
+            row = adapter.encode(lm, ServeRequest("mine", source, 4), RowLimits(1, 90))
             caplog.clear()
-            owner = adapter.owner(row, lm)
+            (owner,) = adapter.owners(row, lm)
             assert (row.begin is not None) == begins == (not owner.edits.changes_nothing)
             assert ("lack the tokens" in caplog.text) == (not begins)
-    assert adapter.fingerprint == "", "what comes before its tokens is the base's"
+    assert adapter.fingerprints == {""}, "what comes before its tokens is the base's"
 
 
 def test_a_foreign_one_is_written_with_the_ids_that_it_came_with(tmp_path: Path) -> None:

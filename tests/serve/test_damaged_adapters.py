@@ -217,7 +217,7 @@ def test_an_adapter_that_cannot_be_prepared_is_dropped_and_the_others_go_on(
         library.load_one()
     served = Engine(library.model, library, Limits(slots=3, capacity=world.CAPACITY))
     sick = library.get("a2")
-    assert sick is not None and not sick.owners
+    assert sick is not None and not sick.is_ready
     monkeypatch.setattr(sick, "prepare", lambda _: torch.zeros(2) @ torch.zeros(3))
     lost, kept = (served.submit(ServeRequest(name, sources()[0], 8)) for name in ("a2", "a9"))
     run(served)

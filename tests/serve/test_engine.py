@@ -253,7 +253,7 @@ def test_a_row_that_makes_a_step_fail_ends_alone(
     feed = served._slots.feed
 
     def failing(rows: Any, *rest: Any) -> Any:
-        if any(row.owner is served.library.get("a9").owners[0] for row in rows):
+        if any(row.owner is served.library.get("a9").starts[0].owners[0] for row in rows):
             raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
         return feed(rows, *rest)
 

@@ -84,7 +84,7 @@ LONG = "cat sat on a mat, 7 of them; " * 3000
 def test_of_a_prompt_far_too_long_what_decides_nothing_is_not_encoded(
     cut: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model, limits, seen = laws.model("gpt2"), RowLimits(world.CAPACITY), []
+    model, limits, seen = laws.model("gpt2"), RowLimits(1, world.CAPACITY), []
     loaded = LoadedAdapter.make("a9", 1, world.adaptation("a9", 0), model)
     template = replace(loaded.template, truncate=cut)
     loaded.template = template

@@ -19,7 +19,8 @@ from tests.serve import world
 from tests.serve.world import CASES, NAMES, adaptation, alone, compare, run, sources
 
 FAMILIES = ("gpt2", "llama", "gemma3_text")
-AT_CUE = tuple(name for name, case in zip(NAMES, CASES, strict=True) if "begin=cue" in case)
+SINGLE = NAMES[: len(CASES)]
+AT_CUE = tuple(name for name, case in zip(SINGLE, CASES, strict=True) if "begin=cue" in case)
 DOCUMENT = " ".join(sources()[:5])  # of over 32 tokens
 
 
@@ -48,7 +49,8 @@ def lead(served: Engine, name: str) -> int:
     """How many tokens of a prompt are prepared, and never read."""
     adapter = served.library.get(name)
     assert adapter is not None
-    return len(adapter.owner(encoded(served, name), served.model).lead)
+    (owner,) = adapter.owners(encoded(served, name), served.model)
+    return len(owner.lead)
 
 
 def ids(tokens: int, seed: int) -> tuple[int, ...]:
@@ -79,7 +81,7 @@ def test_with_it_every_kind_of_adapter_replies_as_without(family: str) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_asked_again_one_token_is_read(family: str) -> None:
     served = engine(family)
-    for name in NAMES:
+    for name in SINGLE:
         ask(served, name)
         before = read(served)
         again, whole = ask(served, name), encoded(served, name)
@@ -148,7 +150,7 @@ def test_nothing_from_the_cue_on_is_shared() -> None:
 def test_adapters_of_whole_rows_never_share_but_under_two_names() -> None:
     served = engine()
     prompt, asked = ids(30, 0), list[str]()
-    for name, case in zip(NAMES, CASES, strict=True):
+    for name, case in zip(SINGLE, CASES, strict=True):
         adapter = served.library.get(name)
         assert adapter is not None
         if name not in AT_CUE and not adapter.edits.changes_nothing and "pattern" not in case:
@@ -162,7 +164,7 @@ def test_adapters_of_whole_rows_never_share_but_under_two_names() -> None:
 
 def test_fingerprints_tell_adapters_apart_by_what_they_change_alone() -> None:
     model, told = laws.model("gpt2"), list[str]()
-    for name, case in zip(NAMES, CASES, strict=True):
+    for name, case in zip(SINGLE, CASES, strict=True):
         several = [adaptation(name, variant).edits(model) for variant in (0, 1)]
         ours = [fingerprint(edits) for edits in several]
         assert fingerprint(replace(several[0], template=None)) == ours[0]
@@ -170,12 +172,32 @@ def test_fingerprints_tell_adapters_apart_by_what_they_change_alone() -> None:
             assert ours == ["", ""], case
         else:
             told += ours[:1] if ours[0] == ours[1] else ours
-    assert len(told) > 2 * len(NAMES) - 8 and len({*told}) == len(told)
+    assert len(told) > 2 * len(SINGLE) - 8 and len({*told}) == len(told)
     edits = adaptation("a6", 0).edits(model)
     place, bottleneck = next(iter(edits.sublayer.items()))
     for change in ({"scale": 2.0}, {"parallel": True}, {"activation": "silu"}):
         other = replace(edits, sublayer={**edits.sublayer, place: replace(bottleneck, **change)})
         assert fingerprint(other) != fingerprint(edits)
+
+
+def test_a_mixtures_experts_go_on_from_what_these_adapters_have_read() -> None:
+    served = engine(names=("a2", "a9", "a15", "m0", "m1"))
+    for mixture, parts in (("m0", ("a2", "a9")), ("m1", ("a15", "base"))):
+        for name in parts:
+            ask(served, name)
+        before, again = read(served), ask(served, mixture)
+        adapter = served.library.get(mixture)
+        assert adapter is not None and again.cached_tokens > 0
+        prompt = encoded(served, mixture)
+        owners = adapter.owners(prompt, served.model)
+        own = len(prompt.ids) - prompt.begin if mixture == "m1" else 1
+        leads = sum(len(owner.lead) for owner in owners)
+        rest = 1 if mixture == "m0" else len(prompt.rows[1].ids) - prompt.rows[1].begin
+        if mixture == "m0":
+            assert read(served) - before == own + rest
+            assert again.cached_tokens == again.prompt_tokens - own - rest - leads
+        else:
+            assert read(served) - before <= own + rest
 
 
 def test_a_replaced_adapter_never_reads_what_the_old_one_left() -> None:
@@ -255,7 +277,7 @@ def test_what_is_not_a_number_is_never_kept() -> None:
     ticket = served.submit(ServeRequest("a9", DOCUMENT, 8))
     served.step()
     served.step()
-    served._slots.cache.values[0][served._rows[0].row.slot, :, 1] = float("nan")
+    served._slots.cache.values[0][served._rows[0].rows[0].row.slot, :, 1] = float("nan")
     ticket.cancel()
     run(served)
     assert ticket.result(0).finished == "cancelled" and served.stats().reused.bytes == 0

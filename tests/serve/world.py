@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache, lru_cache
 from typing import Any
 
+from peftlab.conversion import Part, mixture
 from peftlab.methods.adaptation import Adaptation
 from peftlab.serve import Engine, Library, Limits, Reply, ServeRequest
 from tests.laws import world
@@ -31,7 +32,8 @@ CASES = (
     "prompt_tuning:length=2,begin=cue",
     "full:begin=cue",
 )
-NAMES = tuple(f"a{i}" for i in range(len(CASES)))
+MIXTURES = {"m0": (("a2", 0.6), ("a9", 0.7)), "m1": (("a15", 1.4), ("base", -0.4))}
+NAMES = (*(f"a{i}" for i in range(len(CASES))), *MIXTURES)
 CAPACITY = 90
 LONGEST = 8
 NEAR_TIE = 1e-4
@@ -40,6 +42,12 @@ NEAR_TIE = 1e-4
 @cache
 def adaptation(name: str, variant: int, family: str = "gpt2") -> Adaptation:
     """An adapter in one of two versions, whose answers differ."""
+    if name in MIXTURES:
+        parts = [
+            Part(part, None if part == "base" else adaptation(part, variant, family), weight)
+            for part, weight in MIXTURES[name]
+        ]
+        return mixture(world.model(family), parts)
     it = made(CASES[NAMES.index(name)], family)
     return it.adaptation(it.moved if variant == 0 else it.first)
 
@@ -77,7 +85,7 @@ def _solo(name: str, variant: int, family: str) -> Any:
     model = world.model(family)
     lib = Library(model)
     lib.load("it", adaptation(name, variant, family))
-    limits = Limits(slots=1, capacity=CAPACITY, prefill_tokens=CAPACITY, prompt_cache_bytes=0)
+    limits = Limits(slots=2, capacity=CAPACITY, prefill_tokens=CAPACITY, prompt_cache_bytes=0)
     engine = Engine(model, lib, limits)
 
     def reply(source: str) -> Reply:

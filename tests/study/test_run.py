@@ -157,6 +157,7 @@ def test_failed_runs_are_named_and_left_out(setting: Make) -> None:
         carry_out(Few(), setting(values=(96.0,)))
 
 
+@pytest.mark.slow
 def test_fewer_rows_are_other_data_of_the_same_task(setting: Make, task: Task) -> None:
     made = setting(values=(4.0, 24.0), methods=tuple(parse("bitfit")), seeds=(0, 1))
     result = carry_out(find("data"), made)

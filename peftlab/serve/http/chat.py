@@ -16,7 +16,7 @@ from peftlab.serve.http.completions import check_number, request
 from peftlab.serve.http.errors import HttpError
 from peftlab.serve.http.served import Served, served
 from peftlab.serve.http.tokens import Vocabulary
-from peftlab.serve.http.wire import NO_PENALTIES, Asked, Usage, Wire, expected
+from peftlab.serve.http.wire import NO_BIAS, Asked, Usage, Wire, expected
 from peftlab.serve.prompt import Chat
 from peftlab.serve.request import Piece, Reply, Token
 
@@ -55,17 +55,22 @@ class Message(Wire):
 
 
 class ChatRequest(Asked):
-    """What OpenAI's client sends. max_completion_tokens is max_tokens' newer name."""
+    """What OpenAI's client sends. max_completion_tokens is max_tokens' newer name.
+
+    chat_template_kwargs is vLLM's: settings of the tokenizer's chat template.
+    """
 
     unserved = {  # noqa: RUF012
-        **NO_PENALTIES, "audio": (), "function_call": ("none",), "functions": ([],),
+        **NO_BIAS, "audio": (), "function_call": ("none",), "functions": ([],),
         "modalities": (["text"],), "parallel_tool_calls": (False, True), "prediction": (),
-        "reasoning_effort": ("none",), "response_format": ({"type": "text"},),
+        "reasoning_effort": ("none",),
         "tool_choice": ("none",), "tools": ([],), "verbosity": (), "web_search_options": (),
     }  # fmt: skip
 
     messages: list[Message] = Field(min_length=1)
+    max_tokens: int | None = Field(default=None, ge=1, le=1 << 31)
     max_completion_tokens: int | None = Field(default=None, ge=1, le=1 << 31)
+    chat_template_kwargs: dict[str, Any] | None = None
     logprobs: bool | None = None
     top_logprobs: int | None = Field(default=None, ge=0, le=20)
 
@@ -156,7 +161,8 @@ async def chat(
     each = asked.n or 1
     check_number(state, each)
     asked.max_tokens = asked.max_completion_tokens or asked.max_tokens
-    turns = Chat(tuple(message.turn() for message in asked.messages))
+    said = tuple(message.turn() for message in asked.messages)
+    turns = Chat(said, asked.chat_template_kwargs or {})
     logprobs = (asked.top_logprobs or 0) if asked.logprobs else None
     return await answer(
         state,

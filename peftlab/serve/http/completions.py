@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Response
@@ -14,8 +15,9 @@ from pydantic import BaseModel, Field
 from peftlab.serve.http.answer import REASONS, STREAMED, answer
 from peftlab.serve.http.errors import HttpError
 from peftlab.serve.http.served import Served, served
+from peftlab.serve.http.structure import structure_of
 from peftlab.serve.http.tokens import Offsets, Vocabulary
-from peftlab.serve.http.wire import NO_PENALTIES, Asked, Usage, expected
+from peftlab.serve.http.wire import NO_BIAS, Asked, Usage, expected
 from peftlab.serve.prompt import Source
 from peftlab.serve.request import Piece, Reply, ServeRequest, Token
 from peftlab.tasks import Example
@@ -51,12 +53,15 @@ class CompletionRequest(Asked):
 
     A text is the source of the adapter's own template; token ids stand as they are, after the
     adapter's pseudo tokens, without its template. fields: other columns that the template names.
+    echo: tell the prompt too, as the model reads it, with its log-probabilities where these are
+    asked for; max_tokens may then be 0.
     """
 
-    unserved = {**NO_PENALTIES, "best_of": (1,), "echo": (False,), "suffix": ("",)}  # noqa: RUF012
+    unserved = {**NO_BIAS, "best_of": (1,), "suffix": ("",)}  # noqa: RUF012
 
     prompt: Prompt
     logprobs: int | None = Field(default=None, ge=0, le=20)
+    echo: bool | None = None
     fields: dict[str, str] | None = None
 
     def sources(self) -> list[Source]:
@@ -77,7 +82,7 @@ class Logprobs(BaseModel):
 
     tokens: list[str]
     token_logprobs: list[float | None]
-    top_logprobs: list[dict[str, float]]
+    top_logprobs: list[dict[str, float] | None]
     text_offset: list[int]
 
 
@@ -109,8 +114,13 @@ async def completions(
     each = asked.n or 1
     sources = asked.sources()
     check_number(state, len(sources) * each)
+    if asked.echo and asked.stream:
+        raise HttpError(400, "echo is not streamed; leave one of them out", param="echo")
+    read = asked.logprobs if asked.echo else None
+    if asked.echo and asked.max_tokens == 0:
+        read = read or 0  # the prompt alone is asked about
     requests = [
-        request(state, asked, source, asked.logprobs, number)
+        replace(request(state, asked, source, asked.logprobs, number), prompt_logprobs=read)
         for source in sources
         for number in range(each)
     ]
@@ -140,7 +150,10 @@ def request(
 ) -> ServeRequest:
     """The engine's request for reply `number` of the `n` to one source."""
     limit = state.engine.limits.max_new_tokens
-    most, least = asked.max_tokens or state.settings.max_tokens, asked.min_tokens or 0
+    most = state.settings.max_tokens if asked.max_tokens is None else asked.max_tokens
+    least = asked.min_tokens or 0
+    if not most and not getattr(asked, "echo", None):
+        raise _outside("max_tokens", most, "at least 1, or echo,")
     if most > limit:
         raise _outside("max_tokens", most, f"at most {limit:,}")
     if least > most:
@@ -153,7 +166,9 @@ def request(
         decoding=asked.decoding(state.settings),
         seed=None if asked.seed is None else asked.seed + number,
         stop=asked.stops,
+        stop_ids=tuple(asked.stop_token_ids or ()),
         logprobs=logprobs,
+        structure=structure_of(asked),
         truncate=bool(asked.truncate),
     )
 
@@ -169,6 +184,8 @@ class _Text:
         self.each, self._wants, self._usage = each, asked.logprobs is not None, asked.usage
         self._words = Vocabulary(state.tokenizer)
         self._offsets: dict[int, Offsets] = {}
+        self._echo, self._stops = bool(asked.echo), asked.stops
+        self._tokenizer = state.tokenizer
         self._same: dict[str, Any] = {
             "id": f"cmpl-{secrets.token_hex(12)}",
             "object": "text_completion",
@@ -177,11 +194,24 @@ class _Text:
         }
 
     def whole(self, replies: Sequence[Reply], usage: Usage) -> Completion:
-        choices = [
-            self._choice(i, it.text, it.tokens, REASONS[it.finished])
-            for i, it in enumerate(replies)
-        ]
+        choices = [self._whole(i, it) for i, it in enumerate(replies)]
         return Completion(**self._same, choices=choices, usage=usage)
+
+    def _whole(self, index: int, reply: Reply) -> Choice:
+        if not self._echo:
+            return self._choice(index, reply.text, reply.tokens, REASONS[reply.finished])
+        prompt = reply.prompt or [Token(one) for one in reply.prompt_ids if one >= 0]
+        said = [token.id for token in reply.tokens]
+        before = self._text([token.id for token in prompt])
+        after = self._text([*(token.id for token in prompt), *said])[len(before) :]
+        for stop in self._stops:
+            after = after.partition(stop)[0]
+        # With its end, as vLLM's: lm-evaluation-harness counts on a token after the prompt.
+        tokens = [*prompt, *reply.tokens, *([] if reply.end is None else [reply.end])]
+        return self._choice(index, before + after, tokens, REASONS[reply.finished])
+
+    def _text(self, ids: Sequence[int]) -> str:
+        return str(self._tokenizer.decode(ids, clean_up_tokenization_spaces=False))
 
     def opening(self) -> list[BaseModel]:
         return []
@@ -204,14 +234,17 @@ class _Text:
         return Choice(index=index, text=text, logprobs=told, finish_reason=reason)
 
     def _logprobs(self, index: int, tokens: Sequence[Token]) -> Logprobs:
-        words, offsets = self._words, self._offsets.setdefault(index, Offsets())
+        words, offsets = self._words, self._offsets.setdefault(index, Offsets(not self._echo))
         return Logprobs(
             tokens=[words.text(token.id) for token in tokens],
             token_logprobs=[token.logprob for token in tokens],
-            top_logprobs=[
-                {words.text(other): value for other, value in reversed(token.alternatives)}
-                | {words.text(token.id): token.logprob or 0.0}
-                for token in tokens
-            ],
+            top_logprobs=[self._top(token) for token in tokens],
             text_offset=[offsets.next(words.data(token.id)) for token in tokens],
         )
+
+    def _top(self, token: Token) -> dict[str, float] | None:
+        if token.logprob is None:
+            return None
+        words = self._words
+        best = {words.text(other): value for other, value in reversed(token.alternatives)}
+        return best | {words.text(token.id): token.logprob}

@@ -45,14 +45,19 @@ class Vocabulary:
 
 
 class Offsets:
-    """Where in a reply each of its tokens begins, in characters."""
+    """Where in a reply each of its tokens begins, in characters.
 
-    def __init__(self) -> None:
-        self._before = b""
+    Args:
+        bare: it begins without white space, as all do that do not echo their prompt.
+    """
+
+    def __init__(self, bare: bool = True) -> None:
+        self._before, self._bare = b"", bare
 
     def next(self, data: bytes) -> int:
-        """The place of the token that comes next; replies begin without white space."""
-        place = len(self._before.decode(errors="ignore").lstrip())
+        """The place of the token that comes next."""
+        text = self._before.decode(errors="ignore")
+        place = len(text.lstrip() if self._bare else text)
         self._before += data
         return place
 

@@ -7,6 +7,7 @@ one that nobody has is refused as OpenAI does.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -25,7 +26,7 @@ _IGNORED = frozenset(
         "service_tier", "store", "user",
     }
 )  # fmt: skip
-NO_PENALTIES = {"frequency_penalty": (0,), "presence_penalty": (0,), "logit_bias": ({},)}
+NO_BIAS: dict[str, tuple[Any, ...]] = {"logit_bias": ({},)}
 
 
 class Wire(BaseModel):
@@ -89,6 +90,7 @@ Temperature = Annotated[
     Field(ge=0, le=2),
     expected(_is_temperature, f"0, or {COLDEST} to 2,"),
 ]
+TokenId = Annotated[int, Field(ge=0, le=_LARGE)]
 Seed = Annotated[int, Field(ge=-(1 << 63), le=(1 << 63) - 1)]
 
 
@@ -103,12 +105,14 @@ class StreamOptions(Wire):
 class Asked(Wire):
     """The fields that completions and chats share.
 
-    top_k, min_tokens, no_repeat_ngram and truncate are this server's own. truncate: cut a source
-    that is too long, as in training, instead of refusing it.
+    Beside OpenAI's there are vLLM's: top_k, min_p, min_tokens, repetition_penalty, stop_token_ids;
+    no_repeat_ngram and truncate are this server's own. truncate: cut a source
+    that is too long, as in training, instead of refusing it. response_format is OpenAI's, and
+    structured_outputs vLLM's (json, json_object, regex, choice or grammar): the reply follows it.
     """
 
     model: str = Field(min_length=1)
-    max_tokens: int | None = Field(default=None, ge=1, le=_LARGE)
+    max_tokens: int | None = Field(default=None, ge=0, le=_LARGE)
     min_tokens: int | None = Field(default=None, ge=0, le=_LARGE)
     n: int | None = Field(default=None, ge=1, le=128)
     seed: Seed | None = None
@@ -118,7 +122,14 @@ class Asked(Wire):
     temperature: Temperature | None = None
     top_p: float | None = Field(default=None, gt=0, le=1)
     top_k: int | None = Field(default=None, ge=0, le=_LARGE)
+    min_p: float | None = Field(default=None, ge=0, le=1)
+    repetition_penalty: float | None = Field(default=None, gt=0, le=100)
+    presence_penalty: float | None = Field(default=None, ge=-2, le=2)
+    frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
+    stop_token_ids: list[TokenId] | None = Field(default=None, max_length=MOST_STOPS)
     no_repeat_ngram: int | None = Field(default=None, ge=0, le=_LARGE)
+    response_format: dict[str, Any] | None = None
+    structured_outputs: dict[str, Any] | None = None
     truncate: bool | None = None
 
     @model_validator(mode="after")
@@ -141,17 +152,23 @@ class Asked(Wire):
         """Greedy at temperature 0; `top_p` or `top_k` without a temperature sample at 1."""
         temperature = self.temperature
         if temperature is None:
-            chance = self.top_p is not None or bool(self.top_k)
+            chance = self.top_p is not None or bool(self.top_k) or bool(self.min_p)
             temperature = settings.temperature or float(chance)
-        ngram = self.no_repeat_ngram or 0
+        held = Decoding(
+            no_repeat_ngram=self.no_repeat_ngram or 0,
+            repetition_penalty=self.repetition_penalty or 1.0,
+            presence_penalty=self.presence_penalty or 0.0,
+            frequency_penalty=self.frequency_penalty or 0.0,
+        )
         if temperature == 0:
-            return Decoding(no_repeat_ngram=ngram)
-        return Decoding(
+            return held
+        return replace(
+            held,
             sample=True,
             temperature=temperature,
             top_k=self.top_k or 0,
             top_p=1.0 if self.top_p is None else self.top_p,
-            no_repeat_ngram=ngram,
+            min_p=self.min_p or 0.0,
         )
 
 

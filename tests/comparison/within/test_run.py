@@ -64,6 +64,7 @@ def plan(base: str, task: Task, seconds: float, margin: float = 0.9) -> Plan:
     return make(base, task, METHODS, config=config, within=seconds, margin=margin)
 
 
+@pytest.mark.slow
 def test_it_ends_with_a_verdict_when_all_is_decided(
     base: str, task: Task, tmp_path: Path, calls: list[str]
 ) -> None:

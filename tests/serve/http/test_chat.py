@@ -20,6 +20,7 @@ from tests.serve.http.server import counts, serving
 from tests.serve.world import adaptation, sources
 
 _TEMPLATE = (
+    "{% if mood %}{{ mood }} {% endif %}"
     "{% for it in messages %}<bos>{{ it.role }}: {{ it.content }}<eos>{% endfor %}"
     "{% if add_generation_prompt %}<bos>assistant: {% endif %}"
 )
@@ -139,7 +140,8 @@ def test_a_stream_of_n_replies(client: openai.OpenAI) -> None:
             "'<eos>', which is a special token",
         ),
         ({"tools": [{"type": "function"}]}, "tools is not served here"),
-        ({"response_format": {"type": "json_object"}}, "response_format is not served here"),
+        ({"extra_body": {"chat_template_kwargs": {"tokenize": False}}}, "tokenize is no setting"),
+        ({"response_format": {"type": "yaml"}}, "json_object or json_schema was expected"),
         ({"top_logprobs": 2}, "allowed where logprobs is true"),
         ({"max_tokens": 60}, "there is room for"),
         ({"n": 65}, "at most 64"),
@@ -149,6 +151,23 @@ def test_bad_input(client: openai.OpenAI, change: dict[str, Any], words: str) ->
     asked: Any = {"model": "talks", "messages": TURNS, "max_tokens": 4}
     with pytest.raises(openai.BadRequestError, match=words):
         client.chat.completions.create(**(asked | change))
+
+
+def test_settings_of_the_template_reach_it(client: openai.OpenAI) -> None:
+    """And are refused by an adapter that keeps the frame of its training."""
+    asked: Any = {"model": "bare", "messages": TURNS, "max_tokens": 4}
+    plain = client.chat.completions.create(**asked)
+    told = client.chat.completions.create(
+        **asked, extra_body={"chat_template_kwargs": {"mood": "the old tree"}}
+    )
+    more = len(tokenizer()("the old tree ", add_special_tokens=False)["input_ids"])
+    assert plain.usage is not None and told.usage is not None
+    assert told.usage.prompt_tokens == plain.usage.prompt_tokens + more
+    with pytest.raises(openai.BadRequestError, match="keeps the chat frame"):
+        client.chat.completions.create(
+            model="chat", messages=TURNS[1:2], max_tokens=4,
+            extra_body={"chat_template_kwargs": {"mood": "x"}},
+        )  # fmt: skip
 
 
 def test_without_a_chat_template_there_is_no_chat(server: Any) -> None:
