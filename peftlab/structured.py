@@ -23,7 +23,7 @@ from peftlab.lazy import torch
 
 Tokenizer = Any
 """A fast tokenizer of transformers."""
-Kind = Literal["json", "regex", "choice", "grammar"]
+Kind = Literal["json", "regex", "choice", "grammar", "enclosed"]
 _MOST_CHARACTERS = 1 << 17
 _MOST_OF_A_GRAMMAR = 1 << 14  # GBNF is rewritten in Python, in time that grows by the square
 _MOST_COMPILED = 128
@@ -42,7 +42,8 @@ class Structure:
 
     Attributes:
         text: of json, a JSON Schema; of choice, a JSON list of texts; of regex, an expression of
-            Rust's regex crate, which the whole reply matches; of grammar, one in Lark or GBNF.
+            Rust's regex crate, which the whole reply matches; of grammar, one in Lark or GBNF; of
+            enclosed, a JSON list of a text, a JSON Schema and another text.
     """
 
     kind: Kind
@@ -84,16 +85,20 @@ class Structure:
             raise InputError(f"choice is {texts!r:.60}; texts were expected, none of them empty")
         return cls("choice", json.dumps(list(texts)))
 
+    @classmethod
+    def of_enclosed(cls, before: str, schema: Mapping[str, Any], after: str) -> Structure:
+        """JSON of a schema between two texts."""
+        return cls("enclosed", json.dumps([before, json.loads(cls.of_schema(schema).text), after]))
+
     def _body(self) -> dict[str, Any]:
         """In llguidance's words."""
         if self.kind == "json":
-            schema = json.loads(self.text)
-            own = schema if isinstance(schema, dict) else {"allOf": [schema]}
-            asked = own.get("x-guidance", {})
-            if not isinstance(asked, dict):
-                raise InputError(f"x-guidance is {asked!r:.60}; an object was expected")
-            guided = {"whitespace_pattern": _WHITE_SPACE, **asked}
-            return {"json_schema": {**own, "x-guidance": guided}}
+            return {"json_schema": _guided(json.loads(self.text))}
+        if self.kind == "enclosed":
+            before, schema, after = json.loads(self.text)
+            texts = [json.dumps(one) if one else "" for one in (before, after)]
+            inner = json.dumps(_guided(schema))
+            return {"lark_grammar": f"start: {texts[0]} object {texts[1]}\nobject: %json {inner}\n"}
         if self.kind == "choice":
             options = " | ".join(json.dumps(one) for one in json.loads(self.text))
             return {"lark_grammar": f"start: {options}"}
@@ -117,6 +122,15 @@ class Structure:
         body = {"name": "body", **self._body()}
         main = [] if alone else [{"name": "main", "lark_grammar": _LED}]
         return json.dumps({"grammars": [*main, body]})
+
+
+def _guided(schema: Any) -> dict[str, Any]:
+    """A schema that tells llguidance what white space there may be."""
+    own = schema if isinstance(schema, dict) else {"allOf": [schema]}
+    asked = own.get("x-guidance", {})
+    if not isinstance(asked, dict):
+        raise InputError(f"x-guidance is {asked!r:.60}; an object was expected")
+    return {**own, "x-guidance": {"whitespace_pattern": _WHITE_SPACE, **asked}}
 
 
 def schema_of(value: Any) -> str:

@@ -6,13 +6,15 @@ the pseudo tokens that the template begins with.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from peftlab.errors import InputError
 from peftlab.tasks import Encoded, Example, Template
-from peftlab.tasks.chat import frame, has_template, rendered
+from peftlab.tasks.chat import frame, has_template
+from peftlab.tasks.conversation import rendered_turns
 from peftlab.tasks.cue import cue_ids
 from peftlab.tasks.encode import last_place
 from peftlab.tasks.example import Message
@@ -28,16 +30,23 @@ _PROBED = 16  # characters for each token that a prompt may have; text has about
 
 @dataclass(frozen=True)
 class Chat:
-    """Messages as (role, content), the last one to be answered.
+    """Messages, or pairs of role and content, the last one to be answered.
 
     An adapter that was trained on a template with words of its own takes one user's message, as its
     source; the others take any conversation, in the tokenizer's chat template.
 
-    settings: of that template; an adapter that keeps the frame of its training takes none.
+    settings: of that template; an adapter that keeps the frame of its training takes none. tools:
+    that may be called, as JSON.
     """
 
-    turns: tuple[tuple[str, str], ...]
+    turns: tuple[Message | tuple[str, str], ...]
     settings: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    tools: str = ""
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """The turns as messages."""
+        return tuple(one if isinstance(one, Message) else Message(*one) for one in self.turns)
 
 
 Source = str | Example | tuple[int, ...] | Chat
@@ -81,7 +90,7 @@ def part_of_far_too_long(template: Template, model: FrozenLM, text: str, most: i
 def longest_text(template: Template, source: Source) -> str:
     """The longest text that a prompt shows whole."""
     if isinstance(source, Chat):
-        return max((content for _, content in source.turns), key=len, default="")
+        return max((one.content for one in source.messages), key=len, default="")
     made = example(source)
     return made.source if made is not None and template.markup.has("source") else ""
 
@@ -89,7 +98,10 @@ def longest_text(template: Template, source: Source) -> str:
 def _texts(source: str | Example | Chat) -> list[str]:
     """All text that is asked, the source or the last message first."""
     if isinstance(source, Chat):
-        return [*(content for _, content in reversed(source.turns)), *_leaves(source.settings)]
+        contents = [one.content for one in reversed(source.messages)]
+        calls = [one.calls for one in source.messages if one.calls]
+        return [*contents, *calls, *([source.tools] if source.tools else []),
+                *_leaves(source.settings)]  # fmt: skip
     if isinstance(source, str):
         return [source]
     return [*reversed(source.texts), *source.fields.values()]
@@ -160,6 +172,10 @@ def _encode_chat(template: Template, tokenizer: Any, chat: Chat) -> Encoded:
             "would make another of it; leave them out"
         )
     if made is not None:
+        if chat.tools and not made.tools:
+            raise InputError(
+                "this adapter was trained without tools, and takes none; leave tools out"
+            )
         return template.encode(tokenizer, made, None, _ANY_LENGTH)
     for content in _texts(chat):
         if match := traits(tokenizer).special.search(content):
@@ -168,7 +184,12 @@ def _encode_chat(template: Template, tokenizer: Any, chat: Chat) -> Encoded:
                 "tokenizer; take it out"
             )
     turns = _conversation(template, tokenizer, chat)
-    text = rendered(tokenizer, turns, reply=True, settings=chat.settings)
+    text = rendered_turns(tokenizer, turns, reply=True, settings=chat.settings)
+    if chat.tools:
+        told, bare = json.loads(chat.tools), text
+        text = rendered_turns(tokenizer, turns, reply=True, settings=chat.settings, tools=told)
+        if text == bare:
+            raise InputError("this base's chat template does not show tools; leave tools out")
     ids = tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
     return _placed(template, ids, tokenizer)
 
@@ -181,25 +202,27 @@ def _as_source(template: Template, chat: Chat) -> Example | None:
         InputError: the template has words of its own, and there are other messages.
     """
     if template.frame is not None and template.frame.jinja:
-        *before, (role, content) = chat.turns
-        return Example(content, (), turns=tuple(Message(*turn) for turn in before), role=role)
-    (role, content), *others = chat.turns
-    single = role == "user" and not others
+        *before, last = chat.messages
+        return Example(last.content, (), turns=tuple(before), role=last.role, tools=chat.tools)
+    first, *others = chat.messages
+    single = first.role == "user" and not others
     if _has_words(template) and not single:
         raise InputError(
             f"this adapter was trained on {template.text!r}, which has a place for one source: "
             "one message, of the role user, was expected"
         )
-    return Example(content, ()) if single and (template.chat or _has_words(template)) else None
+    return (
+        Example(first.content, ()) if single and (template.chat or _has_words(template)) else None
+    )
 
 
-def _conversation(template: Template, tokenizer: Any, chat: Chat) -> list[dict[str, str]]:
+def _conversation(template: Template, tokenizer: Any, chat: Chat) -> list[dict[str, Any]]:
     """The turns as the tokenizer's chat template takes them, under the adapter's system prompt.
 
     Raises:
         InputError: that template does not make the frame that the adapter was trained in.
     """
-    turns = [{"role": role, "content": content} for role, content in chat.turns]
+    turns = [one.asked() for one in chat.messages]
     own = template.frame
     if own is None or (has_template(tokenizer) and frame(tokenizer).shows(own)):
         return turns

@@ -104,10 +104,10 @@ def _opened(frame: Frame, example: Example) -> tuple[Message, ...]:
 
 def _render(tokenizer: Tokenizer, frame: Frame, example: Example) -> Render:
     tools = json.loads(example.tools) if example.tools else None
-    return partial(_rendered, tokenizer, jinja=frame.jinja, tools=tools)
+    return partial(rendered_turns, tokenizer, jinja=frame.jinja, tools=tools)
 
 
-def _rendered(tokenizer: Tokenizer, turns: Sequence[Mapping[str, Any]], **how: Any) -> str:
+def rendered_turns(tokenizer: Tokenizer, turns: Sequence[Mapping[str, Any]], **how: Any) -> str:
     """See `chat.rendered`; some templates (DeepSeek V3's) take a call's arguments as text alone."""
     try:
         return rendered(tokenizer, turns, **how)
@@ -212,9 +212,9 @@ class _Shown:
 
     def _marked(self, count: int, reply: bool = False) -> str:
         """The first turns, with marks for contents."""
-        return self._rendered(self.marks[:count], reply)
+        return self.rendered_turns(self.marks[:count], reply)
 
-    def _rendered(self, contents: Sequence[str], reply: bool = False) -> str:
+    def rendered_turns(self, contents: Sequence[str], reply: bool = False) -> str:
         return self.render(_with_contents(self.turns, contents), reply=reply)
 
     def _places(self) -> list[int]:
@@ -238,7 +238,7 @@ class _Shown:
             InputError: its own words hang on what messages say.
         """
         own = [turn.content for turn in self.turns[:-1]] + [self.marks[-1]]
-        real, literals = self._rendered(own), iter(self._literals())
+        real, literals = self.rendered_turns(own), iter(self._literals())
         shown, at = [], self._past(real, 0, next(literals))
         for text, mark in zip(own, self.marks, strict=True):
             if not mark:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Response
 from fastapi import Request as Http
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from peftlab.serve.http.answer import REASONS, STREAMED, answer
 from peftlab.serve.http.completions import check_number, request
@@ -19,6 +22,9 @@ from peftlab.serve.http.tokens import Vocabulary
 from peftlab.serve.http.wire import NO_BIAS, Asked, Usage, Wire, expected
 from peftlab.serve.prompt import Chat
 from peftlab.serve.request import Piece, Reply, Token
+from peftlab.structured import Structure
+from peftlab.tasks.calls import CallForm, call_form
+from peftlab.tasks.example import Message as Turn
 
 router = APIRouter(tags=["chat"])
 
@@ -31,27 +37,82 @@ class TextPart(Wire):
 
 
 def _is_content(value: Any) -> bool:
-    return isinstance(value, str) or (
+    return isinstance(value, str | None) or (
         isinstance(value, list)
         and all(isinstance(it, dict) and it.get("type") == "text" for it in value)
     )
 
 
+class Function(Wire):
+    """What is called: arguments are JSON text."""
+
+    name: str = Field(min_length=1)
+    arguments: str = "{}"
+
+
+class ToolCall(Wire):
+    """A call of an earlier reply."""
+
+    id: str | None = None
+    type: Literal["function"] = "function"
+    function: Function
+
+    def read(self) -> dict[str, Any]:
+        """As templates take it."""
+        try:
+            given = json.loads(self.function.arguments or "{}")
+        except ValueError as error:
+            raise HttpError(400, f"the arguments of a call are no JSON: {error}") from error
+        function = {"name": self.function.name, "arguments": given}
+        return {**({"id": self.id} if self.id else {}), "type": "function", "function": function}
+
+
+class Described(Wire):
+    """A function that may be called; parameters are a JSON Schema."""
+
+    name: str = Field(min_length=1, max_length=256)
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class Tool(Wire):
+    """A tool that may be called."""
+
+    type: Literal["function"]
+    function: Described
+
+
 class Message(Wire):
     """One turn. A developer's message is a system's."""
 
-    unserved = {"name": (), "refusal": (), "tool_calls": ([],)}  # noqa: RUF012
+    unserved = {"refusal": ()}  # noqa: RUF012
 
-    role: Literal["system", "developer", "user", "assistant"]
+    role: Literal["system", "developer", "user", "assistant", "tool"]
     content: Annotated[
-        str | list[TextPart], expected(_is_content, "a string, or a list of parts of type text,")
-    ]
+        str | list[TextPart] | None,
+        expected(_is_content, "a string, or a list of parts of type text,"),
+    ] = None
+    name: str | None = None
+    tool_calls: list[ToolCall] | None = None
+    tool_call_id: str | None = None
 
-    def turn(self) -> tuple[str, str]:
-        """(role, text)."""
-        parts = self.content
+    @model_validator(mode="after")
+    def _says_something(self) -> Message:
+        if self.tool_calls and self.role != "assistant":
+            raise PydanticCustomError("value_error", "tool_calls is of the assistant's messages")
+        if self.content is None and not self.tool_calls:
+            raise PydanticCustomError("missing", "content is missing", {"field": "content"})
+        return self
+
+    def turn(self) -> Turn:
+        """As a base's template takes it."""
+        parts = self.content or ""
         text = parts if isinstance(parts, str) else "".join(part.text for part in parts)
-        return "system" if self.role == "developer" else self.role, text
+        role = "system" if self.role == "developer" else self.role
+        calls = [one.read() for one in self.tool_calls or ()]
+        name = (self.name or "") if role == "tool" else ""
+        return Turn(role, text, json.dumps(calls) if calls else "", name)
 
 
 class ChatRequest(Asked):
@@ -62,9 +123,9 @@ class ChatRequest(Asked):
 
     unserved = {  # noqa: RUF012
         **NO_BIAS, "audio": (), "function_call": ("none",), "functions": ([],),
-        "modalities": (["text"],), "parallel_tool_calls": (False, True), "prediction": (),
+        "modalities": (["text"],), "prediction": (),
         "reasoning_effort": ("none",),
-        "tool_choice": ("none",), "tools": ([],), "verbosity": (), "web_search_options": (),
+        "verbosity": (), "web_search_options": (),
     }  # fmt: skip
 
     messages: list[Message] = Field(min_length=1)
@@ -73,6 +134,9 @@ class ChatRequest(Asked):
     chat_template_kwargs: dict[str, Any] | None = None
     logprobs: bool | None = None
     top_logprobs: int | None = Field(default=None, ge=0, le=20)
+    tools: list[Tool] | None = Field(default=None, max_length=128)
+    tool_choice: str | dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
 
 
 class TopLogprob(BaseModel):
@@ -96,12 +160,29 @@ class ChatLogprobs(BaseModel):
     refusal: None = None
 
 
+class Called(BaseModel):
+    """A function that the assistant calls."""
+
+    name: str
+    arguments: str
+
+
+class SaidCall(BaseModel):
+    """Such a call."""
+
+    index: int | None = None
+    id: str
+    type: Literal["function"]
+    function: Called
+
+
 class Said(BaseModel):
     """The assistant's message."""
 
     role: Literal["assistant"]
-    content: str
+    content: str | None
     refusal: None = None
+    tool_calls: list[SaidCall] | None = None
 
 
 class ChatChoice(BaseModel):
@@ -110,7 +191,7 @@ class ChatChoice(BaseModel):
     index: int
     message: Said
     logprobs: ChatLogprobs | None
-    finish_reason: Literal["stop", "length"]
+    finish_reason: Literal["stop", "length", "tool_calls"]
 
 
 class ChatCompletion(BaseModel):
@@ -129,6 +210,7 @@ class Delta(BaseModel):
 
     role: Literal["assistant"] | None = None
     content: str | None = None
+    tool_calls: list[SaidCall] | None = None
 
 
 class ChunkChoice(BaseModel):
@@ -137,7 +219,7 @@ class ChunkChoice(BaseModel):
     index: int
     delta: Delta
     logprobs: ChatLogprobs | None
-    finish_reason: Literal["stop", "length"] | None
+    finish_reason: Literal["stop", "length", "tool_calls"] | None
 
 
 class ChatChunk(BaseModel):
@@ -162,23 +244,71 @@ async def chat(
     check_number(state, each)
     asked.max_tokens = asked.max_completion_tokens or asked.max_tokens
     said = tuple(message.turn() for message in asked.messages)
-    turns = Chat(said, asked.chat_template_kwargs or {})
+    tools = json.dumps([tool.model_dump(exclude_none=True) for tool in asked.tools or ()])
+    turns = Chat(said, asked.chat_template_kwargs or {}, tools if asked.tools else "")
+    calling = Calling.of(asked, state.tokenizer)
     logprobs = (asked.top_logprobs or 0) if asked.logprobs else None
+    requests = [request(state, asked, turns, logprobs, number) for number in range(each)]
+    if calling is not None and calling.structure is not None:
+        if requests[0].structure is not None:
+            raise HttpError(400, "tool_choice asks for a call, and another field for another "
+                            "structure; one was expected", param="tool_choice")  # fmt: skip
+        requests = [replace(one, structure=calling.structure) for one in requests]
     return await answer(
         state,
         http,
-        [request(state, asked, turns, logprobs, number) for number in range(each)],
-        _Messages(asked, state, each),
+        requests,
+        _Messages(asked, state, each, calling),
         stream=bool(asked.stream),
         usage=asked.usage,
     )
 
 
+@dataclass(frozen=True)
+class Calling:
+    """That tools may be called: how that is written, and, where one has to be, its structure."""
+
+    form: CallForm
+    structure: Structure | None = None
+
+    @classmethod
+    def of(cls, asked: ChatRequest, tokenizer: Any) -> Calling | None:
+        """What a request asks for; None: no calls.
+
+        Raises:
+            HttpError: a choice that is none, or of a tool that is not there. InputError: a base
+                whose chat template knows no calls.
+        """
+        choice = asked.tool_choice or ("auto" if asked.tools else "none")
+        functions = [tool.function.model_dump(exclude_none=True) for tool in asked.tools or ()]
+        if isinstance(choice, dict):
+            function = choice.get("function")
+            name = function.get("name") if isinstance(function, dict) else None
+            functions = [one for one in functions if one["name"] == name]
+            if choice.get("type") != "function" or not functions:
+                raise _no_choice(f"names {name!r:.60}, which is none of the tools")
+        elif choice not in ("none", "auto", "required"):
+            raise _no_choice(f"is {choice!r:.60}; none, auto, required or a function was expected")
+        if choice == "none":
+            return None
+        if not functions:
+            raise _no_choice("asks for tools, and there are none")
+        form = call_form(tokenizer)
+        return cls(form, None if choice == "auto" else form.structure(functions))
+
+
+def _no_choice(said: str) -> HttpError:
+    return HttpError(400, f"tool_choice {said}", param="tool_choice")
+
+
 class _Messages:
     """See `answer.Format`."""
 
-    def __init__(self, asked: ChatRequest, state: Served, each: int) -> None:
+    def __init__(
+        self, asked: ChatRequest, state: Served, each: int, calling: Calling | None
+    ) -> None:
         self.each, self._wants, self._usage = each, bool(asked.logprobs), asked.usage
+        self._calling = calling
         self._words = Vocabulary(state.tokenizer)
         self._same: dict[str, Any] = {
             "id": f"chatcmpl-{secrets.token_hex(12)}",
@@ -187,26 +317,55 @@ class _Messages:
         }
 
     def whole(self, replies: Sequence[Reply], usage: Usage) -> ChatCompletion:
-        choices = [
-            ChatChoice(
-                index=i,
-                message=Said(role="assistant", content=it.text, refusal=None),
-                logprobs=self._logprobs(it.tokens),
-                finish_reason=REASONS[it.finished],
-            )
-            for i, it in enumerate(replies)
-        ]
+        choices = [self._choice(i, it) for i, it in enumerate(replies)]
         return ChatCompletion(**self._same, object="chat.completion", choices=choices, usage=usage)
+
+    def _choice(self, index: int, reply: Reply) -> ChatChoice:
+        content, calls = self._read(reply)
+        message = Said(role="assistant", content=content, refusal=None)
+        if calls:
+            message.tool_calls = calls
+        return ChatChoice(
+            index=index,
+            message=message,
+            logprobs=self._logprobs(reply.tokens),
+            finish_reason="tool_calls" if calls else REASONS[reply.finished],
+        )
+
+    def _read(self, reply: Reply) -> tuple[str | None, list[SaidCall]]:
+        """The text of a reply, and its calls; no text beside calls that are all that it is."""
+        if self._calling is None:
+            return reply.text, []
+        text, found = self._calling.form.parsed(reply.text)
+        calls = [
+            SaidCall(
+                id=f"call_{secrets.token_hex(12)}",
+                type="function",
+                function=Called(name=call.name, arguments=call.arguments),
+            )
+            for call in found
+        ]
+        return (text or None, calls) if calls else (reply.text, [])
 
     def opening(self) -> list[BaseModel]:
         first = Delta(role="assistant", content="")
         return [self._chunk(index, first) for index in range(self.each)]
 
     def piece(self, index: int, piece: Piece) -> ChatChunk:
-        return self._chunk(index, Delta(content=piece.text), piece.tokens)
+        # Where tools may be called, text is a call or none only once it is whole.
+        text = None if self._calling is not None else piece.text
+        return self._chunk(index, Delta(content=text), piece.tokens)
 
     def last(self, index: int, reply: Reply) -> ChatChunk:
-        return self._chunk(index, Delta(), reason=REASONS[reply.finished])
+        if self._calling is None:
+            return self._chunk(index, Delta(), reason=REASONS[reply.finished])
+        content, calls = self._read(reply)
+        told = Delta(content=content)
+        if calls:
+            for number, call in enumerate(calls):
+                call.index = number
+            told.tool_calls = calls
+        return self._chunk(index, told, reason="tool_calls" if calls else REASONS[reply.finished])
 
     def usage(self, usage: Usage) -> ChatChunk:
         return ChatChunk(**self._same, object="chat.completion.chunk", choices=[], usage=usage)

@@ -139,7 +139,7 @@ def test_a_stream_of_n_replies(client: openai.OpenAI) -> None:
             {"messages": [{"role": "user", "content": "x<eos>"}, *TURNS[2:]]},
             "'<eos>', which is a special token",
         ),
-        ({"tools": [{"type": "function"}]}, "tools is not served here"),
+        ({"tools": [{"type": "function"}]}, r"tools\.0\.function is missing"),
         ({"extra_body": {"chat_template_kwargs": {"tokenize": False}}}, "tokenize is no setting"),
         ({"response_format": {"type": "yaml"}}, "json_object or json_schema was expected"),
         ({"top_logprobs": 2}, "allowed where logprobs is true"),
