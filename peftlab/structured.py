@@ -106,10 +106,11 @@ class Structure:
             from llguidance import regex_to_lark
 
             return {"lark_grammar": f"start: /{regex_to_lark(self.text)}/"}
-        from llguidance.gbnf_to_lark import any_to_lark
+        from llguidance.gbnf_to_lark import gbnf_to_lark
 
         try:
-            return {"lark_grammar": any_to_lark(self.text)}
+            is_gbnf = "::=" in self.text
+            return {"lark_grammar": gbnf_to_lark(self.text) if is_gbnf else self.text}
         except Exception as error:  # its parser's own, whatever that raises
             raise InputError(f"the grammar cannot be read: {error!s:.{_SAID}}") from error
 
@@ -147,7 +148,7 @@ def schema_of(value: Any) -> str:
         return value and Structure.of_schema(value).text
     try:
         text = Path(value).expanduser().read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:  # of a home that there is not, too
         raise ValueError(
             "a file that holds a JSON Schema, or its text,", f" It cannot be read: {error}"
         ) from error
@@ -193,6 +194,15 @@ class Guide:
                 "base's tokenizer has no token for it"
             )
         return found
+
+    def accepts(self, ids: Sequence[int]) -> bool:
+        """Whether a whole reply could be these tokens."""
+        self._matcher.reset()
+        taken = self._matcher.try_consume_tokens(list(ids))
+        whole = taken == len(ids) and bool(self._matcher.is_accepting())
+        self._matcher.reset()
+        self._made = []
+        return whole
 
     def is_complete(self, made: Sequence[int]) -> bool:
         """Whether the structure is over, and nothing could be added to it."""

@@ -24,6 +24,7 @@ from peftlab.methods.hard_prompt import unadapted
 from peftlab.metrics import score
 from peftlab.structured import DeadEnd, Grammars, Guide, Structure, grammars_of, schema_of
 from peftlab.tasks import Decoding, Example
+from peftlab.tasks.fit import fitted
 from tests.laws import world
 from tests.models import tiny
 
@@ -136,6 +137,7 @@ def test_of_choices_what_may_come_is_what_brute_force_finds() -> None:
         (Structure("grammar", 'start: "red" (" cat")+'), r"red( cat)+"),
         (Structure("grammar", 'root ::= "red" (" cat")*'), r"red( cat)*"),
         (Structure("regex", r"a/b [0-9]{2}"), r"a/b [0-9]{2}"),
+        (Structure("grammar", 'start[capture]: "red" | "blue"'), r"red|blue"),
     ],
 )
 def test_expressions_and_grammars_match(structure: Structure, pattern: str) -> None:
@@ -280,6 +282,17 @@ def test_a_task_with_a_schema_is_answered_and_scored_by_it(tmp_path: Path) -> No
     assert found.scores.corpus["json_valid"] == len(whole) / len(found.replies)
     with pytest.raises(InputError, match=r"schema is .* cannot be read"):
         pl.load_task(path, source="text", target="json", schema=str(tmp_path / "none.json"))
+    assert not any("of the schema" in note for note in fitted(task, lm.tokenizer).notes)
+    other = replace(task.decoding, json_schema='{"type": "object", "required": ["price"]}')
+    (note,) = [
+        one
+        for one in fitted(replace(task, decoding=other), lm.tokenizer).notes
+        if "of the schema" in one
+    ]
+    assert "no reply can equal them" in note
+    for bad in ('{"type": "strin"}', '{"$ref": "#"}'):
+        with pytest.raises(InputError, match=r"does not compile|nothing satisfies"):
+            fitted(replace(task, decoding=replace(other, json_schema=bad)), lm.tokenizer)
     with pytest.raises(InputError, match="targets that are JSON were expected"):
         pl.load_task(path, source="json", target="text", schema=str(schema))
     with pytest.raises(InputError, match="leave one out"):

@@ -62,6 +62,8 @@ def combine(
         for name, weight in named
     ]
     if how == "mixture":
+        if seed:
+            raise InputError("--seed is of dare; --how mixture draws nothing: leave it out")
         if density is not None:
             raise InputError("--density is of ties and dare; --how mixture keeps all: leave it out")
         _save(mixture(base, weighed), out)

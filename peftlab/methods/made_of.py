@@ -74,6 +74,10 @@ class MadeOf(Method):
         own = {item.name: getattr(self, item.name) for item in fields(self)}
         return own | {"parts": described(self.parts)}
 
+    def identity(self) -> dict[str, Any]:
+        parts = [{"method": part.name, **part.identity()} for part in self.parts]
+        return super().identity() | {"parts": parts}
+
     def files(self) -> dict[str, str]:
         return {name: digest(folder / TENSORS) for name, folder in self._folders().items()}
 

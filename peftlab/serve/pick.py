@@ -39,9 +39,12 @@ def _group(logits: torch.Tensor, rows: Sequence[Running]) -> list[Token | None]:
     told = any(row.request.logprobs is not None for row in rows)
     written = [row.written._replace(guide=None) for row in rows]  # is followed already
     allowed = chooser.restrict(logits.clone() if told else logits, written)
+    possible = allowed.amax(-1, keepdim=True).isfinite()
+    if not possible.all():  # drawing from what is no distribution would fail for all
+        allowed = torch.where(possible, allowed, 0.0)
     tokens = chooser.next(allowed, [r.generator for r in rows])
     places = torch.tensor(tokens, device=logits.device)[:, None]
-    good = logits.gather(1, places).isfinite().flatten().tolist()
+    good = (logits.gather(1, places).isfinite() & possible).flatten().tolist()
     return [
         (_told(logits[i], token, row.request.logprobs) if fine else None)
         for i, (token, row, fine) in enumerate(zip(tokens, rows, good, strict=True))

@@ -7,7 +7,7 @@ the pseudo tokens that the template begins with.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -63,7 +63,14 @@ def check_source(source: Source) -> None:
     else:
         texts = _texts(source)
         _check_unicode(texts)
-        empty = not any(text.strip() for text in texts[:1])
+        answers = (
+            isinstance(source, Chat)
+            and source.messages[-1:]
+            and (
+                source.messages[-1].role == "tool"  # which may have nothing to say
+            )
+        )
+        empty = not (answers or any(text.strip() for text in texts[:1]))
     if empty:
         raise InputError("the prompt is empty; a text was expected")
 
@@ -90,7 +97,7 @@ def part_of_far_too_long(template: Template, model: FrozenLM, text: str, most: i
 def longest_text(template: Template, source: Source) -> str:
     """The longest text that a prompt shows whole."""
     if isinstance(source, Chat):
-        return max((one.content for one in source.messages), key=len, default="")
+        return max(_texts(source), key=len, default="")
     made = example(source)
     return made.source if made is not None and template.markup.has("source") else ""
 
@@ -99,7 +106,7 @@ def _texts(source: str | Example | Chat) -> list[str]:
     """All text that is asked, the source or the last message first."""
     if isinstance(source, Chat):
         contents = [one.content for one in reversed(source.messages)]
-        calls = [one.calls for one in source.messages if one.calls]
+        calls = [text for one in source.messages for text in (one.calls, one.name) if text]
         return [*contents, *calls, *([source.tools] if source.tools else []),
                 *_leaves(source.settings)]  # fmt: skip
     if isinstance(source, str):
@@ -108,12 +115,17 @@ def _texts(source: str | Example | Chat) -> list[str]:
 
 
 def _leaves(value: Any) -> list[str]:
-    """All texts in a JSON value, names included."""
-    if isinstance(value, Mapping):
-        return [text for pair in value.items() for one in pair for text in _leaves(one)]
-    if isinstance(value, list):
-        return [text for one in value for text in _leaves(one)]
-    return [value] if isinstance(value, str) else []
+    """All texts in a JSON value, names included, however deep."""
+    texts, left = list[str](), [value]
+    while left:
+        one = left.pop()
+        if isinstance(one, Mapping):
+            left += [*one.keys(), *one.values()]
+        elif isinstance(one, list):
+            left += one
+        elif isinstance(one, str):
+            texts.append(one)
+    return texts
 
 
 def _check_unicode(texts: list[str]) -> None:
@@ -171,11 +183,10 @@ def _encode_chat(template: Template, tokenizer: Any, chat: Chat) -> Encoded:
             "this adapter keeps the chat frame that it was trained in, and chat_template_kwargs "
             "would make another of it; leave them out"
         )
+    bare_frame = template.frame is not None and not template.frame.jinja
+    if chat.tools and (bare_frame or (made is not None and not made.tools)):
+        raise InputError("this adapter was trained without tools; leave tools out")
     if made is not None:
-        if chat.tools and not made.tools:
-            raise InputError(
-                "this adapter was trained without tools, and takes none; leave tools out"
-            )
         return template.encode(tokenizer, made, None, _ANY_LENGTH)
     for content in _texts(chat):
         if match := traits(tokenizer).special.search(content):
@@ -183,15 +194,30 @@ def _encode_chat(template: Template, tokenizer: Any, chat: Chat) -> Encoded:
                 f"a message holds the text {match.group()!r}, which is a special token of this "
                 "tokenizer; take it out"
             )
-    turns = _conversation(template, tokenizer, chat)
-    text = rendered_turns(tokenizer, turns, reply=True, settings=chat.settings)
-    if chat.tools:
-        told, bare = json.loads(chat.tools), text
-        text = rendered_turns(tokenizer, turns, reply=True, settings=chat.settings, tools=told)
-        if text == bare:
-            raise InputError("this base's chat template does not show tools; leave tools out")
+    text = _rendered(template, tokenizer, chat)
     ids = tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
     return _placed(template, ids, tokenizer)
+
+
+def _rendered(template: Template, tokenizer: Any, chat: Chat) -> str:
+    """The chat in the tokenizer's template.
+
+    Raises:
+        InputError: that does not show the tools, or the calls of them.
+    """
+    turns = _conversation(template, tokenizer, chat)
+
+    def render(turns: Sequence[Mapping[str, Any]], tools: str) -> str:
+        told = json.loads(tools) if tools else None
+        return rendered_turns(tokenizer, turns, reply=True, settings=chat.settings, tools=told)
+
+    text = render(turns, chat.tools)
+    if chat.tools and text == render(turns, ""):
+        raise InputError("this base's chat template does not show tools; leave tools out")
+    silent = [{k: v for k, v in turn.items() if k != "tool_calls"} for turn in turns]
+    if silent != turns and text == render(silent, chat.tools):
+        raise InputError("this base's chat template does not show tool_calls; leave them out")
+    return text
 
 
 def _as_source(template: Template, chat: Chat) -> Example | None:

@@ -78,7 +78,7 @@ def finish(
     )
     choices = choices_of(labels, settings.own_options, options, said)
     refuse_metrics(options.metrics or (), choices)
-    _check_schema(options, choices, test)
+    _check_schema(options, choices, (*train, *validation, *test))
     if choices is not None and options.loss == "replies":
         raise InputError(
             "loss=replies trains every reply, and choices are of the last: leave one out."
@@ -128,20 +128,20 @@ def _decoding(decoding: Decoding, schema: str | None) -> Decoding:
     )
 
 
-def _check_schema(options: Options, choices: Choices | None, test: Sequence[Example]) -> None:
+def _check_schema(options: Options, choices: Choices | None, rows: Sequence[Example]) -> None:
     if not options.json_schema:
         return
     if choices is not None:
         raise InputError(
             "schema is of replies that are written, and choices are weighed: leave one out."
         )
-    for target in (target for example in test for target in example.targets):
+    for target in (target for example in rows for target in example.targets):
         try:
             json.loads(target)
         except (ValueError, RecursionError):
             raise InputError(
-                f"schema asks for JSON, and a target of the test split is {target!r:.60}: targets "
-                "that are JSON were expected."
+                f"schema asks for JSON, and a target is {target!r:.60}: targets that are JSON were "
+                "expected."
             ) from None
 
 

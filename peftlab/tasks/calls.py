@@ -8,18 +8,19 @@ Qwen put it between `<tool_call>` and `</tool_call>`, Llama 3 writes it alone).
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from peftlab.errors import InputError
 from peftlab.structured import Structure
-from peftlab.tasks.chat import frame
+from peftlab.tasks.chat import Frame, frame
 from peftlab.tasks.conversation import called
 from peftlab.tasks.example import Example
 from peftlab.tasks.tokens import Tokenizer
 
 _NAME, _KEY, _VALUE = "peftlab_probe", "peftlab_key", "peftlab_value"
+_DATA = ("const", "enum", "default", "examples")  # of a schema: no schemas themselves
 _DECODER = json.JSONDecoder()
 
 
@@ -45,58 +46,102 @@ class CallForm:
     arguments: str
     as_text: bool
 
-    def parsed(self, reply: str) -> tuple[str, list[Call]]:
-        """What a reply says beside its calls, and these; one that is cut off or damaged is text."""
-        calls, said, at = list[Call](), list[str](), 0
-        mark = self.before.strip()
-        while (start := self._next(reply, at, mark)) >= 0:
-            found = self._call(reply, start + len(mark))
+    def parsed(
+        self, reply: str, names: Collection[str], most: int | None = None
+    ) -> tuple[str, list[Call]]:
+        """What a reply says beside its calls, and these.
+
+        One that is cut off, damaged, or of what is not offered is text, as are those after `most`.
+
+        Args:
+            names: of what may be called.
+        """
+        calls, said, at, after_mark = list[Call](), list[str](), 0, 0
+        mark, listed = self.before.strip(), self.before.rstrip().endswith("[")
+        while len(calls) != most and (start := self._next(reply, after_mark, mark)) >= 0:
+            found = self._call(reply, start + len(mark), names)
+            after_mark = start + max(1, len(mark))
             if found is None:
-                break
-            call, end = found
+                continue
             said.append(reply[at:start])
-            calls.append(call)
-            rest = reply[end:].lstrip()
-            at = len(reply) - len(rest.removeprefix(self.after.strip()))
+            while found is not None:
+                call, end = found
+                calls.append(call)
+                rest = reply[end:].lstrip()
+                more = listed and rest.startswith(",") and len(calls) != most
+                found = self._call(reply, len(reply) - len(rest) + 1, names) if more else None
+            at = after_mark = len(reply) - len(rest.removeprefix(self.after.strip()))
         return ("".join(said) + reply[at:]).strip(), calls
 
     def _next(self, reply: str, at: int, mark: str) -> int:
         if mark:
             return reply.find(mark, at)
         rest = reply[at:].lstrip()  # without a mark, a call is all that there is
-        return len(reply) - len(rest) if rest.startswith("{") else -1
+        begins = rest.startswith("{") and not reply[:at].strip().endswith("{")
+        return len(reply) - len(rest) if begins else -1
 
-    def _call(self, reply: str, at: int) -> tuple[Call, int] | None:
+    def _call(self, reply: str, at: int, names: Collection[str]) -> tuple[Call, int] | None:
         start = at + len(reply[at:]) - len(reply[at:].lstrip())
         try:
             found, end = _DECODER.raw_decode(reply, start)
         except (ValueError, RecursionError):
             return None
-        if not isinstance(found, dict) or not isinstance(found.get(self.name), str):
+        if not isinstance(found, dict) or self.arguments not in found:
             return None
-        given = found.get(self.arguments, {})
-        return Call(found[self.name], given if isinstance(given, str) else json.dumps(given)), end
+        name, given = found.get(self.name), found[self.arguments]
+        if not isinstance(name, str) or name not in names:
+            return None
+        return Call(name, given if isinstance(given, str) else json.dumps(given or {})), end
 
     def structure(self, tools: Sequence[Mapping[str, Any]]) -> Structure:
-        """A reply that is one call of one of these functions, its arguments of the schema."""
-        options = [self._schema(tool) for tool in tools]
+        """A reply that is one call of one of these functions, its arguments of the schema.
+
+        Raises:
+            InputError: arguments are written as text, which no schema reaches, or are nested too
+                deep.
+        """
+        if self.as_text:
+            raise InputError(
+                "this base writes the arguments of a call as text, which cannot be made to follow "
+                "a schema: tool_choice auto was expected"
+            )
+        try:
+            options = [self._schema(tool, f"#/anyOf/{i}") for i, tool in enumerate(tools)]
+        except RecursionError:
+            raise InputError("the parameters of a tool are nested too deep") from None
         return Structure.of_enclosed(self.before, {"anyOf": options}, self.after)
 
-    def _schema(self, tool: Mapping[str, Any]) -> dict[str, Any]:
+    def _schema(self, tool: Mapping[str, Any], place: str) -> dict[str, Any]:
         given = tool.get("parameters") or {"type": "object", "additionalProperties": False}
+        given = _moved(given, f"{place}/properties/{self.arguments}")
         return {
             "type": "object",
             "properties": {
                 self.name: {"const": tool["name"]},
-                self.arguments: {"type": "string"} if self.as_text else given,
+                self.arguments: given,
             },
             "required": [self.name, self.arguments],
             "additionalProperties": False,
         }
 
 
-def call_form(tokenizer: Tokenizer) -> CallForm:
-    """How the tokenizer's chat template writes calls.
+def _moved(schema: Any, place: str) -> Any:
+    """A schema that stands at a place of another one: what it refers to stands there too."""
+    if isinstance(schema, Mapping):
+        own = {
+            key: value if key in _DATA else _moved(value, place)
+            for key, value in schema.items()
+            if key != "$id"  # what it refers to is found by its place
+        }
+        target = own.get("$ref")
+        if isinstance(target, str) and target.startswith("#"):
+            own["$ref"] = place + target[1:]
+        return own
+    return [_moved(one, place) for one in schema] if isinstance(schema, list) else schema
+
+
+def call_form(tokenizer: Tokenizer, own: Frame | None = None) -> CallForm:
+    """How the tokenizer's chat template writes calls; or an adapter's own, where it has one.
 
     Raises:
         InputError: there is no chat template, it writes none, or not as JSON.
@@ -110,7 +155,8 @@ def call_form(tokenizer: Tokenizer) -> CallForm:
         tools=json.dumps([{"type": "function", "function": function}]),
         calls=json.dumps([{"type": "function", "function": call}]),
     )
-    text = called(tokenizer, frame(tokenizer), probe)
+    shown = own if own is not None and own.jinja else frame(tokenizer)
+    text = called(tokenizer, shown, probe)
     for start in (i for i, sign in enumerate(text) if sign == "{"):
         try:
             found, end = _DECODER.raw_decode(text, start)

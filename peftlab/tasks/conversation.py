@@ -184,7 +184,8 @@ class _Shown:
     def _check_tools(self, example: Example) -> None:
         """Refuse tools, or calls of them, that the template leaves out, or that hold its marks."""
         calls = [turn.calls for turn in self.turns if turn.calls]
-        for text in (example.tools, *calls):
+        names = [turn.name for turn in self.turns]
+        for text in (example.tools, *calls, *names):
             if found := traits(self.tokenizer).special.search(text):
                 raise InputError(
                     f"a tool, or a call of one, holds {found.group()!r}, a special token of this "

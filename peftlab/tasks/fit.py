@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from peftlab.errors import InputError
+from peftlab.structured import Grammars, Structure
 from peftlab.tasks import conversation
 from peftlab.tasks.conversation_files import every_reply
 from peftlab.tasks.encode import without_end
@@ -133,9 +134,30 @@ def look(task: Task, tokenizer: Tokenizer, splits: Sequence[str] = SPLITS) -> Fi
         template=template,
         ends=kept_ends,
         max_new_tokens=guess,
-        notes=tuple(notes),
+        notes=(*notes, *_of_schema(task, tokenizer, splits)),
         whole=whole,
     )
+
+
+def _of_schema(task: Task, tokenizer: Tokenizer, splits: Sequence[str]) -> list[str]:
+    """What is to be said of targets under a schema, which is compiled here first.
+
+    Raises:
+        InputError: it does not compile, or nothing satisfies it.
+    """
+    if not task.decoding.json_schema:
+        return []
+    structure = Structure.of_schema(task.decoding.json_schema)
+    guide = Grammars(tokenizer, len(tokenizer)).guide(structure)
+    targets = [t for row in task.test for t in row.targets] if "test" in splits else []
+    ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in targets]
+    others = [text for text, own in zip(targets, ids, strict=True) if not guide.accepts(own)]
+    if not others:
+        return []
+    return [
+        f"{len(others)} of {len(targets)} test targets are not of the schema, or not written as "
+        f"replies under it are (the first is {others[0]!r:.60}): no reply can equal them."
+    ]
 
 
 def _turns(task: Task, tokenizer: Tokenizer, splits: Sequence[str]) -> Fit:

@@ -57,7 +57,7 @@ class Decoding(Checked):
         float, Ge(0), Le(1), Since(0.0), Option("Sample what has this share of the best's chance.")
     ] = field(default=0.0, repr=False)
     repetition_penalty: Annotated[
-        float, Gt(0), Le(100), Since(1.0), Option("Of tokens of prompt and reply; 1: none.")
+        float, Ge(0.01), Le(100), Since(1.0), Option("Of tokens of prompt and reply; 1: none.")
     ] = field(default=1.0, repr=False)
     presence_penalty: Annotated[
         _Penalty, Since(0.0), Option("Off the score of a token that the reply has; 0: none.")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from peftlab.errors import InputError
 from peftlab.tasks.calls import CallForm, call_form
+from peftlab.tasks.chat import frame
 from tests.tasks.tokenizers_for_tests import byte_level
 
 _TURNS = (
@@ -34,6 +36,10 @@ AS_TEXT = template(
     '[CALL]{"function": "{{ c.function.name }}", "args": '
     "{{ (c.function.arguments | tojson) | tojson }}}"
 )
+LISTED = template(
+    '[{"name": "{{ c.function.name }}", "arguments": {{ c.function.arguments | tojson }}}]'
+)
+NAMES = {"clock", "a", "b"}
 PYTHON = template("{{ c.function.name }}({{ c.function.arguments }})")
 
 
@@ -70,6 +76,14 @@ def one(name: str, **arguments: object) -> str:
     ("reply", "text", "calls"),
     [
         ("It is nine.", "It is nine.", []),
+        (f"I use <tool_call> tags. {one('a')}", "I use <tool_call> tags.", [("a", "{}")]),
+        (one("other"), one("other"), []),
+        ('<tool_call>{"name": "a"}</tool_call>', '<tool_call>{"name": "a"}</tool_call>', []),
+        (
+            '<tool_call>{"name": "a", "arguments": null}</tool_call>',
+            "",
+            [("a", "{}")],
+        ),
         (one("clock", zone="utc"), "", [("clock", '{"zone": "utc"}')]),
         (
             f"Let me see.\n{one('a', x=1)}\n{one('b')}",
@@ -84,11 +98,33 @@ def one(name: str, **arguments: object) -> str:
     ],
 )
 def test_calls_are_read_from_replies(reply: str, text: str, calls: list[tuple[str, str]]) -> None:
-    assert call_form(byte_level(chat=HERMES)).parsed(reply) == (text, calls)
+    assert call_form(byte_level(chat=HERMES)).parsed(reply, NAMES) == (text, calls)
 
 
 def test_a_call_without_marks_is_all_that_there_is() -> None:
     form = call_form(byte_level(chat=LLAMA))
-    assert form.parsed('{"name": "a", "parameters": {"x": [1]}}') == ("", [("a", '{"x": [1]}')])
-    for text in ('It is {"name": "a", "parameters": {}}', '{"answer": 3}', "{"):
-        assert form.parsed(text) == (text, [])
+    called = '{"name": "a", "parameters": {"x": [1]}}'
+    assert form.parsed(called, NAMES) == ("", [("a", '{"x": [1]}')])
+    assert form.parsed(f"{called}\n{called}", NAMES, 1) == (called, [("a", '{"x": [1]}')])
+    for text in ('It is {"name": "a", "parameters": {}}', '{"answer": 3}', "{",
+                 '{"name": "Ann", "age": 3}', '{"name": "Ann", "parameters": {}}'):  # fmt: skip
+        assert form.parsed(text, NAMES) == (text, [])
+
+
+def test_calls_of_a_list_are_all_read() -> None:
+    form = call_form(byte_level(chat=LISTED))
+    assert form.before == "[" and form.after == "]"
+    a, b = (json.dumps({"name": name, "arguments": {}}) for name in "ab")
+    assert form.parsed(f"[{a}, {b}]", NAMES) == ("", [("a", "{}"), ("b", "{}")])
+    assert form.parsed(f"See [1]: [{a}]", NAMES) == ("See [1]:", [("a", "{}")])
+    assert form.parsed(f"[{a}, {b}]", NAMES, 1)[1] == [("a", "{}")]
+
+
+def test_arguments_as_text_follow_no_schema() -> None:
+    with pytest.raises(InputError, match="as text, which cannot be made to follow"):
+        call_form(byte_level(chat=AS_TEXT)).structure([{"name": "a"}])
+
+
+def test_an_adapter_writes_calls_in_its_own_template() -> None:
+    own = replace(frame(byte_level(chat=HERMES)), jinja=LLAMA)
+    assert call_form(byte_level(chat=HERMES), own).arguments == "parameters"

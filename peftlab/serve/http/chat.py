@@ -23,7 +23,7 @@ from peftlab.serve.http.wire import NO_BIAS, Asked, Usage, Wire, expected
 from peftlab.serve.prompt import Chat
 from peftlab.serve.request import Piece, Reply, Token
 from peftlab.structured import Structure
-from peftlab.tasks.calls import CallForm, call_form
+from peftlab.tasks.calls import Call, CallForm, call_form
 from peftlab.tasks.example import Message as Turn
 
 router = APIRouter(tags=["chat"])
@@ -61,7 +61,7 @@ class ToolCall(Wire):
         """As templates take it."""
         try:
             given = json.loads(self.function.arguments or "{}")
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise HttpError(400, f"the arguments of a call are no JSON: {error}") from error
         function = {"name": self.function.name, "arguments": given}
         return {**({"id": self.id} if self.id else {}), "type": "function", "function": function}
@@ -112,7 +112,8 @@ class Message(Wire):
         role = "system" if self.role == "developer" else self.role
         calls = [one.read() for one in self.tool_calls or ()]
         name = (self.name or "") if role == "tool" else ""
-        return Turn(role, text, json.dumps(calls) if calls else "", name)
+        told = json.dumps(calls, ensure_ascii=False) if calls else ""  # as it will be looked at
+        return Turn(role, text, told, name)
 
 
 class ChatRequest(Asked):
@@ -244,9 +245,10 @@ async def chat(
     check_number(state, each)
     asked.max_tokens = asked.max_completion_tokens or asked.max_tokens
     said = tuple(message.turn() for message in asked.messages)
-    tools = json.dumps([tool.model_dump(exclude_none=True) for tool in asked.tools or ()])
-    turns = Chat(said, asked.chat_template_kwargs or {}, tools if asked.tools else "")
-    calling = Calling.of(asked, state.tokenizer)
+    described = [tool.model_dump(exclude_none=True) for tool in asked.tools or ()]
+    tools = json.dumps(described, ensure_ascii=False) if described else ""
+    turns = Chat(said, asked.chat_template_kwargs or {}, tools)
+    calling = Calling.of(asked, state)
     logprobs = (asked.top_logprobs or 0) if asked.logprobs else None
     requests = [request(state, asked, turns, logprobs, number) for number in range(each)]
     if calling is not None and calling.structure is not None:
@@ -266,13 +268,20 @@ async def chat(
 
 @dataclass(frozen=True)
 class Calling:
-    """That tools may be called: how that is written, and, where one has to be, its structure."""
+    """That tools may be called.
+
+    Attributes:
+        form: how calls are written. names: of what may be called. most: calls of a reply.
+        structure: of the reply, where it has to be a call.
+    """
 
     form: CallForm
+    names: frozenset[str]
+    most: int | None = None
     structure: Structure | None = None
 
     @classmethod
-    def of(cls, asked: ChatRequest, tokenizer: Any) -> Calling | None:
+    def of(cls, asked: ChatRequest, state: Served) -> Calling | None:
         """What a request asks for; None: no calls.
 
         Raises:
@@ -293,8 +302,21 @@ class Calling:
             return None
         if not functions:
             raise _no_choice("asks for tools, and there are none")
-        form = call_form(tokenizer)
-        return cls(form, None if choice == "auto" else form.structure(functions))
+        adapter = state.library.get(asked.model)
+        own = None if adapter is None else adapter.template.frame
+        form = call_form(state.tokenizer, own)
+        names = frozenset(one["name"] for one in functions)
+        most = 1 if asked.parallel_tool_calls is False else None
+        return cls(form, names, most, None if choice == "auto" else form.structure(functions))
+
+    def read(self, reply: Reply) -> tuple[str, list[Call]]:
+        """What a reply says beside its calls, and these."""
+        return self.form.parsed(reply.text, self.names, self.most)
+
+
+def _reason(reply: Reply, calls: Sequence[SaidCall]) -> Any:
+    """Why a reply ended: at calls, unless something was cut off."""
+    return "tool_calls" if calls and reply.finished != "length" else REASONS[reply.finished]
 
 
 def _no_choice(said: str) -> HttpError:
@@ -329,14 +351,14 @@ class _Messages:
             index=index,
             message=message,
             logprobs=self._logprobs(reply.tokens),
-            finish_reason="tool_calls" if calls else REASONS[reply.finished],
+            finish_reason=_reason(reply, calls),
         )
 
     def _read(self, reply: Reply) -> tuple[str | None, list[SaidCall]]:
         """The text of a reply, and its calls; no text beside calls that are all that it is."""
         if self._calling is None:
             return reply.text, []
-        text, found = self._calling.form.parsed(reply.text)
+        text, found = self._calling.read(reply)
         calls = [
             SaidCall(
                 id=f"call_{secrets.token_hex(12)}",
@@ -365,7 +387,7 @@ class _Messages:
             for number, call in enumerate(calls):
                 call.index = number
             told.tool_calls = calls
-        return self._chunk(index, told, reason="tool_calls" if calls else REASONS[reply.finished])
+        return self._chunk(index, told, reason=_reason(reply, calls))
 
     def usage(self, usage: Usage) -> ChatChunk:
         return ChatChunk(**self._same, object="chat.completion.chunk", choices=[], usage=usage)

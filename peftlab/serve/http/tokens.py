@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from codecs import getincrementaldecoder
 from functools import lru_cache
 from typing import Any
 
@@ -52,13 +53,16 @@ class Offsets:
     """
 
     def __init__(self, bare: bool = True) -> None:
-        self._before, self._bare = b"", bare
+        self._decoder = getincrementaldecoder("utf-8")("ignore")
+        self._place, self._begun = 0, not bare
 
     def next(self, data: bytes) -> int:
         """The place of the token that comes next."""
-        text = self._before.decode(errors="ignore")
-        place = len(text.lstrip() if self._bare else text)
-        self._before += data
+        place, text = self._place, self._decoder.decode(data)
+        if not self._begun:
+            text = text.lstrip()
+            self._begun = bool(text)
+        self._place += len(text)
         return place
 
 

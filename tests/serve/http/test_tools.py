@@ -38,6 +38,27 @@ ASKED: Any = {
 }  # fmt: skip
 
 
+END = str(byte_level(chat=HERMES).eos_token)
+ANSWER: Any = {"role": "tool", "tool_call_id": "c", "content": ""}
+
+
+def called(arguments: str) -> Any:
+    function = {"name": "clock", "arguments": arguments}
+    return {"role": "assistant", "content": "", "tool_calls": [{"function": function}]}
+
+
+def described(words: str, parameters: Any = None) -> Any:
+    function = {"name": "clock", "description": words, "parameters": parameters or {}}
+    return [{"type": "function", "function": function}]
+
+
+def deep(levels: int) -> Any:
+    made: Any = {}
+    for _ in range(levels):
+        made = {"properties": made}
+    return made
+
+
 def opened(jinja: str) -> Iterator[openai.OpenAI]:
     tokenizer = byte_level(chat=jinja)
     long = tiny("llama", vocab_size=len(tokenizer), max_position_embeddings=1024)
@@ -78,6 +99,21 @@ def test_a_call_that_has_to_be_is_one(client: openai.OpenAI, choice: str) -> Non
         assert not any(chunk.choices[0].delta.content for chunk in chunks)
 
 
+def test_parameters_may_refer_to_their_own_definitions(client: openai.OpenAI) -> None:
+    """As pydantic writes them."""
+    parameters = {
+        "$defs": {"Zone": {"enum": ["utc", "cet"]}},
+        "type": "object", "properties": {"zone": {"$ref": "#/$defs/Zone"}}, "required": ["zone"],
+        "additionalProperties": False,
+    }  # fmt: skip
+    tools: Any = [*TOOLS, {"type": "function", "function": {"name": "a", "parameters": parameters}}]
+    choice: Any = {"type": "function", "function": {"name": "a"}}
+    for given in (choice, "required"):
+        reply = client.chat.completions.create(**ASKED, tools=tools, tool_choice=given).choices[0]
+        (call,) = reply.message.tool_calls or []
+        assert json.loads(call.function.arguments)["zone"] in ("utc", "cet")
+
+
 def test_where_none_is_called_the_text_is_the_reply(client: openai.OpenAI) -> None:
     """And the prompt shows the tools, unless there are none."""
     short = ASKED | {"max_tokens": 6}
@@ -108,6 +144,8 @@ def test_earlier_calls_and_what_tools_answer_are_read(client: openai.OpenAI) -> 
     without = client.chat.completions.create(**short, tools=TOOLS)
     assert told.usage is not None and without.usage is not None
     assert told.usage.prompt_tokens > without.usage.prompt_tokens + 20
+    turns[2]["content"] = ""  # of a tool that has nothing to say
+    assert client.chat.completions.create(**short, tools=TOOLS).choices
 
 
 @pytest.mark.parametrize(
@@ -139,6 +177,18 @@ def test_earlier_calls_and_what_tools_answer_are_read(client: openai.OpenAI) -> 
             "does not compile",
         ),
         ({"messages": [{"role": "assistant"}]}, "content is missing"),
+        ({"messages": [called('{"a": "\\ud800"}'), ANSWER]}, "half of a character"),
+        ({"messages": [called("[" * 2000), ANSWER]}, "no JSON"),
+        ({"messages": [*ASKED["messages"], ANSWER | {"name": END}]}, "a special token"),
+        ({"tools": described(END)}, "a special token"),
+        (
+            {"extra_body": {"chat_template_kwargs": {"x": deep(400)}}, "tools": described(END)},
+            "a special token",
+        ),
+        (
+            {"tools": described("x", deep(600)), "tool_choice": "required"},
+            "too deep|nested|compile",
+        ),
         (
             {
                 "messages": [
