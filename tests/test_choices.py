@@ -276,7 +276,8 @@ def test_options_and_context_are_tokenised_together() -> None:
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # of transformers, about the harness
-@pytest.mark.parametrize("adapted", [pytest.param(False, marks=pytest.mark.slow), True])
+@pytest.mark.slow
+@pytest.mark.parametrize("adapted", [False, True])
 def test_the_harness_gives_the_same_numbers(
     own_options: Path, tmp_path: Path, adapted: bool
 ) -> None:

@@ -263,6 +263,7 @@ def test_a_probe_sees_no_memory_of_another(base: str, task: Task, tmp_path: Path
     assert abs(peaks[0] - peaks[1]) < 8 << 20
 
 
+@pytest.mark.slow
 def test_a_probe_that_is_killed_ends_nothing_else(base: str, task: Task, tmp_path: Path) -> None:
     """As Linux does when memory runs out."""
     plan = make(base, task, (Odd(how="killed"), parse_one("ia3")), predict=True)

@@ -63,14 +63,9 @@ def check_source(source: Source) -> None:
     else:
         texts = _texts(source)
         _check_unicode(texts)
-        answers = (
-            isinstance(source, Chat)
-            and source.messages[-1:]
-            and (
-                source.messages[-1].role == "tool"  # which may have nothing to say
-            )
-        )
-        empty = not (answers or any(text.strip() for text in texts[:1]))
+        last = source.messages[-1] if isinstance(source, Chat) and source.turns else None
+        answers = last is not None and last.role == "tool"  # which may have nothing to say
+        empty = not answers and not any(text.strip() for text in texts[:1])
     if empty:
         raise InputError("the prompt is empty; a text was expected")
 
@@ -105,10 +100,10 @@ def longest_text(template: Template, source: Source) -> str:
 def _texts(source: str | Example | Chat) -> list[str]:
     """All text that is asked, the source or the last message first."""
     if isinstance(source, Chat):
-        contents = [one.content for one in reversed(source.messages)]
-        calls = [text for one in source.messages for text in (one.calls, one.name) if text]
-        return [*contents, *calls, *([source.tools] if source.tools else []),
-                *_leaves(source.settings)]  # fmt: skip
+        texts = [one.content for one in reversed(source.messages)]
+        texts += [text for one in source.messages for text in (one.calls, one.name) if text]
+        texts += [source.tools] if source.tools else []
+        return texts + _leaves(source.settings)
     if isinstance(source, str):
         return [source]
     return [*reversed(source.texts), *source.fields.values()]

@@ -190,6 +190,7 @@ class Counted:
         monkeypatch.setattr(Trunk, "_run", counting)
 
 
+@pytest.mark.slow
 def test_runs_of_a_machine_share_kept_activations(
     plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

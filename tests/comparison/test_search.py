@@ -122,6 +122,7 @@ def test_rates_and_searches_exclude_each_other(about: Base, task: Task) -> None:
         SearchConfig(trials=2, share=0.0)
 
 
+@pytest.mark.slow
 def test_a_comparison_with_a_search_and_a_budget_of_tokens(
     base: str, task: Task, tmp_path: Path
 ) -> None:

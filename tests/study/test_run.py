@@ -147,6 +147,7 @@ def test_few_test_examples_have_no_intervals(setting: Make, task: Task) -> None:
     assert any("3 test examples are too few for intervals" in text for text in result.problems)
 
 
+@pytest.mark.slow
 def test_failed_runs_are_named_and_left_out(setting: Make) -> None:
     """A prompt of 96 fills the tiny base's context; its run fails, the others stand."""
     result = carry_out(Few(), setting(values=(2.0, 96.0)))

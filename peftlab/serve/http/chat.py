@@ -6,7 +6,7 @@ import json
 import secrets
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Response
@@ -19,11 +19,10 @@ from peftlab.serve.http.completions import check_number, request
 from peftlab.serve.http.errors import HttpError
 from peftlab.serve.http.served import Served, served
 from peftlab.serve.http.tokens import Vocabulary
-from peftlab.serve.http.wire import NO_BIAS, Asked, Usage, Wire, expected
+from peftlab.serve.http.tools import AsksTools, Calling, SaidCall, ToolCall
+from peftlab.serve.http.wire import NO_BIAS, Usage, Wire, expected
 from peftlab.serve.prompt import Chat
 from peftlab.serve.request import Piece, Reply, Token
-from peftlab.structured import Structure
-from peftlab.tasks.calls import Call, CallForm, call_form
 from peftlab.tasks.example import Message as Turn
 
 router = APIRouter(tags=["chat"])
@@ -41,46 +40,6 @@ def _is_content(value: Any) -> bool:
         isinstance(value, list)
         and all(isinstance(it, dict) and it.get("type") == "text" for it in value)
     )
-
-
-class Function(Wire):
-    """What is called: arguments are JSON text."""
-
-    name: str = Field(min_length=1)
-    arguments: str = "{}"
-
-
-class ToolCall(Wire):
-    """A call of an earlier reply."""
-
-    id: str | None = None
-    type: Literal["function"] = "function"
-    function: Function
-
-    def read(self) -> dict[str, Any]:
-        """As templates take it."""
-        try:
-            given = json.loads(self.function.arguments or "{}")
-        except (ValueError, RecursionError) as error:
-            raise HttpError(400, f"the arguments of a call are no JSON: {error}") from error
-        function = {"name": self.function.name, "arguments": given}
-        return {**({"id": self.id} if self.id else {}), "type": "function", "function": function}
-
-
-class Described(Wire):
-    """A function that may be called; parameters are a JSON Schema."""
-
-    name: str = Field(min_length=1, max_length=256)
-    description: str | None = None
-    parameters: dict[str, Any] | None = None
-    strict: bool | None = None
-
-
-class Tool(Wire):
-    """A tool that may be called."""
-
-    type: Literal["function"]
-    function: Described
 
 
 class Message(Wire):
@@ -116,7 +75,7 @@ class Message(Wire):
         return Turn(role, text, told, name)
 
 
-class ChatRequest(Asked):
+class ChatRequest(AsksTools):
     """What OpenAI's client sends. max_completion_tokens is max_tokens' newer name.
 
     chat_template_kwargs is vLLM's: settings of the tokenizer's chat template.
@@ -135,9 +94,6 @@ class ChatRequest(Asked):
     chat_template_kwargs: dict[str, Any] | None = None
     logprobs: bool | None = None
     top_logprobs: int | None = Field(default=None, ge=0, le=20)
-    tools: list[Tool] | None = Field(default=None, max_length=128)
-    tool_choice: str | dict[str, Any] | None = None
-    parallel_tool_calls: bool | None = None
 
 
 class TopLogprob(BaseModel):
@@ -159,22 +115,6 @@ class ChatLogprobs(BaseModel):
 
     content: list[TokenLogprob]
     refusal: None = None
-
-
-class Called(BaseModel):
-    """A function that the assistant calls."""
-
-    name: str
-    arguments: str
-
-
-class SaidCall(BaseModel):
-    """Such a call."""
-
-    index: int | None = None
-    id: str
-    type: Literal["function"]
-    function: Called
 
 
 class Said(BaseModel):
@@ -266,61 +206,9 @@ async def chat(
     )
 
 
-@dataclass(frozen=True)
-class Calling:
-    """That tools may be called.
-
-    Attributes:
-        form: how calls are written. names: of what may be called. most: calls of a reply.
-        structure: of the reply, where it has to be a call.
-    """
-
-    form: CallForm
-    names: frozenset[str]
-    most: int | None = None
-    structure: Structure | None = None
-
-    @classmethod
-    def of(cls, asked: ChatRequest, state: Served) -> Calling | None:
-        """What a request asks for; None: no calls.
-
-        Raises:
-            HttpError: a choice that is none, or of a tool that is not there. InputError: a base
-                whose chat template knows no calls.
-        """
-        choice = asked.tool_choice or ("auto" if asked.tools else "none")
-        functions = [tool.function.model_dump(exclude_none=True) for tool in asked.tools or ()]
-        if isinstance(choice, dict):
-            function = choice.get("function")
-            name = function.get("name") if isinstance(function, dict) else None
-            functions = [one for one in functions if one["name"] == name]
-            if choice.get("type") != "function" or not functions:
-                raise _no_choice(f"names {name!r:.60}, which is none of the tools")
-        elif choice not in ("none", "auto", "required"):
-            raise _no_choice(f"is {choice!r:.60}; none, auto, required or a function was expected")
-        if choice == "none":
-            return None
-        if not functions:
-            raise _no_choice("asks for tools, and there are none")
-        adapter = state.library.get(asked.model)
-        own = None if adapter is None else adapter.template.frame
-        form = call_form(state.tokenizer, own)
-        names = frozenset(one["name"] for one in functions)
-        most = 1 if asked.parallel_tool_calls is False else None
-        return cls(form, names, most, None if choice == "auto" else form.structure(functions))
-
-    def read(self, reply: Reply) -> tuple[str, list[Call]]:
-        """What a reply says beside its calls, and these."""
-        return self.form.parsed(reply.text, self.names, self.most)
-
-
 def _reason(reply: Reply, calls: Sequence[SaidCall]) -> Any:
     """Why a reply ended: at calls, unless something was cut off."""
     return "tool_calls" if calls and reply.finished != "length" else REASONS[reply.finished]
-
-
-def _no_choice(said: str) -> HttpError:
-    return HttpError(400, f"tool_choice {said}", param="tool_choice")
 
 
 class _Messages:
@@ -355,19 +243,7 @@ class _Messages:
         )
 
     def _read(self, reply: Reply) -> tuple[str | None, list[SaidCall]]:
-        """The text of a reply, and its calls; no text beside calls that are all that it is."""
-        if self._calling is None:
-            return reply.text, []
-        text, found = self._calling.read(reply)
-        calls = [
-            SaidCall(
-                id=f"call_{secrets.token_hex(12)}",
-                type="function",
-                function=Called(name=call.name, arguments=call.arguments),
-            )
-            for call in found
-        ]
-        return (text or None, calls) if calls else (reply.text, [])
+        return (reply.text, []) if self._calling is None else self._calling.said(reply)
 
     def opening(self) -> list[BaseModel]:
         first = Delta(role="assistant", content="")
