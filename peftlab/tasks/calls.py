@@ -156,7 +156,13 @@ def call_form(tokenizer: Tokenizer, own: Frame | None = None) -> CallForm:
         calls=json.dumps([{"type": "function", "function": call}]),
     )
     shown = own if own is not None and own.jinja else frame(tokenizer)
-    text = called(tokenizer, shown, probe)
+    try:
+        text = called(tokenizer, shown, probe)
+    except InputError as error:
+        raise InputError(
+            "the base's chat template shows no calls of tools, or writes them with special tokens, "
+            "so they cannot be read; leave tools out"
+        ) from error
     for start in (i for i, sign in enumerate(text) if sign == "{"):
         try:
             found, end = _DECODER.raw_decode(text, start)

@@ -59,7 +59,7 @@ def test_the_form_is_that_of_the_template(jinja: str, expected: CallForm) -> Non
     ("jinja", "said"),
     [
         (PYTHON, "not as JSON"),
-        (template(""), "does not show the tools"),
+        (template(""), "shows no calls of tools"),
         (None, "no chat template"),
     ],
 )
