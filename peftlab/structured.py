@@ -114,15 +114,13 @@ class Structure:
         except Exception as error:  # its parser's own, whatever that raises
             raise InputError(f"the grammar cannot be read: {error!s:.{_SAID}}") from error
 
-    def grammars(self, alone: bool = False) -> str:
-        """What llguidance compiles.
-
-        Args:
-            alone: without the white space that targets may begin with, and replies lose again.
+    def grammars(self) -> tuple[str, str]:
+        """What llguidance compiles: alone, and with the white space that targets may begin with,
+        and that replies lose again.
         """
         body = {"name": "body", **self._body()}
-        main = [] if alone else [{"name": "main", "lark_grammar": _LED}]
-        return json.dumps({"grammars": [*main, body]})
+        led = [{"name": "main", "lark_grammar": _LED}, body]
+        return json.dumps({"grammars": [body]}), json.dumps({"grammars": led})
 
 
 def _guided(schema: Any) -> dict[str, Any]:
@@ -278,14 +276,12 @@ class Grammars:
         from llguidance import LLMatcher, LLParserLimits
 
         limits = LLParserLimits(verbose_errors=False)
-        body = LLMatcher(words, structure.grammars(alone=True), log_level=0, limits=limits)
-        if body.is_error():
-            raise InputError(f"the {structure.kind} does not compile: {_said(body)}")
-        self._guide(body).allowed((), ())  # unless nothing satisfies it, or it exceeds its limits
-        led = LLMatcher(words, structure.grammars(), log_level=0, limits=limits)
-        if led.is_error():
-            raise InputError(f"the {structure.kind} does not compile: {_said(led)}")
-        return led
+        for grammar in structure.grammars():
+            made = LLMatcher(words, grammar, log_level=0, limits=limits)
+            if made.is_error():
+                raise InputError(f"the {structure.kind} does not compile: {_said(made)}")
+            self._guide(made).allowed((), ())  # unless nothing satisfies it, or exceeds its limits
+        return made
 
     def _guide(self, compiled: Any) -> Guide:
         return Guide(compiled.deep_copy(), self._words.eos_tokens, self._width)

@@ -25,6 +25,7 @@ from peftlab.tasks.tokens import Tokenizer, pieces
 
 _BREAKS = ("\n", "\n\n")
 _BLOCK = 256
+_NO_PENALTIES = (1.0, 0.0, 0.0)  # repetition, presence, frequency
 
 
 def banned_tokens(decoding: Decoding, tokenizer: Tokenizer) -> list[int]:
@@ -116,6 +117,8 @@ class Chooser:
     def _penalise(self, logits: torch.Tensor, rows: Sequence[Written]) -> None:
         """As transformers and vLLM do: repetition of prompt and reply, the others of the reply."""
         own = self.decoding
+        if (own.repetition_penalty, own.presence_penalty, own.frequency_penalty) == _NO_PENALTIES:
+            return
         for i, row in enumerate(rows):
             if own.repetition_penalty != 1.0:
                 seen = [one for one in {*row.prompt, *row.made} if one >= 0]

@@ -24,7 +24,21 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Composed(Method):
+class OfParts(Method):
+    """A method that holds others, whose tensors are all of theirs."""
+
+    parts: tuple[Any, ...] = ()
+
+    def check(self, shape: ModelShape) -> None:
+        for part in self.parts:
+            part.check(shape)
+
+    def stored(self, shape: ModelShape) -> Shapes:
+        return joined_shapes(self.parts, shape)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Composed(OfParts):
     """Methods that are trained and used together; not in the registry, made by `a+b`."""
 
     parts: tuple[Method, ...]
@@ -62,7 +76,7 @@ class Composed(Method):
 
     @property
     def sites(self) -> tuple[str, ...]:  # type: ignore[override]
-        return tuple(dict.fromkeys(site for part in self.parts for site in part.sites))
+        return sites_of(self.parts)
 
     @property
     def trains(self) -> bool:  # type: ignore[override]
@@ -103,13 +117,6 @@ class Composed(Method):
     def files(self) -> dict[str, str]:
         return {f"{i}.{n}": f for i, part in enumerate(self.parts) for n, f in part.files().items()}
 
-    def check(self, shape: ModelShape) -> None:
-        for part in self.parts:
-            part.check(shape)
-
-    def stored(self, shape: ModelShape) -> Shapes:
-        return joined_shapes(self.parts, shape)
-
     def count(self, shape: ModelShape) -> Count:
         counts = [part.count(shape) for part in self.parts]
         return Count(sum(c.trainable for c in counts), sum(c.stored for c in counts))
@@ -143,6 +150,11 @@ class Composed(Method):
                 for group in part.groups(own, rate * share, scale)
             ]
         return groups
+
+
+def sites_of(parts: Sequence[Method]) -> tuple[str, ...]:
+    """The sites that any of these methods needs."""
+    return tuple(dict.fromkeys(site for part in parts for site in part.sites))
 
 
 def described(parts: Sequence[Method]) -> list[dict[str, Any]]:

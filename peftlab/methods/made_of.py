@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from peftlab.errors import InputError
 from peftlab.files import read_json
 from peftlab.methods.adaptation import DESCRIPTION, TENSORS, Adaptation, own_folder
-from peftlab.methods.base import Count, Method, Shapes, State
-from peftlab.methods.composed import described, joined_shapes, joined_states
+from peftlab.methods.base import Count, Method, State
+from peftlab.methods.composed import OfParts, described, joined_states
 from peftlab.methods.parse import build_part
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MadeOf(Method):
+class MadeOf(OfParts):
     """Weighted adaptations as one; it trains nothing, and holds all that they hold.
 
     Settings:
@@ -36,7 +36,6 @@ class MadeOf(Method):
 
     of: tuple[str, ...]
     weights: tuple[float, ...]
-    parts: tuple[Any, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -80,13 +79,6 @@ class MadeOf(Method):
 
     def files(self) -> dict[str, str]:
         return {name: digest(folder / TENSORS) for name, folder in self._folders().items()}
-
-    def check(self, shape: ModelShape) -> None:
-        for part in self.parts:
-            part.check(shape)
-
-    def stored(self, shape: ModelShape) -> Shapes:
-        return joined_shapes(self.parts, shape)
 
     def count(self, shape: ModelShape) -> Count:
         return Count(0, super().count(shape).stored)

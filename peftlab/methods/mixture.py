@@ -16,7 +16,7 @@ from peftlab.edits import Edits
 from peftlab.errors import InputError
 from peftlab.methods.adaptation import DESCRIPTION, Adaptation
 from peftlab.methods.base import State, derived
-from peftlab.methods.composed import split_state
+from peftlab.methods.composed import sites_of, split_state
 from peftlab.methods.hard_prompt import HardPrompt, unadapted
 from peftlab.methods.made_of import MadeOf, digest
 from peftlab.tasks import Template
@@ -53,7 +53,7 @@ class Mixture(MadeOf):
 
     @property
     def sites(self) -> tuple[str, ...]:  # type: ignore[override]
-        return tuple(dict.fromkeys(site for part in self.parts for site in part.sites))
+        return sites_of(self.parts)
 
     @property
     def begins_at_cue(self) -> bool:

@@ -23,7 +23,7 @@ from peftlab.serve.loaded import LoadedAdapter, RowLimits
 from peftlab.serve.memory import EVERY, Trimmer
 from peftlab.serve.prompt_reuse import PromptReuse
 from peftlab.serve.request import Finished, Listener, Reply, ServeRequest, Ticket, Token
-from peftlab.serve.running import Running, Waiting, nothing
+from peftlab.serve.running import Running, RunningRow, Waiting, nothing
 from peftlab.serve.slots import Slots
 from peftlab.serve.waiting import FairQueue
 from peftlab.structured import grammars_of
@@ -289,7 +289,7 @@ class Engine:
 
     def _advance(self) -> None:
         """Feed every row that decodes its last token, and prompts their next part."""
-        rows = [row for running in self._rows for row in running.rows]
+        rows = self._each_row()
         shares = shared_out(self._reuse.unread(rows), self.limits.prefill_tokens)
         feeding = [
             (row, row.next_input(share))
@@ -299,8 +299,11 @@ class Engine:
         for row, token in self._feeder.step(feeding):
             self._made += 1
             self._accept(row, token)
-        self._reuse.keep_prompts([row for running in self._rows for row in running.rows])
+        self._reuse.keep_prompts(self._each_row())
         self._steps += 1
+
+    def _each_row(self) -> list[RunningRow]:
+        return [row for running in self._rows for row in running.rows]
 
     def _accept(self, row: Running, token: Token) -> None:
         try:

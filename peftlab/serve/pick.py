@@ -9,7 +9,7 @@ from functools import lru_cache
 import torch
 
 from peftlab import structured
-from peftlab.generation.choose import Chooser
+from peftlab.generation.choose import Chooser, Written
 from peftlab.serve.request import Token
 from peftlab.serve.running import Running
 from peftlab.tasks import Decoding
@@ -18,27 +18,26 @@ from peftlab.tasks import Decoding
 def pick(logits: torch.Tensor, rows: Sequence[Running]) -> list[Token | None]:
     """A token a row from logits [R, V]; None where they are not numbers."""
     chosen: list[Token | None] = [None] * len(rows)
-    structured.restrict(logits, [row.written for row in rows])
+    written = [row.written for row in rows]
+    structured.restrict(logits, written)
     groups: dict[Decoding, list[int]] = defaultdict(list)
     for i, row in enumerate(rows):
         groups[row.request.decoding].append(i)
-    for decoding, members in groups.items():
+    for members in groups.values():
         own = logits if len(members) == len(rows) else logits[members]
-        if decoding.sample:  # drawing from what is no distribution fails for the whole group
-            good = own.amax(-1).isfinite().tolist()
-            members = [i for i, fine in zip(members, good, strict=True) if fine]
-            own = own if all(good) else logits[members]
-        if members:
-            for i, token in zip(members, _group(own, [rows[i] for i in members]), strict=True):
-                chosen[i] = token
+        found = _group(own, [rows[i] for i in members], [written[i] for i in members])
+        for i, token in zip(members, found, strict=True):
+            chosen[i] = token
     return chosen
 
 
-def _group(logits: torch.Tensor, rows: Sequence[Running]) -> list[Token | None]:
+def _group(
+    logits: torch.Tensor, rows: Sequence[Running], written: Sequence[Written]
+) -> list[Token | None]:
     chooser = _chooser(rows[0].request.decoding)
     told = any(row.request.logprobs is not None for row in rows)
-    written = [row.written._replace(guide=None) for row in rows]  # is followed already
-    allowed = chooser.restrict(logits.clone() if told else logits, written)
+    free = [one._replace(guide=None) for one in written]  # structures are followed already
+    allowed = chooser.restrict(logits.clone() if told else logits, free)
     possible = allowed.amax(-1, keepdim=True).isfinite()
     if not possible.all():  # drawing from what is no distribution would fail for all
         allowed = torch.where(possible, allowed, 0.0)

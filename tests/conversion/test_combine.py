@@ -22,7 +22,7 @@ from peftlab.generation import Request, generate
 from peftlab.methods import REGISTRY, build, parse_one
 from peftlab.methods.adaptation import Adaptation
 from peftlab.methods.combination import Combination
-from tests.conversion.test_convert import KINDS, taught
+from tests.conversion.test_convert import KINDS, taught, trained_runs
 from tests.export.made import deprecations_of_peft, equal, gap, in_peft, made, ours, theirs
 from tests.laws import world
 
@@ -226,11 +226,7 @@ def test_peft_linear_refuses_what_it_cannot_add() -> None:
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("two")
-    rows = ["--limit", "40", "--batch-size", "4", "--steps", "3"]
-    for name, method in (("a", "lora:rank=2"), ("b", "bitfit")):
-        assert run(["train", "--method", method, "--out", str(out / name), *rows]) == 0
-    return out
+    return trained_runs(tmp_path_factory.mktemp("two"), a="lora:rank=2", b="bitfit")
 
 
 def test_the_command_and_an_entry_of_compare(

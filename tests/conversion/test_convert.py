@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import peftlab as pl
+from peftlab.cli.app import run
 from peftlab.conversion import Converted, convert
 from peftlab.conversion.fidelity import divergence
 from peftlab.conversion.replies import answered
@@ -48,6 +49,14 @@ def taught(method: str, family: str = "llama") -> Adaptation:
     """A teacher: a few steps at a high rate, so that it does something else than the base."""
     config = TrainConfig(steps=8, batch_size=4, learning_rate=3e-2)
     return train(world.model(family), parse_one(method), world.task(), config).adaptation
+
+
+def trained_runs(out: Path, **methods: str) -> Path:
+    """A folder with runs of these names, of a few steps on the demo."""
+    rows = ["--limit", "40", "--batch-size", "4", "--steps", "3"]
+    for name, method in methods.items():
+        assert run(["train", "--method", method, "--out", str(out / name), *rows]) == 0
+    return out
 
 
 def bare() -> Adaptation:

@@ -29,7 +29,7 @@ from peftlab.tasks.choices import Choices
 from peftlab.tasks.framing import as_trained
 from peftlab.training.teacher import Teacher
 from peftlab.trunk import TrunkStore
-from tests.conversion.test_convert import AT_CUE, KINDS, bare, converted, kl, taught
+from tests.conversion.test_convert import AT_CUE, KINDS, bare, converted, kl, taught, trained_runs
 from tests.export.made import in_peft, made
 from tests.laws import world
 from tests.laws.world import slack
@@ -257,11 +257,7 @@ def test_a_template_keeps_those_beside_it() -> None:
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("two")
-    rows = ["--limit", "40", "--batch-size", "4", "--steps", "3"]
-    for name, method in (("a", "lora:rank=2"), ("b", "prompt_tuning:length=3")):
-        assert run(["train", "--method", method, "--out", str(out / name), *rows]) == 0
-    return out
+    return trained_runs(tmp_path_factory.mktemp("two"), a="lora:rank=2", b="prompt_tuning:length=3")
 
 
 def test_the_command_and_an_entry_of_compare(

@@ -89,7 +89,6 @@ class ChatRequest(AsksTools):
     }  # fmt: skip
 
     messages: list[Message] = Field(min_length=1)
-    max_tokens: int | None = Field(default=None, ge=1, le=1 << 31)
     max_completion_tokens: int | None = Field(default=None, ge=1, le=1 << 31)
     chat_template_kwargs: dict[str, Any] | None = None
     logprobs: bool | None = None

@@ -10,14 +10,14 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Response
 from fastapi import Request as Http
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 
 from peftlab.serve.http.answer import REASONS, STREAMED, answer
 from peftlab.serve.http.errors import HttpError
 from peftlab.serve.http.served import Served, served
 from peftlab.serve.http.structure import structure_of
 from peftlab.serve.http.tokens import Offsets, Vocabulary
-from peftlab.serve.http.wire import NO_BIAS, Asked, Usage, expected
+from peftlab.serve.http.wire import NO_BIAS, Asked, Usage, expected, refused
 from peftlab.serve.prompt import Source
 from peftlab.serve.request import Piece, Reply, ServeRequest, Token
 from peftlab.tasks import Example
@@ -61,8 +61,15 @@ class CompletionRequest(Asked):
 
     prompt: Prompt
     logprobs: int | None = Field(default=None, ge=0, le=20)
+    max_tokens: int | None = Field(default=None, ge=0, le=1 << 31)
     echo: bool | None = None
     fields: dict[str, str] | None = None
+
+    @model_validator(mode="after")
+    def _asks_something(self) -> CompletionRequest:
+        if self.max_tokens == 0 and not self.echo:
+            raise refused("max_tokens", "max_tokens is 0; at least 1, or echo, was expected")
+        return self
 
     def sources(self) -> list[Source]:
         """The prompts, one each."""
@@ -152,8 +159,6 @@ def request(
     limit = state.engine.limits.max_new_tokens
     most = state.settings.max_tokens if asked.max_tokens is None else asked.max_tokens
     least = asked.min_tokens or 0
-    if not most and not getattr(asked, "echo", None):
-        raise _outside("max_tokens", most, "at least 1, or echo,")
     if most > limit:
         raise _outside("max_tokens", most, f"at most {limit:,}")
     if least > most:

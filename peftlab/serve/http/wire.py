@@ -46,16 +46,15 @@ class Wire(BaseModel):
                 kept[name] = value
             elif name in cls.unserved:
                 if value is not None and value not in cls.unserved[name]:
-                    raise _refused(name, f"{name} is not served here; leave it out")
+                    raise refused(name, f"{name} is not served here; leave it out")
             elif name not in _IGNORED and value is not None:
                 near = nearest(name[:64], cls.model_fields)
-                raise _refused(
-                    name, f"Unrecognized request argument supplied: {name[:64]!r}.{near}"
-                )
+                raise refused(name, f"Unrecognized request argument supplied: {name[:64]!r}.{near}")
         return kept
 
 
-def _refused(name: str, said: str) -> PydanticCustomError:
+def refused(name: str, said: str) -> PydanticCustomError:
+    """What a validator raises of a field, in words that a client is told."""
     return PydanticCustomError("unserved_field", "{said}", {"said": said, "field": name[:64]})
 
 
@@ -112,7 +111,7 @@ class Asked(Wire):
     """
 
     model: str = Field(min_length=1)
-    max_tokens: int | None = Field(default=None, ge=0, le=_LARGE)
+    max_tokens: int | None = Field(default=None, ge=1, le=_LARGE)
     min_tokens: int | None = Field(default=None, ge=0, le=_LARGE)
     n: int | None = Field(default=None, ge=1, le=128)
     seed: Seed | None = None
@@ -135,7 +134,7 @@ class Asked(Wire):
     @model_validator(mode="after")
     def _streams(self) -> Asked:
         if self.stream_options is not None and not self.stream:
-            raise _refused("stream_options", "stream_options is allowed where stream is true")
+            raise refused("stream_options", "stream_options is allowed where stream is true")
         return self
 
     @property
