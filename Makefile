@@ -53,7 +53,10 @@ $(WIDE)/.installed: tests/wide/requirements.txt
 	$(WIDE)/bin/python -m pip install --quiet --requirement $<
 	touch $@
 
-test-wide: $(INSTALLED) $(WIDE)/.installed ## the tests with foreign programs; with PEFTLAB_REAL_MODEL on that too
+$(WIDE)/jsonschema-4.26.0.tar.gz: $(WIDE)/.installed
+	$(WIDE)/bin/python -m pip download --quiet --no-deps --no-binary :all: --dest $(WIDE) jsonschema==4.26.0
+
+test-wide: $(INSTALLED) $(WIDE)/jsonschema-4.26.0.tar.gz ## the tests with foreign programs; with PEFTLAB_REAL_MODEL on that too
 	PEFTLAB_WIDE=$(CURDIR)/$(WIDE)/bin/python $(BIN)/python -m pytest -m wide tests/wide
 
 check: $(INSTALLED) ## format, lint, types, layers

@@ -16,7 +16,8 @@ import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
+from hashlib import file_digest
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -308,3 +309,18 @@ def _finish(made: Path, place: Path, lasting: bool = True) -> None:
     if lasting:
         with made.open("rb") as file:
             os.fsync(file.fileno())
+
+
+def digest(file: Path) -> str:
+    """The fingerprint of a file's contents. Raises `InputError` for one that cannot be read."""
+    try:
+        about = file.stat()
+    except OSError as error:
+        raise InputError(f"{file} cannot be read ({error.strerror}): it is made use of") from error
+    return _digest_of(file, about.st_mtime_ns, about.st_size)
+
+
+@cache
+def _digest_of(file: Path, _changed: int, _size: int) -> str:
+    with file.open("rb") as opened:
+        return file_digest(opened, "sha256").hexdigest()

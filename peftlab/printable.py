@@ -76,8 +76,12 @@ def cell(text: str, style: str = "") -> Text:
     return Text(printable(text), style)
 
 
-def terminal() -> Console:
-    """A console that reads no markup, names of emoji or numbers out of texts."""
+def terminal(*, err: bool = False) -> Console:
+    """A console that reads no markup, names of emoji or numbers out of texts.
+
+    Args:
+        err: of standard error.
+    """
     from rich.console import Console
 
     class Plain(Console):
@@ -85,4 +89,4 @@ def terminal() -> Console:
             options |= {"markup": False, "emoji": False, "highlight": False}
             return super().render_str(printable(text, lines=True), **options)
 
-    return Plain(markup=False, emoji=False, highlight=False)
+    return Plain(markup=False, emoji=False, highlight=False, stderr=err)

@@ -23,7 +23,7 @@ from peftlab.lazy import torch
 
 Tokenizer = Any
 """A fast tokenizer of transformers."""
-Kind = Literal["json", "regex", "choice", "grammar", "enclosed"]
+Kind = Literal["json", "regex", "choice", "grammar", "enclosed", "tagged"]
 _MOST_CHARACTERS = 1 << 17
 _MOST_OF_A_GRAMMAR = 1 << 14  # GBNF is rewritten in Python, in time that grows by the square
 _MOST_COMPILED = 128
@@ -43,7 +43,8 @@ class Structure:
     Attributes:
         text: of json, a JSON Schema; of choice, a JSON list of texts; of regex, an expression of
             Rust's regex crate, which the whole reply matches; of grammar, one in Lark or GBNF; of
-            enclosed, a JSON list of a text, a JSON Schema and another text.
+            enclosed, a JSON list of a text, a JSON Schema and another text; of tagged the same,
+            with free text wherever the first of them does not stand.
     """
 
     kind: Kind
@@ -90,6 +91,14 @@ class Structure:
         """JSON of a schema between two texts."""
         return cls("enclosed", json.dumps([before, json.loads(cls.of_schema(schema).text), after]))
 
+    @classmethod
+    def of_tagged(cls, before: str, schema: Mapping[str, Any], after: str) -> Structure:
+        """Any text, in which JSON of a schema and another text follow wherever `before` stands.
+
+        Where `before` is nothing but white space, text that begins as an object is such JSON.
+        """
+        return cls("tagged", cls.of_enclosed(before, schema, after).text)
+
     def _body(self) -> dict[str, Any]:
         """In llguidance's words."""
         if self.kind == "json":
@@ -99,6 +108,8 @@ class Structure:
             texts = [json.dumps(one) if one else "" for one in (before, after)]
             inner = json.dumps(_guided(schema))
             return {"lark_grammar": f"start: {texts[0]} object {texts[1]}\nobject: %json {inner}\n"}
+        if self.kind == "tagged":
+            return {"lark_grammar": _tagged(*json.loads(self.text))}
         if self.kind == "choice":
             options = " | ".join(json.dumps(one) for one in json.loads(self.text))
             return {"lark_grammar": f"start: {options}"}
@@ -121,6 +132,25 @@ class Structure:
         body = {"name": "body", **self._body()}
         led = [{"name": "main", "lark_grammar": _LED}, body]
         return json.dumps({"grammars": [body]}), json.dumps({"grammars": led})
+
+
+def _tagged(before: str, schema: Any, after: str) -> str:
+    from llguidance import StructTag
+
+    inner, mark = json.dumps(_guided(schema)), before.strip()
+    if mark:
+        grammar = f"start: %json {inner}"
+        tag = StructTag(trigger=mark, begin=before.lstrip(), grammar=grammar, end=after)
+        made = json.loads(StructTag.to_grammar([tag], assume_special=False))["grammars"]
+        lark, object_ = (one["lark_grammar"] for one in made)
+        return str(lark).replace(f"@{made[1]['name']}", "object") + object_.replace(
+            "start:", "object:", 1
+        )
+    end = json.dumps(after) if after else ""
+    return (
+        f"start: call | TEXT\ncall: object {end}\nobject: %json {inner}\n"
+        "TEXT: /[ \\n\\t\\r]*([^{ \\n\\t\\r](.|\\n)*)?/\n"
+    )
 
 
 def _guided(schema: Any) -> dict[str, Any]:

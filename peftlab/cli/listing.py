@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -17,6 +18,8 @@ from peftlab.printable import echo, json_text, terminal
 if TYPE_CHECKING:
     from peftlab.bases.shapes import ModelShape
     from peftlab.methods import Method
+
+_PREVIEWED = 2000  # rows of a large file that are shown while somebody waits
 
 Format = Annotated[str, typer.Option(help="table or json.")]
 
@@ -155,14 +158,21 @@ def show(
     task: Annotated[str, typer.Argument(help="A task's name, a file, a folder, or a hub id.")],
     given: Mapping[str, Any],
     model: shared.Model = "demo",
+    whole: Annotated[
+        bool, typer.Option(help="Read all rows of a large file, not just the first 2,000.")
+    ] = False,
 ) -> None:
     """Show a task: facts, rows as the model gets them, lengths, and what would be cut."""
     from peftlab.bases.names import located
     from peftlab.bases.pretrained import read_tokenizer, reply_ends
     from peftlab.comparison.resolve import the_task
     from peftlab.tasks import describe
+    from peftlab.tasks.files import are_large
     from peftlab.tasks.tokens import let_end
 
+    if not whole and are_large(Path(task).expanduser()):
+        options = {"preview": _PREVIEWED, **(given.get("task_option") or {})}
+        given = {**given, "task_option": options}
     loaded = the_task({**given, "task": task}, shared.flag(show_options()))
     path = located(model)
     try:

@@ -29,9 +29,10 @@ from peftlab.processes import ALONE
 from peftlab.tasks.fit import fitted
 from peftlab.token_limits import max_row_tokens
 from peftlab.training import TrainConfig
-from peftlab.training.data import Data
+from peftlab.training.budget import Budget
+from peftlab.training.data import Data, lengths
 from peftlab.training.loop import Loop
-from peftlab.training.rows import Order
+from peftlab.training.rows import Order, Rows
 from peftlab.training.steps import Steps
 from peftlab.training.trainee import MethodInTraining
 from peftlab.trunk import TrunkStore
@@ -101,6 +102,10 @@ def probe(
         InputError, UnsupportedModel, Diverged: as training would.
     """
     counted = Prediction.counted(method.count(model.shape))
+    if method.judges:  # its author may cost money: what the base reads is known without it
+        pace = _pace_untrained(model, method, task, config, max(1, replies))
+        seconds = None if pace is None else _tokens_of(model, task, config) * pace.read
+        return replace(counted, train_seconds=seconds, pace=pace)
     if not (method.trains or method.searches):
         return replace(counted, pace=_pace_untrained(model, method, task, config, replies))
     with (
@@ -122,6 +127,14 @@ def probe(
         pace=pace,
         busy=model.device.type == "cpu" and taken.computing < _ALONE * taken.watched,
     )
+
+
+def _tokens_of(model: FrozenLM, task: Task, config: TrainConfig) -> float:
+    """Tokens that a search may use which judges by itself, see `Loop.budget`."""
+    task = fitted(task, model.tokenizer, ("train",))
+    most = max_row_tokens(model.shape.context, config.max_length)
+    rows = Rows(task.pairs("train"), task.template, model.tokenizer, most, task.choices)
+    return Budget.of(config, len(rows)).in_tokens(config, lengths(rows)).amount
 
 
 def _times(loop: _Probed, planned: _Planned, taken: _Taken) -> tuple[float, float]:

@@ -70,7 +70,7 @@ def train(
 class GuestInTraining(Trainee[GuestModel]):
     """A guest in the loop: its model's losses in the place of ours; what it makes is that model."""
 
-    searches = is_sharded = False
+    searches = judges = is_sharded = False
     kept_bytes = 0
     spared_seconds = 0.0
 
@@ -104,6 +104,9 @@ class GuestInTraining(Trainee[GuestModel]):
         with self.steps.accelerator.autocast():
             sums, counts = self.model.row_losses(list(self.data.validation))
         return mean_of(sums, counts)
+
+    def settled(self, state: State) -> State:
+        return state
 
     def made(self, state: State) -> GuestModel:
         self.model.install(state.tensors)

@@ -6,7 +6,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from math import prod
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, Self, TypeVar
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    ClassVar,
+    NamedTuple,
+    Protocol,
+    Self,
+    TypeVar,
+)
 
 from peftlab.edits import Edits
 from peftlab.errors import InputError, nearest
@@ -18,7 +27,7 @@ if TYPE_CHECKING:
     from peftlab.bases.scale import Scale
     from peftlab.bases.shapes import ModelShape
     from peftlab.frozen.model import FrozenLM
-    from peftlab.tasks import Encoded, Task, Template
+    from peftlab.tasks import Encoded, Example, Task, Template
 
 Params = dict[str, "torch.Tensor"]
 Shapes = dict[str, tuple[int, ...]]
@@ -48,16 +57,32 @@ class Candidate:
     rows: Sequence[Encoded]
 
 
+class Answer(NamedTuple):
+    """What the model answers to an example, and its score by the task's first metric; more is
+    better, whatever the metric."""
+
+    text: str
+    score: float
+
+
 class Examples(Protocol):
     """The training examples of one step of a search, and what may be asked about them.
 
     Attributes:
-        template: the task's. rng: random numbers of this step alone.
+        rng: random numbers of this step alone.
     """
 
     model: FrozenLM
-    template: Template
+    task: Task
     rng: torch.Generator
+
+    @property
+    def template(self) -> Template:
+        """The task's."""
+
+    @property
+    def room(self) -> int:
+        """Tokens that a prompt may have, beside the longest reply."""
 
     def encode(self, template: Template, count: int | None = None) -> list[Encoded]:
         """The rows of all examples, or of the first `count`, in a template."""
@@ -68,6 +93,19 @@ class Examples(Protocol):
     def gradient(self, candidate: Candidate) -> torch.Tensor:
         """The gradient [P, D] of the candidate's loss per target token by `edits.embeddings`."""
 
+    def answers(self, state: State, examples: Sequence[Example]) -> list[Answer]:
+        """What the model answers to these examples of the task under a state of the method."""
+
+    def written(self, asked: Sequence[str], author: str) -> list[tuple[str, int]]:
+        """What a language model writes to each request, and the tokens of both.
+
+        Args:
+            author: "base", a folder, or "openai/NAME".
+
+        Raises:
+            InputError: it is not there, or does not answer.
+        """
+
 
 @dataclass(frozen=True)
 class SearchStep:
@@ -75,11 +113,13 @@ class SearchStep:
 
     Attributes:
         loss: of this state on the step's examples. notes: JSON values for the trace.
+        ended: there is nothing left to try.
     """
 
     state: State
     loss: float
     notes: Mapping[str, Any]
+    ended: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +132,8 @@ class Method(ABC):
         name: set by `register`.
         sites: the sites it needs (see `frozen.conformance`).
         trains: whether there are tensors for gradient descent.
-        searches: whether training is a search instead, by `update`.
+        searches: whether training is a search instead, by `update`. judges: whether that says by
+            itself which state is the best, by another measure than the validation loss.
         starts_as_base: whether the untrained adaptation leaves the model's output unchanged.
         size: the setting that scales its number of parameters, if one does.
         library: whose code carries it out.
@@ -103,6 +144,7 @@ class Method(ABC):
     sites: ClassVar[tuple[str, ...]] = ()
     trains: ClassVar[bool] = True
     searches: ClassVar[bool] = False
+    judges: ClassVar[bool] = False
     starts_as_base: ClassVar[bool] = False
     size: ClassVar[str | None] = None
 

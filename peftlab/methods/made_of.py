@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from functools import cache
-from hashlib import file_digest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from peftlab.errors import InputError
-from peftlab.files import read_json
+from peftlab.files import digest, read_json
 from peftlab.methods.adaptation import DESCRIPTION, TENSORS, Adaptation, own_folder
 from peftlab.methods.base import Count, Method, State
 from peftlab.methods.composed import OfParts, described, joined_states
@@ -128,18 +126,3 @@ class MadeOf(OfParts):
         told = read_json(own / DESCRIPTION)
         settings = told.get("settings")
         return {"method": told.get("method"), **(settings if isinstance(settings, dict) else {})}
-
-
-def digest(file: Path) -> str:
-    """The fingerprint of a file's contents. Raises `InputError` for one that cannot be read."""
-    try:
-        about = file.stat()
-    except OSError as error:
-        raise InputError(f"{file} cannot be read ({error.strerror}): it is made use of") from error
-    return _digest_of(file, about.st_mtime_ns, about.st_size)
-
-
-@cache
-def _digest_of(file: Path, _changed: int, _size: int) -> str:
-    with file.open("rb") as opened:
-        return file_digest(opened, "sha256").hexdigest()

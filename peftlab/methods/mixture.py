@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from peftlab.edits import Edits
 from peftlab.errors import InputError
+from peftlab.files import digest
 from peftlab.methods.adaptation import DESCRIPTION, Adaptation
 from peftlab.methods.base import State, derived
 from peftlab.methods.composed import sites_of, split_state
 from peftlab.methods.hard_prompt import HardPrompt, unadapted
-from peftlab.methods.made_of import MadeOf, digest
+from peftlab.methods.made_of import MadeOf
 from peftlab.tasks import Template
 
 if TYPE_CHECKING:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Literal
 
 from peftlab.errors import InputError
@@ -13,6 +14,7 @@ from peftlab.metrics.json_fields import OF_JSON
 from peftlab.tasks.choices import FEWEST, USUAL, Choices
 from peftlab.tasks.conversation_files import every_reply
 from peftlab.tasks.example import Example
+from peftlab.tasks.hashes import among, distinct
 from peftlab.tasks.labels import checked_labels, choices_of, refuse_metrics
 from peftlab.tasks.metric_choice import choose_metrics
 from peftlab.tasks.options import Options
@@ -78,7 +80,7 @@ def finish(
     )
     choices = choices_of(labels, settings.own_options, options, said)
     refuse_metrics(options.metrics or (), choices)
-    _check_schema(options, choices, (*train, *validation, *test))
+    _check_schema(options, choices, chain(train, validation, test))
     if choices is not None and options.loss == "replies":
         raise InputError(
             "loss=replies trains every reply, and choices are of the last: leave one out."
@@ -128,7 +130,7 @@ def _decoding(decoding: Decoding, schema: str | None) -> Decoding:
     )
 
 
-def _check_schema(options: Options, choices: Choices | None, rows: Sequence[Example]) -> None:
+def _check_schema(options: Options, choices: Choices | None, rows: Iterable[Example]) -> None:
     if not options.json_schema:
         return
     if choices is not None:
@@ -155,8 +157,8 @@ def _usual_metrics(
 
 def _shared_sources(splits: Splits) -> int:
     """Return how many test examples have a source that also stands in train."""
-    seen = set(source_hashes(splits["train"]))
-    return sum(source in seen for source in source_hashes(splits["test"]))
+    train, test = source_hashes(splits["train"]), source_hashes(splits["test"])
+    return int(among(test, train).sum())
 
 
 def _refuse_what_means_nothing(settings: Settings, options: Options) -> None:
@@ -211,9 +213,10 @@ def _cut_missing(splits: Splits, seed: int, notes: list[str]) -> None:
             continue
         rows = splits["train"]
         hashes = source_hashes(rows)
-        if len(set(hashes)) == 1:
+        sources = distinct(hashes)  # rows of one source stay together
+        if len(sources) == 1:
             hashes = range(len(rows))
-        sources = list(dict.fromkeys(hashes))  # rows of one source stay together
+            sources = distinct(hashes)
         count = min(_HELD_OUT_MOST, max(1, int(len(sources) * _HELD_OUT_SHARE)))
         if count >= len(sources):
             raise InputError(
@@ -221,8 +224,8 @@ def _cut_missing(splits: Splits, seed: int, notes: list[str]) -> None:
                 "cut one from. Give more rows, or a file for it."
             )
         places = random.Random(f"{seed}/{split}").sample(range(len(sources)), count)
-        chosen = {sources[place] for place in places}
-        splits[split] = take(rows, (i for i, it in enumerate(hashes) if it in chosen))
-        splits["train"] = take(rows, (i for i, it in enumerate(hashes) if it not in chosen))
+        chosen = among(hashes, sources[places])
+        splits[split] = take(rows, chosen.nonzero()[0].tolist())
+        splits["train"] = take(rows, (i for i, out in enumerate(chosen) if not out))
         cut = len(splits[split])
         notes.append(f"There was no {split} split: {cut} examples are cut from train by seed.")

@@ -93,8 +93,12 @@ class CallForm:
             return None
         return Call(name, given if isinstance(given, str) else json.dumps(given or {})), end
 
-    def structure(self, tools: Sequence[Mapping[str, Any]]) -> Structure:
+    def structure(self, tools: Sequence[Mapping[str, Any]], free: bool = False) -> Structure:
         """A reply that is one call of one of these functions, its arguments of the schema.
+
+        Args:
+            free: it may also be text, and have calls in it; arguments follow the schemas of tools
+                that are strict.
 
         Raises:
             InputError: arguments are written as text, which no schema reaches, or are nested too
@@ -103,13 +107,24 @@ class CallForm:
         if self.as_text:
             raise InputError(
                 "this base writes the arguments of a call as text, which cannot be made to follow "
-                "a schema: tool_choice auto was expected"
+                "a schema: tool_choice auto and tools that are not strict were expected"
             )
+        if free and self.before.strip() == "[":
+            raise InputError(
+                "this base writes a call as a list, which nothing before it tells from others: "
+                "tools that are not strict, or tool_choice required, were expected"
+            )
+        if free:
+            loose = {"type": "object"}
+            tools = [
+                tool if tool.get("strict") else {**tool, "parameters": loose} for tool in tools
+            ]
         try:
             options = [self._schema(tool, f"#/anyOf/{i}") for i, tool in enumerate(tools)]
         except RecursionError:
             raise InputError("the parameters of a tool are nested too deep") from None
-        return Structure.of_enclosed(self.before, {"anyOf": options}, self.after)
+        make = Structure.of_tagged if free else Structure.of_enclosed
+        return make(self.before, {"anyOf": options}, self.after)
 
     def _schema(self, tool: Mapping[str, Any], place: str) -> dict[str, Any]:
         given = tool.get("parameters") or {"type": "object", "additionalProperties": False}

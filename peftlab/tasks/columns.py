@@ -11,7 +11,8 @@ from typing import Any
 from peftlab.errors import InputError, nearest
 from peftlab.tasks import choices
 from peftlab.tasks.example import Example
-from peftlab.tasks.rows import source_hashes
+from peftlab.tasks.hashes import recurring
+from peftlab.tasks.rows import grouped, source_hashes
 from peftlab.tasks.table import Table, Unusable
 
 SOURCE_NAMES = (
@@ -317,13 +318,7 @@ def _check_unicode(value: str, name: str, place: str) -> None:
 
 def group(rows: Sequence[Example]) -> Sequence[Example]:
     """Join rows of the same source (and the same other fields) into one with all their targets."""
-    hashes = source_hashes(rows)
-    if len(set(hashes)) == len(hashes):
-        return rows
-    grouped: dict[tuple[str, tuple[tuple[str, str], ...]], list[Example]] = {}
-    for row in rows:
-        grouped.setdefault((row.source, tuple(sorted(row.fields.items()))), []).append(row)
-    return [_joined(same) for same in grouped.values()]
+    return grouped(rows, _joined)
 
 
 def _joined(same: Sequence[Example]) -> Example:
@@ -336,10 +331,8 @@ def _joined(same: Sequence[Example]) -> Example:
 
 def disputed(rows: Sequence[Example]) -> int:
     """Return how many sources have several different targets, in rows of their own."""
-    hashes = source_hashes(rows)
-    if len(set(hashes)) == len(hashes):
-        return 0
-    targets_of: dict[str, set[str]] = {}
-    for row in rows:
-        targets_of.setdefault(row.source, set()).update(row.targets)
+    targets_of: dict[int, set[int]] = {}
+    for place in recurring(source_hashes(rows)):
+        row = rows[place]
+        targets_of.setdefault(hash(row.source), set()).update(map(hash, row.targets))
     return sum(len(targets) > 1 for targets in targets_of.values())

@@ -6,48 +6,104 @@ import csv
 import io
 import re
 from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from peftlab.errors import InputError
-from peftlab.tasks.opened import text_of
+from peftlab.tasks.file_rows import Record, table_of
+from peftlab.tasks.opened import Line, first_lines, text_lines
 from peftlab.tasks.table import Table, Unusable
 
 _SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
+_LONGEST = 1 << 30  # characters of a cell, which csv wants to know beforehand
 
 
-def read_csv(path: Path) -> Table:
-    """Rows of a file whose cells are separated by commas."""
-    return _read(path, ",")
+def read_csv(path: Path, first: int | None = None) -> Table:
+    """Rows of a file whose cells are separated by commas; no more than `first`."""
+    return _read(path, ",", first)
 
 
-def read_tsv(path: Path) -> Table:
-    """Rows of a file whose cells are separated by tabs."""
-    return _read(path, "\t")
+def read_tsv(path: Path, first: int | None = None) -> Table:
+    """Rows of a file whose cells are separated by tabs; no more than `first`."""
+    return _read(path, "\t", first)
 
 
-def _read(path: Path, usual: str) -> Table:
-    text = text_of(path)
-    csv.field_size_limit(max(csv.field_size_limit(), len(text) + 1))
-    separator = _separator(text, usual)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
-    rows: list[dict[str, Any]] = []
-    lines: list[int] = []
-    header: list[str] | None = None
-    start = 1
+def _read(path: Path, usual: str, first: int | None) -> Table:
+    separator = _separator("".join(first_lines(path, 1)), usual)
+    header = next((cells for _, _, cells in _cells_of(path, separator, text_lines(path))), [])
+    said = f"The cells of {path} are separated by {_SEPARATORS[separator]}."
+    form = _Delimited(path, separator, tuple(header))
+    return table_of(path, form, first, () if separator == usual else (said,))
+
+
+@dataclass(frozen=True)
+class _Delimited:
+    """Cells under a header, see `file_rows.Format`."""
+
+    path: Path
+    separator: str
+    header: tuple[str, ...]
+
+    def records(self, lines: Iterable[Line]) -> Iterator[Record]:
+        for start, number, cells in islice(_cells_of(self.path, self.separator, lines), 1, None):
+            yield Record(start, number, self._row(cells, f"{self.path}, line {number}"))
+
+    def row(self, text: str, place: str) -> dict[str, Any]:
+        return self._row(_cells(text, self.separator), place)
+
+    def _row(self, cells: list[str], place: str) -> dict[str, Any]:
+        header = self.header
+        if len(cells) != len(header):
+            raise InputError(
+                f"{place} has {len(cells)} cells; the header has {len(header)} "
+                f"({', '.join(header)}). Put text that holds the separator in double quotes."
+            )
+        row: dict[str, Any] = dict(zip(header, cells, strict=True))
+        if len(row) < len(header):  # no cell may stand for a column that is there twice
+            for name, count in Counter(header).items():
+                if count > 1:
+                    row[name] = Unusable("stands twice in the header")
+        return row
+
+
+def _cells_of(
+    path: Path, separator: str, lines: Iterable[Line]
+) -> Iterator[tuple[int, int, list[str]]]:
+    """Every row's first byte, its first line and its cells, the header's first.
+
+    Raises:
+        InputError: quotes that do not close, and the like.
+    """
+    read = _Read()
+    reader = _reader(read.texts(lines), separator)
+    start, number = 0, 1
     try:
         for cells in reader:
-            if header is None:
-                header = cells
-            elif cells:
-                rows.append(_row(header, cells, f"{path}, line {start}"))
-                lines.append(start)
-            start = reader.line_num + 1
+            if cells:
+                yield start, number, cells
+            start, number = read.bytes, reader.line_num + 1
     except csv.Error as error:
-        raise InputError(f"{path}, line {start} cannot be read: {error}.") from error
-    _mark_doubles(header or [], rows)
-    said = f"The cells of {path} are separated by {_SEPARATORS[separator]}."
-    return Table(str(path), rows, lines, notes=() if separator == usual else (said,))
+        raise InputError(f"{path}, line {number} cannot be read: {error}.") from error
+
+
+@dataclass
+class _Read:
+    """How many bytes of a file were read."""
+
+    bytes: int = 0
+
+    def texts(self, lines: Iterable[Line]) -> Iterator[str]:
+        """Its lines, those that end in a carriage return alone among them."""
+        for _, _, stop, text in lines:
+            alone = "\r" in text.rstrip("\r\n")
+            left = len(text.encode("utf-8")) if alone else 0
+            for part in io.StringIO(text, newline="") if alone else (text,):
+                left -= len(part.encode("utf-8")) if alone else 0
+                self.bytes = stop - left
+                yield part
 
 
 def _separator(text: str, usual: str) -> str:
@@ -57,21 +113,13 @@ def _separator(text: str, usual: str) -> str:
     return usual if widths[usual] > 1 else max(widths, key=lambda sign: widths[sign])
 
 
-def _cells(line: str, separator: str) -> list[str]:
-    return next(csv.reader([line], delimiter=separator), [])
+def _cells(text: str, separator: str) -> list[str]:
+    """The cells of a row; it may have several lines."""
+    reader = _reader(io.StringIO(text, newline=""), separator, strict=False)
+    return next(filter(None, reader), [])
 
 
-def _row(header: list[str], cells: list[str], place: str) -> dict[str, Any]:
-    if len(cells) != len(header):
-        raise InputError(
-            f"{place} has {len(cells)} cells; the header has {len(header)} ({', '.join(header)}). "
-            "Put text that holds the separator in double quotes."
-        )
-    return dict(zip(header, cells, strict=True))
-
-
-def _mark_doubles(header: list[str], rows: list[dict[str, Any]]) -> None:
-    """Let no cell stand for a column whose name the header has twice."""
-    for name, count in Counter(header).items():
-        if count > 1:
-            rows[:] = [{**row, name: Unusable("stands twice in the header")} for row in rows]
+def _reader(lines: Iterable[str], separator: str, strict: bool = True) -> Any:
+    """A reader that takes cells of any length, also in a process that has read no file yet."""
+    csv.field_size_limit(max(csv.field_size_limit(), _LONGEST))
+    return csv.reader(lines, delimiter=separator, strict=strict)

@@ -7,8 +7,10 @@ Loading knows no tokenizer; these are decided where a base is there, and then ar
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from peftlab.errors import InputError
@@ -18,7 +20,7 @@ from peftlab.tasks.conversation_files import every_reply
 from peftlab.tasks.encode import without_end
 from peftlab.tasks.example import Example
 from peftlab.tasks.framing import decided
-from peftlab.tasks.rows import Pairs, spaced, with_pairs
+from peftlab.tasks.rows import Pairs, StoredRows, spaced, take, with_pairs
 from peftlab.tasks.task import SPLITS, Task, fingerprint
 from peftlab.tasks.template import Template
 from peftlab.tasks.tokens import Tokenizer
@@ -231,15 +233,21 @@ def too_long(
     if task.long == "cut":
         return Fit()
     for split in splits:
-        units = [[pair] for pair in task.pairs(split)] if split == "train" else _units(task, split)
         reply = task.max_new_tokens if split == "test" else 0
-        longest = [max(_length(template, tokenizer, *one, reply) for one in unit) for unit in units]
+        longest = array(
+            "Q",
+            (
+                max(_length(template, tokenizer, *pair, reply) for pair in unit)
+                for unit in _units(task, split)
+            ),
+        )
         long = tuple(i for i, length in enumerate(longest) if length > limit)
-        if long and (task.long == "refuse" or len(long) == len(units)):
+        if long and (task.long == "refuse" or len(long) == len(longest)):
             worst = longest.index(max(longest))
+            example = task.pairs(split)[worst][0] if split == "train" else task.split(split)[worst]
             raise InputError(
-                f"{len(long):,} of {len(units):,} rows of {split} are longer than the {limit:,} "
-                f'tokens that fit ("{units[worst][0][0].excerpt()}" takes {longest[worst]:,}). '
+                f"{len(long):,} of {len(longest):,} rows of {split} are longer than the {limit:,} "
+                f'tokens that fit ("{example.excerpt()}" takes {longest[worst]:,}). '
                 "Shorten them, take a longer context, or -o long=cut to cut their sources"
                 f"{', or -o long=skip to leave them out' if task.long == 'refuse' else ''}."
             )
@@ -254,8 +262,11 @@ def too_long(
     return Fit(too_long=gone, notes=(note,) if said else ())
 
 
-def _units(task: Task, split: str) -> list[list[tuple[Example, str]]]:
-    return [[(row, target) for target in row.targets] for row in task.split(split)]
+def _units(task: Task, split: str) -> Iterator[list[tuple[Example, str]]]:
+    """What leaves as one: a pair of train, an example of the others with all its targets."""
+    if split == "train":
+        return ([pair] for pair in task.pairs(split))
+    return ([(row, target) for target in row.targets] for row in task.split(split))
 
 
 def _length(
@@ -270,15 +281,20 @@ def _count_ended(rows: Sequence[Example], ends: tuple[str, ...]) -> int:
 
 
 def _ended(rows: Sequence[Example], ends: Sequence[str]) -> Sequence[Example]:
+    change = partial(_bare, ends)
+    return rows.changed(change) if isinstance(rows, StoredRows) else [change(row) for row in rows]
+
+
+def _bare(ends: Sequence[str], row: Example) -> Example:
     def bare(texts: Sequence[str]) -> tuple[str, ...]:
         return tuple(without_end(text, ends) for text in texts)
 
-    return [replace(r, targets=bare(r.targets), options=bare(r.options)) for r in rows]
+    return replace(row, targets=bare(row.targets), options=bare(row.options))
 
 
 def _without(split: str, rows: Sequence[Example], gone: set[int]) -> Sequence[Example]:
     if split != "train":
-        return [row for i, row in enumerate(rows) if i not in gone]
+        return take(rows, (i for i in range(len(rows)) if i not in gone))
     return with_pairs(rows, (i for i in range(len(Pairs(rows))) if i not in gone))
 
 

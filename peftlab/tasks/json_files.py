@@ -3,54 +3,69 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from peftlab.errors import InputError
-from peftlab.tasks.opened import text_lines, text_of
+from peftlab.tasks.file_rows import Record, is_large, table_of
+from peftlab.tasks.opened import Line, first_lines, text_of
 from peftlab.tasks.table import Table, Unusable
 
 
-def read_jsonl(path: Path) -> Table:
-    """Rows of a file with one JSON object a line; blank lines are passed over."""
-    rows, lines = list[dict[str, Any]](), list[int]()
-    for number, line in text_lines(path):
-        if line.strip():
-            rows.append(_row(line, f"{path}, line {number}"))
-            lines.append(number)
-    return Table(str(path), rows, lines)
+def read_jsonl(path: Path, first: int | None = None) -> Table:
+    """Rows of a file with one JSON object a line; blank lines are passed over.
+
+    Args:
+        first: no more than so many.
+    """
+    return table_of(path, _JsonLines(path), first)
 
 
-def _row(text: str, place: str) -> dict[str, Any]:
-    try:
-        value = _loads(text, place)
-    except json.JSONDecodeError as error:
-        raise InputError(
-            f"{place} is not valid JSON: {error.msg} at column {error.colno}: {text[:60]!r}. "
-            "Every line must be one JSON object."
-        ) from error
-    if not isinstance(value, dict):
-        raise InputError(
-            f"{place} holds a {type(value).__name__}; a JSON object such as "
-            '{"source": "…", "target": "…"} was expected.'
-        )
-    return value
+@dataclass(frozen=True)
+class _JsonLines:
+    """One JSON object a line, see `file_rows.Format`."""
+
+    path: Path
+
+    def records(self, lines: Iterable[Line]) -> Iterator[Record]:
+        for number, start, _, text in lines:
+            if text.strip():
+                yield Record(start, number, self.row(text, f"{self.path}, line {number}"))
+
+    def row(self, text: str, place: str) -> dict[str, Any]:
+        text = text.partition("\n")[0]  # blank lines may follow
+        try:
+            value = _loads(text, place)
+        except json.JSONDecodeError as error:
+            raise InputError(
+                f"{place} is not valid JSON: {error.msg} at column {error.colno}: {text[:60]!r}. "
+                "Every line must be one JSON object."
+            ) from error
+        if not isinstance(value, dict):
+            raise InputError(
+                f"{place} holds a {type(value).__name__}; a JSON object such as "
+                '{"source": "…", "target": "…"} was expected.'
+            )
+        return value
 
 
-def read_json(path: Path) -> Table:
+def read_json(path: Path, first: int | None = None) -> Table:
     """Rows of a JSON list of objects, or of an object that wraps one.
 
-    Many `.json` files are jsonl in truth, which is read too.
+    Many `.json` files are jsonl in truth, which is read too, and may be large: a list is read into
+    memory as a whole.
     """
+    begun = first_lines(path, 2)
+    if not begun or begun[0].lstrip()[0] not in "[{" or (len(begun) > 1 and _is_whole(begun[0])):
+        return read_jsonl(path, first)
     text = text_of(path)
-    if text.lstrip()[:1] not in ("[", "{"):
-        return read_jsonl(path)
     try:
         value = _loads(text, str(path))
     except json.JSONDecodeError as error:
         if text.lstrip().startswith("{"):
-            return read_jsonl(path)
+            return read_jsonl(path, first)
         raise InputError(f"{path}, line {error.lineno} is not valid JSON: {error.msg}.") from error
     notes: tuple[str, ...] = ()
     if isinstance(value, dict):
@@ -61,7 +76,19 @@ def read_json(path: Path) -> Table:
             raise InputError(
                 f"{path}, row {index + 1} holds a {type(row).__name__}; an object was expected."
             )
-    return Table(str(path), value, notes=notes)
+    if is_large(path):
+        notes += (
+            f"The rows of {path} are a JSON list, held in memory: as jsonl they need not be.",
+        )
+    return Table(str(path), value[:first], notes=notes)
+
+
+def _is_whole(line: str) -> bool:
+    """Whether a line is an object by itself, as in jsonl."""
+    try:
+        return isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _wrapped(path: Path, value: dict[str, Any]) -> tuple[str, list[Any]]:

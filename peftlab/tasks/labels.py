@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 
 from peftlab.errors import InputError
 from peftlab.metrics import metric_spec
@@ -17,8 +18,12 @@ def guessed_labels(
     splits: Mapping[str, Sequence[Example]], notes: list[str]
 ) -> tuple[str, ...] | None:
     """Return the different targets where they recur so often that they must be class labels."""
-    distinct = {target for rows in splits.values() for row in rows for target in row.targets}
-    if not 2 <= len(distinct) <= _MOST_LABELS or 4 * len(distinct) > sum(map(len, splits.values())):
+    distinct = set[str]()
+    for row in chain.from_iterable(splits.values()):
+        distinct.update(row.targets)
+        if len(distinct) > _MOST_LABELS:
+            return None
+    if len(distinct) < 2 or 4 * len(distinct) > sum(map(len, splits.values())):
         return None
     labels = tuple(sorted(distinct))
     notes.append(f"The targets are class labels: {', '.join(labels)} (guessed from the column).")

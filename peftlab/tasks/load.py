@@ -16,6 +16,7 @@ from peftlab.tasks.opened import stem_of
 from peftlab.tasks.options import Options
 from peftlab.tasks.reading import from_tables
 from peftlab.tasks.recipe_task import recipe_task
+from peftlab.tasks.table import previewed
 from peftlab.tasks.task import SPLITS, Task
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -48,6 +49,9 @@ def load(name_or_path: str | Path, **options: Any) -> Task:
 
     Args:
         options: the fields of `peftlab.tasks.options.Options`, `limit` and `seed` above all.
+
+    Rows of large files and data sets stay on disk, and a bar on a terminal says how far they are
+    checked.
 
     Raises:
         InputError: whatever cannot be used, with the nearest name where one is near.
@@ -82,7 +86,8 @@ def load_with(name_or_path: str | Path, options: Options) -> Task:
         return recipe_task(recipe.read(path), options, path.parent)
     _refuse(options, ("data",), f"{name}, which is no recipe: load the folder itself")
     if path.is_dir():
-        tables = sources.from_folder(path, options.config)
+        held = sources.from_folder(path, options.config, options.preview)
+        tables = previewed(held, options.preview)
         return from_tables(path.resolve().name, tables, options, "files", str(path))
     if path.is_file():
         return _of_files({"train": path}, options)
@@ -108,7 +113,9 @@ def _bundled(name: str, options: Options) -> Task:
 def _demo(name: str, options: Options) -> Task:
     from peftlab.demo.world import demo_tasks
 
-    _refuse(options, ("data", "columns", "config", "revision"), f"the bundled task {name}")
+    _refuse(
+        options, ("data", "columns", "config", "revision", "preview"), f"the bundled task {name}"
+    )
     demo = demo_tasks()[name]
     splits: Splits = {
         split: [Example(source, tuple(targets)) for source, targets in demo.splits(split)]
@@ -126,7 +133,8 @@ def _demo(name: str, options: Options) -> Task:
 
 
 def _of_files(paths: Mapping[str, Path], options: Options) -> Task:
-    tables = {split: files.read(path) for split, path in paths.items()}
+    tables = {split: files.read(path, options.preview) for split, path in paths.items()}
+    tables = previewed(tables, options.preview)
     first = paths["train"]
     stem = stem_of(first)
     name = first.resolve().parent.name if splits.exact_split(stem) else stem
@@ -137,7 +145,8 @@ def _of_files(paths: Mapping[str, Path], options: Options) -> Task:
 
 
 def _hub(name: str, options: Options) -> Task:
-    tables = sources.from_hub(name, options.config, options.revision)
+    held = sources.from_hub(name, options.config, options.revision)
+    tables = previewed(held, options.preview)
     return from_tables(
         name, tables, options, "hub", name, config=options.config, revision=options.revision
     )

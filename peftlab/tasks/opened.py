@@ -9,8 +9,9 @@ import io
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, NamedTuple, cast
 
 from peftlab.errors import InputError
 
@@ -59,28 +60,52 @@ def _unpacked(path: Path, suffix: str) -> IO[bytes]:
     return path.open("rb")
 
 
-def text_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield (number from 1, line with its end) of a UTF-8 file; lines end at \\n alone.
+class Line(NamedTuple):
+    """A line of a text file, with its end.
+
+    number: from 1. start, stop: where its bytes stand in the file, unpacked.
+    """
+
+    number: int
+    start: int
+    stop: int
+    text: str
+
+
+def text_lines(path: Path, shown: Path | None = None) -> Iterator[Line]:
+    """Yield the lines of a UTF-8 file; they end at \\n alone.
+
+    Args:
+        shown: what messages call the file, where it is a copy.
 
     Raises:
         InputError: names the line that is not UTF-8, and how to convert the file.
     """
+    start, named = 0, shown or path
     with opened(path) as file:
         for number, line in enumerate(file, start=1):
             if number == 1 and line.startswith(_UTF_16):
-                raise InputError(f"{path} is UTF-16; UTF-8 was expected.{_convert(path, 'UTF-16')}")
+                said = f"{named} is UTF-16; UTF-8 was expected."
+                raise InputError(f"{said}{_convert(named, 'UTF-16')}")
             try:
-                yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:
                 raise InputError(
-                    f"{path}, line {number} is not UTF-8 (byte {line[error.start]:#04x} at "
+                    f"{named}, line {number} is not UTF-8 (byte {line[error.start]:#04x} at "
                     f"position {error.start + 1}). Save the file as UTF-8."
-                    f"{_convert(path, 'WINDOWS-1252')} (or whatever its encoding is)."
+                    f"{_convert(named, 'WINDOWS-1252')} (or whatever its encoding is)."
                 ) from error
+            yield Line(number, start, start + len(line), text)
+            start += len(line)
 
 
 def _convert(path: Path, encoding: str) -> str:
     return f" Convert it: iconv -f {encoding} -t UTF-8 {path.name} > utf8-{path.name}"
+
+
+def first_lines(path: Path, count: int) -> list[str]:
+    """The first lines of a UTF-8 file that are not blank."""
+    return list(islice((line.text for line in text_lines(path) if line.text.strip()), count))
 
 
 def text_of(path: Path, enough: int | None = None) -> str:
@@ -91,9 +116,9 @@ def text_of(path: Path, enough: int | None = None) -> str:
     if not path.is_file():
         raise InputError(f"There is no file {path}.")
     parts, size = list[str](), 0
-    for _, line in text_lines(path):
-        parts.append(line)
-        size += len(line)
+    for line in text_lines(path):
+        parts.append(line.text)
+        size += len(line.text)
         if enough is not None and size >= enough:
             break
     return "".join(parts)

@@ -46,6 +46,10 @@ class Options(Checked):
     test_limit: Annotated[
         _Rows | None, Option("The first so many test examples, whatever the limit says.")
     ] = None
+    preview: Annotated[
+        _Rows | None,
+        Option("Read no more than the first so many rows of each file, for a look."),
+    ] = None
     seed: Annotated[
         int,
         Ge(SMALLEST_SEED),

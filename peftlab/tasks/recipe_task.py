@@ -15,7 +15,7 @@ from peftlab.tasks.linearise import FORMS
 from peftlab.tasks.options import Options
 from peftlab.tasks.reading import read_rows
 from peftlab.tasks.recipe import Recipe, Source, Split, Subsets, Target, Where
-from peftlab.tasks.table import Table
+from peftlab.tasks.table import Table, previewed
 from peftlab.tasks.task import Task
 from peftlab.tasks.template import Template
 
@@ -29,7 +29,7 @@ def recipe_task(recipe: Recipe, options: Options, folder: Path | None = None) ->
     splits: dict[str, Sequence[Example]] = {}
     notes: list[str] = []
     subsets: dict[str, tuple[int, ...]] = {}
-    for name, table in tables.items():
+    for name, table in previewed(tables, options.preview).items():
         split: Split = name  # type: ignore[assignment]  # the keys are the three names
         notes += table.notes
         kept = _keep(recipe, split, table)
@@ -99,7 +99,7 @@ def _tables(
         path = Path(place).expanduser()
         if not path.is_dir():
             raise InputError(f"There is no folder {path} to take the rows of {recipe.name} from.")
-        return sources.from_folder(path, config), "files", str(path)
+        return sources.from_folder(path, config, options.preview), "files", str(path)
     assert hub is not None  # a recipe has data or a hub id
     # The parquet copy is a revision of its own, so one that the user names goes before it.
     copy = None if options.revision else hub.parquet_splits()

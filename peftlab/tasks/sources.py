@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 PARQUET_BRANCH = "refs/convert/parquet"
 
 
-def from_folder(folder: Path, config: str | None = None) -> dict[str, Table]:
-    """Return the splits of a local folder.
+def from_folder(
+    folder: Path, config: str | None = None, first: int | None = None
+) -> dict[str, Table]:
+    """Return the splits of a local folder, of each file no more than the `first` rows.
 
     The folder was saved by `datasets`, or holds files named after splits, or has the layout of a
     hub repository (`data/train-00000-of-00001.parquet`, a README with configurations, …).
@@ -30,7 +32,7 @@ def from_folder(folder: Path, config: str | None = None) -> dict[str, Table]:
         return _tables(datasets.load_from_disk(str(folder)), str(folder))
     by_split = splits.find_splits(folder)
     if by_split:
-        tables = {split: _joined(folder, split, paths) for split, paths in by_split.items()}
+        tables = {split: _joined(folder, split, paths, first) for split, paths in by_split.items()}
         return _saying(tables, _passed_over(folder, by_split))
     held = files.data_files(folder, below=True)
     if not held:
@@ -45,10 +47,10 @@ def from_folder(folder: Path, config: str | None = None) -> dict[str, Table]:
     return _saying(tables, pooled if len(tables) < len(held) else ())
 
 
-def _joined(folder: Path, split: str, paths: Sequence[Path]) -> Table:
+def _joined(folder: Path, split: str, paths: Sequence[Path], first: int | None) -> Table:
     if len(paths) == 1:
-        return files.read(paths[0])
-    rows = [row for path in paths for row in files.read(path).rows]
+        return files.read(paths[0], first)
+    rows = [row for path in paths for row in files.read(path, first).rows]
     return Table(f"{folder}, split {split}", rows)
 
 

@@ -49,9 +49,24 @@ class Table:
             return self
         return replace(self, rows=self.rows.select_columns(sorted(heads)), names=sorted(heads))
 
+    def previewed(self, count: int | None) -> Table:
+        """The first so many of its rows, and a note that says so; None: all."""
+        if count is None:
+            return self
+        said = f"A preview: of {self.name} no more than {count:,} rows are read."
+        some = range(min(count, len(self.rows)))
+        select = getattr(self.rows, "select", None)
+        rows = self.rows[: len(some)] if select is None else select(some)
+        return replace(self, rows=rows, notes=(*self.notes, said))
+
     @property
     def columns(self) -> list[str]:
         """The names of all columns, in the order in which they first occur."""
         if self.names is not None:
             return list(self.names)
         return list(dict.fromkeys(name for row in self.rows for name in row))
+
+
+def previewed(tables: Mapping[str, Table], count: int | None) -> dict[str, Table]:
+    """The first so many rows of each, with a note that says so; None: all."""
+    return {split: table.previewed(count) for split, table in tables.items()}

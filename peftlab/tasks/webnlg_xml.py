@@ -16,8 +16,8 @@ from peftlab.tasks.opened import opened
 from peftlab.tasks.table import Table
 
 
-def read_webnlg(path: Path) -> Table:
-    """The entries of one file.
+def read_webnlg(path: Path, first: int | None = None) -> Table:
+    """The entries of one file, no more than `first`.
 
     Raises:
         InputError: it is no XML, or XML of another kind.
@@ -34,7 +34,7 @@ def read_webnlg(path: Path) -> Table:
             "<entry>. Convert it to jsonl, a row a line."
         )
     # The hub's test split is three files in one, which this column tells apart.
-    return Table(str(path), [_row(entry, path.stem) for entry in entries])
+    return Table(str(path), [_row(entry, path.stem) for entry in entries[:first]])
 
 
 def _row(entry: Element, stem: str) -> dict[str, Any]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Literal
 
 from peftlab.training.checkpoint import Progress
@@ -36,6 +38,12 @@ class Budget:
             return cls("seconds", config.seconds)
         return cls("steps", config.total_steps(rows))
 
+    def in_tokens(self, config: TrainConfig, lengths: Sequence[int]) -> Budget:
+        """Steps as the tokens that they read, given the lengths of some rows."""
+        if self.kind != "steps" or not lengths:
+            return self
+        return Budget("tokens", round(self.amount * 2 * fmean(lengths) * config.rows_a_step))
+
     def used(self, progress: Progress) -> float:
         """How much of it is used."""
         return {
@@ -59,11 +67,10 @@ class Budget:
         used = self.used(progress)
         return int(used) if self.kind == "steps" else int(_POINTS * min(1.0, used / self.amount))
 
-    def steps(self, config: TrainConfig, lengths: list[int]) -> int | None:
+    def steps(self, config: TrainConfig, lengths: Sequence[int]) -> int | None:
         """About how many steps it is, given the lengths of some rows; None: a clock decides."""
         if self.kind == "steps":
             return int(self.amount)
         if self.kind == "seconds" or not lengths:
             return None
-        mean = sum(lengths) / len(lengths)
-        return max(1, int(self.amount / (2 * mean * config.rows_a_step)))
+        return max(1, int(self.amount / (2 * fmean(lengths) * config.rows_a_step)))

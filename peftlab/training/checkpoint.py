@@ -30,7 +30,7 @@ class Progress:
     """How far training has come; all that a resumed run must know besides tensors.
 
     Attributes:
-        best_loss, best_error: the lowest validation loss so far, and its standard error.
+        best_loss, best_error: the validation loss of the best state so far, and its standard error.
         seconds: of training steps alone, without evaluation and checkpoints.
         tokens: packed ones of training rows. forward_tokens: tokens through the base in training, a
             backward pass counting once more. validated, validation_seconds: of validations.
@@ -72,6 +72,12 @@ class Progress:
     def read(cls, stored: dict[str, Any]) -> Progress:
         """Of a checkpoint; in older ones `forward_tokens` is `passes`."""
         return cls(**{"forward_tokens" if k == "passes" else k: v for k, v in stored.items()})
+
+    def judged(self, loss: float, error: float | None, new: bool) -> None:
+        """Count a validation of what a search holds for the best; new: it has found that since."""
+        self.best_loss, self.best_error = loss, error
+        self.stale = 0 if new else self.stale + 1
+        self.best_step = self.step if new else self.best_step
 
     def improves(self, loss: float, error: float | None = None) -> bool:
         """Count a validation; whether it is the best so far."""

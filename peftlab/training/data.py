@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peftlab.edits import Edits
@@ -13,11 +15,12 @@ from peftlab.token_limits import max_row_tokens
 from peftlab.training.budget import Budget
 from peftlab.training.config import TrainConfig
 from peftlab.training.rows import Order, Rows
+from peftlab.training.token_file import Kept
 from peftlab.trunk import Trunk, TrunkStore
 
 if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM
-    from peftlab.tasks import Task, Template
+    from peftlab.tasks import Example, Task, Template
 
 _WORTH_KEEPING = 1.5  # passes over the rows from which keeping the trunk's activations pays
 _LOOKED_AT = 64  # rows whose mean length says how many steps a budget of tokens will be
@@ -61,7 +64,8 @@ class Data:
     ) -> Data:
         """Encode a task for edits whose untouched blocks, given a store, are run once a row."""
         limit = max_row_tokens(model.shape.context, config.max_length, edits.prefix_length)
-        data = cls.alone(task, template, config, model.tokenizer, limit)
+        folder = store.folder if store is not None and store.disk else None
+        data = cls.alone(task, template, config, model.tokenizer, limit, folder)
         rows, steps = data.rows, data.steps
         if edits.begin == "cue" and model.is_sharded:
             raise InputError(
@@ -97,12 +101,26 @@ class Data:
 
     @classmethod
     def alone(
-        cls, task: Task, template: Template, config: TrainConfig, tokenizer: Any, limit: int
+        cls,
+        task: Task,
+        template: Template,
+        config: TrainConfig,
+        tokenizer: Any,
+        limit: int,
+        folder: Path | None = None,
     ) -> Data:
-        """Encode a task in rows of at most `limit` tokens; nothing is kept."""
-        rows = Rows(task.pairs("train"), template, tokenizer, limit, task.choices)
-        pairs = task.pairs("validation")[: config.validation_limit]
-        validation = Rows(pairs, template, tokenizer, limit, task.choices)
+        """Encode a task in rows of at most `limit` tokens.
+
+        Args:
+            folder: in which those of a large task are kept; None: one of this process's own.
+        """
+        pairs: Sequence[tuple[Example, str]] = task.pairs("validation")
+        if config.validation_limit is not None:
+            pairs = pairs[: config.validation_limit]
+        encoding = (template, tokenizer, limit, task.choices)
+        places = None if folder is None else folder / "tokens"
+        rows = Rows(task.pairs("train"), *encoding, kept=Kept(places, "train"))
+        validation = Rows(pairs, *encoding, kept=Kept(places, "validation"))
         order = Order(len(rows), config.rows_a_step, config.seed)
         return cls(rows, validation, order, _steps(config, rows), None, None)
 
@@ -113,5 +131,9 @@ class Data:
 
 def _steps(config: TrainConfig, rows: Rows) -> int | None:
     budget = Budget.of(config, len(rows))
-    count = min(len(rows), _LOOKED_AT) if budget.kind == "tokens" else 0
-    return budget.steps(config, [len(rows[i].ids) - 1 for i in range(count)])
+    return budget.steps(config, lengths(rows) if budget.kind == "tokens" else [])
+
+
+def lengths(rows: Rows) -> list[int]:
+    """Tokens that are read of some rows."""
+    return [len(rows[i].ids) - 1 for i in range(min(len(rows), _LOOKED_AT))]

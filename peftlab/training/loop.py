@@ -26,6 +26,7 @@ from peftlab.token_limits import max_row_tokens
 from peftlab.training.budget import Budget
 from peftlab.training.checkpoint import Descending, Progress
 from peftlab.training.config import DECAYS_LATE, OF_SECONDS, TrainConfig, stable_steps
+from peftlab.training.data import lengths
 from peftlab.training.display import Display, silent
 from peftlab.training.journal import Journal
 from peftlab.training.result import Diverged, Interrupted, Trained
@@ -66,7 +67,8 @@ def train(
     stem: Stem | None = None,
     teacher: Teacher | None = None,
 ) -> Trained[Adaptation]:
-    """Train one adaptation; the state with the lowest validation loss is kept.
+    """Train one adaptation; the state with the lowest validation loss is kept, or with the best
+    score on validation, of a method that goes by that (`Method.judges`).
 
     Args:
         folder: where `metrics.jsonl` and the checkpoint go. A run that was cut off there continues.
@@ -207,8 +209,11 @@ class Loop(Generic[Made]):
 
     @cached_property
     def budget(self) -> Budget:
-        """What it may use."""
-        return Budget.of(self.config, len(self.trainee.data.rows))
+        """What it may use; of a search that judges by itself, as many tokens as steps would read,
+        since one of its steps may read a hundred times as many."""
+        rows = self.trainee.data.rows
+        budget = Budget.of(self.config, len(rows))
+        return budget.in_tokens(self.config, lengths(rows)) if self.trainee.judges else budget
 
     def go(self, display: Display) -> None:
         """All steps that are left.
@@ -222,6 +227,10 @@ class Loop(Generic[Made]):
                 self._go(display if self.processes.is_first else silent, stop)
         except Diverged as error:
             error.progress = self.progress
+            raise
+        except InputError:
+            if self.trainee.judges and self.progress.step:  # an author that no longer answers
+                self.save()
             raise
 
     def _go(self, display: Display, stop: list[int]) -> None:
@@ -244,8 +253,9 @@ class Loop(Generic[Made]):
                 show(int(budget.used(progress)), taken.loss, speed)
                 told = {"loss": taken.loss, "tokens_per_second": speed, **taken.notes}
                 self.journal.log(progress.step, told)
-                if budget.is_spent(progress) or self._validation_is_due(used):
+                if taken.ended or budget.is_spent(progress) or self._validation_is_due(used):
                     self.validate()
+                progress.finished |= taken.ended
                 if self.stem is not None and progress.step == self.stem.leaves:
                     self.stem.save(*self._checkpoint())
                 overdue = time.monotonic() - last_save > self.config.checkpoint_seconds
@@ -323,7 +333,12 @@ class Loop(Generic[Made]):
         progress.validated += sum(len(row.ids) - 1 for row in validation)
         known = {} if error is None else {"validation_error": error}
         self.journal.log(progress.step, {"validation_loss": loss, **known})
-        if progress.improves(loss, error):
+        if self.trainee.judges:
+            now = self.trainee.settled(self.trainee.steps.snapshot())
+            new = progress.best_loss is None or now.text != self.best.text
+            progress.judged(loss, error, new)
+            self.best = now
+        elif progress.improves(loss, error):
             self.best = self.trainee.steps.snapshot()
         if self.config.patience and progress.stale >= self.config.patience:
             progress.finished = True

@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
 from peftlab.errors import InputError
 from peftlab.tasks import Encoded, Example, Template
 from peftlab.tasks.choices import Choices
-from peftlab.tasks.tokens import Tokenizer
+from peftlab.tasks.rows import Pairs
+from peftlab.tasks.tokens import Tokenizer, traits
+from peftlab.training.token_file import Kept, TokenFile, digest_of
+
+_IN_MEMORY = 4096  # rows of a split; of more, tokens lie in files
+_FORMAT = 1  # of what stands in them, counted up where rows come to other tokens than before
 
 
 class Rows(Sequence[Encoded]):
-    """Every (example, target) pair as token ids; counts what truncation has cut."""
+    """Every (example, target) pair as token ids; counts what truncation has cut.
+
+    Args:
+        kept: where the tokens of rows that are too many for memory lie; None: they are encoded anew
+            each time that they are needed.
+    """
 
     def __init__(
         self,
@@ -23,12 +36,18 @@ class Rows(Sequence[Encoded]):
         tokenizer: Tokenizer,
         max_tokens: int,
         choices: Choices | None = None,
+        kept: Kept | None = None,
     ) -> None:
         self._pairs, self._template, self._tokenizer = pairs, template, tokenizer
-        self._max_tokens, self._choices = max_tokens, choices
+        self._max_tokens, self._choices, self._place = max_tokens, choices, kept
         self._encoded: dict[int, Encoded] = {}
         self._cut: set[int] = set()
         self.lost = 0  # replies that would be trained on, had the rows used so far room for them
+
+    @property
+    def are_many(self) -> bool:
+        """Whether they are too many for memory."""
+        return len(self) > _IN_MEMORY
 
     def under(self, template: Template) -> Rows:
         """The same examples in another template; cut rows count in both."""
@@ -42,19 +61,46 @@ class Rows(Sequence[Encoded]):
     def __getitem__(self, index: int) -> Encoded:  # type: ignore[override]
         if not 0 <= index < len(self._pairs):
             raise IndexError(index)
-        if index not in self._encoded:
-            example, target = self._pairs[index]
-            others = self._others(example) if self.contrasts else []
-            longest = max(map(len, others), default=0)
-            own = len(self._template.target_ids(self._tokenizer, target, example)) if others else 0
-            room = self._max_tokens - max(0, longest - own)  # every option has to fit
-            row = self._template.encode(self._tokenizer, example, target, room)
-            row = row.against(others) if others else row
+        if index in self._encoded:
+            return self._encoded[index]
+        example, target = self._pairs[index]
+        row = self._row(index, example, target)
+        if not self.are_many:
             self._encoded[index] = row
-            if row.dropped:
-                self._cut.add(index)
-                self.lost += sum(turn.trained for turn in example.turns) + 1 - len(row.spans)
-        return self._encoded[index]
+        if row.dropped and index not in self._cut:
+            self._cut.add(index)
+            self.lost += sum(turn.trained for turn in example.turns) + 1 - len(row.spans)
+        return row
+
+    def _row(self, index: int, example: Example, target: str) -> Encoded:
+        if self._kept is None:
+            return self._encode(example, target)
+        digest = digest_of(example, target)
+        row = self._kept.get(index, digest)
+        if row is None:
+            row = self._encode(example, target)
+            self._kept.put(index, digest, row)
+        return row
+
+    def _encode(self, example: Example, target: str) -> Encoded:
+        others = self._others(example) if self.contrasts else []
+        longest = max(map(len, others), default=0)
+        own = len(self._template.target_ids(self._tokenizer, target, example)) if others else 0
+        room = self._max_tokens - max(0, longest - own)  # every option has to fit
+        row = self._template.encode(self._tokenizer, example, target, room)
+        return row.against(others) if others else row
+
+    @cached_property
+    def _kept(self) -> TokenFile | None:
+        """Where tokens of many rows are kept, named after all that they hang on."""
+        if self._place is None or not self.are_many:
+            return None
+        tokenizer = self._tokenizer
+        ends = (tokenizer.eos_token_id, *self._template.ends(tokenizer))
+        known = (_FORMAT, self._template.identity(), self._max_tokens, str(self._choices), ends)
+        told = f"{json.dumps(known, sort_keys=True)} {traits(tokenizer)} "
+        told += tokenizer.backend_tokenizer.to_str()
+        return self._place.file(hashlib.sha256(told.encode()).hexdigest()[:32])
 
     def example(self, index: int) -> Example:
         """Whose row it is."""
@@ -73,6 +119,8 @@ class Rows(Sequence[Encoded]):
     @property
     def sources(self) -> int:
         """How many sources the rows have; one has a row for each of its targets."""
+        if isinstance(self._pairs, Pairs):
+            return self._pairs.sources
         return len({example.asked for example, _ in self._pairs})
 
     @property
@@ -121,7 +169,7 @@ class Order:
         if rows == 0:
             raise InputError("the training split is empty")
         self._rows, self._step, self._seed = rows, rows_a_step, seed
-        self._epoch: tuple[int, list[int]] = (-1, [])
+        self._epoch: tuple[int, torch.Tensor] = (-1, torch.empty(0))
 
     def step(self, step: int) -> list[int]:
         """The rows of step 0, 1, …"""
@@ -132,5 +180,5 @@ class Order:
         epoch, index = divmod(position, self._rows)
         if self._epoch[0] != epoch:
             rng = torch.Generator().manual_seed(self._seed * 1_000_003 + epoch)
-            self._epoch = (epoch, torch.randperm(self._rows, generator=rng).tolist())
-        return self._epoch[1][index]
+            self._epoch = (epoch, torch.randperm(self._rows, generator=rng))
+        return int(self._epoch[1][index])

@@ -8,21 +8,26 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from peftlab.evaluation import AdaptedLM, Evaluation, evaluate
 from peftlab.frozen.forward import ForwardOptions
 from peftlab.frozen.packing import pack
 from peftlab.loss import token_losses, training_row
-from peftlab.methods.base import Candidate
+from peftlab.methods.adaptation import Adaptation, base_of
+from peftlab.methods.base import Answer, Candidate, Method, State
+from peftlab.metrics import metric_spec
 from peftlab.processes import ALONE, Processes
-from peftlab.token_limits import token_chunks
+from peftlab.token_limits import max_row_tokens, token_chunks
+from peftlab.training.authors import write
 from peftlab.training.config import TrainConfig
 from peftlab.training.rows import Rows
 
 if TYPE_CHECKING:
     from peftlab.frozen.model import FrozenLM
-    from peftlab.tasks import Encoded, Template
+    from peftlab.tasks import Encoded, Example, Task, Template
 
 # Candidates are packed up to this many tokens, or else one at a time.
 _TOKENS_A_BATCH = 8192
+_ANSWERED = 16  # replies that are written together
 
 
 @dataclass
@@ -30,14 +35,16 @@ class Examples:
     """What `Method.update` is given (see the protocol there).
 
     Attributes:
-        pairs: the training split. indices: the examples of this step.
+        method: that searches. pairs: the training split. indices: the examples of this step.
         processes: who candidates, and rows of a gradient, are divided among.
-        tokens: packed tokens that have gone through the base so far in this process. passes: the
-            same, those of a backward pass once more.
+        tokens: packed tokens that have gone through the base so far in this process, and those that
+            an author has read and written. forward_tokens: the same, those of a backward pass once
+            more.
     """
 
     model: FrozenLM
-    template: Template
+    method: Method
+    task: Task
     pairs: Rows
     indices: Sequence[int]
     config: TrainConfig
@@ -45,6 +52,63 @@ class Examples:
     processes: Processes = ALONE
     tokens: int = 0
     forward_tokens: int = 0
+
+    @property
+    def template(self) -> Template:
+        """The task's."""
+        return self.task.template
+
+    @property
+    def room(self) -> int:
+        """Tokens that a prompt may have, beside the longest reply."""
+        most = max_row_tokens(self.model.shape.context, self.config.max_length)
+        return most - self.task.max_new_tokens
+
+    def answers(self, state: State, examples: Sequence[Example]) -> list[Answer]:
+        """What the model answers under a state of the method, as in evaluation, and the scores."""
+        base = base_of(self.model)
+        adapted = AdaptedLM(self.model, Adaptation(self.method, state, self.template, base))
+        # The rows are the task's own by now, whatever an instruction leaves them of the context.
+        asked = replace(self.task, validation=list(examples), long="cut", fitted=True)
+        metric = asked.metrics[0]
+        with torch.autocast(self.model.device.type, enabled=False):
+            found = evaluate(
+                adapted,
+                asked,
+                "validation",
+                metrics=[metric],
+                batch_size=_ANSWERED,
+                max_length=self.config.max_length,
+                seed=self.config.seed,
+            )
+        self._count(self._tokens(found))
+        sign = 1 if metric_spec(metric).higher_is_better else -1
+        scores = found.scores.per_example[metric]
+        return [
+            Answer(reply.text, sign * score)
+            for reply, score in zip(found.replies, scores, strict=True)
+        ]
+
+    def written(self, asked: Sequence[str], author: str) -> list[tuple[str, int]]:
+        """What a language model writes to each request; its tokens count as read by this one."""
+        seed = int(torch.randint(2**31, (1,), generator=self.rng))
+        with torch.autocast(self.model.device.type, enabled=False):
+            written = [(one.text, one.tokens) for one in write(self.model, author, asked, seed)]
+        self._count(sum(tokens for _, tokens in written))
+        return written
+
+    def _tokens(self, found: Evaluation) -> int:
+        """Tokens of prompts, and of what was written or weighed after them."""
+        tokenizer, beams = self.model.tokenizer, self.task.decoding.beams
+        weighed = [option for one in found.options for option in one]
+        options = tokenizer(weighed, add_special_tokens=False)["input_ids"] if weighed else []
+        written = 0 if weighed else beams * sum(len(one.tokens) for one in found.replies)
+        prompts = sum(one.prompt_tokens for one in found.replies)
+        return prompts + written + sum(map(len, options))
+
+    def _count(self, tokens: int) -> None:
+        self.tokens += tokens
+        self.forward_tokens += tokens
 
     def encode(self, template: Template, count: int | None = None) -> list[Encoded]:
         """The rows of all examples, or of the first `count`, in a template."""
@@ -99,8 +163,7 @@ class Examples:
             device=self.model.device,
             share=self.config.share,
         )
-        self.tokens += len(batch.ids)
-        self.forward_tokens += len(batch.ids)
+        self._count(len(batch.ids))
         options = ForwardOptions(checkpoint=self.config.recompute, fast=self.config.fast)
         losses = token_losses(self.model, batch, encoded, options=options)
         return [losses[start:stop].sum() for start, stop in batch.kept_spans.values()]

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
     from peftlab.frozen.model import FrozenLM
-    from peftlab.tasks import Template
+    from peftlab.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,14 @@ class Taken:
 
     forward_tokens: tokens through the base, those of a backward pass once more. What is kept of
     tokens before the cue counts as if it were read as others are, so that all take equal steps.
+    ended: a search has nothing left to try.
     """
 
     loss: float
     tokens: int
     forward_tokens: int
     notes: dict[str, Any] = field(default_factory=dict)
+    ended: bool = False
 
 
 Moments = dict[int, dict[str, Any]]
@@ -114,23 +116,29 @@ class Steps:
 class Search(Steps):
     """The method looks for a better state, alike in every process; they share the scoring."""
 
-    def __init__(self, template: Template, *parts: Any) -> None:
+    def __init__(self, task: Task, *parts: Any) -> None:
         super().__init__(*parts)
-        self.template = template
+        self.task = task
 
     def take(self, step: int, data: Data) -> Taken:
         if data.rows.contrasts:
             raise InputError(
                 f"{self.method.name} scores right options alone: use -o choice_loss=right"
             )
+        if self.method.judges and self.processes.count > 1:
+            raise InputError(
+                f"{self.method.label} has its instructions written, which several processes would "
+                "have done differently: start one"
+            )
         rng = torch.Generator().manual_seed(self.config.seed * 1_000_003 + step)
+        parts = (self.config, rng, self.processes)
         indices = data.order.step(step)
-        given = (self.model, self.template, data.rows, indices, self.config, rng, self.processes)
-        examples = Examples(*given)
+        examples = Examples(self.model, self.method, self.task, data.rows, indices, *parts)
         with self.accelerator.autocast():
             updated = self.method.update(self.state, examples)
         self.state = updated.state
-        return Taken(updated.loss, examples.tokens, examples.forward_tokens, dict(updated.notes))
+        counts = (examples.tokens, examples.forward_tokens)
+        return Taken(updated.loss, *counts, dict(updated.notes), updated.ended)
 
 
 class Descent(Steps):

@@ -47,6 +47,7 @@ class Trainee(Protocol[Made_co]):
 
     Attributes:
         name: for messages. searches: whether a step looks for a better state, without a gradient.
+        judges: whether it keeps what it holds for the best by itself, whatever the losses say.
         resumable: whether its checkpoint continues it.
         data: rows of both splits. steps: its state, and how it moves.
         skipped: training rows that were left out for their length.
@@ -56,6 +57,7 @@ class Trainee(Protocol[Made_co]):
 
     name: str
     searches: bool
+    judges: bool
     resumable: bool
     data: Data
     steps: Steps
@@ -76,6 +78,9 @@ class Trainee(Protocol[Made_co]):
 
     def validation_loss(self) -> Mean:
         """The loss of the current state on the validation split."""
+
+    def settled(self, state: State) -> State:
+        """A state without what only its search needs."""
 
     def made(self, state: State) -> Made_co:
         """A state as it is used."""
@@ -103,7 +108,7 @@ class MethodInTraining:
     ) -> None:
         self.model, self.method, self.task = model, method, task
         self.store, self.processes = store, processes
-        self.name, self.searches = method.name, method.searches
+        self.name, self.searches, self.judges = method.name, method.searches, method.judges
         self.skipped = task.skipped.get("train", 0)
         accelerator = optimise.accelerator(config.precision, model, processes)
         start = on_device(start, model.device)
@@ -114,7 +119,7 @@ class MethodInTraining:
         kept = store if method.trains else None
         self.data = Data.of(model, task, template, config, self.steps.edits(), kept)
         if method.searches:
-            self.steps = Search(task.template, *parts)
+            self.steps = Search(task, *parts)
         elif method.trains:
             self.steps = self._descent(Budget.of(config, len(self.data.rows)).points, *parts)
 
@@ -144,6 +149,10 @@ class MethodInTraining:
             data, processes = self.data, self.processes
             own = (data.validation, data.validation_trunk, processes, data.pasts)
             return mean_of(*row_losses(self.model, edits, *own))
+
+    def settled(self, state: State) -> State:
+        """A state without what only its search needs."""
+        return self.method.materialise(state, self.model) if self.judges else state
 
     def made(self, state: State) -> Adaptation:
         with torch.no_grad():

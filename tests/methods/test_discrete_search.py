@@ -43,7 +43,8 @@ def _examples(count: int = 5, seed: int = 0, **config: Any) -> Examples:
     lm = model("llama")
     pairs = TrainingRows(task().pairs("train"), task().template, tokenizer(), lm.shape.context)
     rng = torch.Generator().manual_seed(seed)
-    return Examples(lm, task().template, pairs, range(count), TrainConfig(**config), rng)
+    method = parse_one("discrete_search")
+    return Examples(lm, method, task(), pairs, range(count), TrainConfig(**config), rng)
 
 
 def _loss(lm: FrozenLM, instruction: str, split: str = "train", count: int | None = None) -> float:

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from peftlab.errors import InputError
+from peftlab.structured import Grammars
 from peftlab.tasks.calls import CallForm, call_form
 from peftlab.tasks.chat import frame
 from tests.tasks.tokenizers_for_tests import byte_level
@@ -123,6 +124,45 @@ def test_calls_of_a_list_are_all_read() -> None:
 def test_arguments_as_text_follow_no_schema() -> None:
     with pytest.raises(InputError, match="as text, which cannot be made to follow"):
         call_form(byte_level(chat=AS_TEXT)).structure([{"name": "a"}])
+
+
+ZONE = {"type": "object", "properties": {"zone": {"enum": ["utc", "cet"]}}, "required": ["zone"],
+        "additionalProperties": False}  # fmt: skip
+STRICT = {"name": "clock", "parameters": ZONE, "strict": True}
+
+
+@pytest.mark.parametrize("jinja", [HERMES, LLAMA])
+def test_calls_of_strict_tools_follow_their_schemas_and_all_else_is_free(jinja: str) -> None:
+    tokenizer = byte_level(chat=jinja)
+    form = call_form(tokenizer)
+    guide = Grammars(tokenizer, len(tokenizer)).guide(form.structure([STRICT, {"name": "a"}], True))
+
+    def may_be(text: str) -> bool:
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        return guide.accepts(ids)
+
+    def call(name: str, **arguments: object) -> str:
+        told = json.dumps({form.name: name, form.arguments: arguments})
+        return f"{form.before}{told}{form.after}"
+
+    alone = not form.before
+    assert may_be(call("clock", zone="utc")) and may_be(call("a", any=[1], thing={"b": None}))
+    for text in ("", "It is five.", "Two\nlines, < and > in them: {no call}", " [1]"):
+        assert may_be(text)
+        assert may_be(text + call("clock", zone="utc")) or alone
+    assert not may_be(call("clock", zone="est"))
+    assert not may_be(call("clock"))
+    assert not may_be(call("other", zone="utc"))
+    assert not may_be(call("clock", zone="utc")[:-3])
+    if not alone:
+        twice = f"First {call('clock', zone='utc')} then {call('clock', zone='cet')} done"
+        assert may_be(twice)
+        assert not may_be(twice.replace("cet", "est"))
+
+
+def test_a_list_in_a_text_is_not_told_from_a_call() -> None:
+    with pytest.raises(InputError, match="writes a call as a list"):
+        call_form(byte_level(chat=LISTED)).structure([STRICT], free=True)
 
 
 def test_an_adapter_writes_calls_in_its_own_template() -> None:

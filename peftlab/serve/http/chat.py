@@ -184,7 +184,7 @@ async def chat(
     check_number(state, each)
     asked.max_tokens = asked.max_completion_tokens or asked.max_tokens
     said = tuple(message.turn() for message in asked.messages)
-    described = [tool.model_dump(exclude_none=True) for tool in asked.tools or ()]
+    described = [tool.shown() for tool in asked.tools or ()]
     tools = json.dumps(described, ensure_ascii=False) if described else ""
     turns = Chat(said, asked.chat_template_kwargs or {}, tools)
     calling = Calling.of(asked, state)

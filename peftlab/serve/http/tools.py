@@ -56,6 +56,10 @@ class Tool(Wire):
     type: Literal["function"]
     function: Described
 
+    def shown(self) -> dict[str, Any]:
+        """As templates take it: how strictly it is meant is the server's business."""
+        return self.model_dump(exclude_none=True, exclude={"function": {"strict"}})
+
 
 class AsksTools(Asked):
     """What a chat asks of tools."""
@@ -87,7 +91,7 @@ class Calling:
 
     Attributes:
         form: how calls are written. names: of what may be called. most: calls of a reply.
-        structure: of the reply, where it has to be a call.
+        structure: of the reply, where it has to be a call, or calls have to follow schemas.
     """
 
     form: CallForm
@@ -122,7 +126,10 @@ class Calling:
         form = call_form(state.tokenizer, own)
         names = frozenset(one["name"] for one in functions)
         most = 1 if asked.parallel_tool_calls is False else None
-        return cls(form, names, most, None if choice == "auto" else form.structure(functions))
+        free = choice == "auto"
+        strict = any(one.get("strict") for one in functions)
+        structure = form.structure(functions, free) if strict or not free else None
+        return cls(form, names, most, structure)
 
     def said(self, reply: Reply) -> tuple[str | None, list[SaidCall]]:
         """The text of a reply, and its calls; no text beside calls that are all that it is."""

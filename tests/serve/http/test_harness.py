@@ -104,3 +104,45 @@ def test_completions_have_the_numbers_of_hf(server: Server, place: Path, tmp_pat
     assert [one[0].strip() for one in ours["written"]] == [
         one[0].strip() for one in theirs["written"]
     ]
+
+
+CHAT = (
+    "{% for it in messages %}{{ it.role }}: {{ it.content }}{{ eos_token }}{% endfor %}"
+    "{% if add_generation_prompt %}assistant: {% endif %}"
+)
+
+
+def test_chats_have_the_replies_of_hf(tmp_path: Path) -> None:
+    from lm_eval.models.huggingface import HFLM
+    from lm_eval.models.openai_completions import LocalChatCompletion
+    from lm_eval.tasks import TaskManager
+
+    own = base(CHAT)
+    weights = tiny("llama", vocab_size=len(own.tokenizer))
+    place = tmp_path / "base"
+    weights.save_pretrained(place)
+    own.tokenizer.save_pretrained(place)
+    model = FrozenLM(weights, own.tokenizer, "base")
+    library = Library(model)
+    library.load("served", unadapted(model))
+    while library.load_one():
+        pass
+
+    def replies(asked: Any) -> list[str]:
+        found = lm_eval.simple_evaluate(
+            model=asked, tasks=tasks(tmp_path)[1:], task_manager=TaskManager(), log_samples=True,
+            bootstrap_iters=0, apply_chat_template=True,
+        )  # fmt: skip
+        rows = sorted(found["samples"]["written"], key=lambda one: one["doc_id"])
+        return [one["filtered_resps"][0].strip() for one in rows]
+
+    theirs = replies(HFLM(pretrained=str(place), device="cpu", dtype="float32", batch_size=4))
+    with serving(library, capacity=200) as running:
+        ours = replies(
+            LocalChatCompletion(
+                base_url=f"{running.url}/v1/chat/completions", model="served",
+                tokenizer_backend=None, num_concurrent=1, eos_string="<|endoftext|>",
+            )
+        )  # fmt: skip
+    assert ours == theirs
+    assert any(ours)

@@ -99,6 +99,15 @@ def test_a_call_that_has_to_be_is_one(client: openai.OpenAI, choice: str) -> Non
         assert not any(chunk.choices[0].delta.content for chunk in chunks)
 
 
+def test_strict_tools_leave_text_free(client: openai.OpenAI) -> None:
+    """A model that calls nothing says what it says without them."""
+    short = ASKED | {"max_tokens": 6}
+    strict = [{**t, "function": {**t["function"], "strict": True}} for t in TOOLS]
+    free = client.chat.completions.create(**short, tools=TOOLS)
+    held = client.chat.completions.create(**short, tools=strict)
+    assert held.choices[0].message.content == free.choices[0].message.content
+
+
 def test_parameters_may_refer_to_their_own_definitions(client: openai.OpenAI) -> None:
     """As pydantic writes them."""
     parameters = {
