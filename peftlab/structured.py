@@ -309,7 +309,9 @@ class Grammars:
         for grammar in structure.grammars():
             made = LLMatcher(words, grammar, log_level=0, limits=limits)
             if made.is_error():
-                raise InputError(f"the {structure.kind} does not compile: {_said(made)}")
+                of_tools = structure.kind in ("enclosed", "tagged")
+                what = "tools[].function.parameters" if of_tools else f"the {structure.kind}"
+                raise InputError(f"{what} does not compile: {_said(made)}")
             self._guide(made).allowed((), ())  # unless nothing satisfies it, or exceeds its limits
         return made
 

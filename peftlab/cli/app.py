@@ -15,7 +15,9 @@ from peftlab.cli import (
     combine,
     compare,
     convert,
+    doctor,
     estimate,
+    init,
     learn,
     listing,
     report,
@@ -63,6 +65,8 @@ _COMMANDS: dict[str, tuple[Command, Callable[[], shared.Entries]]] = {
     "check-method": (share.check_method, dict),
     "families": (listing.families, dict),
     "methods": (listing.methods, dict),
+    "init": (init.init, dict),
+    "doctor": (doctor.doctor, dict),
 }
 
 

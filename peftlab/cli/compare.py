@@ -78,12 +78,17 @@ def compare(
         raise InputError("--data belongs to --experiment; for a recipe give -o data=FOLDER")
     settings = resolved(values, called)
     if print_config:
-        import yaml
-
         settings.plan()  # what is printed can be run
-        echo(yaml.safe_dump(settings.values(), sort_keys=False, allow_unicode=True), nl=False)
+        echo(_as_file(settings), nl=False)
     else:
         _carry_out(settings)
+
+
+def _as_file(settings: ComparisonSettings) -> str:
+    """All options, as a file that makes the same runs."""
+    import yaml
+
+    return str(yaml.safe_dump(settings.values(), sort_keys=False, allow_unicode=True))
 
 
 def _with_file(typed: Mapping[str, Any], config: Path | None) -> tuple[dict[str, Any], Called]:
@@ -112,6 +117,8 @@ def _carry_out(settings: ComparisonSettings) -> None:
     from peftlab.comparison import run as comparison
     from peftlab.comparison.processes import Stopped
     from peftlab.comparison.within.run import compare_within
+    from peftlab.files import write_text
+    from peftlab.records.folders import COMPARISON, SETTINGS
     from peftlab.records.reading import StoredRuns
     from peftlab.report.page import write
     from peftlab.report.show import show
@@ -130,6 +137,8 @@ def _carry_out(settings: ComparisonSettings) -> None:
         raise
     finally:
         watcher.close()
+        if (out / COMPARISON).is_file():
+            write_text(out / SETTINGS, _as_file(settings))
     if not compared.runs:
         _so_far(out)
         return

@@ -171,8 +171,9 @@ def show(
     from peftlab.tasks.tokens import let_end
 
     if not whole and are_large(Path(task).expanduser()):
-        options = {"preview": _PREVIEWED, **(given.get("task_option") or {})}
-        given = {**given, "task_option": options}
+        typed = list(given.get("task_option") or ())
+        if not any(one.partition("=")[0] == "preview" for one in typed):
+            given = {**given, "task_option": [f"preview={_PREVIEWED}", *typed]}
     loaded = the_task({**given, "task": task}, shared.flag(show_options()))
     path = located(model)
     try:

@@ -146,8 +146,8 @@ def _drawn(text: str | None) -> tuple[str, ...]:
 
 def _usual(tasks: tuple[Task, ...]) -> tuple[str, ...]:
     """The main metric of the first task, and the test loss."""
+    from peftlab.metrics import main_metric
     from peftlab.study.words import LOSS
-    from peftlab.verdict.outcome import main_metric
 
     return (main_metric(dict.fromkeys(tasks[0].metrics, 0.0)), LOSS)
 

@@ -58,8 +58,8 @@ class Candidate:
 
 
 class Answer(NamedTuple):
-    """What the model answers to an example, and its score by the task's first metric; more is
-    better, whatever the metric."""
+    """What the model answers to an example, and its score by the metric that methods are ranked
+    by; more is better, whatever the metric."""
 
     text: str
     score: float

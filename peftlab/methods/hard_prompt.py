@@ -44,11 +44,11 @@ class HardPrompt(Method):
     """The frozen model, asked in words.
 
     Settings:
-        optimise: who looks for a better instruction, by the task's first metric on `examples` of
-            validation: none; propose: `reflection_lm` writes `width` a step, given what was tried
-            (Yang et al. 2024, arXiv:2309.03409); gepa: the library of that name, an iteration a
-            step (Agrawal et al. 2025, arXiv:2507.19457). The search goes on for as many tokens as
-            the same steps of training would read, those of `reflection_lm` included.
+        optimise: who looks for a better instruction, by the metric that methods are ranked by, on
+            `examples` of validation: none; propose: `reflection_lm` writes `width` a step, given
+            what was tried (Yang et al. 2024, arXiv:2309.03409); gepa: the library of that name, an
+            iteration a step (Agrawal et al. 2025, arXiv:2507.19457). The search goes on for as many
+            tokens as the same steps of training would read, those of `reflection_lm` included.
         reflection_lm: base (the frozen model itself), a folder of another, or openai/NAME, a model
             behind OPENAI_BASE_URL with OPENAI_API_KEY.
         instruction: none (bare template and cue), task (the task's own), any text, or usual: none,

@@ -25,7 +25,7 @@ from peftlab.metrics.registry import (
     register,
     split_names,
 )
-from peftlab.metrics.scoring import Scores, aggregate, score
+from peftlab.metrics.scoring import Scores, aggregate, main_metric, score
 
 __all__ = [
     "Metric",
@@ -42,6 +42,7 @@ __all__ = [
     "aggregate",
     "build_metric",
     "check_metric",
+    "main_metric",
     "metric_spec",
     "metric_specs",
     "metric_title",

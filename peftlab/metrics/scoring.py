@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from peftlab.metrics.errors import MetricWarning
@@ -70,6 +70,11 @@ def _warn_of_constants(names: Sequence[str]) -> None:
                 MetricWarning,
                 stacklevel=3,
             )
+
+
+def main_metric(names: Collection[str]) -> str:
+    """What methods are ranked by: ROUGE-L where it is scored, else the first of these."""
+    return "rougeL" if "rougeL" in names else next(iter(names))
 
 
 def aggregate(name: str, rows: Rows) -> float:

@@ -1,6 +1,7 @@
 """What lies where in a comparison's folder, and whose folder it is.
 
-OUT/comparison.json, and for every run OUT/<method>-<hash>/seed-<n>/ with the files named here.
+OUT/comparison.json, OUT/config.yaml, from which `compare --config` makes the same runs, and for
+every run OUT/<method>-<hash>/seed-<n>/ with the files named here.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from peftlab.methods.adaptation import ADAPTER as ADAPTER
 from peftlab.records.record import NAME, Record, Search
 
 COMPARISON = "comparison.json"
+SETTINGS = "config.yaml"
 CONFIG = "config.json"
 PREDICTIONS = "predictions.jsonl"
 METRICS = "metrics.jsonl"

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple, Protocol, overload
 
 from peftlab import files
-from peftlab.errors import InputError
+from peftlab.errors import DiskFull, InputError
 from peftlab.tasks.opened import PACKED, Line, opened, suffix_of, text_lines
 from peftlab.tasks.progress import shown
 from peftlab.tasks.table import Table
@@ -155,9 +155,15 @@ def _unpacked(path: Path) -> Path:
     name = f"{hashlib.sha256(told.encode()).hexdigest()[:24]}{suffix_of(path)}"
     copy = cache_folder() / "unpacked" / name
     if not copy.exists():
-        files.make_folder(copy.parent)
-        with opened(path) as packed:
-            files.atomically(copy, lambda made: _copied(packed, made, path.stat().st_mtime_ns))
+        try:
+            files.make_folder(copy.parent)
+            with opened(path) as packed:
+                files.atomically(copy, lambda made: _copied(packed, made, path.stat().st_mtime_ns))
+        except DiskFull as error:
+            raise InputError(
+                f"{path} is packed and large, and its unpacked copy has no place: {error}. Unpack "
+                "it yourself, or set PEFTLAB_CACHE to a folder that can be written."
+            ) from error
     return copy
 
 

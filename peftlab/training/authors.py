@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from peftlab.errors import InputError
 from peftlab.generation import Request, generate
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _WRITTEN = 256  # most tokens of what is written
 _SECONDS, _TRIES = 120.0, 3
+_CHARACTERS = 8000  # of a reply that are read
 
 
 class Written(NamedTuple):
@@ -38,7 +39,7 @@ def write(model: FrozenLM, author: str, asked: Sequence[str], seed: int) -> list
         InputError: the author is not there, or does not answer.
     """
     if author.startswith(OPENAI):
-        return _from_endpoint(author.removeprefix(OPENAI), asked, seed)
+        return _from_endpoint(model, author.removeprefix(OPENAI), asked, seed)
     return _locally(model if author == "base" else _loaded(author), asked, seed)
 
 
@@ -61,7 +62,7 @@ def _locally(model: FrozenLM, asked: Sequence[str], seed: int) -> list[Written]:
     return [Written(one.text, one.prompt_tokens + len(one.tokens)) for one in replies]
 
 
-def _from_endpoint(name: str, asked: Sequence[str], seed: int) -> list[Written]:
+def _from_endpoint(model: FrozenLM, name: str, asked: Sequence[str], seed: int) -> list[Written]:
     import openai
 
     written = []
@@ -74,14 +75,39 @@ def _from_endpoint(name: str, asked: Sequence[str], seed: int) -> list[Written]:
                 temperature=1.0,
                 seed=(seed + at) % 2**31,
             )
-            usage = reply.usage
-            tokens = usage.total_tokens if usage is not None else 0
-            text = (reply.choices[0].message.content or "") if reply.choices else ""
-            written.append(Written(text, tokens))
-    except openai.OpenAIError as error:
+            text, usage = _said(reply)
+            count = usage if usage is not None else _tokens(model, request) + _tokens(model, text)
+            written.append(Written(text, count))
+    except (openai.OpenAIError, _NoCompletion) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(
             f"reflection_lm={OPENAI}{name} does not answer ({first}). Check OPENAI_BASE_URL and "
             "OPENAI_API_KEY; the same command goes on with what was found until then."
         ) from error
     return written
+
+
+class _NoCompletion(Exception):
+    """What came is no chat completion."""
+
+
+def _said(reply: Any) -> tuple[str, int | None]:
+    """The text of a chat completion, and its tokens where it tells them.
+
+    Raises:
+        _NoCompletion: it is something else, as it comes from addresses that are none.
+    """
+    choices = getattr(reply, "choices", None)
+    message = (
+        getattr(choices[0], "message", None) if isinstance(choices, list) and choices else None
+    )
+    text = "" if message is None else message.content
+    if message is None or not isinstance(text, str | None):
+        raise _NoCompletion(f"a chat completion was expected, and {str(reply)!r:.80} came")
+    count = getattr(getattr(reply, "usage", None), "total_tokens", None)
+    encodable = (text or "").encode("utf-8", "replace").decode()  # no halves of characters
+    return encodable[:_CHARACTERS], count if isinstance(count, int) else None
+
+
+def _tokens(model: FrozenLM, text: str) -> int:
+    return len(model.tokenizer.encode(text, add_special_tokens=False))

@@ -14,7 +14,7 @@ from peftlab.frozen.packing import pack
 from peftlab.loss import token_losses, training_row
 from peftlab.methods.adaptation import Adaptation, base_of
 from peftlab.methods.base import Answer, Candidate, Method, State
-from peftlab.metrics import metric_spec
+from peftlab.metrics import main_metric, metric_spec
 from peftlab.processes import ALONE, Processes
 from peftlab.token_limits import max_row_tokens, token_chunks
 from peftlab.training.authors import write
@@ -70,7 +70,7 @@ class Examples:
         adapted = AdaptedLM(self.model, Adaptation(self.method, state, self.template, base))
         # The rows are the task's own by now, whatever an instruction leaves them of the context.
         asked = replace(self.task, validation=list(examples), long="cut", fitted=True)
-        metric = asked.metrics[0]
+        metric = main_metric(asked.metrics)
         with torch.autocast(self.model.device.type, enabled=False):
             found = evaluate(
                 adapted,

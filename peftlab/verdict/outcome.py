@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from peftlab.metrics import metric_spec
+from peftlab.metrics import main_metric, metric_spec
 from peftlab.records.reading import StoredRun
 from peftlab.verdict.declared import declared_pairs
 from peftlab.verdict.judgement import Verdict, judge
@@ -49,8 +49,3 @@ def said(outcome: Verdict) -> list[str]:
     if outcome.caution is None:
         return list(outcome.sentences)
     return [*(outcome.quick or outcome.sentences), outcome.caution]
-
-
-def main_metric(scores: Collection[str]) -> str:
-    """ROUGE-L where there is one, else the task's first metric."""
-    return "rougeL" if "rougeL" in scores else next(iter(scores))

@@ -290,8 +290,8 @@ def test_the_base_itself_writes() -> None:
 
 
 @contextmanager
-def endpoint(reply: str | None) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """An OpenAI server that says one thing; None: an error."""
+def endpoint(reply: str | None, whole: bool = False) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """An OpenAI server that says one thing; None: an error; whole: that is all it sends."""
     seen: list[dict[str, Any]] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -301,7 +301,11 @@ def endpoint(reply: str | None) -> Iterator[tuple[str, list[dict[str, Any]]]]:
             choice = {"index": 0, "finish_reason": "stop", "message": message}
             usage = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}
             made = {"id": "1", "object": "chat.completion", "created": 0, "model": "m"}
-            body = json.dumps({**made, "choices": [choice], "usage": usage}).encode()
+            body = (
+                reply.encode()
+                if whole and reply
+                else json.dumps({**made, "choices": [choice], "usage": usage}).encode()
+            )
             self.send_response(200 if reply is not None else 400)
             self.send_header("content-type", "application/json")
             self.end_headers()
@@ -325,6 +329,64 @@ def test_an_endpoint_writes_and_its_tokens_are_told(monkeypatch: pytest.MonkeyPa
     assert found == [Written("Say it well.", 7)] * 2
     assert [call["messages"][0]["content"] for call in seen] == ["one", "two"]
     assert {call["model"] for call in seen} == {"m"}
+
+
+@pytest.mark.parametrize(
+    "body",
+    ['"<html>"', "[1, 2]", "{}", '{"choices": []}', '{"choices": [{"index": 0}]}',
+     '{"choices": [{"index": 0, "message": {"role": "assistant", "content": 5}}]}',
+     '{"error": {"message": "no such model"}}'],
+)  # fmt: skip
+@pytest.mark.parametrize("words", [PROPOSE, GEPA])
+def test_what_is_no_completion_ends_the_search_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, words: str, body: str
+) -> None:
+    by_worth(monkeypatch)
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    with endpoint(body, whole=True) as (url, _):
+        monkeypatch.setenv("OPENAI_BASE_URL", url)
+        with pytest.raises(InputError, match="openai/m does not answer") as refused:
+            _train(f"{words},reflection_lm=openai/m")
+    assert "\n" not in str(refused.value)
+
+
+def test_replies_are_cut_mended_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    message = {"role": "assistant", "content": "red \ud800" + "red " * 10**5}
+    body = json.dumps({"choices": [{"index": 0, "message": message}]})
+    with endpoint(body, whole=True) as (url, _):
+        monkeypatch.setenv("OPENAI_BASE_URL", url)
+        (found,) = write(model("llama"), "openai/m", ["red cat"], 3)
+    assert found.text.startswith("red ?red")
+    assert len(found.text) == 8000
+    assert found.tokens > 1000
+
+
+@pytest.mark.parametrize("words", [PROPOSE, GEPA])
+def test_an_author_that_writes_nothing_is_told_of(
+    monkeypatch: pytest.MonkeyPatch, words: str
+) -> None:
+    by_worth(monkeypatch)
+    monkeypatch.setattr(
+        training_search, "write", lambda _, author, asked, seed: [Written("", 5)] * len(asked)
+    )
+    with pytest.raises(InputError, match="has written nothing in 6 replies"):
+        _train(words)
+
+
+def test_a_search_goes_by_what_methods_are_ranked_by(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+
+    def says(_: Any, author: str, requests: Sequence[str], seed: int) -> list[Written]:
+        seen.extend(requests)
+        return [Written(f"say {seed}", 3)] * len(requests)
+
+    monkeypatch.setattr(training_search, "write", says)
+    for metrics, expected in ((("ter", "rougeL"), "rougeL"), (("ter", "bleu"), "ter")):
+        seen.clear()
+        _train(PROPOSE, steps=2, own=replace(task(), metrics=metrics))
+        assert f"is scored by {expected}." in seen[0]
+        assert ("(less is better)" in seen[0]) == (expected == "ter")
 
 
 def test_an_author_that_does_not_answer_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

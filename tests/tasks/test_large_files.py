@@ -122,6 +122,16 @@ def test_cells_of_any_length_and_marks_within_them_are_read_in_any_process(tmp_p
     assert again.rows[1]["source"] == "\ufeffc"
 
 
+def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, large: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.jsonl.gz"
+    with gzip.open(path, "wt") as file:
+        file.write('{"source": "a", "target": "b"}\n')
+    (tmp_path / "file").write_text("")
+    large.setenv("PEFTLAB_CACHE", str(tmp_path / "file"))
+    with pytest.raises(InputError, match="set PEFTLAB_CACHE to a folder"):
+        files.read(path)
+
+
 def test_columns_that_come_late_are_known_and_doubled_headers_marked(tmp_path: Path) -> None:
     late = tmp_path / "a.jsonl"
     late.write_text('{"source": "a", "target": "b"}\n{"target": "b", "extra": 1, "source": "c"}\n')
@@ -239,6 +249,10 @@ def test_a_preview_reads_no_more_than_it_shows(
     path.write_text(f"{rows}this is no JSON\n")
     assert run(["tasks", "show", str(path)]) == 0
     assert "A preview" in capsys.readouterr().out
+    assert run(["tasks", "show", str(path), "-o", "long=skip", "-o", "preview=50"]) == 0
+    assert "no more than 50 rows" in capsys.readouterr().out
+    assert run(["tasks", "show", str(path), "-o", "source=target", "-o", "target=source"]) == 0
+    assert "no more than 2,000 rows" in capsys.readouterr().out
     assert run(["tasks", "show", str(path), "--whole"]) == 2
     assert "line 2001 is not valid JSON" in capsys.readouterr().err
     table = files.read(path, 3)

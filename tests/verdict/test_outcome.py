@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from peftlab.metrics import main_metric
 from peftlab.records.reading import StoredRun
 from peftlab.verdict.judgement import MixedRecordsError
-from peftlab.verdict.outcome import main_metric, said, verdict
+from peftlab.verdict.outcome import said, verdict
 from tests.report.made import record
 
 

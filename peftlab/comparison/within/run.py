@@ -21,13 +21,12 @@ from peftlab.comparison.within.measured import Measured
 from peftlab.comparison.within.sizes import USED, first_examples, whole_length
 from peftlab.comparison.within.steps import Candidate, Read, Step, Train
 from peftlab.errors import InputError
-from peftlab.metrics import metric_spec
+from peftlab.metrics import main_metric, metric_spec
 from peftlab.records import folders
 from peftlab.records.reading import StoredRun
 from peftlab.verdict.components import MIN_EXAMPLES
 from peftlab.verdict.looks import FEWEST, Grid, Look
 from peftlab.verdict.measured import aggregate_of
-from peftlab.verdict.outcome import main_metric
 from peftlab.verdict.planning import needed_seconds
 from peftlab.verdict.timed import Shown, Timed, TimedPair, check_unchanged
 

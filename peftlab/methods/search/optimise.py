@@ -13,7 +13,7 @@ from peftlab.methods.base import Examples, State
 from peftlab.methods.search.instructions import proposed
 from peftlab.methods.search.reflection import evolved
 from peftlab.methods.search.transcript import OPENAI, Asking, Transcript
-from peftlab.metrics import metric_spec
+from peftlab.metrics import main_metric, metric_spec
 
 if TYPE_CHECKING:
     from peftlab.tasks import Task
@@ -39,7 +39,7 @@ def begun(task: Task, optimise: Optimise, words: str, seed: int) -> dict[str, An
     Raises:
         InputError: a task whose scores or splits it cannot go by.
     """
-    name = task.metrics[0]
+    name = main_metric(task.metrics)
     if (constant := metric_spec(name).of_one_example) is not None:
         raise InputError(
             f"hard_prompt: optimise={optimise} scores examples one by one, and {name} of one is "

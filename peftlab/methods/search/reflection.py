@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from peftlab.errors import InputError
 from peftlab.methods.search.transcript import OPENAI, Asking
 from peftlab.metrics import metric_spec
 
@@ -76,7 +75,7 @@ class _Author:
 
     def __init__(self, asking: Asking) -> None:
         self._asking, self._before = asking, dict[str, int]()
-        self.failed: InputError | None = None
+        self.failed: Exception | None = None
 
     def __call__(self, prompt: Any) -> str:
         if self.failed is not None:
@@ -85,7 +84,7 @@ class _Author:
         times = self._before[text] = self._before.get(text, 0) + 1
         try:
             return self._asking.written([text] * times)[-1]
-        except InputError as error:
+        except Exception as error:  # whatever it is, gepa would go on without the reply
             self.failed = error
             raise
 

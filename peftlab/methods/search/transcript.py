@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from peftlab.errors import InputError
 from peftlab.methods.base import Answer, Examples, State
-from peftlab.metrics import metric_spec
+from peftlab.metrics import main_metric, metric_spec
 from peftlab.tasks.sample import drawn
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ OPENAI = "openai/"
 """Before the name of an author behind an endpoint."""
 UNFIT = -1e9
 """The score of an instruction that leaves too little room for sources."""
+_SILENT = 6  # replies after which an author that has written nothing is not asked again
 _LONGEST = 0.25  # of the room for a prompt
 
 
@@ -74,8 +75,8 @@ class Asking:
 
     @property
     def metric(self) -> str:
-        """What scores are of."""
-        return self.examples.task.metrics[0]
+        """What scores are of: what methods are ranked by."""
+        return main_metric(self.examples.task.metrics)
 
     def _keys(self, split: str) -> list[str]:
         return [f"{split} {place}" for place in self.transcript.places[split]]
@@ -162,4 +163,9 @@ class Asking:
             transcript.calls += len(new)
             transcript.tokens += sum(tokens for _, tokens in written)
             transcript.replies |= {keys[i]: text for i, (text, _) in zip(new, written, strict=True)}
+            if transcript.calls >= _SILENT and not any(transcript.replies.values()):
+                raise InputError(
+                    f"reflection_lm={self.author} has written nothing in {transcript.calls} "
+                    "replies: choose another author"
+                )
         return [transcript.replies[key] for key in keys]

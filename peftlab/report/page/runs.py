@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from statistics import fmean
 
 from peftlab.errors import InputError
+from peftlab.metrics import main_metric
 from peftlab.plots.palette import COLOURED
 from peftlab.records import folders
 from peftlab.records.figures import Figure, scored
@@ -15,7 +16,7 @@ from peftlab.records.record import Record
 from peftlab.verdict.entries import Entry
 from peftlab.verdict.judgement import Verdict
 from peftlab.verdict.measured import costs
-from peftlab.verdict.outcome import main_metric, said, verdict
+from peftlab.verdict.outcome import said, verdict
 from peftlab.verdict.statistics import Interval
 
 

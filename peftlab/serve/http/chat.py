@@ -14,6 +14,7 @@ from fastapi import Request as Http
 from pydantic import BaseModel, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from peftlab.errors import InputError
 from peftlab.serve.http.answer import REASONS, STREAMED, answer
 from peftlab.serve.http.completions import check_number, request
 from peftlab.serve.http.errors import HttpError
@@ -192,9 +193,16 @@ async def chat(
     requests = [request(state, asked, turns, logprobs, number) for number in range(each)]
     if calling is not None and calling.structure is not None:
         if requests[0].structure is not None:
-            raise HttpError(400, "tool_choice asks for a call, and another field for another "
-                            "structure; one was expected", param="tool_choice")  # fmt: skip
+            raise HttpError(
+                400,
+                f"{calling.asker} for a structure, and another field for another; one was expected",
+                param="tool_choice",
+            )
         requests = [replace(one, structure=calling.structure) for one in requests]
+        try:
+            requests[0].check()
+        except InputError as error:
+            raise InputError(f"{calling.asker} for a structure: {error}") from error
     return await answer(
         state,
         http,

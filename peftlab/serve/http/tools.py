@@ -99,6 +99,12 @@ class Calling:
     most: int | None = None
     structure: Structure | None = None
 
+    @property
+    def asker(self) -> str:
+        """Who asks for the structure, to begin a sentence."""
+        tagged = self.structure is not None and self.structure.kind == "tagged"
+        return "a tool with strict: true asks" if tagged else "tool_choice asks"
+
     @classmethod
     def of(cls, asked: AsksTools, state: Served) -> Calling | None:
         """What a request asks for; None: no calls.

@@ -108,6 +108,24 @@ def test_strict_tools_leave_text_free(client: openai.OpenAI) -> None:
     assert held.choices[0].message.content == free.choices[0].message.content
 
 
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"response_format": {"type": "json_object"}}, "strict: true asks for a structure, and"),
+        ({"extra_body": {"min_tokens": 5}}, "strict: true asks for a structure: min_new_tokens"),
+    ],
+)
+def test_who_asks_for_a_structure_is_named(
+    client: openai.OpenAI, more: dict[str, Any], said: str
+) -> None:
+    strict = [{**TOOLS[0], "function": {**TOOLS[0]["function"], "strict": True}}]
+    with pytest.raises(openai.BadRequestError, match=said):
+        client.chat.completions.create(**ASKED, tools=strict, **more)
+    odd = [{**TOOLS[0], "function": {"name": "a", "strict": True, "parameters": {"not": {}}}}]
+    with pytest.raises(openai.BadRequestError, match=r"function.parameters does not compile"):
+        client.chat.completions.create(**ASKED, tools=odd)
+
+
 def test_parameters_may_refer_to_their_own_definitions(client: openai.OpenAI) -> None:
     """As pydantic writes them."""
     parameters = {
