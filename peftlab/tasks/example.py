@@ -23,7 +23,7 @@ class Message:
 
     role: system, user, assistant or tool. calls: of an assistant's, the tools that it calls, as
     JSON (OpenAI's `tool_calls`). name: of the tool that answers. trained: a reply that rows are
-    trained on, as they are on their targets.
+    trained on, as they are on their targets. answers: the id of the call that a tool answers.
     """
 
     role: str
@@ -31,6 +31,7 @@ class Message:
     calls: str = ""
     name: str = ""
     trained: bool = field(default=False, compare=False)
+    answers: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return what is not as usual, as plain JSON values."""
@@ -52,6 +53,7 @@ class Message:
         values: dict[str, Any] = {"role": self.role, "content": self.content}
         if self.calls:
             values["tool_calls"] = json.loads(self.calls)
+        values |= {"tool_call_id": self.answers} if self.answers else {}
         return values | ({"name": self.name} if self.name else {})
 
     def told(self) -> str:
@@ -59,7 +61,7 @@ class Message:
         return f"{self.role}: {self.content}{self.calls}"
 
 
-_MORE = ("calls", "name")
+_MORE = ("calls", "name", "answers")
 _KNOWN = ("role", "content", *_MORE, "trained")
 
 

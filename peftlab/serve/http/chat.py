@@ -71,9 +71,9 @@ class Message(Wire):
         text = parts if isinstance(parts, str) else "".join(part.text for part in parts)
         role = "system" if self.role == "developer" else self.role
         calls = [one.read() for one in self.tool_calls or ()]
-        name = (self.name or "") if role == "tool" else ""
+        name, answers = (self.name or "", self.tool_call_id or "") if role == "tool" else ("", "")
         told = json.dumps(calls, ensure_ascii=False) if calls else ""  # as it will be looked at
-        return Turn(role, text, told, name)
+        return Turn(role, text, told, name, answers=answers)
 
 
 class ChatRequest(AsksTools):

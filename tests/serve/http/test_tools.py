@@ -235,6 +235,22 @@ def test_bad_input(client: openai.OpenAI, change: dict[str, Any], said: str) -> 
         client.chat.completions.create(**(ASKED | change))
 
 
+def test_templates_see_which_call_a_tool_answers() -> None:
+    shown = HERMES.replace("{{ m.content or '' }}", "{{ m.content or '' }}{{ m.tool_call_id }}")
+    assert shown != HERMES
+    counts = []
+    for client in opened(shown):
+        for name in ("a", "a much longer name of a call"):
+            call = {"id": name, "function": {"name": "clock", "arguments": "{}"}}
+            said = {"role": "assistant", "content": "", "tool_calls": [call]}
+            told = [*ASKED["messages"], said, {**ANSWER, "tool_call_id": name, "content": "nine"}]
+            asked: Any = {**ASKED, "messages": told, "max_tokens": 2, "tools": TOOLS}
+            usage = client.chat.completions.create(**asked).usage
+            assert usage is not None
+            counts.append(usage.prompt_tokens)
+    assert counts[1] > counts[0] + 5
+
+
 def test_a_base_whose_template_writes_no_json_refuses_tools() -> None:
     for client in opened(PYTHON):
         with pytest.raises(openai.BadRequestError, match="not as JSON"):
