@@ -139,13 +139,8 @@ def _tagged(before: str, schema: Any, after: str) -> str:
 
     inner, mark = json.dumps(_guided(schema)), before.strip()
     if mark:
-        grammar = f"start: %json {inner}"
-        tag = StructTag(trigger=mark, begin=before.lstrip(), grammar=grammar, end=after)
-        made = json.loads(StructTag.to_grammar([tag], assume_special=False))["grammars"]
-        lark, object_ = (one["lark_grammar"] for one in made)
-        return str(lark).replace(f"@{made[1]['name']}", "object") + object_.replace(
-            "start:", "object:", 1
-        )
+        tag = StructTag(trigger=mark, begin=before.lstrip(), grammar=inner, end=after)
+        return str(StructTag.to_grammar([tag], assume_special=False))
     end = json.dumps(after) if after else ""
     return (
         f"start: call | TEXT\ncall: object {end}\nobject: %json {inner}\n"

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from peftlab.cli.app import run
+from peftlab.metrics import main_metric
 from peftlab.tasks import Task, file_rows
 
 PAIRS = [{"id": str(i), "article": f"words of {i % 50}: " + "red " * (i % 9), "summary": f"of {i}"}
@@ -49,6 +50,7 @@ def test_what_is_written_is_a_comparison_of_these_rows(
     text = (tmp_path / "mine.yaml").read_text()
     notes = Task.load(tmp_path / "my rows.jsonl").notes
     assert all(note in text and note in said for note in notes)
+    assert f"ranked by {main_metric(task.metrics)}" in text
     assert ("task_option" in values) == (rows is not TALKS)
     assert ("Cyrillic 100%" if rows is RUSSIAN else "Latin 100%") in said
 
@@ -72,6 +74,11 @@ def test_columns_that_nobody_can_guess_are_asked_for(
     assert "-o source=<column>" in capsys.readouterr().err
     assert run(["init", str(tmp_path / "none.jsonl")]) == 2
     assert "There is no file or folder" in capsys.readouterr().err
+    (tmp_path / "ok.jsonl").write_text("".join(json.dumps(row) + "\n" for row in PAIRS))
+    (tmp_path / "base").mkdir()
+    named = ["--model", str(tmp_path / "base"), "--out", str(tmp_path / "ok.yaml")]
+    assert run(["init", str(tmp_path / "ok.jsonl"), *named]) == 2
+    assert "cannot load a tokenizer" in capsys.readouterr().err
 
 
 def test_a_file_that_is_there_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -108,3 +115,5 @@ def test_the_doctor_tells_what_the_system_tells(capsys: pytest.CaptureFixture[st
     assert f"torch {found['packages']['torch']}" in said
     assert "Llama-3.1-8B: fp32 29.9 GiB" in said
     assert "peftlab estimate" in said
+    assert run(["doctor", "--format", "xml"]) == 2
+    assert "there is no format" in capsys.readouterr().err

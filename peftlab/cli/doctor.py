@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import shutil
+import time
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,6 +12,8 @@ from typing import Annotated
 
 import typer
 
+from peftlab.cli.listing import check_format
+from peftlab.measure.company import MOST
 from peftlab.printable import echo, json_text, printable
 from peftlab.units import size
 
@@ -22,12 +24,12 @@ _EXTRAS = {
 }  # fmt: skip
 _SIZES = {"SmolLM2-135M": 0.135e9, "Llama-3.2-1B": 1.24e9, "Llama-3.1-8B": 8.03e9}
 _FORMATS = {"fp32": 4.0, "bf16": 2.0, "int8": 1.1, "nf4": 0.6}
-_BUSY = 0.25  # of a core, from which other programs spoil measurements
+_WATCHED = 0.5  # seconds in which others are watched
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What was found. Memory in bytes; load: cores that others keep busy."""
+    """What was found. Memory in bytes; others: their share of the cores; None: not known."""
 
     system: str
     python: str
@@ -37,7 +39,7 @@ class Machine:
     memory: int
     free: int
     disk: int
-    load: float
+    others: float | None
     device: str
     devices: tuple[str, ...]
     packages: dict[str, str]
@@ -51,6 +53,7 @@ def doctor(
     """Say what this machine has, which formats are fast on it, and which bases fit."""
     from dataclasses import asdict
 
+    check_format(format)
     found = look()
     if format == "json":
         echo(json_text(asdict(found)))
@@ -65,24 +68,26 @@ def look() -> Machine:
     import torch
 
     from peftlab.frozen.named import device_name
+    from peftlab.measure import in_company
     from peftlab.measure.environment import environment, versions
     from peftlab.measure.precision import choose_precision
 
     about = environment()["hardware"]
-    memory, cores = psutil.virtual_memory(), len(_own_cores())
-    busy = psutil.cpu_percent(interval=0.5) / 100 * (psutil.cpu_count() or 1)
+    memory = psutil.virtual_memory()
+    with in_company() as company:
+        time.sleep(_WATCHED)
     device = device_name("auto")
     mps = ["mps"] if torch.backends.mps.is_available() else []
     return Machine(
         system=f"{platform.system()} {platform.release()}",
         python=platform.python_version(),
         processor=str(about["cpu"]),
-        cores=cores,
+        cores=psutil.cpu_count() or 1,
         instructions=str(about["instructions"]),
         memory=memory.total,
         free=memory.available,
         disk=shutil.disk_usage(Path.cwd()).free,
-        load=busy,
+        others=company.share,
         device=device,
         devices=tuple([gpu["name"] for gpu in about["gpus"]] + mps),
         packages=versions(_PACKAGES),
@@ -96,16 +101,16 @@ def told(found: Machine) -> list[str]:
     devices = ", ".join(found.devices) or "no accelerator"
     lines = [
         f"{found.system}, Python {found.python}",
-        f"{found.processor}, {found.cores} cores of this process ({found.instructions}); {devices}",
+        f"{found.processor}, {found.cores} cores ({found.instructions}); {devices}",
         f"Memory {size(found.memory)}, free {size(found.free)}; "
         f"{size(found.disk)} of disk free here",
         "Versions: " + ", ".join(f"{name} {value}" for name, value in found.packages.items()),
         f"Runs go to {found.device}: {found.precision}",
     ]
-    if found.load > _BUSY:
+    if found.others is not None and found.others > MOST:
         lines.append(
-            f"Other programs keep {found.load:.1f} cores busy: times that are measured now are too "
-            "long. Records say so, too."
+            f"Other programs use {found.others:.0%} of the cores: times that are measured now are "
+            "too long. Records say so, too."
         )
     if found.missing:
         lines.append("Not installed: " + ", ".join(f"peftlab[{extra}]" for extra in found.missing))
@@ -120,9 +125,3 @@ def told(found: Machine) -> list[str]:
         "More exactly, for a base and your rows: peftlab estimate --model NAME --task FILE"
     )
     return lines
-
-
-def _own_cores() -> set[int]:
-    if hasattr(os, "sched_getaffinity"):
-        return set(os.sched_getaffinity(0))
-    return set(range(os.cpu_count() or 1))

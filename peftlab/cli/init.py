@@ -41,14 +41,11 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
 ) -> None:
     """Look at your own rows, and write a commented file for `peftlab compare --config`."""
-    from peftlab.bases.names import located
-    from peftlab.bases.pretrained import read_tokenizer, reply_ends
-    from peftlab.cli.listing import shape_of
+    from peftlab.cli.listing import shape_of, tokenizer_of
     from peftlab.files import write_text
     from peftlab.tasks import Task
     from peftlab.tasks.fit import fitted
     from peftlab.tasks.overview import check_own, held, overview
-    from peftlab.tasks.tokens import let_end
 
     check_own(task.expanduser())
     place = out or Path(f"{task.stem if task.is_file() else task.resolve().name}.yaml")
@@ -56,9 +53,7 @@ def init(
         raise InputError(f"{place} exists: choose another --out, or replace it with --force")
     known = held(task.expanduser(), _FIRST)
     loaded = Task.load(task, preview=_FIRST)
-    path = located(model)
-    tokenizer = read_tokenizer(path)
-    let_end(tokenizer, reply_ends(path))
+    tokenizer = tokenizer_of(model)
     found = overview(fitted(loaded, tokenizer), tokenizer, shape_of(model).context)
     write_text(place, written(task, model, known, loaded, found))
     for line in found:
@@ -70,6 +65,8 @@ def init(
 
 def written(task: Path, model: str, known: Held, loaded: Task, found: list[str]) -> str:
     """The text of the file."""
+    from peftlab.metrics import main_metric
+
     steps = min(_MOST, max(_FEWEST, -(-_EPOCHS * len(loaded.pairs("train")) // _BATCH)))
     lines = [
         f"# Written by `peftlab init` on {date.today()}; `compare --config FILE` runs it.",
@@ -91,7 +88,7 @@ def written(task: Path, model: str, known: Held, loaded: Task, found: list[str])
             "  # instruction: …   # the request in words, for hard prompts",
         ]
     lines += [
-        f"metrics: {_value(list(loaded.metrics))}  # methods are ranked by the first",
+        f"metrics: {_value(list(loaded.metrics))}  # ranked by {main_metric(loaded.metrics)}",
         "methods:",
         *(f"  - {name}  # {said}" for name, said in _METHODS),
         *(f"  # - {_value(name)}  # {said}" for name, said in _MORE),

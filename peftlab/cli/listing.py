@@ -42,7 +42,7 @@ def methods(
     """List the methods with their settings, and what they train on a given model."""
     from peftlab.methods import REGISTRY, parse
 
-    _check_format(format)
+    check_format(format)
     if share is not None and model is None:
         raise InputError("--share needs --model: a share of which base?")
     chosen = parse(names) if names else [REGISTRY[name]() for name in sorted(REGISTRY)]
@@ -136,7 +136,7 @@ def tasks(context: typer.Context, format: Format = "table") -> None:
 
     from peftlab.tasks import catalogue
 
-    _check_format(format)
+    check_format(format)
     entries = catalogue()
     if format == "json":
         echo(json_text([asdict(entry) for entry in entries]))
@@ -163,29 +163,39 @@ def show(
     ] = False,
 ) -> None:
     """Show a task: facts, rows as the model gets them, lengths, and what would be cut."""
-    from peftlab.bases.names import located
-    from peftlab.bases.pretrained import read_tokenizer, reply_ends
     from peftlab.comparison.resolve import the_task
     from peftlab.tasks import describe
     from peftlab.tasks.files import are_large
-    from peftlab.tasks.tokens import let_end
 
     if not whole and are_large(Path(task).expanduser()):
         typed = list(given.get("task_option") or ())
         if not any(one.partition("=")[0] == "preview" for one in typed):
             given = {**given, "task_option": [f"preview={_PREVIEWED}", *typed]}
     loaded = the_task({**given, "task": task}, shared.flag(show_options()))
-    path = located(model)
+    echo(describe(loaded, tokenizer_of(model), shape_of(model).context), nl=False)
+
+
+def tokenizer_of(name: str) -> Any:
+    """The tokenizer of a base, which knows where its replies end.
+
+    Raises:
+        InputError: there is none.
+    """
+    from peftlab.bases.names import located
+    from peftlab.bases.pretrained import read_tokenizer, reply_ends
+    from peftlab.tasks.tokens import let_end
+
+    path = located(name)
     try:
         tokenizer = read_tokenizer(path)
         let_end(tokenizer, reply_ends(path))
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(f"cannot load a tokenizer from {path!r}: {reason}") from error
-    echo(describe(loaded, tokenizer, shape_of(model).context), nl=False)
+    return tokenizer
 
 
-def _check_format(format: str) -> None:
+def check_format(format: str) -> None:
     known = ("table", "json")
     if format not in known:
         raise InputError(

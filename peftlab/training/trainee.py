@@ -152,7 +152,7 @@ class MethodInTraining:
 
     def settled(self, state: State) -> State:
         """A state without what only its search needs."""
-        return self.method.materialise(state, self.model) if self.judges else state
+        return self.method.materialise(state, self.model)
 
     def made(self, state: State) -> Adaptation:
         with torch.no_grad():

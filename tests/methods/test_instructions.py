@@ -179,13 +179,18 @@ def test_gepa_goes_the_way_that_the_library_goes_by_itself(
     assert len(asked) == steps[-1]["calls"] > 3
 
 
+def uninterrupted(patch: pytest.MonkeyPatch, words: str) -> tuple[Any, list[str]]:
+    """What a search comes to in one go, and what it asks the author."""
+    by_worth(patch)
+    with scripted(patch) as asked:
+        return _train(words), list(asked)
+
+
 @pytest.mark.parametrize("words", [PROPOSE, GEPA])
 def test_a_search_that_was_cut_off_goes_on_and_asks_nothing_twice(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, words: str
 ) -> None:
-    by_worth(monkeypatch)
-    with scripted(monkeypatch) as asked:
-        whole, requests = _train(words), list(asked)
+    whole, requests = uninterrupted(monkeypatch, words)
 
     @contextmanager
     def cut(title: str, total: int, first: int) -> Iterator[Show]:
@@ -218,9 +223,7 @@ def test_what_is_written_and_answered_counts_in_the_budget(monkeypatch: pytest.M
 def test_an_author_that_stops_answering_ends_the_run_and_loses_nothing(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, words: str
 ) -> None:
-    by_worth(monkeypatch)
-    with scripted(monkeypatch) as asked:
-        whole, requests = _train(words), list(asked)
+    whole, requests = uninterrupted(monkeypatch, words)
     with scripted(monkeypatch, most=3), pytest.raises(InputError, match="does not answer"):
         _train(words, folder=tmp_path)
     with scripted(monkeypatch) as asked:

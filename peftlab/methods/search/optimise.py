@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import asdict
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -89,7 +88,7 @@ def searched(
     else:
         proposed(asking, width, steps)
     best = asking.best()
-    changed = {"instruction": best, "steps": steps, "transcript": asdict(transcript)}
+    changed = {"instruction": best, "steps": steps, "transcript": vars(transcript)}
     told = {
         "instruction": best,
         "score": asking.own(asking.mean(best, asking.validation)),
