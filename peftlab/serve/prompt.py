@@ -101,7 +101,8 @@ def _texts(source: str | Example | Chat) -> list[str]:
     """All text that is asked, the source or the last message first."""
     if isinstance(source, Chat):
         texts = [one.content for one in reversed(source.messages)]
-        texts += [text for one in source.messages for text in (one.calls, one.name) if text]
+        beside = (text for one in source.messages for text in (one.calls, one.name, one.answers))
+        texts += filter(None, beside)
         texts += [source.tools] if source.tools else []
         return texts + _leaves(source.settings)
     if isinstance(source, str):

@@ -207,6 +207,7 @@ def test_earlier_calls_and_what_tools_answer_are_read(client: openai.OpenAI) -> 
         ({"messages": [called('{"a": "\\ud800"}'), ANSWER]}, "half of a character"),
         ({"messages": [called("[" * 2000), ANSWER]}, "no JSON"),
         ({"messages": [*ASKED["messages"], ANSWER | {"name": END}]}, "a special token"),
+        ({"messages": [*ASKED["messages"], ANSWER | {"tool_call_id": END}]}, "a special token"),
         ({"tools": described(END)}, "a special token"),
         (
             {"extra_body": {"chat_template_kwargs": {"x": deep(400)}}, "tools": described(END)},
