@@ -50,6 +50,7 @@ def test_what_is_written_is_a_comparison_of_these_rows(
     text = (tmp_path / "mine.yaml").read_text()
     notes = Task.load(tmp_path / "my rows.jsonl").notes
     assert all(note in text and note in said for note in notes)
+    assert "A preview" not in said  # all of it was read
     assert f"ranked by {main_metric(task.metrics)}" in text
     assert ("task_option" in values) == (rows is not TALKS)
     assert ("Cyrillic 100%" if rows is RUSSIAN else "Latin 100%") in said

@@ -51,7 +51,7 @@ class Table:
 
     def previewed(self, count: int | None) -> Table:
         """The first so many of its rows, and a note that says so; None: all."""
-        if count is None:
+        if count is None or len(self.rows) < count:  # nothing is left out
             return self
         said = f"A preview: of {self.name} no more than {count:,} rows are read."
         some = range(min(count, len(self.rows)))
